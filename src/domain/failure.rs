@@ -1,0 +1,185 @@
+//! What can go wrong, sorted by what the daemon does next.
+
+use std::fmt;
+
+/// Whose doing a failed call was; it decides who waits, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Nobody's that will last: exponential backoff for this tenant.
+    Transient,
+    /// Perhaps a wrong corp_id: a few quick retries, then as for [`Blame::Tenant`].
+    Suspect,
+    /// The organisation's: a slow retry for this tenant.
+    Tenant,
+    /// The app's: every tenant of the app would fail alike, so one probe stands for all.
+    App,
+    /// This app calls too often: it slows down.
+    AppTooFast,
+    /// The endpoint is too busy for anybody: everybody slows down.
+    EveryoneTooFast,
+    /// This address is banned: everybody stops.
+    Banned,
+}
+
+/// The typed refusal in which a call can end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FailureKind {
+    /// No connection: name resolution, connect, TLS, reset.
+    Unreachable,
+    /// The call took longer than it may.
+    Timeout,
+    /// The endpoint reports trouble of its own.
+    ServerError,
+    /// The answer is not one that the endpoint documents: publish nothing.
+    Malformed,
+    /// The endpoint says "unknown error", which is also what a wrong corp_id gets.
+    SuspectCorp,
+    /// The app is not authorised for this organisation.
+    Unauthorized,
+    /// client_id or client_secret is wrong.
+    WrongCredentials,
+    /// The client secret could not be read; no call was made.
+    SecretUnreadable,
+    /// The endpoint does not know the grant type: a defect of ours.
+    UnsupportedGrant,
+    /// This machine's address is not on the app's allow-list.
+    AddressNotAllowed,
+    /// Too many calls for this app.
+    AppThrottled,
+    /// Too many calls for the endpoint as a whole.
+    ApiThrottled,
+    /// This address is banned for minutes.
+    Banned,
+}
+
+impl FailureKind {
+    /// Every kind, for tables and tests.
+    pub const ALL: [Self; 13] = [
+        Self::Unreachable,
+        Self::Timeout,
+        Self::ServerError,
+        Self::Malformed,
+        Self::SuspectCorp,
+        Self::Unauthorized,
+        Self::WrongCredentials,
+        Self::SecretUnreadable,
+        Self::UnsupportedGrant,
+        Self::AddressNotAllowed,
+        Self::AppThrottled,
+        Self::ApiThrottled,
+        Self::Banned,
+    ];
+
+    /// The stable name, as in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::ServerError => "server_error",
+            Self::Malformed => "malformed",
+            Self::SuspectCorp => "suspect_corp_id",
+            Self::Unauthorized => "unauthorized",
+            Self::WrongCredentials => "wrong_credentials",
+            Self::SecretUnreadable => "secret_unreadable",
+            Self::UnsupportedGrant => "unsupported_grant",
+            Self::AddressNotAllowed => "address_not_allowed",
+            Self::AppThrottled => "app_throttled",
+            Self::ApiThrottled => "api_throttled",
+            Self::Banned => "banned",
+        }
+    }
+
+    /// Whose doing it is.
+    pub fn blame(self) -> Blame {
+        match self {
+            Self::Unreachable | Self::Timeout | Self::ServerError | Self::Malformed => Blame::Transient,
+            Self::SuspectCorp => Blame::Suspect,
+            Self::Unauthorized => Blame::Tenant,
+            Self::WrongCredentials | Self::SecretUnreadable | Self::UnsupportedGrant | Self::AddressNotAllowed => {
+                Blame::App
+            }
+            Self::AppThrottled => Blame::AppTooFast,
+            Self::ApiThrottled => Blame::EveryoneTooFast,
+            Self::Banned => Blame::Banned,
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A call that brought no token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The typed refusal.
+    pub kind: FailureKind,
+    /// The endpoint's own code, where the answer had a plausible one.
+    pub code: Option<Box<str>>,
+    /// The endpoint's request id, where the answer had a plausible one.
+    pub request_id: Option<Box<str>>,
+    /// What happened, for people. Never a part of a body that could hold a token or a secret.
+    pub detail: Box<str>,
+    /// How long the endpoint asked us to wait, in seconds.
+    pub retry_after_s: Option<u32>,
+}
+
+impl Failure {
+    /// A failure with nothing known but its kind and what happened.
+    pub fn new(kind: FailureKind, detail: impl Into<Box<str>>) -> Self {
+        Self { kind, code: None, request_id: None, detail: detail.into(), retry_after_s: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)?;
+        if let Some(code) = &self.code {
+            write!(f, " (code {code})")?;
+        }
+        Ok(())
+    }
+}
+
+/// What kind of trouble a sink has; a change of kind is worth a new line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SinkFailureKind {
+    /// No space, no quota, no inodes.
+    Full,
+    /// The file system cannot be written: read-only, or an I/O error.
+    Unwritable,
+    /// Permission was refused.
+    Denied,
+    /// The path is not what it must be: a link, a wrong type, a directory that others can write.
+    Unsafe,
+    /// It has not come back in time.
+    Hangs,
+    /// Anything else.
+    Other,
+}
+
+impl SinkFailureKind {
+    /// The stable name, as in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Unwritable => "unwritable",
+            Self::Denied => "denied",
+            Self::Unsafe => "unsafe",
+            Self::Hangs => "hangs",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A publication that did not happen. The place holds what it held before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct SinkFailure {
+    /// What kind of trouble.
+    pub kind: SinkFailureKind,
+    /// What was being done, to what, what went wrong and how to mend it.
+    pub detail: Box<str>,
+}

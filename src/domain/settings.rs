@@ -1,0 +1,165 @@
+//! How the endpoint is reached and where a secret lies: settings that more than one part of the daemon reads.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+/// The endpoint's base URL, without a trailing slash: `https://…`, or `http://` to a loopback address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint(Box<str>);
+
+/// Why an endpoint was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidEndpoint {
+    /// It is not `https://host[:port][/path]`.
+    #[error("an endpoint is written `https://host[:port]`, without user, query or fragment")]
+    NotAUrl,
+    /// It is `http://`, and the host is not a loopback address.
+    #[error("plain `http://` is accepted only to a loopback address (127.0.0.1, [::1], localhost); use `https://`")]
+    PlainText,
+}
+
+impl Endpoint {
+    /// Checks `text`.
+    pub fn new(text: &str) -> Result<Self, InvalidEndpoint> {
+        let (scheme, rest) = text.split_once("://").ok_or(InvalidEndpoint::NotAUrl)?;
+        let authority = rest.split('/').next().unwrap_or_default();
+        let plausible =
+            !authority.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\\\"<>^`{|}%".contains(&b));
+        let host = Self::host_of(authority).filter(|_| plausible).ok_or(InvalidEndpoint::NotAUrl)?;
+        match scheme {
+            "https" => {}
+            "http" if Self::is_loopback(host) => {}
+            "http" => return Err(InvalidEndpoint::PlainText),
+            _ => return Err(InvalidEndpoint::NotAUrl),
+        }
+        Ok(Self(text.trim_end_matches('/').into()))
+    }
+
+    fn host_of(authority: &str) -> Option<&str> {
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(v6) => {
+                let (host, port) = v6.split_once(']')?;
+                host.parse::<std::net::Ipv6Addr>().ok()?;
+                (host, port)
+            }
+            None => authority.find(':').map_or((authority, ""), |colon| authority.split_at(colon)),
+        };
+        let port_ok = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok());
+        (port_ok && !host.is_empty()).then_some(host)
+    }
+
+    fn is_loopback(host: &str) -> bool {
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    /// The URL, without a trailing slash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A proxy's URL. It may hold a password, so it is never shown whole.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy(Zeroizing<String>);
+
+impl Proxy {
+    /// Takes `text` if it is `http://…` or `https://…`.
+    pub fn new(text: Zeroizing<String>) -> Option<Self> {
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+        (!rest.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())).then_some(Self(text))
+    }
+
+    /// The whole URL, password included, for the HTTP client.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Proxy {
+    /// The URL without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        write!(f, "{scheme}://{host}")
+    }
+}
+
+/// Everything that decides how a connection is made. Apps with equal ones share connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Where to.
+    pub endpoint: Endpoint,
+    /// Through what; `None`: as the environment says (`HTTPS_PROXY`, `NO_PROXY`).
+    pub proxy: Option<Proxy>,
+    /// Certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The address to call from.
+    pub local_address: Option<IpAddr>,
+    /// For a whole call.
+    pub timeout: Duration,
+    /// For the connection alone.
+    pub connect_timeout: Duration,
+}
+
+/// Where a client secret lies. The secret itself is read at each use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SecretSource {
+    /// A file.
+    File(PathBuf),
+    /// A systemd credential: a file of this name in `$CREDENTIALS_DIRECTORY`.
+    Credential(Box<str>),
+    /// An environment variable.
+    Env(Box<str>),
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "the file {}", path.display()),
+            Self::Credential(name) => write!(f, "the credential {name}"),
+            Self::Env(name) => write!(f, "the environment variable {name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_loopback_alone() {
+        for good in ["https://api.dingtalk.com", "https://h:8443/base/", "http://127.0.0.1:80", "http://[::1]:9"] {
+            assert!(Endpoint::new(good).is_ok(), "{good}");
+        }
+        assert_eq!(Endpoint::new("https://h/").unwrap().as_str(), "https://h");
+        assert_eq!(Endpoint::new("http://api.dingtalk.com"), Err(InvalidEndpoint::PlainText));
+        assert_eq!(Endpoint::new("http://127.0.0.1.evil.com"), Err(InvalidEndpoint::PlainText));
+        for bad in
+            ["api.dingtalk.com", "ftp://h", "https://", "https://u:p@h", "https://h?x", "https://h:x", "https://h:"]
+        {
+            assert_eq!(Endpoint::new(bad), Err(InvalidEndpoint::NotAUrl), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_shown_without_its_password() {
+        let proxy = Proxy::new(Zeroizing::new("http://user:hunter2@proxy:3128".to_owned())).unwrap();
+        assert_eq!(format!("{proxy} {proxy:?}"), "http://proxy:3128 http://proxy:3128");
+    }
+}

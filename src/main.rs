@@ -1,0 +1,3 @@
+//! corptokend: arguments, logging, runtime, exit code.
+
+fn main() {}

@@ -1,0 +1,66 @@
+//! Publication. Each file system has a lane, and so have the kernel keyrings: a thread that takes jobs in order and
+//! makes one place after the other equal to what it should be.
+
+use crate::domain::{Names, Place, RootId, SinkFailure, SinkId, SinkSpec, Ticket, Token, WallMs, Wrote};
+use std::sync::Arc;
+
+/// What a lane is asked to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Make the place of this tenant's sink hold this token.
+    Publish(Publication),
+    /// Empty the place.
+    Withdraw {
+        /// Failures are counted by root.
+        root: RootId,
+        /// What to empty.
+        place: Place,
+    },
+}
+
+/// One token for one place.
+#[derive(Debug)]
+pub struct Publication {
+    /// Whose token, and which.
+    pub ticket: Ticket,
+    /// Which of the tenant's sinks.
+    pub sink: SinkId,
+    /// The tenant's sinks; `sink` is an index into it.
+    pub specs: Arc<[SinkSpec]>,
+    /// What the place's path and the content are filled in from.
+    pub names: Names,
+    /// The token.
+    pub token: Token,
+    /// When it stops working.
+    pub expires: WallMs,
+}
+
+/// What a lane has to say.
+#[derive(Debug)]
+pub enum Report {
+    /// A [`Job::Publish`] ended.
+    Published {
+        /// As in the job.
+        ticket: Ticket,
+        /// As in the job.
+        sink: SinkId,
+        /// How.
+        outcome: Result<Wrote, SinkFailure>,
+    },
+    /// A [`Job::Withdraw`] ended.
+    Withdrawn {
+        /// As in the job.
+        root: RootId,
+        /// As in the job.
+        place: Place,
+        /// Whether the place is empty now (or was already).
+        outcome: Result<(), SinkFailure>,
+    },
+    /// Somebody else deleted, altered or re-permissioned what was published here.
+    Touched {
+        /// The last publication's ticket; its slot and sink say which place.
+        ticket: Ticket,
+        /// Which of the tenant's sinks.
+        sink: SinkId,
+    },
+}
