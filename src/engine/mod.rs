@@ -1,1 +1,148 @@
-//! engine
+//! The state machine that decides everything and does nothing.
+//!
+//! Events and time go in by [`Engine::handle`]; the shell pulls work out by [`Engine::poll`] as it has room for it, and
+//! sleeps until [`Engine::wake_at`]. There is no clock in here, no I/O, no async, no randomness (jitter is a hash of the
+//! seed), and no secret: a token is known by its [`Ticket`](crate::domain::Ticket) and its fingerprint alone. That is why
+//! the same code can be driven through a month of a million tenants in a test.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `calls` | what a call's answer means for its tenant, its app and everybody |
+//! | `schedule` | when a tenant is looked at next, and which call goes first |
+//! | `publish` | which sink must be made equal to the record, and when a failing one is tried again |
+//! | `changes` | how a step of a plan is applied |
+//! | `view` | what `status` sees |
+//! | `app`, `limit`, `backoff`, `queue`, `wheel`, `tenant`, `table` | the parts they stand on |
+
+mod app;
+mod backoff;
+mod calls;
+mod changes;
+mod event;
+mod limit;
+mod publish;
+mod queue;
+mod schedule;
+mod table;
+mod tenant;
+mod view;
+mod wheel;
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+
+pub use event::{Action, Event, Notice, Room, WithdrawId};
+pub use view::{AppSummary, Counts, Row, SinkRow, State, Summary, Trouble};
+
+use crate::domain::{AppName, BootMs, Now, Rate, Slot, TenantId};
+use app::{App, AppIx};
+use limit::Limiter;
+use publish::Outlets;
+use table::Table;
+use wheel::Wheel;
+
+/// The engine. See the module's documentation.
+pub struct Engine {
+    seed: u64,
+    tenants: Table,
+    apps: Vec<Option<App>>,
+    app_index: BTreeMap<AppName, AppIx>,
+    /// One timer a tenant: when it is to be looked at again.
+    wheel: Wheel,
+    /// Apps that could call now, best first: `(class, key, app)`.
+    eligible: BTreeSet<(u8, u64, AppIx)>,
+    /// Apps that have work and must wait: `(until, app)`. Entries that no longer hold are skipped.
+    waiting: BinaryHeap<std::cmp::Reverse<(BootMs, AppIx)>>,
+    /// The limit on all calls together.
+    total: Limiter,
+    /// No calls at all before this moment: a ban, or an endpoint too busy for anybody.
+    paused_until: BootMs,
+    outlets: Outlets,
+    troubles: BTreeMap<Slot, view::Trouble>,
+    /// Decisions that need no room: given out before anything else.
+    outbox: VecDeque<Action>,
+}
+
+impl Engine {
+    /// An engine without apps and tenants. `seed` makes the jitter of this installation its own; `total` limits all calls
+    /// together. Limits are full at `now`: a predecessor may just have used them up.
+    pub fn new(now: Now, seed: u64, total: Rate) -> Self {
+        Self {
+            seed,
+            tenants: Table::default(),
+            apps: Vec::new(),
+            app_index: BTreeMap::new(),
+            wheel: Wheel::new(now.boot),
+            eligible: BTreeSet::new(),
+            waiting: BinaryHeap::new(),
+            total: Limiter::new(total, now.boot),
+            paused_until: BootMs(0),
+            outlets: Outlets::default(),
+            troubles: BTreeMap::new(),
+            outbox: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened. What follows from it comes out of [`poll`](Self::poll).
+    pub fn handle(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Change(change) => self.apply(now, change),
+            Event::Limit(total) => self.total.set_rate(total),
+            Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
+            Event::Kept(ticket) => self.kept(now, ticket),
+            Event::Published(ticket, sink, outcome) => self.published(now, ticket, sink, outcome),
+            Event::Withdrawn(id, outcome) => self.withdrawn(now, id, outcome),
+            Event::Reclaimed(places) => self.outlets.reclaim(&places),
+            Event::Touched(ticket, sink) => self.touched(ticket, sink),
+            Event::ClockStepped => self.clock_stepped(now),
+        }
+    }
+
+    /// The next thing to do, if there is one that `room` has place for. Call it until it returns `None`.
+    pub fn poll(&mut self, now: Now, room: &Room) -> Option<Action> {
+        self.advance(now);
+        if let Some(action) = self.outbox.pop_front() {
+            return Some(action);
+        }
+        self.next_publication(now, room).or_else(|| self.next_call(now, room))
+    }
+
+    /// When to call [`poll`](Self::poll) again if nothing happens before; `None`: only an event can bring work. What waits
+    /// for room needs no waking: the event that makes room brings it on.
+    pub fn wake_at(&self, now: Now) -> Option<BootMs> {
+        let calls = self.next_call_opportunity(now);
+        [self.wheel.next_at(), calls, self.outlets.next_retry()].into_iter().flatten().min()
+    }
+
+    /// Brings everything up to `now` that only time moves.
+    fn advance(&mut self, now: Now) {
+        while let Some(slot) = self.wheel.expire(now.boot, &mut self.tenants) {
+            self.reconsider(now, slot);
+        }
+        self.wake_apps(now);
+        self.outlets.wake(now.boot);
+    }
+
+    /// The slot of a tenant that is configured.
+    pub fn slot(&self, id: &TenantId) -> Option<Slot> {
+        let app = *self.app_index.get(&id.app)?;
+        self.tenants.find(app, &id.corp_id).filter(|&slot| !self.tenants[slot].gone)
+    }
+
+    /// The tenant in a slot, if there is one.
+    pub fn id(&self, slot: Slot) -> Option<TenantId> {
+        let tenant = self.tenants.get(slot)?;
+        Some(TenantId { app: self.app(tenant.app).name.clone(), corp_id: tenant.corp_id.clone() })
+    }
+
+    fn app(&self, ix: AppIx) -> &App {
+        self.apps[ix.0 as usize].as_ref().expect("an app outlives its tenants")
+    }
+
+    fn app_mut(&mut self, ix: AppIx) -> &mut App {
+        self.apps[ix.0 as usize].as_mut().expect("an app outlives its tenants")
+    }
+
+    fn say(&mut self, notice: Notice) {
+        self.outbox.push_back(Action::Say(notice));
+    }
+}

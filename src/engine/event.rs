@@ -1,0 +1,157 @@
+//! What goes in and what comes out.
+
+use crate::domain::{
+    AppName, Change, Failure, Fingerprint, Grant, Place, Rate, Record, RootId, SinkFailure, SinkId, TenantId, Ticket,
+    Wrote,
+};
+
+/// Names one withdrawal that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WithdrawId(pub u32);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// One step of a plan.
+    Change(Change),
+    /// The limit on all calls together is this from here on.
+    Limit(Rate),
+    /// A call ended.
+    Called(Ticket, Result<Grant, Failure>),
+    /// A token is in the database, or cannot be for now and stays in memory: either way it may be published.
+    Kept(Ticket),
+    /// An [`Action::Publish`] or [`Action::Expire`] ended.
+    Published(Ticket, SinkId, Result<Wrote, SinkFailure>),
+    /// An [`Action::Withdraw`] ended.
+    Withdrawn(WithdrawId, Result<(), SinkFailure>),
+    /// These places belong to somebody again: withdrawals of them that have not succeeded yet are off.
+    Reclaimed(Vec<Place>),
+    /// Somebody else changed what was published; it must be looked at again.
+    Touched(Ticket, SinkId),
+    /// The wall clock was set.
+    ClockStepped,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Ask the endpoint for this tenant's token, now.
+    Call(Ticket),
+    /// Commit the answer under this ticket, then send [`Event::Kept`].
+    Keep(Ticket, Record),
+    /// Drop the answer under this ticket: it is late, or brought nothing new.
+    Discard(Ticket),
+    /// Make this sink of the tenant hold the token of this ticket.
+    Publish(Ticket, SinkId),
+    /// Empty this sink of the tenant: its token expired, and `on_expiry` says so.
+    Expire(Ticket, SinkId),
+    /// Empty a place that no longer belongs to anybody.
+    Withdraw(WithdrawId, Place),
+    /// Every sink has had its attempt: the token of this ticket need not be held in memory.
+    Release(Ticket),
+    /// Drop what the database holds of this tenant.
+    Forget(TenantId),
+    /// Tell the operator.
+    Say(Notice),
+}
+
+/// What an operator wants to hear of.
+#[derive(Debug, PartialEq)]
+pub enum Notice {
+    /// A tenant has a token that it did not have before.
+    Rotated {
+        /// Whose.
+        tenant: TenantId,
+        /// Which token.
+        fingerprint: Fingerprint,
+        /// For how long, in seconds.
+        lifetime_s: u32,
+    },
+    /// A tenant's token lives longer.
+    Renewed {
+        /// Whose.
+        tenant: TenantId,
+        /// Which token.
+        fingerprint: Fingerprint,
+        /// For how long, in seconds.
+        lifetime_s: u32,
+    },
+    /// A tenant's calls fail: said at the start, when the kind changes, and once an hour.
+    Failing {
+        /// Whose.
+        tenant: TenantId,
+        /// What the last one said.
+        failure: Failure,
+        /// How many have failed in a row.
+        attempt: u16,
+        /// When the next one is due, in milliseconds from now.
+        next_in_ms: u64,
+    },
+    /// A tenant's calls succeed again.
+    Mended {
+        /// Whose.
+        tenant: TenantId,
+        /// How many had failed in a row.
+        attempts: u16,
+    },
+    /// A token expired before it could be renewed.
+    Expired {
+        /// Whose.
+        tenant: TenantId,
+    },
+    /// Every tenant of an app would fail alike; one probe stands for all.
+    AppBroken {
+        /// Which app.
+        app: AppName,
+        /// What the endpoint said.
+        failure: Failure,
+        /// When the next probe is due, in milliseconds from now.
+        next_in_ms: u64,
+    },
+    /// An app's calls succeed again.
+    AppMended {
+        /// Which app.
+        app: AppName,
+    },
+    /// An app (`None`: everybody) calls more slowly.
+    SlowedDown {
+        /// Which app.
+        app: Option<AppName>,
+        /// What the endpoint said.
+        failure: Failure,
+        /// The share of the configured rate that is left, in percent.
+        percent: u8,
+    },
+    /// No calls at all for a while.
+    Paused {
+        /// What the endpoint said.
+        failure: Failure,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
+    /// Publication below a sink root fails: said at the start, when the kind changes, and once an hour.
+    SinkFailing {
+        /// Which root.
+        root: RootId,
+        /// A tenant that it happened to, where it was a publication.
+        tenant: Option<TenantId>,
+        /// What the last one said.
+        failure: SinkFailure,
+        /// When the next attempt is due, in milliseconds from now.
+        next_in_ms: u64,
+    },
+    /// Publication below a sink root succeeds again.
+    SinkMended {
+        /// Which root.
+        root: RootId,
+    },
+}
+
+/// What the shell can take on right now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Calls.
+    pub calls: usize,
+    /// Publications, by lane; a lane that is not listed has no room.
+    pub lanes: Vec<usize>,
+}

@@ -1,0 +1,187 @@
+//! When a tenant is looked at next, and which call goes first.
+
+use std::cmp::Reverse;
+
+use super::app::{AppIx, Gate};
+use super::backoff::{self, due_after_ms, millis};
+use super::tenant::{Class, Held, Phase, Tenant};
+use super::view::State;
+use super::{Action, Engine, Notice, Room};
+use crate::domain::{BootMs, Now, OnExpiry, Slot, Ticket};
+
+impl Engine {
+    /// Looks at a tenant again: its timer fired, or something about it changed.
+    pub(super) fn reconsider(&mut self, now: Now, slot: Slot) {
+        let tenant = &self.tenants[slot];
+        if tenant.gone {
+            return;
+        }
+        let class = class_of(tenant, now.boot);
+        let enabled = self.app(tenant.app).policy.enabled;
+        match tenant.phase {
+            Phase::Waiting if enabled && now.boot >= tenant.due => self.enqueue(now, slot),
+            Phase::Ready(_) if !enabled => self.leave_queue(slot),
+            Phase::Ready(old) if old != class => self.enqueue(now, slot),
+            _ => {}
+        }
+        let tenant = &self.tenants[slot];
+        if tenant.held.is_some() && !tenant.is_valid(now.boot) && tenant.state != State::Expired {
+            self.expire(slot);
+        }
+        self.settle(now, slot);
+        self.set_timer(now, slot);
+    }
+
+    /// A tenant's next call is wanted at `at`, though not before it may be called again.
+    pub(super) fn schedule(&mut self, now: Now, slot: Slot, at: BootMs) {
+        let tenant = &self.tenants[slot];
+        let earliest = match tenant.called {
+            BootMs(0) => BootMs(0),
+            called => called + millis(self.app(tenant.app).policy.retry.min),
+        };
+        let tenant = &mut self.tenants[slot];
+        tenant.phase = Phase::Waiting;
+        tenant.due = at.max(earliest);
+        self.reconsider(now, slot);
+    }
+
+    /// When the refresh of the token that a tenant holds is due. On a whole second, so that neighbours share commits and
+    /// wake-ups.
+    pub(super) fn refresh_point(&self, slot: Slot, held: &Held) -> BootMs {
+        let tenant = &self.tenants[slot];
+        let life = held.lifetime_ms();
+        let jitter = backoff::hash([self.seed, self.tenants.hash_of(slot), held.asked.0]);
+        let after = due_after_ms(self.app(tenant.app).policy.refresh, life, jitter);
+        let exact = held.expires_boot - life + after;
+        BootMs(exact.seconds() * 1000)
+    }
+
+    /// Puts a tenant into its app's queue, in the class of this moment.
+    fn enqueue(&mut self, now: Now, slot: Slot) {
+        let tenant = &mut self.tenants[slot];
+        let class = class_of(tenant, now.boot);
+        tenant.phase = Phase::Ready(class);
+        tenant.stamp = tenant.stamp.wrapping_add(1);
+        let key = match (class, tenant.held) {
+            (Class::Urgent | Class::Early, Some(held)) => held.expires_boot,
+            _ => now.boot,
+        };
+        let (ix, stamp) = (tenant.app, tenant.stamp);
+        self.app_mut(ix).queue.push(class, key, slot, stamp);
+        self.regate(now, ix);
+    }
+
+    /// Takes a tenant out of its app's queue.
+    fn leave_queue(&mut self, slot: Slot) {
+        let tenant = &mut self.tenants[slot];
+        tenant.phase = Phase::Waiting;
+        tenant.stamp = tenant.stamp.wrapping_add(1);
+    }
+
+    /// A token's life is over, and nothing new came in time.
+    fn expire(&mut self, slot: Slot) {
+        if let Some(tenant) = self.id(slot) {
+            self.say(Notice::Expired { tenant });
+        }
+        let mask = self.outlets.mask(self.tenants[slot].sinks, |outlet| outlet.on_expiry == OnExpiry::Delete);
+        self.want(slot, mask);
+    }
+
+    /// Sets the timer to the next moment at which time alone changes something for this tenant.
+    fn set_timer(&mut self, now: Now, slot: Slot) {
+        let tenant = &self.tenants[slot];
+        let due = (tenant.phase == Phase::Waiting && self.app(tenant.app).policy.enabled).then_some(tenant.due);
+        let life = tenant.held.map(|held| match tenant.phase {
+            Phase::Ready(Class::Early) => held.urgent_at(),
+            _ => held.expires_boot,
+        });
+        match [due, life].into_iter().flatten().filter(|&at| at > now.boot).min() {
+            Some(at) => self.wheel.set(&mut self.tenants, slot, at),
+            None => self.wheel.clear(&mut self.tenants, slot),
+        }
+    }
+
+    /// Works out an app's place in the competition for calls.
+    pub(super) fn regate(&mut self, now: Now, ix: AppIx) {
+        let app = self.apps[ix.0 as usize].as_mut().expect("an app outlives its tenants");
+        if let Gate::Eligible(class, key) = app.gate {
+            self.eligible.remove(&(class, key, ix));
+        }
+        let tenants = &self.tenants;
+        let holds = |slot: Slot, stamp: u32| {
+            tenants.get(slot).is_some_and(|t| t.app == ix && t.stamp == stamp && matches!(t.phase, Phase::Ready(_)))
+        };
+        let gate = match (app.queue.best(holds), app.next_at()) {
+            (None, _) | (_, None) => Gate::Closed,
+            (Some(_), Some(at)) if at > now.boot => Gate::Waiting(at),
+            (Some(best), Some(_)) => Gate::Eligible(best.class as u8, best.key.0),
+        };
+        match gate {
+            Gate::Closed => {}
+            Gate::Waiting(at) if app.gate == gate => debug_assert!(at > now.boot),
+            Gate::Waiting(at) => self.waiting.push(Reverse((at, ix))),
+            Gate::Eligible(class, key) => {
+                self.eligible.insert((class, key, ix));
+            }
+        }
+        app.gate = gate;
+    }
+
+    /// Lets the apps compete again whose wait is over.
+    pub(super) fn wake_apps(&mut self, now: Now) {
+        while let Some(&Reverse((at, ix))) = self.waiting.peek() {
+            if at > now.boot {
+                return;
+            }
+            self.waiting.pop();
+            if self.apps.get(ix.0 as usize).and_then(Option::as_ref).is_some_and(|app| app.gate == Gate::Waiting(at)) {
+                self.regate(now, ix);
+            }
+        }
+    }
+
+    /// The call that goes first, if there is room, and the limits allow one.
+    pub(super) fn next_call(&mut self, now: Now, room: &Room) -> Option<Action> {
+        if room.calls == 0 || now.boot < self.paused_until.max(self.total.next_at()) {
+            return None;
+        }
+        let &(_, _, ix) = self.eligible.first()?;
+        let app = self.apps[ix.0 as usize].as_mut()?;
+        let tenants = &self.tenants;
+        let slot =
+            app.queue.best(|slot, stamp| tenants.get(slot).is_some_and(|t| t.app == ix && t.stamp == stamp))?.slot;
+        app.limiter.take(now.boot);
+        app.in_flight += 1;
+        self.total.take(now.boot);
+        let tenant = &mut self.tenants[slot];
+        tenant.phase = Phase::Calling;
+        tenant.stamp = tenant.stamp.wrapping_add(1);
+        tenant.seq = tenant.seq.wrapping_add(1);
+        tenant.called = now.boot;
+        tenant.stale = false;
+        let ticket = Ticket { slot, seq: tenant.seq };
+        self.reconsider(now, slot);
+        self.regate(now, ix);
+        Some(Action::Call(ticket))
+    }
+
+    /// When time alone will make a call possible that is not possible now.
+    pub(super) fn next_call_opportunity(&self, now: Now) -> Option<BootMs> {
+        let app = if self.eligible.is_empty() { self.waiting.peek().map(|Reverse((at, _))| *at) } else { None };
+        let everybody = self.paused_until.max(self.total.next_at());
+        match app {
+            None if self.eligible.is_empty() => None,
+            None => (everybody > now.boot).then_some(everybody),
+            Some(at) => Some(at.max(everybody)),
+        }
+    }
+}
+
+fn class_of(tenant: &Tenant, now: BootMs) -> Class {
+    match tenant.held {
+        Some(held) if now >= held.expires_boot => Class::Without,
+        Some(held) if now >= held.urgent_at() => Class::Urgent,
+        Some(_) => Class::Early,
+        None => Class::Without,
+    }
+}

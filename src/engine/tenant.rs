@@ -1,0 +1,107 @@
+//! One tenant, in about 130 bytes.
+
+use super::app::AppIx;
+use super::view::State;
+use crate::domain::{BootMs, CorpId, Fingerprint, SinkSetId, WallMs};
+
+/// Where a tenant stands between two calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing to do before its timer.
+    Waiting,
+    /// It stands in its app's queue, in this class.
+    Ready(Class),
+    /// Its call is under way.
+    Calling,
+}
+
+/// The order among tenants that are due, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// Its token is valid, with less than a tenth of its life left.
+    Urgent,
+    /// It has no valid token.
+    Without,
+    /// Its token is valid for a while yet.
+    Early,
+}
+
+/// What is known of the token that a tenant has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    /// Which call brought it.
+    pub(super) seq: u32,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) asked: WallMs,
+    pub(super) expires: WallMs,
+    /// The same moment as `expires`, on the clock that does not step.
+    pub(super) expires_boot: BootMs,
+    /// It came from the state: its life was told on the wall clock, which is right even if `expires_boot` is not.
+    pub(super) restored: bool,
+}
+
+impl Held {
+    /// Its whole life, in milliseconds.
+    pub(super) fn lifetime_ms(&self) -> u64 {
+        self.expires.since(self.asked)
+    }
+
+    /// From when on less than a tenth of its life is left.
+    pub(super) fn urgent_at(&self) -> BootMs {
+        self.expires_boot - self.lifetime_ms() / 10
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) corp_id: CorpId,
+    pub(super) app: AppIx,
+    pub(super) sinks: SinkSetId,
+    pub(super) held: Option<Held>,
+    /// The latest call's number. It goes on counting when the slot gets a new owner.
+    pub(super) seq: u32,
+    pub(super) phase: Phase,
+    /// As counted in the app's summary.
+    pub(super) state: State,
+    /// Failures in a row.
+    pub(super) failures: u16,
+    /// The next call is due; in [`Phase::Waiting`] only.
+    pub(super) due: BootMs,
+    /// When the latest call was sent.
+    pub(super) called: BootMs,
+    /// Sinks that are not known to equal the record, as a bit set.
+    pub(super) wanted: u16,
+    /// Sinks whose publication is under way.
+    pub(super) flying: u16,
+    /// Sinks whose last publication failed; a subset of `wanted`.
+    pub(super) failing: u16,
+    /// Sinks that become wanted once the new token is kept.
+    pub(super) after_keep: u16,
+    /// Which entry in its app's queue is its own; older ones are void.
+    pub(super) stamp: u32,
+    /// The credentials changed since the latest call was sent.
+    pub(super) stale: bool,
+    /// It left the config while a call was under way; the slot is free when the call ends.
+    pub(super) gone: bool,
+    pub(super) timer: Timer,
+}
+
+/// A tenant's place in the wheel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timer {
+    pub(super) at: BootMs,
+    pub(super) next: u32,
+    pub(super) prev: u32,
+}
+
+impl Timer {
+    pub(super) const NONE: u32 = u32::MAX;
+    pub(super) const IDLE: Self = Self { at: BootMs(u64::MAX), next: Self::NONE, prev: Self::NONE };
+}
+
+impl Tenant {
+    /// Whether its token works at this moment.
+    pub(super) fn is_valid(&self, now: BootMs) -> bool {
+        self.held.is_some_and(|held| now < held.expires_boot)
+    }
+}

@@ -1,0 +1,302 @@
+//! What `status` sees. The summary is kept up to date as things happen, so asking for it costs nothing.
+
+use super::Engine;
+use super::app::App;
+use super::tenant::{Phase, Tenant};
+use crate::domain::{
+    AppName, BootMs, Failure, FailureKind, Fingerprint, Now, RootId, SinkFailure, SinkId, Slot, TenantId, WallMs,
+};
+
+/// The state of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// Its token expired before it could be renewed.
+    Expired,
+    /// The endpoint says no: not authorised, suspect corp_id, wrong credentials.
+    Refused,
+    /// The last call failed.
+    Failing,
+    /// It never had a token.
+    Pending,
+    /// Past its refresh point, still valid.
+    Due,
+    /// Its token is valid, and its refresh point lies ahead.
+    Fresh,
+    /// The config says that it is to be left alone.
+    Disabled,
+}
+
+impl State {
+    /// Every state, worst first.
+    pub const ALL: [Self; 7] =
+        [Self::Expired, Self::Refused, Self::Failing, Self::Pending, Self::Due, Self::Fresh, Self::Disabled];
+
+    /// The stable name, as in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+            Self::Failing => "failing",
+            Self::Pending => "pending",
+            Self::Due => "due",
+            Self::Fresh => "fresh",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// How many tenants are in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts([u32; 7]);
+
+impl Counts {
+    /// How many are in `state`.
+    pub fn of(&self, state: State) -> u32 {
+        self.0[state as usize]
+    }
+
+    /// How many there are.
+    pub fn total(&self) -> u32 {
+        self.0.iter().sum()
+    }
+
+    pub(super) fn add(&mut self, state: State) {
+        self.0[state as usize] += 1;
+    }
+
+    pub(super) fn take(&mut self, state: State) {
+        self.0[state as usize] -= 1;
+    }
+
+    fn move_all(&mut self, from: State, to: State) {
+        self.0[to as usize] += std::mem::take(&mut self.0[from as usize]);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine += theirs);
+    }
+}
+
+/// Everything about all tenants that can be told without visiting them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// All tenants.
+    pub counts: Counts,
+    /// By app, in the order of their names.
+    pub apps: Vec<AppSummary>,
+    /// Whether every tenant has had an outcome: a token, a failure, or an app whose credentials are wrong.
+    pub every_tenant_had_an_outcome: bool,
+    /// Whether no publication is under way or waits, save those whose last attempt failed.
+    pub every_sink_had_an_attempt: bool,
+    /// No calls before this moment.
+    pub paused_until: Option<BootMs>,
+}
+
+/// One app.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppSummary {
+    /// Which.
+    pub name: AppName,
+    /// Its tenants.
+    pub counts: Counts,
+    /// Calls under way.
+    pub in_flight: u32,
+    /// Why all its tenants would fail alike, if they would.
+    pub broken: Option<FailureKind>,
+}
+
+/// What ails a tenant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trouble {
+    /// What the last failed call said.
+    pub failure: Failure,
+    /// When the first one in a row failed.
+    pub since: WallMs,
+    /// When the last one failed.
+    pub at: WallMs,
+    pub(super) refused: bool,
+    pub(super) said: Option<((FailureKind, bool), BootMs)>,
+}
+
+/// One tenant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Where the page after this row begins.
+    pub slot: Slot,
+    /// Which tenant.
+    pub id: TenantId,
+    /// Its state.
+    pub state: State,
+    /// Which token it has.
+    pub fingerprint: Option<Fingerprint>,
+    /// When that stops working.
+    pub expires: Option<WallMs>,
+    /// When its next call is due, where that is known.
+    pub next_call: Option<WallMs>,
+    /// Why then.
+    pub why: &'static str,
+    /// How many calls have failed in a row.
+    pub failures: u16,
+    /// What ails it.
+    pub trouble: Option<Trouble>,
+    /// Its sinks, in the order of the config.
+    pub sinks: Vec<SinkRow>,
+}
+
+/// One sink of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkRow {
+    /// It equals the record.
+    Published,
+    /// It does not yet.
+    Pending,
+    /// The last attempt failed.
+    Failing(Option<SinkFailure>),
+}
+
+impl Engine {
+    /// The summary, as of now.
+    pub fn summary(&self, now: Now) -> Summary {
+        let apps: Vec<AppSummary> = self
+            .app_index
+            .values()
+            .map(|&ix| self.app(ix))
+            .filter(|app| !app.gone)
+            .map(|app| AppSummary {
+                name: app.name.clone(),
+                counts: shown_counts(app),
+                in_flight: app.in_flight,
+                broken: app.breaker.as_ref().map(|breaker| breaker.kind),
+            })
+            .collect();
+        let mut counts = Counts::default();
+        apps.iter().for_each(|app| counts.merge(&app.counts));
+        Summary {
+            counts,
+            every_tenant_had_an_outcome: counts.of(State::Pending) == 0,
+            every_sink_had_an_attempt: self.outlets.is_idle(),
+            paused_until: (self.paused_until > now.boot).then_some(self.paused_until),
+            apps,
+        }
+    }
+
+    /// Up to `most` rows from slot `from` on. Each row is consistent; the list as a whole need not be.
+    pub fn page(&self, now: Now, from: Slot, most: usize) -> Vec<Row> {
+        self.tenants
+            .slots_from(from)
+            .filter(|&slot| !self.tenants[slot].gone)
+            .take(most)
+            .map(|s| self.row(now, s))
+            .collect()
+    }
+
+    /// How many tenants there are.
+    pub fn tenant_count(&self) -> usize {
+        self.tenants.len()
+    }
+
+    /// The row of one tenant.
+    ///
+    /// # Panics
+    /// If the slot is free.
+    pub fn row(&self, now: Now, slot: Slot) -> Row {
+        let tenant = &self.tenants[slot];
+        let app = self.app(tenant.app);
+        let (next_call, why) = next_call(tenant, app);
+        Row {
+            slot,
+            id: TenantId { app: app.name.clone(), corp_id: tenant.corp_id.clone() },
+            state: shown_state(tenant.state, app),
+            fingerprint: tenant.held.map(|held| held.fingerprint),
+            expires: tenant.held.map(|held| held.expires),
+            next_call: next_call.map(|at| now.wall + at.since(now.boot)),
+            why,
+            failures: tenant.failures,
+            trouble: self.troubles.get(&slot).cloned(),
+            sinks: self.sink_rows(tenant),
+        }
+    }
+
+    /// What the shell needs to publish: when the token that a tenant has stops working.
+    pub fn expires(&self, slot: Slot) -> Option<WallMs> {
+        self.tenants.get(slot)?.held.map(|held| held.expires)
+    }
+
+    /// The sink set of a tenant.
+    pub fn sinks(&self, slot: Slot) -> Option<crate::domain::SinkSetId> {
+        self.tenants.get(slot).map(|tenant| tenant.sinks)
+    }
+
+    /// The places that are being emptied, or wait to be.
+    pub fn withdrawing(&self) -> impl Iterator<Item = &crate::domain::Place> {
+        self.outlets.withdrawing()
+    }
+
+    fn sink_rows(&self, tenant: &Tenant) -> Vec<SinkRow> {
+        let row = |(bit, root): (usize, RootId)| match 1_u16 << bit {
+            bit if tenant.failing & bit != 0 => SinkRow::Failing(self.outlets.last_failure(root).cloned()),
+            bit if (tenant.wanted | tenant.flying | tenant.after_keep) & bit != 0 => SinkRow::Pending,
+            _ if tenant.held.is_none() => SinkRow::Pending,
+            _ => SinkRow::Published,
+        };
+        let outlets = self.outlets.set(tenant.sinks).iter().map(|outlet| outlet.root).take(SinkId::MAX);
+        outlets.enumerate().map(row).collect()
+    }
+
+    /// Brings the tenant's state, and its app's counts, up to date.
+    pub(super) fn settle(&mut self, now: Now, slot: Slot) {
+        let tenant = &self.tenants[slot];
+        let refused = self.troubles.get(&slot).map(|trouble| trouble.refused);
+        let state = match (tenant.held.is_some(), refused) {
+            (true, _) if !tenant.is_valid(now.boot) => State::Expired,
+            (_, Some(true)) => State::Refused,
+            (_, Some(false)) => State::Failing,
+            (false, None) => State::Pending,
+            (true, None) if tenant.phase == Phase::Waiting && !tenant.stale => State::Fresh,
+            (true, None) => State::Due,
+        };
+        let (ix, before) = (tenant.app, tenant.state);
+        if state != before {
+            self.tenants[slot].state = state;
+            let counts = &mut self.app_mut(ix).counts;
+            counts.take(before);
+            counts.add(state);
+        }
+    }
+}
+
+/// What a tenant's state looks like from outside: an app's trouble is that of all its tenants that need a call.
+fn shown_state(state: State, app: &App) -> State {
+    match state {
+        _ if !app.policy.enabled => State::Disabled,
+        State::Pending | State::Due | State::Failing if app.breaker.is_some() => State::Refused,
+        _ => state,
+    }
+}
+
+fn shown_counts(app: &App) -> Counts {
+    let mut counts = app.counts;
+    for state in State::ALL {
+        let shown = shown_state(state, app);
+        if shown != state {
+            counts.move_all(state, shown);
+        }
+    }
+    counts
+}
+
+fn next_call(tenant: &Tenant, app: &App) -> (Option<BootMs>, &'static str) {
+    let probe = app.breaker.as_ref().map(|breaker| breaker.probe_at);
+    match (tenant.phase, tenant.held) {
+        _ if !app.policy.enabled => (None, "the app is disabled"),
+        (Phase::Calling, _) => (None, "a call is under way"),
+        (Phase::Ready(_), _) if probe.is_some() => (probe, "all the app's tenants fail alike; one is probed"),
+        (Phase::Ready(_), _) => (None, "waits for its turn within the limits"),
+        (Phase::Waiting, _) if tenant.failures > 0 => (Some(tenant.due), "tries again after a failure"),
+        (Phase::Waiting, Some(held)) if tenant.due >= held.expires_boot => {
+            (Some(tenant.due), "asking earlier does not extend it")
+        }
+        (Phase::Waiting, Some(_)) => (Some(tenant.due), "its refresh point"),
+        (Phase::Waiting, None) => (Some(tenant.due), "has no token yet"),
+    }
+}
