@@ -2,7 +2,21 @@
 //! makes one place after the other equal to what it should be.
 
 use crate::domain::{Names, Place, RootId, SinkFailure, SinkId, SinkSpec, Ticket, Token, WallMs, Wrote};
+use std::path::Path;
 use std::sync::Arc;
+
+mod directory;
+mod file;
+mod files;
+mod fixed;
+mod lane;
+mod probe;
+mod render;
+mod temporary;
+mod trouble;
+
+pub use lane::{Lane, Stopped};
+pub use probe::{file_system_of, probe};
 
 /// What a lane is asked to do.
 #[derive(Debug)]
@@ -15,6 +29,9 @@ pub enum Job {
         root: RootId,
         /// What to empty.
         place: Place,
+        /// For a file: the fixed part of its sink's path ([`FileSink::fixed_part`](crate::domain::FileSink::fixed_part)).
+        /// Directories below it are removed when they become empty; it stays itself. Not looked at for a key.
+        fixed: Arc<Path>,
     },
 }
 

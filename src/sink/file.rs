@@ -1,0 +1,255 @@
+//! The reader's guarantee: at every instant the path holds one whole token, old or new, with the right mode and owner,
+//! or, before the first success, nothing.
+//!
+//! What has to hold for that, and where it is seen to:
+//!
+//! 1. *Whole*: all bytes are written to a temporary file that nobody else can open (0600, `O_EXCL`), and synced, before
+//!    it gets the name: [`Temporary::fill`], [`Temporary::finish`].
+//! 2. *Atomic*: the name changes hands by rename(2) within one directory, which is held open by descriptor:
+//!    [`Temporary::take_place`]. The place is never unlinked on the way.
+//! 3. *Mode and owner before the name*: set on the temporary file's descriptor: group, mode and, last, owner, since after
+//!    giving the file away the daemon may no longer change its mode: [`Temporary::finish`].
+//! 4. *Durable*: the file is synced before the rename, so the name can never lead to missing bytes after a power cut; the
+//!    directory is synced before the publication is reported: [`Directories::sync`].
+//! 5. *Nothing else is touched*: no link is followed at the place (rename replaces the link itself), and a place that is
+//!    not a regular file is not opened: [`Standing::look`].
+//! 6. *No litter*: the temporary file's name follows from the place's, so that the next publication to it takes away what
+//!    a `kill -9` left; after an error it is unlinked at once: [`Temporary`]'s drop.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fchmod, fstat, openat, unlinkat};
+use rustix::io::{Errno, retry_on_intr};
+use zeroize::Zeroizing;
+
+use super::directory::{Directories, Directory, Me, Missing, Rules};
+use super::temporary::{Temporary, temporary_name};
+use super::trouble;
+use crate::domain::{FileSink, SinkFailure, Wrote};
+
+/// What a publication left at its place.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) wrote: Wrote,
+    pub(super) directory: Rc<Directory>,
+    #[expect(dead_code, reason = "for the watch")]
+    pub(super) name: OsString,
+    #[expect(dead_code, reason = "for the watch")]
+    pub(super) identity: Identity,
+}
+
+/// Tells a file from any that somebody else put in its place, or changed: a change of content, mode or owner moves the
+/// change time (inode(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) inode: u64,
+    pub(super) changed_s: i64,
+    pub(super) changed_ns: u64,
+}
+
+impl Identity {
+    pub(super) fn of(stat: &Stat) -> Self {
+        Self { inode: stat.st_ino, changed_s: stat.st_ctime, changed_ns: stat.st_ctime_nsec }
+    }
+}
+
+/// What a file has to be, its bytes apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) mode: u32,
+    /// Who the file is to be given to, where the sink says so.
+    pub(super) owner: Option<u32>,
+    pub(super) group: Option<u32>,
+    /// Who it then belongs to.
+    uid: u32,
+    gid: u32,
+}
+
+/// Makes `path` hold `bytes`.
+pub(super) fn publish(
+    directories: &mut Directories,
+    me: Me,
+    sink: &FileSink,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Outcome, SinkFailure> {
+    let (above, name) = split(path)?;
+    let rules = Rules::of(sink);
+    let directory = directories
+        .open(sink.fixed_part(), above, Missing::Make(rules))?
+        .ok_or_else(|| trouble::of("open the directory", above, Errno::NOENT))?;
+    let outcome = directory.verify(&rules, me).and_then(|()| {
+        let wanted = Wanted {
+            mode: sink.mode,
+            owner: sink.owner,
+            group: sink.group,
+            uid: sink.owner.unwrap_or(me.uid),
+            gid: sink.group.unwrap_or_else(|| directory.group_of_new_files(me)),
+        };
+        place(directories, &directory, name, path, bytes, wanted)
+    });
+    if outcome.is_err() {
+        // Whatever is wrong, the next attempt looks at everything afresh.
+        directories.forget(above);
+    }
+    let (wrote, identity) = outcome?;
+    Ok(Outcome { wrote, directory, name: name.to_owned(), identity })
+}
+
+fn place(
+    directories: &mut Directories,
+    directory: &Rc<Directory>,
+    name: &OsStr,
+    path: &Path,
+    bytes: &[u8],
+    wanted: Wanted,
+) -> Result<(Wrote, Identity), SinkFailure> {
+    let temporary = temporary_name(name);
+    let same_bytes = match Standing::look(directory, name, path, bytes, wanted)? {
+        Standing::Right(identity) => {
+            // The name was free when this file took it; what is there now is a killed predecessor's.
+            let _ = unlinkat(directory.fd(), &temporary, AtFlags::empty());
+            return Ok((Wrote::Unchanged, identity));
+        }
+        Standing::Mended(identity) => return Ok((Wrote::Mended, identity)),
+        Standing::SameBytes => true,
+        Standing::Other => false,
+    };
+    let mut file = Temporary::create(directory, &temporary, path)?;
+    file.fill(bytes)?;
+    file.finish(wanted)?;
+    let identity = file.take_place(name)?;
+    directories.soil(directory);
+    Ok((if same_bytes { Wrote::Mended } else { Wrote::Replaced }, identity))
+}
+
+/// What stands at the place already.
+enum Standing {
+    /// Just what should: it is left alone, its modification time too.
+    Right(Identity),
+    /// The right bytes, and the mode has been set right.
+    Mended(Identity),
+    /// The right bytes in a file that has to be replaced.
+    SameBytes,
+    /// Something else, or nothing.
+    Other,
+}
+
+impl Standing {
+    fn look(
+        directory: &Directory,
+        name: &OsStr,
+        path: &Path,
+        bytes: &[u8],
+        wanted: Wanted,
+    ) -> Result<Self, SinkFailure> {
+        let stat = match rustix::fs::statat(directory.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(Self::Other),
+            Err(errno) => return Err(trouble::of("look at", path, errno)),
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile if usize::try_from(stat.st_size) == Ok(bytes.len()) => {}
+            FileType::Directory => {
+                return Err(trouble::unsafe_path(
+                    path,
+                    "is a directory, and the sink's file should be there: remove it, or choose another path",
+                ));
+            }
+            // Of another length, or a link, a pipe, a device: it gives way to the rename, unopened.
+            _ => return Ok(Self::Other),
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        // A file that was given away may not be readable any more. It is then replaced without comparing.
+        let Ok(file) = openat(directory.fd(), name, flags, Mode::empty()) else { return Ok(Self::Other) };
+        let Ok(stat) = fstat(&file) else { return Ok(Self::Other) };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !holds(&file, bytes) {
+            return Ok(Self::Other);
+        }
+        let found = stat.st_mode & 0o7777;
+        // A file with a second name can be changed by that name's owner, so it does not count as ours.
+        if (stat.st_uid, stat.st_gid, stat.st_nlink) != (wanted.uid, wanted.gid, 1) {
+            return Ok(Self::SameBytes);
+        }
+        if found == wanted.mode {
+            return Ok(Self::Right(Identity::of(&stat)));
+        }
+        // Whoever could write it may still have it open: such a file is replaced.
+        let could_be_written = found & !wanted.mode & 0o222 != 0;
+        if could_be_written || fchmod(&file, Mode::from_raw_mode(wanted.mode)).is_err() {
+            return Ok(Self::SameBytes);
+        }
+        Ok(fstat(&file).map_or(Self::SameBytes, |stat| Self::Mended(Identity::of(&stat))))
+    }
+}
+
+/// Whether the file holds just these bytes.
+fn holds(file: &rustix::fd::OwnedFd, bytes: &[u8]) -> bool {
+    // One more than expected, so that a longer file shows.
+    let mut found = Zeroizing::new(vec![0; bytes.len() + 1]);
+    let mut length = 0;
+    while length < found.len() {
+        match retry_on_intr(|| rustix::io::read(file, &mut found[length..])) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(_) => return false,
+        }
+    }
+    found[..length] == *bytes
+}
+
+/// Empties a place: unlinks what a publication left there, then the directories below the fixed part that became empty.
+pub(super) fn withdraw(directories: &mut Directories, me: Me, fixed: &Path, path: &Path) -> Result<(), SinkFailure> {
+    let (above, name) = split(path)?;
+    let Some(directory) = directories.open(fixed, above, Missing::Leave)? else { return Ok(()) };
+    let _ = unlinkat(directory.fd(), temporary_name(name), AtFlags::empty());
+    match rustix::fs::statat(directory.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(trouble::of("look at", path, errno)),
+        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Symlink => {
+                unlinkat(directory.fd(), name, AtFlags::empty())
+                    .or_else(|errno| if errno == Errno::NOENT { Ok(()) } else { Err(errno) })
+                    .map_err(|errno| trouble::of("remove", path, errno))?;
+                directories.soil(&directory);
+            }
+            // It became something that no publication leaves: not ours to delete, and no token is there.
+            _ => {}
+        },
+    }
+    remove_empty(directories, me, directory);
+    Ok(())
+}
+
+/// Removes directories that are empty now. The fixed part itself stays, and so does a directory of somebody else's.
+fn remove_empty(directories: &mut Directories, me: Me, mut directory: Rc<Directory>) {
+    while let Some(parent) = directory.parent().cloned() {
+        let (Some(name), true) = (directory.path().file_name(), directory.belongs_to(me)) else { return };
+        // ENOTEMPTY is the usual end.
+        if unlinkat(parent.fd(), name, AtFlags::REMOVEDIR).is_err() {
+            return;
+        }
+        directories.removed(&directory);
+        directories.soil(&parent);
+        directory = parent;
+    }
+}
+
+/// The directory and the file's own name.
+fn split(path: &Path) -> Result<(&Path, &OsStr), SinkFailure> {
+    match (path.parent(), path.file_name()) {
+        (Some(above), Some(name)) => Ok((above, name)),
+        _ => Err(trouble::unsafe_path(path, "does not end in a file's name: correct the sink's path")),
+    }
+}
+
+/// Tries what a publication to a directory needs, and leaves nothing behind.
+pub(super) fn try_directory(directory: &Directory, sink: &FileSink) -> Result<(), SinkFailure> {
+    let name = temporary_name(OsStr::new(&format!("probe-{}", rustix::process::getpid().as_raw_nonzero())));
+    let path: PathBuf = directory.path().join(&name);
+    let mut file = Temporary::create(directory, &name, &path)?;
+    file.fill(b"probe")?;
+    file.finish(Wanted { mode: sink.mode, owner: sink.owner, group: sink.group, uid: 0, gid: 0 })
+}

@@ -1,0 +1,67 @@
+//! What an operator reads when a publication fails: what was being done, to what, why it failed, how to mend it.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use crate::domain::{SinkFailure, SinkFailureKind};
+
+/// A failure of a system call on a file or directory.
+pub(super) fn of(doing: &str, path: &Path, errno: Errno) -> SinkFailure {
+    with_remedy(doing, path, errno, remedy(errno))
+}
+
+/// As [`of`], where the caller knows better what helps.
+pub(super) fn with_remedy(doing: &str, path: &Path, errno: Errno, remedy: impl Display) -> SinkFailure {
+    SinkFailure {
+        kind: kind(errno),
+        detail: format!("cannot {doing} {}: {}; {remedy}", path.display(), said(errno)).into(),
+    }
+}
+
+/// A path that is not what it must be.
+pub(super) fn unsafe_path(path: &Path, why: impl Display) -> SinkFailure {
+    SinkFailure { kind: SinkFailureKind::Unsafe, detail: format!("{} {why}", path.display()).into() }
+}
+
+/// What kind of trouble an error of a file system is.
+pub(super) fn kind(errno: Errno) -> SinkFailureKind {
+    match errno {
+        Errno::NOSPC | Errno::DQUOT | Errno::MLINK => SinkFailureKind::Full,
+        Errno::ROFS | Errno::IO | Errno::STALE | Errno::NODEV | Errno::NXIO => SinkFailureKind::Unwritable,
+        Errno::ACCESS | Errno::PERM => SinkFailureKind::Denied,
+        Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY => SinkFailureKind::Unsafe,
+        Errno::TIMEDOUT => SinkFailureKind::Hangs,
+        _ => SinkFailureKind::Other,
+    }
+}
+
+/// The kernel's own words.
+pub(super) fn said(errno: Errno) -> String {
+    std::io::Error::from(errno).to_string()
+}
+
+fn remedy(errno: Errno) -> String {
+    match errno {
+        Errno::NOSPC => "free space or inodes on that file system (`df -h`, `df -i`)".to_owned(),
+        Errno::DQUOT => format!("raise the disk quota of user {} or free some of it", uid()),
+        Errno::ROFS => "the file system is mounted read-only: remount it, or name the directory in the unit's \
+                        ReadWritePaths="
+            .to_owned(),
+        Errno::IO => "the device or its server reports an error: see `dmesg`".to_owned(),
+        Errno::ACCESS | Errno::PERM => format!(
+            "let user {} write there (chown or chmod the directory, or name it in the unit's ReadWritePaths=)",
+            uid()
+        ),
+        Errno::BUSY => "a file that is itself a mount point cannot be replaced: mount its directory instead".to_owned(),
+        Errno::MFILE | Errno::NFILE => "raise the limit of open files (LimitNOFILE= in the unit)".to_owned(),
+        Errno::NAMETOOLONG => "shorten the sink's path".to_owned(),
+        Errno::STALE => "the file server no longer knows the directory: mount it again".to_owned(),
+        _ => "it is tried again".to_owned(),
+    }
+}
+
+fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
