@@ -1,0 +1,245 @@
+//! What goes over the control socket, as JSON. Stable: fields are added, never renamed or removed.
+//!
+//! Moments are RFC 3339 in UTC, to the second; spans are whole seconds, negative once the moment has passed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::TenantId;
+
+/// The state of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It never had a token.
+    Pending,
+    /// Its token is valid and not due.
+    Fresh,
+    /// Its token is valid and past its refresh point.
+    Due,
+    /// Its token is due, and the last call failed.
+    Failing,
+    /// The endpoint says no.
+    Refused,
+    /// Its token stopped working.
+    Expired,
+    /// The config says `enabled = false`.
+    Disabled,
+}
+
+impl State {
+    /// Every state, worst first.
+    pub const WORST_FIRST: [Self; 7] =
+        [Self::Expired, Self::Refused, Self::Failing, Self::Pending, Self::Due, Self::Fresh, Self::Disabled];
+
+    /// The stable name, as in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Fresh => "fresh",
+            Self::Due => "due",
+            Self::Failing => "failing",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// Its place in [`State::WORST_FIRST`]: 0 is the worst.
+    pub fn rank(self) -> usize {
+        Self::WORST_FIRST.iter().position(|state| *state == self).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for State {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::WORST_FIRST.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
+            let known = Self::WORST_FIRST.map(Self::as_str).join(", ");
+            format!("`{text}` is not a state; there are {known}")
+        })
+    }
+}
+
+/// How many tenants are in each state; a state without tenants may be absent.
+pub type Counts = BTreeMap<State, u64>;
+
+/// `GET /v1/status`: everything but the tenants themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started.
+    pub started_at: String,
+    /// Whether it said so to systemd: every tenant had one outcome and every sink one attempt, or 30 s passed.
+    pub ready: bool,
+    /// All tenants, by state.
+    pub tenants: Counts,
+    /// The tenants of each app, by state; an app without tenants is there too.
+    pub apps: BTreeMap<String, Counts>,
+    /// What runs, and how the last reload went.
+    pub config: ConfigStatus,
+    /// Whether tokens can be kept over a restart.
+    pub state: StateHealth,
+    /// Until when nobody is called, because the endpoint banned this address.
+    pub api_paused_until: Option<String>,
+    /// What an operator should look at although it is no error.
+    pub warnings: Vec<String>,
+    /// The tenant that is worst off, unless all are fresh.
+    pub worst: Option<TenantRow>,
+}
+
+/// What runs, and how the last reload went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The main file.
+    pub path: String,
+    /// `false`: the config on disk is not what runs.
+    pub last_reload_successful: bool,
+    /// When the config was last read, with either outcome.
+    pub last_reload_at: Option<String>,
+    /// What is wrong with the config on disk, one line each.
+    pub problems: Vec<String>,
+    /// A mass removal that waits for `corptokend reload --allow-mass-removal`.
+    pub held_back: Option<HeldBack>,
+}
+
+/// A mass removal that was not carried out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// How many tenants would have gone. They are kept, and renewed.
+    pub removed: u64,
+}
+
+/// Whether tokens can be kept over a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHealth {
+    /// `false`: what was fetched since is in memory only.
+    pub healthy: bool,
+    /// Why it is not.
+    pub reason: Option<String>,
+}
+
+/// `GET /v1/tenants/{app}/{corp_id}`, and one element of `GET /v1/tenants`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRow {
+    /// `app/corp_id`.
+    pub tenant: String,
+    /// The app alone.
+    pub app: String,
+    /// The organisation alone.
+    pub corp_id: String,
+    /// The operator's own name for it.
+    pub name: Option<String>,
+    /// Its state.
+    pub state: State,
+    /// When its token stops working, or did.
+    pub expires_at: Option<String>,
+    /// The same, from now.
+    pub expires_in_s: Option<i64>,
+    /// When it is called next.
+    pub next_refresh_at: Option<String>,
+    /// The same, from now.
+    pub next_refresh_in_s: Option<i64>,
+    /// Why then: "70 % of its life is over", "retry after failure 3", "waits for the rate limit".
+    pub why: String,
+    /// The last call's failure; gone after a success.
+    pub last_error: Option<LastError>,
+    /// The first 8 hex digits of the token's SHA-256.
+    pub fingerprint: Option<String>,
+    /// Where its token is published.
+    pub sinks: Vec<SinkRow>,
+}
+
+/// Why the last call brought no token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// The typed refusal, one of [`crate::domain::FailureKind::as_str`].
+    pub kind: String,
+    /// The endpoint's own code.
+    pub code: Option<String>,
+    /// The endpoint's request id, for its support.
+    pub requestid: Option<String>,
+    /// What happened, for people.
+    pub detail: String,
+    /// When.
+    pub at: Option<String>,
+}
+
+/// One place where a token is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkRow {
+    /// A path, or the path of a key.
+    pub place: String,
+    /// How it stands there.
+    pub state: SinkState,
+    /// Why it fails.
+    pub error: Option<String>,
+}
+
+/// How a token stands in one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkState {
+    /// The place holds the current token.
+    Published,
+    /// It does not yet, or there is no token yet.
+    Pending,
+    /// It could not be written; that is tried again.
+    Failing,
+}
+
+/// The answer to `POST /v1/reload`: what became of the config on disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// `false`: nothing changed, and `report` says why.
+    pub applied: bool,
+    /// Tenants that are new.
+    pub added: u64,
+    /// Tenants that are gone.
+    pub removed: u64,
+    /// Tenants whose sinks, names, credentials or policy changed.
+    pub changed: u64,
+    /// A mass removal that was held back; the rest was applied.
+    pub held_back: Option<HeldBack>,
+    /// Errors and warnings for people, as `corptokend check` prints them, without colour.
+    pub report: String,
+    /// The same for programs, as `corptokend check --json` prints them.
+    pub problems: Vec<serde_json::Value>,
+}
+
+/// The body of `POST /v1/reload`; an empty body is the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Carry a mass removal out.
+    pub allow_mass_removal: bool,
+}
+
+/// The body of every answer that is not 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong with the request, and what would be right.
+    pub error: String,
+}
+
+/// Some of the tenants. The list is put together page by page: each row is consistent, the list need not be.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The rows, in the order of their ids.
+    pub rows: Vec<TenantRow>,
+    /// Where the next page begins (the last id of this one); `None` on the last.
+    pub next: Option<TenantId>,
+}

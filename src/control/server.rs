@@ -1,0 +1,244 @@
+//! The daemon's end of the control socket. It knows HTTP and nothing else: every answer is asked of the daemon.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::Admission;
+use super::protocol::{ErrorBody, Page, ReloadRequest, Status, TenantRow, Verdict};
+use super::rows::{Body, Filter};
+use crate::domain::TenantId;
+
+/// The most connections at once; one more is answered with 503.
+pub const MAX_CONNECTIONS: usize = 64;
+
+/// The longest body of a request, in bytes.
+const MAX_BODY: usize = 4096;
+
+/// How long a peer may take to send a request's head, and how long it may be silent between requests.
+const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long answers that are under way may take once the daemon stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to wait when a connection cannot be accepted (out of file descriptors, say).
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+const CROWDED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\
+    content-length: 51\r\n\r\n{\"error\":\"too many connections; try again shortly\"}";
+
+/// What the daemon is asked. A reply that is dropped is answered with 503.
+#[derive(Debug)]
+pub enum Query {
+    /// The summary.
+    Status(oneshot::Sender<Status>),
+    /// Some rows, in the order of the ids.
+    Page {
+        /// Only ids after this one.
+        after: Option<TenantId>,
+        /// At most so many.
+        limit: usize,
+        /// The rows.
+        reply: oneshot::Sender<Page>,
+    },
+    /// One row; `None` when there is no such tenant.
+    Tenant(TenantId, oneshot::Sender<Option<TenantRow>>),
+    /// Read the config now, and answer once it is applied or rejected.
+    Reload {
+        /// Carry a mass removal out.
+        allow_mass_removal: bool,
+        /// What became of it.
+        reply: oneshot::Sender<Verdict>,
+    },
+}
+
+/// Answers on `listener` until `shutdown` completes; then answers that are under way get a second.
+pub async fn serve(
+    listener: UnixListener,
+    queries: mpsc::Sender<Query>,
+    admission: Admission,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (stop, stopped) = watch::channel(());
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if connections.len() >= MAX_CONNECTIONS => {
+                    let _ = stream.try_write(CROWDED);
+                }
+                Ok((stream, _)) => {
+                    connections.spawn(converse(stream, queries.clone(), admission, stopped.clone()));
+                }
+                Err(e) => {
+                    tracing::warn!(event = "control_accept_failed", "cannot accept a control connection: {e}");
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    drop(stop);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    // What is left is dropped with the set, which ends it.
+    let _ = tokio::time::timeout(STOP_PATIENCE, drained).await;
+}
+
+/// One connection, from the peer's credentials to its end.
+async fn converse(
+    stream: UnixStream,
+    queries: mpsc::Sender<Query>,
+    admission: Admission,
+    mut stopped: watch::Receiver<()>,
+) {
+    let admitted = match stream.peer_cred() {
+        Ok(peer) => admission.admits(peer).await,
+        Err(_) => false,
+    };
+    let service = service_fn(|request| {
+        let queries = queries.clone();
+        async move {
+            let answered = if admitted { answer(request, queries).await } else { Err(Refusal::forbidden()) };
+            Ok::<_, Infallible>(answered.unwrap_or_else(Refusal::into_response))
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_PATIENCE)
+        .keep_alive(admitted)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // The peer's own faults (it went away, it spoke nonsense) are its own concern.
+    tokio::select! {
+        _ = &mut connection => return,
+        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+async fn answer(request: Request<Incoming>, queries: mpsc::Sender<Query>) -> Result<Response<Body>, Refusal> {
+    let (head, body) = request.into_parts();
+    let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
+    let query = head.uri.query().unwrap_or("");
+    let only = |allowed: Method| if head.method == allowed { Ok(()) } else { Err(Refusal::method(allowed)) };
+    match path[..] {
+        ["v1", "status"] => {
+            only(Method::GET)?;
+            json(&ask(&queries, Query::Status).await?)
+        }
+        ["v1", "tenants"] => {
+            only(Method::GET)?;
+            let filter = Filter::parse(query).map_err(Refusal::bad)?;
+            Ok(with_type(Response::new(Body::rows(queries, filter))))
+        }
+        ["v1", "tenants", app, corp_id] => {
+            only(Method::GET)?;
+            let id: TenantId = format!("{app}/{corp_id}").parse().map_err(|e| Refusal::bad(format!("{e}")))?;
+            let row = ask(&queries, |reply| Query::Tenant(id.clone(), reply)).await?;
+            json(&row.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("there is no tenant {id}")))?)
+        }
+        ["v1", "reload"] => {
+            only(Method::POST)?;
+            let ReloadRequest { allow_mass_removal } = read(body).await?;
+            json(&ask(&queries, |reply| Query::Reload { allow_mass_removal, reply }).await?)
+        }
+        _ => Err(Refusal::new(
+            StatusCode::NOT_FOUND,
+            "there is GET /v1/status, GET /v1/tenants, GET /v1/tenants/{app}/{corp_id} and POST /v1/reload",
+        )),
+    }
+}
+
+/// Asks the daemon and waits for its answer.
+pub(super) async fn ask<T>(
+    queries: &mpsc::Sender<Query>,
+    query: impl FnOnce(oneshot::Sender<T>) -> Query,
+) -> Result<T, Refusal> {
+    let (reply, answer) = oneshot::channel();
+    let stopping = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
+    queries.send(query(reply)).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| stopping())
+}
+
+/// A request's body as JSON; an empty one is the default.
+async fn read<T: serde::de::DeserializeOwned + Default>(body: Incoming) -> Result<T, Refusal> {
+    let too_slow = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time");
+    let collected = tokio::time::timeout(HEADER_PATIENCE, Limited::new(body, MAX_BODY).collect());
+    let bytes = collected.await.map_err(too_slow)?.map_err(|_| {
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request's body has at most {MAX_BODY} bytes"))
+    })?;
+    let bytes = bytes.to_bytes();
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&bytes).map_err(|e| Refusal::bad(format!("the request's body is not what is expected: {e}")))
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Response<Body>, Refusal> {
+    let mut text = serde_json::to_vec(value).map_err(|e| {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer cannot be written as JSON: {e}"))
+    })?;
+    text.push(b'\n');
+    Ok(with_type(Response::new(Body::whole(text.into()))))
+}
+
+fn with_type(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer other than 200.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    error: String,
+    allow: Option<Method>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, error: error.into(), allow: None }
+    }
+
+    fn bad(error: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    fn method(allowed: Method) -> Self {
+        let error = format!("only {allowed} is possible here");
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, error, allow: Some(allowed) }
+    }
+
+    fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "only root, the daemon's user and members of the socket's group may ask")
+    }
+
+    /// As an error of a stream that has begun, where no status can be sent any more.
+    pub(super) fn into_io(self) -> io::Error {
+        io::Error::other(self.error)
+    }
+
+    fn into_response(self) -> Response<Body> {
+        let mut text = serde_json::to_vec(&ErrorBody { error: self.error }).unwrap_or_default();
+        text.push(b'\n');
+        let mut response = with_type(Response::new(Body::whole(Bytes::from(text))));
+        *response.status_mut() = self.status;
+        if let Some(method) = self.allow.and_then(|m| HeaderValue::from_str(m.as_str()).ok()) {
+            response.headers_mut().insert(ALLOW, method);
+        }
+        response
+    }
+}

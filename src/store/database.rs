@@ -1,0 +1,301 @@
+//! The database itself. Everything that touches redb is in here, and runs guarded: a damaged file may make redb panic,
+//! and that must not end the daemon.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+
+use super::pending::Pending;
+use super::restored::Restored;
+use super::{SetAside, entry, file};
+use crate::domain::{Record, TenantId, Token, WallMs};
+
+/// The layout of the tables. A higher number than this is a newer version's.
+const FORMAT: u64 = 1;
+
+/// redb's own default is 1 GiB; more than this brings nothing for a few hundred bytes a tenant.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// `app/corp_id` to [`entry`].
+const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens");
+/// `format`, `seed`, `last_commit`.
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// The path of a file of the last applied config, to its rank (4 bytes, big-endian), its text and a checksum as in
+/// [`entry`].
+const APPLIED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("applied");
+
+/// Why the database cannot be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Another process has it.
+    InUse,
+    /// The file is no good, and will not get better.
+    Damaged(String),
+    /// The file could not be read or written; that may pass.
+    Unusable(String),
+}
+
+/// What lies in the database.
+#[derive(Debug)]
+pub(super) struct Contents {
+    pub(super) restored: Restored,
+    pub(super) applied: Vec<(PathBuf, String)>,
+    pub(super) seed: u64,
+    pub(super) last_commit: Option<WallMs>,
+    pub(super) rotten: u64,
+}
+
+impl Contents {
+    /// Nothing, and a new seed.
+    pub(super) fn empty() -> Self {
+        Self { restored: Restored::default(), applied: Vec::new(), seed: random_seed(), last_commit: None, rotten: 0 }
+    }
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Database {
+    /// `None` only while it is dropped.
+    db: Option<redb::Database>,
+}
+
+impl Database {
+    /// Opens the database at `path`, or begins one; a damaged one is set aside first.
+    pub(super) fn open_or_replace(path: &Path, now: WallMs) -> Result<(Self, Contents, Option<SetAside>), Trouble> {
+        let reason = match Self::open(path, now) {
+            Ok((database, contents)) => return Ok((database, contents, None)),
+            Err(Trouble::Damaged(reason)) => reason,
+            Err(other) => return Err(other),
+        };
+        let to = file::set_aside(path).map_err(|e| Trouble::Unusable(format!("{e} (it is unusable: {reason})")))?;
+        let (database, contents) = Self::open(path, now)?;
+        Ok((database, contents, Some(SetAside { to, reason })))
+    }
+
+    fn open(path: &Path, now: WallMs) -> Result<(Self, Contents), Trouble> {
+        let file = file::open_private(path).map_err(Trouble::Unusable)?;
+        let db = guarded(|| {
+            let mut builder = redb::Builder::new();
+            // A plain open trusts the file's structure and may panic, or worse, on a damaged one.
+            builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+            Ok(builder.create_with_backend(FileBackend::new(file)?)?)
+        })?;
+        let database = Self { db: Some(db) };
+        let contents = match guarded(|| database.format())? {
+            Format::None => {
+                let contents = Contents::empty();
+                guarded(|| database.begin(contents.seed, now))?;
+                contents
+            }
+            Format::Ours(FORMAT) => guarded(|| database.contents())?,
+            Format::Ours(newer) => {
+                return Err(Trouble::Damaged(format!(
+                    "its format is {newer}, and this version of corptokend knows {FORMAT}; a newer version wrote it"
+                )));
+            }
+            Format::Foreign => return Err(Trouble::Damaged("it is not a state of corptokend".into())),
+        };
+        Ok((database, contents))
+    }
+
+    /// Writes all of it, or nothing.
+    pub(super) fn commit(&self, pending: &Pending, now: WallMs) -> Result<(), Trouble> {
+        guarded(|| {
+            // Durable once this returns: redb's default, `Durability::Immediate`.
+            let txn = self.db().begin_write()?;
+            {
+                let mut tokens = txn.open_table(TOKENS)?;
+                for (id, change) in &pending.tokens {
+                    let key = id.to_string();
+                    match change {
+                        Some(kept) => {
+                            let value = entry::encode(&key, &kept.record, &kept.token);
+                            tokens.insert(key.as_str(), value.as_slice())?;
+                        }
+                        None => {
+                            tokens.remove(key.as_str())?;
+                        }
+                    }
+                }
+                if let Some(applied) = &pending.applied {
+                    write_applied(&txn, applied)?;
+                }
+                txn.open_table(META)?.insert("last_commit", now.0)?;
+            }
+            Ok(txn.commit()?)
+        })
+    }
+
+    /// Reads tokens; `None` where there is none that is whole. Also how many were not.
+    pub(super) fn load<'a>(&self, ids: impl Iterator<Item = &'a TenantId>) -> Result<(Vec<Loaded>, u64), Trouble> {
+        guarded(|| {
+            let tokens = self.db().begin_read()?.open_table(TOKENS)?;
+            let mut rotten = 0;
+            let loaded = ids.map(|id| {
+                let key = id.to_string();
+                let Some(value) = tokens.get(key.as_str())? else { return Ok(None) };
+                let whole = entry::decode_token(&key, value.value());
+                rotten += u64::from(whole.is_none());
+                Ok(whole)
+            });
+            let loaded = loaded.collect::<Result<_, redb::Error>>()?;
+            Ok((loaded, rotten))
+        })
+    }
+
+    fn db(&self) -> &redb::Database {
+        self.db.as_ref().expect("it is taken in `drop` alone")
+    }
+
+    fn format(&self) -> Result<Format, redb::Error> {
+        let txn = self.db().begin_read()?;
+        if txn.list_tables()?.next().is_none() && txn.list_multimap_tables()?.next().is_none() {
+            return Ok(Format::None);
+        }
+        if !txn.list_tables()?.any(|table| table.name() == META.name()) {
+            return Ok(Format::Foreign);
+        }
+        match txn.open_table(META) {
+            Ok(meta) => Ok(meta.get("format")?.map_or(Format::Foreign, |format| Format::Ours(format.value()))),
+            Err(redb::TableError::Storage(e)) => Err(e.into()),
+            Err(_) => Ok(Format::Foreign),
+        }
+    }
+
+    fn begin(&self, seed: u64, now: WallMs) -> Result<(), redb::Error> {
+        let txn = self.db().begin_write()?;
+        {
+            txn.open_table(TOKENS)?;
+            txn.open_table(APPLIED)?;
+            let mut meta = txn.open_table(META)?;
+            meta.insert("format", FORMAT)?;
+            meta.insert("seed", seed)?;
+            meta.insert("last_commit", now.0)?;
+        }
+        Ok(txn.commit()?)
+    }
+
+    fn contents(&self) -> Result<Contents, redb::Error> {
+        let txn = self.db().begin_read()?;
+        let mut contents = Contents::empty();
+        for item in txn.open_table(TOKENS)?.iter()? {
+            let (key, value) = item?;
+            match entry::decode_record(key.value(), value.value()) {
+                Some(record) => contents.restored.push(key.value(), record),
+                None => contents.rotten += 1,
+            }
+        }
+        let meta = txn.open_table(META)?;
+        if let Some(seed) = meta.get("seed")? {
+            contents.seed = seed.value();
+        }
+        contents.last_commit = meta.get("last_commit")?.map(|moment| WallMs(moment.value()));
+        contents.applied = read_applied(&txn.open_table(APPLIED)?)?;
+        Ok(contents)
+    }
+}
+
+/// A tenant's record and token.
+pub(super) type Loaded = Option<(Record, Token)>;
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        // Closing writes, and may panic like anything else on a damaged file.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+    }
+}
+
+enum Format {
+    /// A database without tables: it was begun a moment ago.
+    None,
+    Ours(u64),
+    Foreign,
+}
+
+fn write_applied(txn: &redb::WriteTransaction, applied: &[(PathBuf, String)]) -> Result<(), redb::Error> {
+    let mut table = txn.open_table(APPLIED)?;
+    let keys: std::collections::HashSet<&[u8]> = applied.iter().map(|(path, _)| bytes_of(path)).collect();
+    table.retain(|key, _| keys.contains(key))?;
+    for (rank, (path, text)) in (0_u32..).zip(applied) {
+        let key = bytes_of(path);
+        let mut value = Vec::with_capacity(text.len() + 12);
+        value.extend_from_slice(&rank.to_be_bytes());
+        value.extend_from_slice(text.as_bytes());
+        let checksum = entry::checksum(key, &value);
+        value.extend_from_slice(&checksum);
+        // A config of megabytes is not written again because one drop-in changed.
+        let same = table.get(key)?.is_some_and(|old| old.value() == value);
+        if !same {
+            table.insert(key, value.as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+/// The last applied config, or nothing at all when a part of it is not whole: half a config is another config.
+fn read_applied(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+) -> Result<Vec<(PathBuf, String)>, redb::Error> {
+    let mut files = Vec::new();
+    for item in table.iter()? {
+        let (key, value) = item?;
+        let Some((rank, text)) = whole_applied(key.value(), value.value()) else { return Ok(Vec::new()) };
+        files.push((rank, path_of(key.value()), text.to_owned()));
+    }
+    files.sort();
+    Ok(files.into_iter().map(|(_, path, text)| (path, text)).collect())
+}
+
+fn whole_applied<'a>(key: &[u8], value: &'a [u8]) -> Option<(u32, &'a str)> {
+    let (body, sum) = value.split_last_chunk::<8>()?;
+    let (rank, text) = body.split_first_chunk::<4>()?;
+    let text = std::str::from_utf8(text).ok()?;
+    (*sum == entry::checksum(key, body)).then_some((u32::from_be_bytes(*rank), text))
+}
+
+fn bytes_of(path: &Path) -> &[u8] {
+    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())
+}
+
+fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
+}
+
+fn random_seed() -> u64 {
+    let mut seed = [0; 8];
+    // Without entropy the seed is 0, which only means that this machine's jitter resembles another's.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed);
+    u64::from_be_bytes(seed)
+}
+
+/// Runs `work` on the database and says what its failure means. A panic is damage: it is how redb meets a file that it
+/// cannot have written.
+fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Trouble> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(classify),
+        Err(_) => Err(Trouble::Damaged("the database's structure makes no sense".into())),
+    }
+}
+
+fn classify(error: redb::Error) -> Trouble {
+    use redb::Error as E;
+    use std::io::ErrorKind;
+    match error {
+        E::DatabaseAlreadyOpen | E::LockProtocolMismatch => Trouble::InUse,
+        E::Io(e) if matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+            Trouble::Damaged(format!("it is no database, or a damaged one ({e})"))
+        }
+        E::UpgradeRequired(version) => Trouble::Damaged(format!("its file format is {version}, which is not ours")),
+        e @ (E::Corrupted(_)
+        | E::RepairAborted
+        | E::TableTypeMismatch { .. }
+        | E::TableIsMultimap(_)
+        | E::TableIsNotMultimap(_)
+        | E::TypeDefinitionChanged { .. }
+        | E::TableDoesNotExist(_)) => Trouble::Damaged(format!("it is damaged ({e})")),
+        e => Trouble::Unusable(format!("cannot read or write the state: {e}")),
+    }
+}
