@@ -2,7 +2,7 @@
 
 mod table;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
@@ -48,7 +48,10 @@ pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write,
         return watch(args, socket, out, err, colour);
     }
     show(args, socket, out, err, colour).unwrap_or_else(|error| {
-        let _ = writeln!(err, "error: {error}");
+        // Whoever closed the pipe (`| head`) has read enough.
+        if !matches!(&error, ClientError::Output(e) if e.kind() == ErrorKind::BrokenPipe) {
+            let _ = writeln!(err, "error: {error}");
+        }
         exit_code(&error)
     })
 }
@@ -56,7 +59,8 @@ pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write,
 fn exit_code(error: &ClientError) -> u8 {
     match error {
         ClientError::NoPermission(_) => NO_PERMISSION,
-        ClientError::NoDaemon(_) | ClientError::Other { .. } | ClientError::Output(_) => NO_DAEMON,
+        ClientError::NoDaemon(_) | ClientError::Other { .. } => NO_DAEMON,
+        ClientError::Output(_) => 1,
     }
 }
 

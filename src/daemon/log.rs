@@ -201,7 +201,7 @@ mod tests {
         let meta = file.metadata().unwrap();
         let name = format!("{}:{}", meta.dev(), meta.ino());
         assert!(leads_to_journal(Some(&name), &file));
-        assert!(!leads_to_journal(Some(&name), &tempfile::tempfile().unwrap()));
+        assert!(!leads_to_journal(Some(&name), tempfile::tempfile().unwrap()));
         for not in [None, Some(""), Some("8"), Some("a:b")] {
             assert!(!leads_to_journal(not, &file));
         }
