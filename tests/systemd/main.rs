@@ -1,0 +1,297 @@
+//! The service as operators meet it: on a booted systemd, with the unit, the users and the directories of a package.
+//!
+//! Needs root and Debian's systemd-container, keyutils and util-linux. Where these are missing the tests say so and pass;
+//! with `CORPTOKEND_REQUIRE_SYSTEM=1` they fail.
+
+mod endpoint;
+mod machine;
+
+use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::Duration;
+
+use endpoint::Endpoint;
+use machine::Machine;
+
+const CONFIG: &str = "/etc/corptokend/config.toml";
+const SECRET: &str = "/etc/corptokend/crm.secret";
+const CORPS: &[&str] = &["dingaaaa", "dingbbbb", "dingcccc"];
+const TICK: Duration = Duration::from_millis(20);
+
+/// A machine with the package installed and configured, not yet started, and the endpoint that it calls.
+struct Host {
+    machine: Machine,
+    endpoint: Endpoint,
+}
+
+impl Host {
+    /// Boots and configures [`CORPS`]; `None`, said loudly, where that cannot be done and need not be.
+    fn boot() -> Option<Self> {
+        let machine = match Machine::boot() {
+            Ok(machine) => machine,
+            Err(why) if std::env::var_os("CORPTOKEND_REQUIRE_SYSTEM").is_some_and(|v| v == "1") => panic!("{why}"),
+            Err(why) => {
+                eprintln!("\n*** SKIPPED, nothing was tested: {why} ***\n");
+                return None;
+            }
+        };
+        let host = Self { machine, endpoint: Endpoint::start() };
+        host.machine.write("/etc/corptokend/ca.pem", 0o644, &host.endpoint.ca_pem());
+        host.machine.write(SECRET, 0o640, endpoint::SECRET);
+        host.machine.ok(&["chgrp", "corptokend", SECRET]);
+        host.configure(CORPS, "");
+        Some(host)
+    }
+
+    /// Writes the whole config, by renaming, as an editor does.
+    fn configure(&self, corp_ids: &[&str], more: &str) {
+        let secret = format!("client_secret = {{ file = \"{SECRET}\" }}\n");
+        self.configure_with(corp_ids, &(secret + more));
+    }
+
+    fn configure_with(&self, corp_ids: &[&str], app: &str) {
+        let url = self.endpoint.url();
+        let client_id = endpoint::CLIENT_ID;
+        let text = format!(
+            "[api]\nca_file = \"/etc/corptokend/ca.pem\"\n[defaults]\nendpoint = \"{url}\"\n\
+             [app.crm]\nclient_id = \"{client_id}\"\ncorp_ids = {corp_ids:?}\n{app}"
+        );
+        self.machine.write(CONFIG, 0o644, &text);
+    }
+
+    fn start(&self) {
+        self.machine.ok(&["systemctl", "start", "corptokend"]);
+    }
+
+    fn token(&self, corp_id: &str) -> Option<String> {
+        self.machine.read(&token_path(corp_id))
+    }
+
+    /// Each of [`CORPS`] with its token, which must be there.
+    fn tokens(&self) -> Vec<String> {
+        CORPS.iter().map(|corp| self.token(corp).unwrap_or_else(|| panic!("no token for {corp}"))).collect()
+    }
+
+    /// Waits for something to become true, for at most ten seconds.
+    fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        for _ in 0..500 {
+            if holds() {
+                return;
+            }
+            sleep(TICK);
+        }
+        panic!("not within ten seconds: {what}\n{}", self.machine.journal());
+    }
+}
+
+fn token_path(corp_id: &str) -> String {
+    format!("/run/corptokend/tokens/crm/{corp_id}")
+}
+
+fn both(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn the_service_is_ready_only_when_every_token_is_there() {
+    let Some(host) = Host::boot() else { return };
+    host.endpoint.answer_after(Duration::from_millis(700));
+    host.machine.ok(&["systemctl", "start", "--no-block", "corptokend"]);
+    let mut waited = false;
+    host.wait_until("the service is active", || {
+        let state = host.machine.show("ActiveState");
+        assert_ne!(state, "failed", "{}", host.machine.journal());
+        waited |= state == "activating" && host.token(CORPS[0]).is_none();
+        state == "active"
+    });
+    assert_eq!(host.tokens().len(), CORPS.len());
+    assert!(waited, "nothing was seen of the start, so nothing is known of its order");
+    assert_eq!(host.endpoint.calls(), CORPS.len());
+    let status = host.machine.show("StatusText");
+    assert!(status.contains('3') && status.contains("fresh"), "{status:?}");
+}
+
+#[test]
+fn a_tenant_added_by_editing_the_config_gets_its_token_and_costs_one_call() {
+    let Some(host) = Host::boot() else { return };
+    host.start();
+    let before = host.tokens();
+    host.configure(&["dingaaaa", "dingbbbb", "dingcccc", "dingnew"], "");
+    host.wait_until("the new tenant has a token", || host.token("dingnew").is_some());
+    assert_eq!(host.tokens(), before);
+    assert_eq!(host.endpoint.calls(), CORPS.len() + 1);
+}
+
+#[test]
+fn readers_read_the_tokens_and_others_read_nothing() {
+    let Some(host) = Host::boot() else { return };
+    host.machine.ok(&["useradd", "--groups", "corptokend-readers", "legacy"]);
+    host.machine.ok(&["useradd", "stranger"]);
+    host.start();
+    let token = host.token(CORPS[0]).expect("the service is ready");
+    let path = token_path(CORPS[0]);
+    assert_eq!(both(&host.machine.run_as("legacy", &["cat", &path])), token);
+    assert!(!host.machine.run_as("legacy", &["test", "-w", &path]).status.success(), "a reader may not write");
+    assert!(!host.machine.run_as("stranger", &["cat", &path]).status.success(), "a stranger read a token");
+    for hidden in [SECRET, CONFIG, "/var/lib/corptokend/state.redb"] {
+        assert!(host.machine.path(hidden).exists(), "{hidden} is not where it is looked for");
+        assert!(!host.machine.run_as("legacy", &["cat", hidden]).status.success(), "a reader read {hidden}");
+    }
+    assert_eq!(host.machine.ok(&["stat", "--format=%U:%G %a", &path]), "corptokend:corptokend-readers 640\n");
+}
+
+#[test]
+fn the_control_socket_is_for_administrators() {
+    let Some(host) = Host::boot() else { return };
+    host.machine.ok(&["useradd", "--groups", "corptokend-admin", "admin"]);
+    host.machine.ok(&["useradd", "--groups", "corptokend-readers", "legacy"]);
+    host.start();
+    let seen = host.machine.run_as("admin", &["corptokend", "status", "--json"]);
+    assert!(seen.status.success() && both(&seen).contains(CORPS[0]), "{}", both(&seen));
+    assert_eq!(host.machine.run_as("legacy", &["corptokend", "status"]).status.code(), Some(77));
+}
+
+#[test]
+fn a_reload_of_a_bad_config_fails_with_the_report_and_harms_nothing() {
+    let Some(host) = Host::boot() else { return };
+    host.start();
+    let (before, pid) = (host.tokens(), host.machine.show("MainPID"));
+    host.configure(CORPS, "rates = \"5/s\"\n");
+    let reload = host.machine.run(&["systemctl", "reload", "corptokend"]);
+    assert!(!reload.status.success(), "a reload of a bad config succeeded");
+    let journal = host.machine.journal();
+    assert!(journal.contains("config.toml:9:1") && journal.contains("rates"), "{journal}");
+    let status = host.machine.show("StatusText");
+    assert!(status.contains("config.toml:9"), "the status does not say which line is wrong: {status:?}");
+    assert_eq!(host.machine.show("ActiveState"), "active");
+    assert_eq!((host.tokens(), host.machine.show("MainPID")), (before, pid));
+
+    host.configure(CORPS, "rate = \"5/s\"\n");
+    host.machine.ok(&["systemctl", "reload", "corptokend"]);
+    let status = host.machine.show("StatusText");
+    assert!(!status.contains("config.toml"), "the status still complains: {status:?}");
+    assert_eq!(host.machine.show("ActiveState"), "active");
+    assert_eq!(host.endpoint.calls(), CORPS.len());
+}
+
+#[test]
+fn a_killed_daemon_is_back_at_once_without_a_call() {
+    let Some(host) = Host::boot() else { return };
+    host.start();
+    let (before, pid) = (host.tokens(), host.machine.show("MainPID"));
+    host.machine.ok(&["kill", "-KILL", &pid]);
+    host.wait_until("the service was started again", || {
+        assert_eq!(host.tokens(), before);
+        host.machine.show("NRestarts") == "1" && host.machine.show("ActiveState") == "active"
+    });
+    assert_ne!(host.machine.show("MainPID"), pid);
+    assert_eq!(host.endpoint.calls(), CORPS.len());
+}
+
+#[test]
+fn it_stops_within_ten_seconds_with_a_call_under_way_and_leaves_the_tokens() {
+    let Some(host) = Host::boot() else { return };
+    host.start();
+    let before = host.tokens();
+    host.endpoint.answer_after(Duration::from_secs(60));
+    host.configure(&["dingaaaa", "dingbbbb", "dingcccc", "dingnew"], "");
+    host.wait_until("the call is under way", || host.endpoint.calls() == CORPS.len() + 1);
+    let stop = host.machine.run(&["timeout", "10", "systemctl", "stop", "corptokend"]);
+    assert!(stop.status.success(), "it did not stop\n{}", host.machine.journal());
+    assert_eq!(host.machine.show("Result"), "success");
+    assert_eq!(host.tokens(), before);
+}
+
+#[test]
+fn a_bad_config_at_the_first_start_is_said_once_and_not_tried_again() {
+    let Some(host) = Host::boot() else { return };
+    host.configure(CORPS, "rates = \"5/s\"\n");
+    assert!(!host.machine.run(&["systemctl", "start", "corptokend"]).status.success());
+    assert_eq!(host.machine.show("ExecMainStatus"), "78");
+    // Longer than RestartSec=.
+    sleep(Duration::from_millis(1500));
+    assert_eq!((host.machine.show("ActiveState"), host.machine.show("NRestarts")), ("failed".into(), "0".into()));
+}
+
+#[test]
+fn a_key_in_the_user_keyring_is_published_from_within_the_unit() {
+    let Some(host) = Host::boot() else { return };
+    // Keyrings are the kernel's, so other machines on it share them.
+    let ring = format!("corptokend-test-{}", std::process::id());
+    host.configure(CORPS, &format!("[[app.crm.sink]]\nkeyring = \"@u/{ring}/{{corp_id}}\"\n"));
+    host.start();
+    let find = |kind: &str, name: &str, within: &str| {
+        both(&host.machine.run_as("corptokend", &["keyctl", "search", within, kind, name])).trim().to_owned()
+    };
+    let keyring = find("keyring", &ring, "@u");
+    let key = find("user", CORPS[0], &keyring);
+    let token = both(&host.machine.run_as("corptokend", &["keyctl", "pipe", &key]));
+    assert!(host.endpoint.issued(CORPS[0], &token), "the key does not hold the token: {token:?}");
+    let described = both(&host.machine.run_as("corptokend", &["keyctl", "rdescribe", &key]));
+    assert!(described.starts_with("user;"), "{described:?}");
+
+    host.configure(&CORPS[..2], &format!("[[app.crm.sink]]\nkeyring = \"@u/{ring}/{{corp_id}}\"\n"));
+    host.wait_until("the key of a tenant that left is gone", || {
+        !host.machine.run_as("corptokend", &["keyctl", "search", &keyring, "user", CORPS[2]]).status.success()
+    });
+    host.machine.run_as("corptokend", &["keyctl", "unlink", &keyring, "@u"]);
+}
+
+#[test]
+fn the_drop_ins_that_are_shipped_as_examples_work() {
+    let Some(host) = Host::boot() else { return };
+    let drop_in = |name: &str| {
+        let path = format!("{}/systemd/corptokend.service.d/{name}.example", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    };
+    let uncommented: String = drop_in("20-sinks.conf")
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let directory = "/etc/systemd/system/corptokend.service.d";
+    host.machine.write(&format!("{directory}/10-credentials.conf"), 0o644, &drop_in("10-credentials.conf"));
+    host.machine.write(&format!("{directory}/20-sinks.conf"), 0o644, &uncommented);
+    host.machine.write("/etc/corptokend/secrets/crm", 0o600, endpoint::SECRET);
+    host.machine.ok(&["useradd", "legacy"]);
+    host.machine.ok(&["install", "-d", "-o", "corptokend", "-g", "legacy", "-m", "0750", "/srv/legacy"]);
+    host.machine.ok(&["systemctl", "daemon-reload"]);
+    host.configure_with(
+        CORPS,
+        "client_secret = { credential = \"crm\" }\n[[app.crm.sink]]\nfile = \"/srv/legacy/{corp_id}\"\n\
+         mode = \"0400\"\nowner = \"legacy\"\ngroup = \"legacy\"\n",
+    );
+    host.start();
+    let path = format!("/srv/legacy/{}", CORPS[0]);
+    assert_eq!(host.machine.ok(&["stat", "--format=%U:%G %a", &path]), "legacy:legacy 400\n");
+    let token = both(&host.machine.run_as("legacy", &["cat", &path]));
+    assert!(host.endpoint.issued(CORPS[0], &token), "{token:?}");
+}
+
+#[test]
+fn systemd_finds_little_to_fault_in_the_units_sandbox() {
+    let Some(host) = Host::boot() else { return };
+    host.machine.ok(&["systemd-analyze", "verify", "--man=no", "corptokend.service"]);
+    let inside = host.machine.ok(&["systemd-analyze", "security", "--no-pager", "corptokend.service"]);
+    assert!(exposure(&inside) <= 2.0, "{inside}");
+}
+
+#[test]
+fn the_unit_file_alone_is_judged_alike() {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/corptokend.service");
+    let Ok(output) = Command::new("systemd-analyze").args(["security", "--offline=yes", "--no-pager", unit]).output()
+    else {
+        assert!(std::env::var_os("CORPTOKEND_REQUIRE_SYSTEM").is_none_or(|v| v != "1"), "no systemd-analyze");
+        eprintln!("\n*** SKIPPED, nothing was tested: systemd-analyze is not installed ***\n");
+        return;
+    };
+    assert!(exposure(&both(&output)) <= 2.0, "{}", both(&output));
+}
+
+/// The figure in `→ Overall exposure level for corptokend.service: 1.8 OK`; 0 is none and 10 is everything.
+fn exposure(report: &str) -> f64 {
+    let (_, tail) = report.split_once("Overall exposure level for corptokend.service: ").expect("an overall figure");
+    tail.split_whitespace().next().and_then(|figure| figure.parse().ok()).expect("a number")
+}
