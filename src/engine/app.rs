@@ -60,6 +60,11 @@ impl Breaker {
 }
 
 impl App {
+    /// Whether a call is under way, or would be sent if the limits allowed it.
+    pub(super) fn wants_calls(&self) -> bool {
+        self.in_flight > 0 || (self.breaker.is_none() && self.gate != Gate::Closed)
+    }
+
     /// When it may next call; `None`: not before an answer comes, or never.
     pub(super) fn next_at(&self) -> Option<BootMs> {
         match &self.breaker {

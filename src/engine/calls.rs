@@ -114,6 +114,21 @@ impl Engine {
         self.settle(now, slot);
     }
 
+    /// The token that a tenant is thought to have is nowhere to be read.
+    pub(super) fn lost(&mut self, now: Now, ticket: Ticket) {
+        let slot = ticket.slot;
+        if self.tenants.get(slot).is_some_and(|t| !t.gone && t.held.is_some_and(|held| held.seq == ticket.seq)) {
+            let tenant = &mut self.tenants[slot];
+            tenant.held = None;
+            (tenant.wanted, tenant.failing) = (0, 0);
+            if tenant.phase == Phase::Calling {
+                self.settle(now, slot);
+            } else {
+                self.schedule(now, slot, now.boot);
+            }
+        }
+    }
+
     fn failed(&mut self, now: Now, slot: Slot, failure: Failure) {
         let retry_after_ms = u64::from(failure.retry_after_s.unwrap_or(0)) * 1000;
         let wait = match failure.kind.blame() {

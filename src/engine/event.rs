@@ -1,7 +1,7 @@
 //! What goes in and what comes out.
 
 use crate::domain::{
-    AppName, Change, Failure, Fingerprint, Grant, Place, Rate, Record, RootId, SinkFailure, SinkId, TenantId, Ticket,
+    AppName, Change, Failure, Fingerprint, Grant, LaneId, Place, Rate, Record, RootId, SinkFailure, SinkId, TenantId, Ticket,
     Wrote,
 };
 
@@ -18,6 +18,8 @@ pub enum Event {
     Limit(Rate),
     /// A call ended.
     Called(Ticket, Result<Grant, Failure>),
+    /// The database does not hold the token of this ticket, or not whole: it must be fetched anew.
+    Lost(Ticket),
     /// A token is in the database, or cannot be for now and stays in memory: either way it may be published.
     Kept(Ticket),
     /// An [`Action::Publish`] or [`Action::Expire`] ended.
@@ -45,8 +47,17 @@ pub enum Action {
     Publish(Ticket, SinkId),
     /// Empty this sink of the tenant: its token expired, and `on_expiry` says so.
     Expire(Ticket, SinkId),
-    /// Empty a place that no longer belongs to anybody.
-    Withdraw(WithdrawId, Place),
+    /// Empty a place that no longer belongs to anybody; [`Event::Withdrawn`] tells how it went.
+    Withdraw {
+        /// Which withdrawal.
+        id: WithdrawId,
+        /// The lane that does it.
+        lane: LaneId,
+        /// The root that the place lies below.
+        root: RootId,
+        /// What to empty.
+        place: Place,
+    },
     /// Every sink has had its attempt: the token of this ticket need not be held in memory.
     Release(Ticket),
     /// Drop what the database holds of this tenant.

@@ -88,6 +88,7 @@ impl Engine {
             Event::Change(change) => self.apply(now, change),
             Event::Limit(total) => self.total.set_rate(total),
             Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
+            Event::Lost(ticket) => self.lost(now, ticket),
             Event::Kept(ticket) => self.kept(now, ticket),
             Event::Published(ticket, sink, outcome) => self.published(now, ticket, sink, outcome),
             Event::Withdrawn(id, outcome) => self.withdrawn(now, id, outcome),

@@ -126,6 +126,11 @@ impl Outlets {
         self.withdrawals.insert(id, withdrawal);
     }
 
+    fn begin_withdrawal(&self, id: WithdrawId) -> Option<Action> {
+        let Withdrawal { lane, root, place } = self.withdrawals.get(&id)?;
+        Some(Action::Withdraw { id, lane: *lane, root: *root, place: place.clone() })
+    }
+
     /// Puts up to `most` failing places of a root back into its lanes' queues. Which lane a sink belongs to is known to its
     /// tenant alone, so sinks come back through [`Engine::requeue`].
     fn release(&mut self, id: RootId, most: usize) {
@@ -205,9 +210,7 @@ impl Engine {
             while let Some(item) = self.outlets.lanes.get_mut(&lane).and_then(VecDeque::pop_front) {
                 let action = match item {
                     Item::Sink(slot, sink) => self.begin_publication(now, lane, slot, sink),
-                    Item::Withdraw(id) => {
-                        self.outlets.withdrawals.get(&id).map(|w| Action::Withdraw(id, w.place.clone()))
-                    }
+                    Item::Withdraw(id) => self.outlets.begin_withdrawal(id),
                 };
                 if action.is_some() {
                     self.outlets.in_flight += 1;

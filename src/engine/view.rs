@@ -88,6 +88,8 @@ pub struct Summary {
     pub every_tenant_had_an_outcome: bool,
     /// Whether no publication is under way or waits, save those whose last attempt failed.
     pub every_sink_had_an_attempt: bool,
+    /// Whether a call is under way, or wanted now and only held back by the limits.
+    pub calls_are_wanted: bool,
     /// No calls before this moment.
     pub paused_until: Option<BootMs>,
 }
@@ -175,6 +177,7 @@ impl Engine {
             counts,
             every_tenant_had_an_outcome: counts.of(State::Pending) == 0,
             every_sink_had_an_attempt: self.outlets.is_idle(),
+            calls_are_wanted: self.apps.iter().flatten().any(App::wants_calls),
             paused_until: (self.paused_until > now.boot).then_some(self.paused_until),
             apps,
         }

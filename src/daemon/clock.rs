@@ -1,0 +1,135 @@
+//! The one place that reads a clock. Tests that move time inject it here.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
+
+use crate::domain::{BootMs, Now, WallMs};
+
+/// This moment, on both clocks.
+pub fn now() -> Now {
+    Now { boot: BootMs(millis(clock_gettime(ClockId::Boottime))), wall: WallMs(millis(clock_gettime(ClockId::Realtime))) }
+}
+
+/// This moment, on the wall clock.
+pub fn wall() -> WallMs {
+    now().wall
+}
+
+fn millis(time: Timespec) -> u64 {
+    let (seconds, nanos) = (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
+    seconds * 1000 + nanos / 1_000_000
+}
+
+/// An alarm on the boot clock: it goes on counting during suspend, and goes off at once on waking if it is overdue.
+pub struct Alarm {
+    fd: AsyncFd<OwnedFd>,
+    set_to: Option<BootMs>,
+}
+
+impl Alarm {
+    /// An alarm that is not set. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When no timer is to be had.
+    pub fn new() -> io::Result<Self> {
+        let fd = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Self { fd: AsyncFd::new(fd)?, set_to: None })
+    }
+
+    /// Sets it, or with `None` switches it off.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set(&mut self, at: Option<BootMs>) -> io::Result<()> {
+        if self.set_to == at {
+            return Ok(());
+        }
+        // All zero switches the timer off, so a moment in the past is told as the first after boot.
+        let value = at.map_or(Timespec::default(), |at| timespec(at.0.max(1)));
+        timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval: Timespec::default(), it_value: value })?;
+        self.set_to = at;
+        Ok(())
+    }
+
+    /// Completes when it goes off; it is not set any more then.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn rings(&mut self) -> io::Result<()> {
+        let mut ready = self.fd.readable().await?;
+        let mut count = [0; 8];
+        let _ = rustix::io::read(ready.get_inner(), &mut count);
+        ready.clear_ready();
+        self.set_to = None;
+        Ok(())
+    }
+}
+
+/// Notices when somebody sets the wall clock.
+pub struct Steps(AsyncFd<OwnedFd>);
+
+impl Steps {
+    /// Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When no timer is to be had.
+    pub fn new() -> io::Result<Self> {
+        let fd = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        arm(&fd)?;
+        Ok(Self(AsyncFd::new(fd)?))
+    }
+
+    /// Completes when the wall clock was set.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn happens(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            let mut count = [0; 8];
+            let outcome = rustix::io::read(ready.get_inner(), &mut count);
+            ready.clear_ready();
+            arm(self.0.get_ref())?;
+            if outcome == Err(rustix::io::Errno::CANCELED) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A timer that never goes off, but is cancelled when the clock is set (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`).
+fn arm(fd: &OwnedFd) -> io::Result<()> {
+    let never = Timespec { tv_sec: i64::MAX / 2_000_000_000, tv_nsec: 0 };
+    let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+    timerfd_settime(fd, flags, &Itimerspec { it_interval: Timespec::default(), it_value: never })?;
+    Ok(())
+}
+
+fn timespec(ms: u64) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_alarm_goes_off_when_it_is_due_and_at_once_when_it_is_overdue() {
+        let start = now().boot;
+        let mut alarm = Alarm::new().unwrap();
+        alarm.set(Some(start + 30)).unwrap();
+        alarm.rings().await.unwrap();
+        assert!(now().boot >= start + 30);
+        alarm.set(Some(BootMs(0))).unwrap();
+        alarm.rings().await.unwrap();
+    }
+}

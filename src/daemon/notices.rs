@@ -1,0 +1,85 @@
+//! What the engine wants to tell the operator, as log events: one a happening, with fixed field names.
+
+use std::time::Duration;
+
+use super::outlets::Outlets;
+use crate::domain::{AppName, Failure, RootId, SinkFailure, TenantId};
+use crate::engine::Notice;
+
+/// Writes one notice to the log.
+pub(super) fn say(notice: Notice, outlets: &Outlets) {
+    match notice {
+        Notice::Rotated { tenant: TenantId { app, corp_id }, fingerprint, lifetime_s } => tracing::info!(
+            event = "rotated", %app, %corp_id, %fingerprint, lifetime_s, "{app}/{corp_id}: new token {fingerprint}, good for {}", seconds(lifetime_s)
+        ),
+        Notice::Renewed { tenant: TenantId { app, corp_id }, fingerprint, lifetime_s } => tracing::info!(
+            event = "renewed", %app, %corp_id, %fingerprint, lifetime_s, "{app}/{corp_id}: token {fingerprint} renewed, good for {}", seconds(lifetime_s)
+        ),
+        Notice::Failing { tenant, failure, attempt, next_in_ms } => failing(&tenant, &failure, attempt, next_in_ms),
+        Notice::Mended { tenant: TenantId { app, corp_id }, attempts } => {
+            tracing::info!(event = "mended", %app, %corp_id, attempt = attempts, "{app}/{corp_id}: works again after {attempts} failures");
+        }
+        Notice::Expired { tenant: TenantId { app, corp_id } } => {
+            tracing::error!(event = "expired", %app, %corp_id, "{app}/{corp_id}: the token expired before it could be renewed");
+        }
+        Notice::AppBroken { app, failure, next_in_ms } => app_broken(&app, &failure, next_in_ms),
+        Notice::AppMended { app } => tracing::info!(event = "app_mended", %app, "{app}: the endpoint accepts the app's credentials again"),
+        Notice::SlowedDown { app, failure, percent } => slowed_down(app.as_ref(), &failure, percent),
+        Notice::Paused { failure, for_ms } => {
+            let code = code(&failure);
+            let next_in = millis(for_ms);
+            tracing::error!(event = "paused", code, next_in, "all calls stop for {next_in}: {failure}");
+        }
+        Notice::SinkFailing { root, tenant, failure, next_in_ms } => sink_failing(outlets, root, tenant, &failure, next_in_ms),
+        Notice::SinkMended { root } => {
+            let root = outlets.root(root).fixed.display();
+            tracing::info!(event = "sink_mended", %root, "publication below {root} works again");
+        }
+    }
+}
+
+fn failing(tenant: &TenantId, failure: &Failure, attempt: u16, next_in_ms: u64) {
+    let TenantId { app, corp_id } = tenant;
+    let (code, requestid) = (code(failure), failure.request_id.as_deref().unwrap_or_default());
+    let next_in = millis(next_in_ms);
+    tracing::warn!(
+        event = "failing", %app, %corp_id, kind = failure.kind.as_str(), code, requestid, attempt, next_in,
+        "{tenant}: no token: {failure}; tries again in {next_in}"
+    );
+}
+
+fn app_broken(app: &AppName, failure: &Failure, next_in_ms: u64) {
+    let (code, requestid) = (code(failure), failure.request_id.as_deref().unwrap_or_default());
+    let next_in = millis(next_in_ms);
+    tracing::error!(
+        event = "app_broken", %app, kind = failure.kind.as_str(), code, requestid, next_in,
+        "{app}: every tenant of the app would fail alike: {failure}; one is tried again in {next_in}"
+    );
+}
+
+fn slowed_down(app: Option<&AppName>, failure: &Failure, percent: u8) {
+    let (code, who) = (code(failure), app.map_or("everybody", AppName::as_str));
+    tracing::warn!(event = "slowed_down", app = who, code, percent, "{who}: calls slow down to {percent} %: {failure}");
+}
+
+fn sink_failing(outlets: &Outlets, root: RootId, tenant: Option<TenantId>, failure: &SinkFailure, next_in_ms: u64) {
+    let root = outlets.root(root).fixed.display();
+    let (app, corp_id) = tenant.as_ref().map_or(("", ""), |id| (id.app.as_str(), id.corp_id.as_str()));
+    let next_in = millis(next_in_ms);
+    tracing::error!(
+        event = "sink_failing", app, corp_id, %root, kind = failure.kind.as_str(), next_in, "{failure}; tries again in {next_in}"
+    );
+}
+
+fn code(failure: &Failure) -> &str {
+    failure.code.as_deref().unwrap_or_default()
+}
+
+fn seconds(seconds: u32) -> String {
+    humantime::format_duration(Duration::from_secs(seconds.into())).to_string()
+}
+
+/// Whole seconds: nobody wants to read of milliseconds.
+fn millis(ms: u64) -> String {
+    humantime::format_duration(Duration::from_secs(ms.div_ceil(1000))).to_string()
+}

@@ -1,0 +1,170 @@
+//! Sinks by number: which sets there are, which roots they have, and which lane serves each root.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Input, clock};
+use crate::domain::{Change, LaneId, Outlet, RootId, SinkId, SinkKind, SinkSetId, SinkSpec};
+use crate::sink::{Job, Lane, Stopped};
+
+/// Which lane a root belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum LaneKey {
+    /// A file system, by the device number of its directories.
+    FileSystem(u64),
+    /// The kernel's keyrings.
+    Keyrings,
+}
+
+/// Where a root's places lie: the fixed part of a path, or a keyring's name.
+#[derive(Debug, Clone)]
+pub(super) struct Root {
+    pub(super) fixed: Arc<Path>,
+    pub(super) lane: LaneId,
+}
+
+/// A list of sinks that tenants share.
+struct Set {
+    specs: Arc<[SinkSpec]>,
+    /// The lane and root of each.
+    outlets: Box<[Outlet]>,
+}
+
+/// All sinks that the running config, or one before it, named.
+pub(super) struct Outlets {
+    inputs: UnboundedSender<Input>,
+    sets: Vec<Set>,
+    set_ids: HashMap<Arc<[SinkSpec]>, SinkSetId>,
+    roots: Vec<Root>,
+    root_ids: HashMap<Arc<Path>, RootId>,
+    lanes: Vec<Lane>,
+    lane_ids: HashMap<LaneKey, LaneId>,
+}
+
+impl Outlets {
+    pub(super) fn new(inputs: UnboundedSender<Input>) -> Self {
+        Self {
+            inputs,
+            sets: Vec::new(),
+            set_ids: HashMap::new(),
+            roots: Vec::new(),
+            root_ids: HashMap::new(),
+            lanes: Vec::new(),
+            lane_ids: HashMap::new(),
+        }
+    }
+
+    /// The sinks of a set.
+    pub(super) fn specs(&self, id: SinkSetId) -> &Arc<[SinkSpec]> {
+        &self.sets[id.0 as usize].specs
+    }
+
+    /// The lane and root of a sink; `None` when the set has no such sink.
+    pub(super) fn outlet(&self, id: SinkSetId, sink: SinkId) -> Option<Outlet> {
+        self.sets[id.0 as usize].outlets.get(usize::from(sink.0)).copied()
+    }
+
+    pub(super) fn root(&self, id: RootId) -> &Root {
+        &self.roots[id.0 as usize]
+    }
+
+    pub(super) fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    pub(super) fn send(&self, lane: LaneId, jobs: Vec<Job>) {
+        self.lanes[usize::from(lane.0)].send(jobs);
+    }
+
+    /// Directories that are swept, not watched, because the kernel has no watch left for them.
+    pub(super) fn unwatched(&self) -> usize {
+        self.lanes.iter().map(Lane::unwatched).sum()
+    }
+
+    /// Whether a lane ended by itself, which is a defect.
+    pub(super) fn any_lane_died(&self) -> bool {
+        self.lanes.iter().any(|lane| !lane.is_alive())
+    }
+
+    /// The number of a set of sinks; the first time, also the step that tells the engine of it.
+    ///
+    /// # Errors
+    /// When no thread is to be had for a new lane.
+    pub(super) fn define(
+        &mut self,
+        specs: &Arc<[SinkSpec]>,
+        device_of: &dyn Fn(&Path) -> u64,
+    ) -> io::Result<(SinkSetId, Option<Change>)> {
+        if let Some(&id) = self.set_ids.get(specs) {
+            return Ok((id, None));
+        }
+        let outlets: io::Result<Box<[Outlet]>> = specs.iter().map(|spec| self.make_outlet(spec, device_of)).collect();
+        let outlets = outlets?;
+        let id = SinkSetId(u32::try_from(self.sets.len()).unwrap_or(u32::MAX));
+        self.sets.push(Set { specs: Arc::clone(specs), outlets: outlets.clone() });
+        self.set_ids.insert(Arc::clone(specs), id);
+        Ok((id, Some(Change::SinkSet { id, outlets })))
+    }
+
+    /// The lane and root of a sink's places.
+    pub(super) fn whereabouts(&mut self, spec: &SinkSpec, device_of: &dyn Fn(&Path) -> u64) -> io::Result<(LaneId, RootId)> {
+        let fixed = fixed_part(spec);
+        if let Some(&root) = self.root_ids.get(&*fixed) {
+            return Ok((self.root(root).lane, root));
+        }
+        let key = match &spec.kind {
+            SinkKind::File(_) => LaneKey::FileSystem(device_of(&fixed)),
+            SinkKind::Keyring(_) => LaneKey::Keyrings,
+        };
+        let lane = self.lane(key)?;
+        let root = RootId(u32::try_from(self.roots.len()).unwrap_or(u32::MAX));
+        self.roots.push(Root { fixed: Arc::clone(&fixed), lane });
+        self.root_ids.insert(fixed, root);
+        Ok((lane, root))
+    }
+
+    fn make_outlet(&mut self, spec: &SinkSpec, device_of: &dyn Fn(&Path) -> u64) -> io::Result<Outlet> {
+        let (lane, root) = self.whereabouts(spec, device_of)?;
+        Ok(Outlet { root, lane, shows_expiry: spec.shows_expiry(), on_expiry: spec.on_expiry })
+    }
+
+    fn lane(&mut self, key: LaneKey) -> io::Result<LaneId> {
+        if let Some(&id) = self.lane_ids.get(&key) {
+            return Ok(id);
+        }
+        let id = LaneId(u16::try_from(self.lanes.len()).map_err(|_| io::Error::other("too many file systems"))?);
+        let inputs = self.inputs.clone();
+        // The daemon that no longer listens is one that is ending.
+        let report = move |reports| drop(inputs.send(Input::Reported(id, reports)));
+        self.lanes.push(match key {
+            LaneKey::FileSystem(device) => Lane::files(&format!("files-{device:x}"), report)?,
+            LaneKey::Keyrings => Lane::keyring(clock::wall, report)?,
+        });
+        self.lane_ids.insert(key, id);
+        Ok(id)
+    }
+
+    /// Stops all lanes; each gets as much of `patience` as is left.
+    pub(super) fn stop(self, patience: Duration) {
+        let deadline = clock::now().boot + u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        for lane in self.lanes {
+            let left = Duration::from_millis(deadline.since(clock::now().boot));
+            if lane.stop(left) == Stopped::Abandoned {
+                tracing::warn!(event = "lane_abandoned", "a file system hangs; its publication is left behind, the old file whole");
+            }
+        }
+    }
+}
+
+/// What does not depend on the tenant in a sink's path. It names the root in messages, too.
+fn fixed_part(spec: &SinkSpec) -> Arc<Path> {
+    match &spec.kind {
+        SinkKind::File(file) => file.fixed_part().into(),
+        SinkKind::Keyring(keyring) => Path::new(&keyring.root.to_string()).into(),
+    }
+}

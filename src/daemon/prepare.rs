@@ -1,0 +1,204 @@
+//! Everything of a reload that may take long, or hang, and touches nothing that runs: read, validate, compare, and make
+//! what the new config needs. It is done off the scheduler's thread.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::api::Client;
+use crate::config::{self, Checked, Config, Difference, Problem, Report, Severity, Sources, Surroundings, secret};
+use crate::domain::{AppName, Connection, Fingerprint, SecretSource, SinkKind, SinkSpec};
+use crate::sink;
+
+use super::hands::Access;
+
+/// Whether a mass removal is carried out, or held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MassRemoval {
+    /// Its tenants are kept.
+    HeldBack,
+    /// The operator said so.
+    Allowed,
+}
+
+/// What runs, as far as preparing needs to know.
+#[derive(Clone, Default)]
+pub(super) struct Running {
+    pub(super) config: Option<Arc<Config>>,
+    pub(super) clients: Vec<(Connection, Client)>,
+    pub(super) secrets: BTreeMap<AppName, Fingerprint>,
+}
+
+/// A config that could run.
+pub(super) struct Candidate {
+    pub(super) config: Arc<Config>,
+    pub(super) difference: Difference,
+    /// Apps whose secret is another than the one that was read last.
+    pub(super) new_secrets: Vec<AppName>,
+    pub(super) secrets: BTreeMap<AppName, Fingerprint>,
+    pub(super) clients: Vec<(Connection, Client)>,
+    pub(super) access: HashMap<AppName, Access>,
+    /// The device number of each sink root's file system.
+    pub(super) devices: HashMap<PathBuf, u64>,
+    /// How many tenants are kept although the config on disk does not name them.
+    pub(super) held_back: usize,
+    /// The texts that this config was made of.
+    pub(super) texts: Vec<(PathBuf, String)>,
+}
+
+/// What became of a config on disk.
+pub(super) struct Prepared {
+    /// The config, unless it is in error.
+    pub(super) candidate: Option<Box<Candidate>>,
+    pub(super) report: Report,
+    /// The report for people, without colour.
+    pub(super) rendered: String,
+    /// The directories in which a change may mean another config or another secret.
+    pub(super) watch: Vec<PathBuf>,
+    /// Tells whether anything at all is other than the last time.
+    pub(super) digest: Fingerprint,
+}
+
+/// Reads the config at `path` and makes a candidate of it.
+pub(super) fn prepare(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
+    match config::read(path) {
+        Ok(sources) => prepare_sources(&sources, surroundings, running, removal),
+        Err(report) => {
+            let sources = Sources::remembered(Vec::new());
+            let rendered = report.render(&sources, false);
+            let digest = Fingerprint::of(rendered.as_bytes());
+            Prepared { rendered, candidate: None, report, watch: config::where_to_watch(path), digest }
+        }
+    }
+}
+
+/// Makes a candidate of texts that were read already.
+pub(super) fn prepare_sources(
+    sources: &Sources,
+    surroundings: &Surroundings,
+    running: &Running,
+    removal: MassRemoval,
+) -> Prepared {
+    let Checked { config, mut report } = config::check(sources, surroundings);
+    let mut watch = sources.watch.clone();
+    let candidate = config.and_then(|config| {
+        watch.extend(secret_files(&config).flat_map(|path| config::where_to_watch(path)));
+        make(config, sources, surroundings, running, removal)
+            .map_err(|problem| report.problems.insert(0, problem))
+            .ok()
+    });
+    let rendered = report.render(sources, false);
+    let digest = digest(sources, &rendered, candidate.as_ref());
+    Prepared { candidate: candidate.map(Box::new), rendered, report, watch, digest }
+}
+
+fn digest(sources: &Sources, rendered: &str, candidate: Option<&Candidate>) -> Fingerprint {
+    let mut all = rendered.as_bytes().to_vec();
+    for source in &sources.files {
+        all.extend(source.path.as_os_str().as_encoded_bytes());
+        all.extend(Fingerprint::of(source.text.as_bytes()).0.to_be_bytes());
+    }
+    for (app, secret) in candidate.iter().flat_map(|candidate| &candidate.secrets) {
+        all.extend(app.as_str().as_bytes());
+        all.extend(secret.0.to_be_bytes());
+    }
+    Fingerprint::of(&all)
+}
+
+fn make(
+    mut config: Config,
+    sources: &Sources,
+    surroundings: &Surroundings,
+    running: &Running,
+    removal: MassRemoval,
+) -> Result<Candidate, Problem> {
+    let old = running.config.as_deref();
+    let mut held_back = 0;
+    if let Some(old) = old {
+        config.share_with(old);
+        if removal == MassRemoval::HeldBack && config::diff(Some(old), &config).removes_too_much() {
+            held_back = config::keep_removed(&mut config, old);
+        }
+    }
+    let difference = config::diff(old, &config);
+    let clients = clients(&config, &running.clients)?;
+    let secrets = secrets(&config, surroundings);
+    let new_secrets = secrets.iter().filter(|(app, print)| running.secrets.get(*app).is_some_and(|old| old != *print));
+    Ok(Candidate {
+        new_secrets: new_secrets.map(|(app, _)| app.clone()).collect(),
+        secrets,
+        access: access(&config, &clients),
+        clients,
+        devices: devices(&config, old),
+        difference,
+        held_back,
+        texts: sources.files.iter().map(|file| (file.path.clone(), file.text.clone())).collect(),
+        config: Arc::new(config),
+    })
+}
+
+/// One client for each distinct connection; those that run already go on, with their connections.
+fn clients(config: &Config, running: &[(Connection, Client)]) -> Result<Vec<(Connection, Client)>, Problem> {
+    let mut clients: Vec<(Connection, Client)> = Vec::new();
+    for (name, app) in &config.apps {
+        let connection = config.connection(app);
+        if clients.iter().any(|(known, _)| *known == connection) {
+            continue;
+        }
+        let client = match running.iter().find(|(known, _)| *known == connection) {
+            Some((_, client)) => client.clone(),
+            None => Client::new(connection.clone()).map_err(|error| {
+                Problem::new(Severity::Error, format!("the endpoint of app {name} cannot be called: {error}"))
+            })?,
+        };
+        clients.push((connection, client));
+    }
+    Ok(clients)
+}
+
+fn access(config: &Config, clients: &[(Connection, Client)]) -> HashMap<AppName, Access> {
+    let entry = |(name, app): (&AppName, &config::App)| {
+        let connection = config.connection(app);
+        let (_, client) = clients.iter().find(|(known, _)| *known == connection)?;
+        let access =
+            Access { client: client.clone(), client_id: app.client_id.clone(), secret: app.client_secret.clone() };
+        Some((name.clone(), access))
+    };
+    config.apps.iter().filter_map(entry).collect()
+}
+
+/// What tells whether a secret changed. One that cannot be read is told of when it is used.
+fn secrets(config: &Config, surroundings: &Surroundings) -> BTreeMap<AppName, Fingerprint> {
+    let directory = surroundings.credentials_directory.as_deref();
+    let print = |(name, app): (&AppName, &config::App)| {
+        Some((name.clone(), secret::read(&app.client_secret, directory).ok()?.fingerprint()))
+    };
+    config.apps.iter().filter_map(print).collect()
+}
+
+fn secret_files(config: &Config) -> impl Iterator<Item = &Path> {
+    config.apps.values().filter_map(|app| match &app.client_secret {
+        SecretSource::File(path) => Some(path.as_path()),
+        SecretSource::Credential(_) | SecretSource::Env(_) => None,
+    })
+}
+
+/// The file system of every root that either config has. One that cannot be looked at shares a lane with its like.
+fn devices(new: &Config, old: Option<&Config>) -> HashMap<PathBuf, u64> {
+    let mut devices = HashMap::new();
+    for spec in old.into_iter().chain([new]).flat_map(all_sinks) {
+        if let SinkKind::File(file) = &spec.kind {
+            let root = file.fixed_part();
+            if !devices.contains_key(root) {
+                devices.insert(root.to_path_buf(), sink::file_system_of(root).unwrap_or(0));
+            }
+        }
+    }
+    devices
+}
+
+fn all_sinks(config: &Config) -> impl Iterator<Item = &SinkSpec> {
+    config.apps.values().flat_map(|app| {
+        app.sinks.iter().chain(app.special.values().filter_map(|special| special.sinks.as_ref()).flat_map(|s| s.iter()))
+    })
+}

@@ -1,0 +1,285 @@
+//! When the config is looked at again, and what becomes of it.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::path::PathBuf;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
+use super::{Input, plan, systemd};
+use crate::config::{Config, Surroundings};
+use crate::control::protocol::{HeldBack, Verdict};
+use crate::domain::{BootMs, Change, Fingerprint, Now, WallMs};
+use crate::engine::{Engine, Event};
+
+use super::hands::DaemonHands;
+
+/// How long changes are gathered before the config is read, in milliseconds.
+const SETTLE_MS: u64 = 250;
+
+/// The state of reloading.
+pub(super) struct Reload {
+    path: PathBuf,
+    surroundings: Surroundings,
+    inputs: UnboundedSender<Input>,
+    pub(super) running: Running,
+    /// When the config is read next.
+    due: Option<BootMs>,
+    removal: MassRemoval,
+    /// Who waits for the next verdict.
+    waiting: Vec<oneshot::Sender<Verdict>>,
+    /// Whether somebody asked for the next reload, be it only by a signal.
+    explicit: bool,
+    stage: Stage,
+    pub(super) last: Last,
+    /// Whether systemd is told: not before the first `READY=1`, which is not ours to give.
+    pub(super) announces: bool,
+    digest: Option<Fingerprint>,
+    /// The directories to watch from here on, if those are others.
+    pub(super) watch: Option<Vec<PathBuf>>,
+}
+
+/// How far the reload that is under way has come.
+enum Stage {
+    Idle,
+    /// The config is being read, for these.
+    Reading { explicit: bool, waiting: Vec<oneshot::Sender<Verdict>> },
+    /// These steps are still to be taken.
+    Applying { steps: VecDeque<Change>, verdict: Verdict, waiting: Vec<oneshot::Sender<Verdict>> },
+}
+
+/// How the last reload went, for `status`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Last {
+    pub(super) rejected: bool,
+    pub(super) at: Option<WallMs>,
+    /// What is wrong with the config on disk, one line each.
+    pub(super) problems: Vec<String>,
+    /// Its first error.
+    pub(super) headline: Option<String>,
+    pub(super) held_back: usize,
+    /// What is worth knowing although nothing is wrong.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Reload {
+    pub(super) fn new(path: PathBuf, surroundings: Surroundings, inputs: UnboundedSender<Input>) -> Self {
+        Self {
+            path,
+            surroundings,
+            inputs,
+            running: Running::default(),
+            due: None,
+            removal: MassRemoval::HeldBack,
+            waiting: Vec::new(),
+            explicit: false,
+            stage: Stage::Idle,
+            last: Last::default(),
+            announces: false,
+            digest: None,
+            watch: None,
+        }
+    }
+
+    /// Something may have changed: the config is read once it has settled.
+    pub(super) fn files_changed(&mut self, now: Now) {
+        self.due.get_or_insert(now.boot + SETTLE_MS);
+    }
+
+    /// Somebody wants it read now, and perhaps to hear what becomes of it.
+    pub(super) fn asked(&mut self, now: Now, allow_mass_removal: bool, reply: Option<oneshot::Sender<Verdict>>) {
+        self.due = Some(now.boot);
+        self.explicit = true;
+        if allow_mass_removal {
+            self.removal = MassRemoval::Allowed;
+        }
+        self.waiting.extend(reply);
+    }
+
+    /// When a reload is due to begin; `None` while one is under way.
+    pub(super) fn wake_at(&self) -> Option<BootMs> {
+        self.due.filter(|_| matches!(self.stage, Stage::Idle))
+    }
+
+    /// Whether steps are left that the next turn should take.
+    pub(super) fn has_steps(&self) -> bool {
+        matches!(self.stage, Stage::Applying { .. })
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Idle)
+    }
+
+    /// Begins to read the config, if that is due, on a thread of its own.
+    pub(super) fn begin_if_due(&mut self, now: Now) -> std::io::Result<()> {
+        if self.wake_at().is_none_or(|at| at > now.boot) {
+            return Ok(());
+        }
+        self.due = None;
+        let removal = std::mem::replace(&mut self.removal, MassRemoval::HeldBack);
+        let (explicit, waiting) = (std::mem::take(&mut self.explicit), std::mem::take(&mut self.waiting));
+        self.stage = Stage::Reading { explicit, waiting };
+        if explicit && self.announces {
+            systemd::reloading();
+        }
+        let (path, surroundings, running) = (self.path.clone(), self.surroundings.clone(), self.running.clone());
+        let inputs = self.inputs.clone();
+        std::thread::Builder::new().name("reload".into()).spawn(move || {
+            let prepared = prepare::prepare(&path, &surroundings, &running, removal);
+            let _ = inputs.send(Input::Prepared(Box::new(prepared)));
+        })?;
+        Ok(())
+    }
+
+    /// The config was read: it is rejected here, or its steps begin.
+    pub(super) fn prepared(
+        &mut self,
+        engine: &Engine,
+        hands: &mut DaemonHands,
+        now: Now,
+        prepared: Prepared,
+        events: &mut Vec<Event>,
+    ) {
+        let Stage::Reading { explicit, waiting } = std::mem::replace(&mut self.stage, Stage::Idle) else { return };
+        let nothing_new = self.digest == Some(prepared.digest);
+        if nothing_new && !explicit {
+            self.watch = Some(prepared.watch);
+            return;
+        }
+        if !explicit && self.announces {
+            systemd::reloading();
+        }
+        let mut verdict = verdict(&prepared);
+        self.note(now, &prepared);
+        let steps = match prepared.candidate {
+            None => None,
+            Some(candidate) => match self.adopt(engine, hands, *candidate, events) {
+                Ok(steps) => Some(steps),
+                Err(error) => {
+                    verdict.applied = false;
+                    verdict.report = format!("the config cannot be applied: {error}\n");
+                    None
+                }
+            },
+        };
+        match steps {
+            Some(steps) => self.stage = Stage::Applying { steps, verdict, waiting },
+            None => {
+                let why = self.last.headline.as_deref().unwrap_or(&verdict.report);
+                tracing::error!(event = "reload_rejected", "the config on disk is rejected, and nothing changes: {why}");
+                self.finish(verdict, waiting);
+            }
+        }
+    }
+
+    /// Takes a config for the one that runs, and returns the steps towards it.
+    pub(super) fn adopt(
+        &mut self,
+        engine: &Engine,
+        hands: &mut DaemonHands,
+        candidate: Candidate,
+        events: &mut Vec<Event>,
+    ) -> std::io::Result<VecDeque<Change>> {
+        let old = self.running.config.clone();
+        let steps = plan::steps(&candidate, old.as_deref(), &mut hands.outlets, &|_| None)?;
+        let withdrawing: HashSet<_> = engine.withdrawing().cloned().collect();
+        let reclaimed = plan::reclaimed(&candidate, &withdrawing);
+        if !reclaimed.is_empty() {
+            events.push(Event::Reclaimed(reclaimed));
+        }
+        self.settle_on(hands, candidate, events);
+        Ok(steps)
+    }
+
+    /// Makes a candidate's settings the ones in force.
+    pub(super) fn settle_on(&mut self, hands: &mut DaemonHands, candidate: Candidate, events: &mut Vec<Event>) {
+        events.push(Event::Limit(candidate.config.limits.total));
+        hands.make_room_for_lanes();
+        hands.access = candidate.access;
+        hands.use_config(candidate.config.clone());
+        if candidate.held_back == 0 {
+            hands.remember(candidate.texts);
+        }
+        let mut secrets: BTreeMap<_, _> = std::mem::take(&mut self.running.secrets);
+        secrets.retain(|app, _| candidate.config.apps.contains_key(app));
+        secrets.extend(candidate.secrets);
+        self.running = Running { config: Some(candidate.config), clients: candidate.clients, secrets };
+    }
+
+    /// The next steps of the reload that is being applied. After the last one, those who wait hear the verdict.
+    pub(super) fn next_steps(&mut self) -> Vec<Change> {
+        let Stage::Applying { steps, .. } = &mut self.stage else { return Vec::new() };
+        let many = steps.len().min(plan::STEPS_A_TURN);
+        let next: Vec<Change> = steps.drain(..many).collect();
+        if steps.is_empty()
+            && let Stage::Applying { verdict, waiting, .. } = std::mem::replace(&mut self.stage, Stage::Idle)
+        {
+            let Verdict { added, removed, changed, .. } = verdict;
+            tracing::info!(
+                event = "reloaded",
+                added,
+                removed,
+                changed,
+                "config applied: {added} tenants added, {removed} removed, {changed} changed"
+            );
+            self.finish(verdict, waiting);
+        }
+        next
+    }
+
+    /// Remembers, for `status`, what became of the config on disk.
+    pub(super) fn note(&mut self, now: Now, prepared: &Prepared) {
+        let held_back = prepared.candidate.as_ref().map_or(self.last.held_back, |candidate| candidate.held_back);
+        if held_back > 0 && held_back != self.last.held_back {
+            tracing::error!(
+                event = "mass_removal_held_back", removed = held_back,
+                "the config on disk would remove {held_back} tenants; they are kept, and renewed, until `corptokend reload --allow-mass-removal`"
+            );
+        }
+        let problems = prepared.report.problems.iter();
+        let (errors, warnings): (Vec<_>, Vec<_>) = problems.partition(|p| p.severity == crate::config::Severity::Error);
+        self.digest = Some(prepared.digest);
+        self.watch = Some(prepared.watch.clone());
+        self.last = Last {
+            rejected: prepared.candidate.is_none(),
+            at: Some(now.wall),
+            problems: errors.iter().map(|problem| problem.one_line()).collect(),
+            headline: prepared.report.headline(),
+            held_back,
+            warnings: warnings.iter().map(|problem| problem.one_line()).collect(),
+        };
+    }
+
+    /// Applied or rejected, systemd hears that the reload is over, and those who asked hear how it went.
+    fn finish(&self, verdict: Verdict, waiting: Vec<oneshot::Sender<Verdict>>) {
+        if self.announces {
+            systemd::ready();
+        }
+        for reply in waiting {
+            // Who went away in the meantime need not know.
+            let _ = reply.send(verdict.clone());
+        }
+    }
+
+    /// The config that runs.
+    pub(super) fn config(&self) -> Option<&Config> {
+        self.running.config.as_deref()
+    }
+}
+
+fn verdict(prepared: &Prepared) -> Verdict {
+    let counts = prepared.candidate.as_ref().map(|candidate| candidate.difference.counts).unwrap_or_default();
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let held_back = prepared.candidate.as_ref().map_or(0, |candidate| candidate.held_back);
+    Verdict {
+        applied: prepared.candidate.is_some(),
+        added: count(counts.added),
+        removed: count(counts.removed),
+        changed: count(counts.resinked + counts.refetched),
+        held_back: (held_back > 0).then(|| HeldBack { removed: count(held_back) }),
+        report: prepared.rendered.clone(),
+        problems: prepared.report.to_json().as_array().cloned().unwrap_or_default(),
+    }
+}
