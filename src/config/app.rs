@@ -165,7 +165,8 @@ fn client_secret(
         return None;
     };
     let section = Section::open(Some(table), &keys::CLIENT_SECRET, problems);
-    let given: Vec<Mark> = table.entries.values().map(|entry| entry.key).collect();
+    let known = table.entries.iter().filter(|(key, _)| keys::CLIENT_SECRET.keys.contains(key));
+    let given: Vec<Mark> = known.map(|(_, entry)| entry.key).collect();
     if let [first, second, ..] = given[..] {
         problems
             .error(second, "`client_secret` lies in one place, and these are several")
@@ -176,7 +177,7 @@ fn client_secret(
     let file = section.text("file", problems, |text| values::path(text, reading.base(entry.at)));
     let credential = section.text("credential", problems, credential_name);
     let env = section.text("env", problems, variable_name);
-    if given.is_empty() {
+    if table.entries.is_empty() {
         problems.error(entry.at, "`client_secret` says nothing").help("write { file = \"…\" }");
     }
     file.map(|set| Set { value: SecretSource::File(set.value), at: set.at })

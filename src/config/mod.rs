@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `files`, `secret` | the only ones that read the file system |
+//! | `parse` | parsing that goes on after a fault |
 //! | `tree` | the parsed files merged into one table whose values know their places |
 //! | `keys`, `section`, `values` | what keys there are, and typed reading that goes on after a problem |
 //! | `resolve`, `app`, `tenants`, `sink` | the tables, one after the other, into a [`Config`] |
@@ -18,6 +19,7 @@ mod keep;
 mod keys;
 mod mask;
 mod model;
+mod parse;
 mod places;
 mod problems;
 mod render;
@@ -59,15 +61,16 @@ pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
     for problem in &sources.problems {
         problems.push(problem.clone());
     }
-    let parsed: Vec<_> = sources.files.iter().map(|source| DeTable::parse_recoverable(&source.text)).collect();
-    for (file, (_, errors)) in parsed.iter().enumerate() {
-        for error in errors {
-            let span = error.span().unwrap_or_default();
-            problems.syntax(Mark::new(file, span), format!("this is not TOML: {}", error.message()));
+    let (mut tables, errors): (Vec<_>, Vec<_>) =
+        sources.files.iter().map(|source| DeTable::parse_recoverable(&source.text)).unzip();
+    let blanked = parse::blank_faults(&sources.files, &errors, &mut problems);
+    let mut tree = Table::default();
+    for (table, blanked) in tables.iter_mut().zip(&blanked) {
+        if let Some(text) = blanked {
+            *table = DeTable::parse_recoverable(text).0;
         }
     }
-    let mut tree = Table::default();
-    for (file, (table, _)) in parsed.iter().enumerate() {
+    for (file, table) in tables.iter().enumerate() {
         tree.merge(Table::of(table.get_ref(), file), &mut problems);
     }
     let config = resolve::resolve(&tree, sources, surroundings, &mut problems);

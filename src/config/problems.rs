@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::files::Source;
-use super::mask;
 use super::report::{Problem, Severity, Spot};
 
 /// Bytes of one of the files. Half the size of two pointers, since every corp_id has one.
@@ -28,6 +27,7 @@ impl Mark {
 pub(super) struct Problems<'s> {
     files: Vec<File<'s>>,
     list: Vec<Problem>,
+    any_syntax: bool,
 }
 
 struct File<'s> {
@@ -35,10 +35,6 @@ struct File<'s> {
     text: &'s str,
     /// Where each line starts.
     lines: Vec<u32>,
-    /// Which lines leave a bracket or a string open; known once there is a syntax error.
-    open: Option<Vec<bool>>,
-    /// Where nothing can be concluded, because the text does not parse there: ranges of lines, from 0, ends excluded.
-    blind: Vec<Range<usize>>,
 }
 
 impl<'s> Problems<'s> {
@@ -49,44 +45,22 @@ impl<'s> Problems<'s> {
                 path: source.path.as_path().into(),
                 text: &source.text,
                 lines: line_starts(&source.text),
-                open: None,
-                blind: Vec::new(),
             })
             .collect();
-        Self { files, list: Vec::new() }
+        Self { files, list: Vec::new(), any_syntax: false }
     }
 
-    /// Reports a syntax error. What follows from the same faulty lines is not reported as well.
+    /// Reports a syntax error.
     pub(super) fn syntax(&mut self, at: Mark, message: String) {
-        let file = &mut self.files[at.file as usize];
-        let line = line_of(&file.lines, at.start);
-        let open = file.open.get_or_insert_with(|| mask::open_lines(file.text, &file.lines));
-        let blind = derailed(file.text, &file.lines, open, line);
-        if !file.blind.last().is_some_and(|last| last.end >= blind.end && last.start <= blind.start) {
-            file.blind.push(blind);
-        }
-        let spot = self.spot(at);
-        // The parser stumbles several times over one fault: the first stumble is the useful one.
-        let told = self.list.iter().any(|p| p.syntax && p.at.as_ref().is_some_and(|s| s.file == spot.file && s.line == spot.line));
-        if !told {
-            let mut problem = Problem::new(Severity::Error, message).at(spot);
-            problem.syntax = true;
-            self.list.push(problem);
-        }
-    }
-
-    /// Whether the text around `at` does not parse, so that nothing more should be said of it.
-    pub(super) fn is_blind(&self, at: Mark) -> bool {
-        let file = &self.files[at.file as usize];
-        !file.blind.is_empty() && {
-            let line = line_of(&file.lines, at.start);
-            file.blind.iter().any(|lines| lines.contains(&line))
-        }
+        let mut problem = Problem::new(Severity::Error, message).at(self.spot(at));
+        problem.syntax = true;
+        self.list.push(problem);
+        self.any_syntax = true;
     }
 
     /// Whether any file does not parse: then something that seems to be missing may merely not have been seen.
     pub(super) fn any_syntax(&self) -> bool {
-        self.files.iter().any(|file| !file.blind.is_empty())
+        self.any_syntax
     }
 
     pub(super) fn error(&mut self, at: Mark, message: impl Into<String>) -> Said<'_, 's> {
@@ -130,37 +104,30 @@ impl<'s> Problems<'s> {
     }
 
     fn say(&mut self, severity: Severity, at: Mark, message: String) -> Said<'_, 's> {
-        if self.is_blind(at) {
-            return Said { problems: self, index: None };
-        }
         let problem = Problem::new(severity, message).at(self.spot(at));
         self.list.push(problem);
         let index = self.list.len() - 1;
-        Said { problems: self, index: Some(index) }
+        Said { problems: self, index }
     }
 }
 
 /// A problem that was just reported, to which more can be said.
 pub(super) struct Said<'p, 's> {
     problems: &'p mut Problems<'s>,
-    index: Option<usize>,
+    index: usize,
 }
 
 impl Said<'_, '_> {
     /// Says what would be right.
     pub(super) fn help(self, text: impl Into<String>) -> Self {
-        if let Some(index) = self.index {
-            self.problems.list[index].help = Some(text.into());
-        }
+        self.problems.list[self.index].help = Some(text.into());
         self
     }
 
     /// Shows another place that belongs to it.
     pub(super) fn also(self, at: Mark, text: impl Into<String>) -> Self {
-        if let Some(index) = self.index {
-            let spot = self.problems.spot(at);
-            self.problems.list[index].also.push((spot, text.into()));
-        }
+        let spot = self.problems.spot(at);
+        self.problems.list[self.index].also.push((spot, text.into()));
         self
     }
 }
@@ -174,17 +141,6 @@ pub(super) fn line_starts(text: &str) -> Vec<u32> {
 /// The line, from 0, in which the byte at `offset` stands.
 pub(super) fn line_of(lines: &[u32], offset: u32) -> usize {
     lines.partition_point(|start| *start <= offset).saturating_sub(1)
-}
-
-/// The lines, from 0, of which nothing can be concluded when `line` does not parse: the line alone, or, where something
-/// is open or the line is a table's header, all up to the next header.
-fn derailed(text: &str, lines: &[u32], open: &[bool], line: usize) -> Range<usize> {
-    let is_header = |line: usize| line_text(text, lines, line).trim_start().starts_with('[');
-    if !open[line] && !(line > 0 && open[line - 1]) && !is_header(line) {
-        return line..line + 1;
-    }
-    let next = (line + 1..lines.len()).find(|line| is_header(*line)).unwrap_or(lines.len());
-    line..next
 }
 
 /// A line, from 0, with its newline.

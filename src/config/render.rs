@@ -27,7 +27,11 @@ impl Report {
         let texts = Texts::of(shown, &self.problems, sources);
         let mut out = String::new();
         for problem in shown {
-            out.push_str(&renderer.render(&groups(problem, &texts)));
+            let places = problem.at.iter().map(|spot| (spot, None));
+            let places = places.chain(problem.also.iter().map(|(spot, label)| (spot, Some(label.as_str()))));
+            let places: Vec<Place<'_>> = places.map(|(spot, label)| texts.place(spot, label)).collect();
+            let rendered = renderer.render(&[group(problem, &places)]);
+            out.push_str(&places.iter().fold(rendered, |text, place| place.with_true_column(&text)));
             out.push_str("\n\n");
         }
         if self.problems.len() > MOST {
@@ -37,43 +41,70 @@ impl Report {
     }
 }
 
-fn groups<'a>(problem: &'a Problem, texts: &Texts<'_>) -> Vec<Group<'a>> {
+fn group<'a>(problem: &'a Problem, places: &'a [Place<'a>]) -> Group<'a> {
     let level = match problem.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
     let mut group = Group::with_title(level.primary_title(problem.message.as_str()));
-    if let Some(spot) = &problem.at {
-        group = place(group, spot, None, texts);
+    for place in places {
+        group = match &place.line {
+            Some(line) => group.element(place.snippet(line)),
+            None => group.element(place.origin()),
+        };
     }
-    for (spot, label) in &problem.also {
-        group = place(group, spot, Some(label), texts);
+    match &problem.help {
+        Some(help) => group.element(Level::HELP.message(help.as_str())),
+        None => group,
     }
-    if let Some(help) = &problem.help {
-        group = group.element(Level::HELP.message(help.as_str()));
-    }
-    vec![group]
 }
 
-fn place<'a>(group: Group<'a>, spot: &'a Spot, label: Option<&'a str>, texts: &Texts<'_>) -> Group<'a> {
-    let origin = Origin::path(spot.file.to_string_lossy());
-    if spot.line == 0 {
-        return group.element(origin);
-    }
-    let group = group.element(origin.line(spot.line as usize).char_column(spot.column as usize));
-    let Some(line) = texts.line(spot) else { return group };
-    let kind = if label.is_some() { AnnotationKind::Context } else { AnnotationKind::Primary };
-    let mut annotation = kind.span(line.marker);
-    if let Some(label) = label {
-        annotation = annotation.label(label);
-    }
-    group.element(Snippet::source(line.text).line_start(spot.line as usize).annotation(annotation))
+/// A place that a problem is about.
+struct Place<'a> {
+    spot: &'a Spot,
+    label: Option<&'a str>,
+    line: Option<Line>,
 }
 
 /// A line that may be shown, and what of it is meant.
 struct Line {
     text: String,
     marker: Range<usize>,
+}
+
+impl Place<'_> {
+    fn origin(&self) -> Origin<'_> {
+        let origin = Origin::path(self.spot.file.to_string_lossy());
+        match self.spot.line {
+            0 => origin,
+            line => origin.line(line as usize).char_column(self.spot.column as usize),
+        }
+    }
+
+    fn snippet<'l>(&'l self, line: &'l Line) -> Snippet<'l, annotate_snippets::Annotation<'l>> {
+        let annotation = match self.label {
+            Some(label) => AnnotationKind::Context.span(line.marker.clone()).label(label),
+            None => AnnotationKind::Primary.span(line.marker.clone()),
+        };
+        Snippet::source(line.text.as_str())
+            .path(self.spot.file.to_string_lossy())
+            .line_start(self.spot.line as usize)
+            .annotation(annotation)
+    }
+
+    /// The column in the heading was counted in what is shown; where something before it is masked or cut off, that is
+    /// not the column in the file.
+    fn with_true_column(&self, rendered: &str) -> String {
+        let Spot { file, line: number, column, .. } = self.spot;
+        let shown = self.line.as_ref().map(|line| line.text[..line.marker.start].chars().count() + 1);
+        match shown {
+            Some(shown) if shown != *column as usize => {
+                let heading = |column: usize| format!("{}:{number}:{column}", file.display());
+                rendered.replacen(&heading(shown), &heading(*column as usize), 1)
+            }
+            _ => rendered.to_owned(),
+        }
+    }
 }
 
 /// The files that the problems are about.
@@ -104,6 +135,10 @@ impl<'s> Texts<'s> {
             (source.path.as_path(), Text { text: &source.text, lines, hidden })
         });
         Self(texts.collect())
+    }
+
+    fn place<'a>(&self, spot: &'a Spot, label: Option<&'a str>) -> Place<'a> {
+        Place { spot, label, line: self.line(spot) }
     }
 
     fn line(&self, spot: &Spot) -> Option<Line> {
