@@ -1,0 +1,226 @@
+//! Every place of every tenant, looked at once: no two tenants may write the same one, and none may write what is not
+//! theirs. At a million tenants this must stay linear, so places are compared by hash first.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::app::ReadApp;
+use super::problems::{Mark, Problems};
+use super::sink::Sink;
+use crate::domain::{Expansion, Names, Placeholder, SinkKind, TenantId};
+
+/// The longest name of a file, in bytes (NAME_MAX), and the longest path (PATH_MAX, its NUL apart).
+const NAME_MAX: usize = 255;
+const PATH_MAX: usize = 4095;
+
+/// What no sink may write.
+pub(super) struct Taken<'a> {
+    /// Directories whose changes mean another config.
+    pub(super) watched: &'a [PathBuf],
+    /// Files, and what each is.
+    pub(super) files: &'a [(PathBuf, &'static str)],
+}
+
+/// Looks at all places.
+pub(super) fn check(apps: &[ReadApp], taken: &Taken<'_>, problems: &mut Problems<'_>) {
+    names_without_name(apps, problems);
+    let hasher = RandomState::new();
+    let mut hashes = Vec::new();
+    // A sink that is wrong is wrong for most of its tenants: it is told once.
+    let mut told: Vec<(usize, Option<Mark>)> = Vec::new();
+    each(apps, &mut |tenant, place| {
+        hashes.push(hasher.hash_one(place));
+        let key = (tenant.app, tenant.sink.at);
+        if !told.contains(&key)
+            && let Some((message, help)) = misplaced(tenant.sink, place, taken)
+        {
+            problems.error(tenant.mark(apps), message).help(help);
+            told.push(key);
+        }
+        ControlFlow::Continue(())
+    });
+    hashes.sort_unstable();
+    same_places(apps, &hashes, &hasher, problems);
+    nested_places(apps, &hashes, &hasher, problems);
+}
+
+/// One sink of one tenant.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    app: usize,
+    tenant: usize,
+    sink: &'a Sink,
+}
+
+impl Of<'_> {
+    /// Where the sink stands, or, where nobody wrote one, the tenant.
+    fn mark(&self, apps: &[ReadApp]) -> Mark {
+        self.sink.at.unwrap_or(apps[self.app].tenant_marks[self.tenant])
+    }
+
+    fn id(&self, apps: &[ReadApp]) -> TenantId {
+        let app = &apps[self.app];
+        TenantId { app: app.name.clone(), corp_id: app.app.tenants[self.tenant].clone() }
+    }
+}
+
+/// Calls `seen` with every place: a file's path, or a key's path with a `:` before it, so that they never meet.
+fn each<'a>(apps: &'a [ReadApp], seen: &mut dyn FnMut(Of<'a>, &str) -> ControlFlow<()>) {
+    let mut place = String::new();
+    for (app, read) in apps.iter().enumerate() {
+        for (tenant, corp_id) in read.app.tenants.iter().enumerate() {
+            let names = read.app.names_of(&read.name, corp_id);
+            for sink in &**read.own_sinks.get(&tenant).unwrap_or(&read.sinks) {
+                place.clear();
+                expand(&sink.kind, &names, &mut place);
+                if seen(Of { app, tenant, sink }, &place).is_break() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn expand(kind: &SinkKind, names: &Names, place: &mut String) {
+    let with = Expansion { names, content: &|_, _| {} };
+    match kind {
+        SinkKind::File(file) => file.path.expand(with, place),
+        SinkKind::Keyring(keyring) => {
+            place.push(':');
+            place.push_str(&keyring.root.to_string());
+            for part in &keyring.path {
+                place.push('/');
+                part.expand(with, place);
+            }
+        }
+    }
+}
+
+/// `{name}` for a tenant that has none.
+fn names_without_name(apps: &[ReadApp], problems: &mut Problems<'_>) {
+    for read in apps {
+        let shared = read.sinks.iter().find(|sink| sink.names(Placeholder::Name));
+        let mut nameless = read.app.tenants.iter().enumerate().filter_map(|(index, corp_id)| {
+            let sink = match read.own_sinks.get(&index) {
+                Some(own) => own.iter().find(|sink| sink.names(Placeholder::Name)),
+                None => shared,
+            }?;
+            let name = read.app.special.get(corp_id).and_then(|special| special.name.as_ref());
+            name.is_none().then_some((index, corp_id, sink))
+        });
+        let Some((index, corp_id, sink)) = nameless.next() else { continue };
+        let others = match nameless.count() {
+            0 => String::new(),
+            more => format!(" (nor have {more} more of the app's tenants)"),
+        };
+        let message = format!("a sink names {{name}}, and the tenant {}/{corp_id} has no name{others}", read.name);
+        let said = problems.error(read.tenant_marks[index], message).help(format!(
+            "add [app.{}.tenant.{corp_id}] with a name = \"…\", or write {{corp_id}} in the sink",
+            read.name
+        ));
+        if let Some(at) = sink.at {
+            said.also(at, "{name} is used here");
+        }
+    }
+}
+
+/// What is wrong with one place by itself: message and remedy.
+fn misplaced(sink: &Sink, place: &str, taken: &Taken<'_>) -> Option<(String, &'static str)> {
+    if let Some(part) = place.split('/').find(|part| part.len() > NAME_MAX) {
+        return Some((format!("a part of the place has {} bytes, and {NAME_MAX} is the most", part.len()), "shorten it"));
+    }
+    if place.len() > PATH_MAX {
+        return Some((format!("the place has {} bytes, and {PATH_MAX} is the most", place.len()), "shorten it"));
+    }
+    if !matches!(sink.kind, SinkKind::File(_)) {
+        return None;
+    }
+    let path = Path::new(place);
+    if let Some((file, what)) = taken.files.iter().find(|(file, _)| path.starts_with(file) || file.starts_with(path)) {
+        return Some((format!("the sink would overwrite {what}, {}", file.display()), "publish to another place"));
+    }
+    let directory = path.parent()?;
+    taken.watched.iter().any(|watched| watched == directory).then(|| {
+        let message = format!("the sink {place} lies in the config's own directory, which is watched for changes");
+        (message, "publish to another directory; one below it will do")
+    })
+}
+
+/// Two sinks, or two tenants of one sink, that would write the same place.
+fn same_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problems: &mut Problems<'_>) {
+    let twice: Vec<u64> = hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    if twice.is_empty() {
+        return;
+    }
+    let mut first: HashMap<String, Of<'_>> = HashMap::new();
+    // The first pair of each pair of sinks stands for all: a fixed path gives one clash per tenant.
+    let mut clashes: Vec<(Of<'_>, Of<'_>, String, usize)> = Vec::new();
+    each(apps, &mut |later, place| {
+        if twice.binary_search(&hasher.hash_one(place)).is_err() {
+            return ControlFlow::Continue(());
+        }
+        let Some(earlier) = first.get(place).copied() else {
+            first.insert(place.to_owned(), later);
+            return ControlFlow::Continue(());
+        };
+        let same = |(e, l, _, _): &&mut (Of<'_>, Of<'_>, String, usize)| {
+            (e.app, e.sink.at, l.app, l.sink.at) == (earlier.app, earlier.sink.at, later.app, later.sink.at)
+        };
+        if let Some((.., more)) = clashes.iter_mut().find(same) {
+            *more += 1;
+        } else {
+            clashes.push((earlier, later, place.to_owned(), 0));
+        }
+        // Hundreds of tenants with clashing sinks of their own are told of well enough by the first.
+        if clashes.len() < 100 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    for (earlier, later, place, more) in clashes {
+        clash(apps, (earlier, later), &place, more, problems);
+    }
+}
+
+fn clash(apps: &[ReadApp], (earlier, later): (Of<'_>, Of<'_>), place: &str, more: usize, problems: &mut Problems<'_>) {
+    let place = place.trim_start_matches(':');
+    let (one, two) = (earlier.id(apps), later.id(apps));
+    let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+    let whose = if one == two { format!("both of {one}") } else { format!("of {one} and of {two}") };
+    let message = format!("two sinks would write the same place, {place}: {whose}{others}");
+    let help = if earlier.app == later.app && earlier.tenant != later.tenant {
+        "put {corp_id} into the path, so that each tenant has its own"
+    } else {
+        "give each its own place, for example with {app} and {corp_id}"
+    };
+    let (here, there) = (later.mark(apps), earlier.mark(apps));
+    let said = problems.error(here, message).help(help);
+    if here != there {
+        said.also(there, "the other one");
+    }
+}
+
+/// A file below what another sink makes a file of.
+fn nested_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problems: &mut Problems<'_>) {
+    let mut found: Vec<(Of<'_>, String)> = Vec::new();
+    let mut last_directory = String::new();
+    each(apps, &mut |tenant, place| {
+        let directory = place.rfind('/').map_or("", |slash| &place[..slash]);
+        // Neighbours mostly share their directory, which then need not be looked at again.
+        if directory == last_directory || place.starts_with(':') {
+            return ControlFlow::Continue(());
+        }
+        last_directory.clear();
+        last_directory.push_str(directory);
+        for ancestor in Path::new(directory).ancestors().filter_map(Path::to_str) {
+            let taken = hashes.binary_search(&hasher.hash_one(ancestor)).is_ok();
+            if taken && !found.iter().any(|(other, _)| other.app == tenant.app && other.sink.at == tenant.sink.at) {
+                found.push((tenant, ancestor.to_owned()));
+            }
+        }
+        if found.len() < 100 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    for (tenant, above) in found {
+        let message = format!("the sink of {} lies below {above}, which another sink makes a file", tenant.id(apps));
+        problems.error(tenant.mark(apps), message).help("publish one of the two elsewhere");
+    }
+}

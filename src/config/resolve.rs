@@ -1,0 +1,225 @@
+//! The merged tree to [`Config`]: every default applied, every value checked.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::app::{self, ReadApp};
+use super::files::{self, Sources};
+use super::keys;
+use super::model::{Api, Config, Control, Limits, Log, LogFormat, LogLevel, State};
+use super::places::{self, Taken};
+use super::problems::{Mark, Problems};
+use super::secret;
+use super::section::{Fault, Section};
+use super::sink::{self, Reading, Sink};
+use super::surroundings::Surroundings;
+use super::tree::Table;
+use super::values;
+use crate::domain::{FileSink, Format, Placeholder, Rate, SecretSource, SinkKind, Template};
+
+/// The longest path of a Unix socket, in bytes (unix(7): `sun_path`, its NUL apart).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Reads the merged tree. What comes back is of use only if no problem was an error.
+pub(super) fn resolve(
+    tree: &Table<'_>,
+    sources: &Sources,
+    surroundings: &Surroundings,
+    problems: &mut Problems<'_>,
+) -> Config {
+    let bases: Vec<&Path> = sources.files.iter().map(|source| source.base.as_path()).collect();
+    let reading = Reading { bases: &bases, surroundings };
+    let top = Section::open(Some(tree), &keys::TOP, problems);
+    let api = api(&top, &reading, problems);
+    let limits = limits(&top, problems);
+    let state = state(&top, &reading, problems);
+    let control = control(&top, &reading, problems);
+    let log = log(&top, problems);
+    let standard = standard_sink(surroundings);
+    let defaults = app::defaults(top.table("defaults", problems), standard, &reading, problems);
+    let apps = app::apps(top.table("app", problems), &defaults, &reading, problems);
+    for app in &apps {
+        check_secret(app, surroundings, problems);
+    }
+    let mut watched = sources.watch.clone();
+    watched.extend(bases.iter().map(|base| base.to_path_buf()));
+    watched.push(bases.first().map_or_else(PathBuf::new, |base| base.join(sources.drop_ins.file_name().unwrap_or_default())));
+    let files = files_in_use(sources, &bases, &apps, &state, &control);
+    places::check(&apps, &Taken { watched: &watched, files: &files }, problems);
+    let apps = apps.into_iter().map(|read| (read.name, read.app)).collect();
+    Config { api, limits, state, control, log, apps }
+}
+
+fn api(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Api {
+    let section = top.section("api", &keys::API, problems);
+    let waits = Duration::from_millis(100)..=Duration::from_secs(600);
+    let timeout = section.duration("timeout", problems, waits.clone());
+    let connect = section.duration("connect_timeout", problems, waits);
+    let whole = timeout.map_or(Duration::from_secs(10), |set| set.value);
+    // A short `timeout` alone shortens the connection's share of it as well.
+    let connect_timeout = connect.map_or_else(|| whole.min(Duration::from_secs(5)), |set| set.value);
+    if let Some(set) = connect.filter(|set| set.value > whole) {
+        problems
+            .error(set.at, "`connect_timeout` is longer than `timeout`, the time for the whole call")
+            .help(format!("make it at most {}", humantime::format_duration(whole)));
+    }
+    let max_in_flight = section.integer("max_in_flight", problems, 1..=10_000);
+    let ca_file = section.string("ca_file", problems).and_then(|(text, at)| ca_file(text, at, reading, problems));
+    let local_address = section.text("local_address", problems, |text| {
+        text.parse::<IpAddr>().map_err(|_| Fault::new("is not an IP address").help("write it like \"192.0.2.10\""))
+    });
+    Api {
+        timeout: whole,
+        connect_timeout,
+        max_in_flight: max_in_flight.and_then(|set| u16::try_from(set.value).ok()).unwrap_or(64),
+        ca_file,
+        local_address: local_address.map(|set| set.value),
+    }
+}
+
+fn ca_file(text: &str, at: Mark, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Option<PathBuf> {
+    match values::path(text, reading.base(at)) {
+        Ok(path) => {
+            if let Err(error) = files::probe(&path) {
+                problems
+                    .error(at, format!("`ca_file` {} cannot be read: {error}", path.display()))
+                    .help("put the certificates there, in PEM, readable by the daemon's user");
+            }
+            Some(path)
+        }
+        Err(fault) => {
+            super::section::report("ca_file", fault, at, problems);
+            None
+        }
+    }
+}
+
+fn limits(top: &Section<'_, '_>, problems: &mut Problems<'_>) -> Limits {
+    let section = top.section("limits", &keys::LIMITS, problems);
+    let total = section.text("total", problems, values::rate);
+    Limits { total: total.map_or(Rate::per_second(400), |set| set.value) }
+}
+
+fn state(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> State {
+    let section = top.section("state", &keys::STATE, problems);
+    let written = own_path(&section, "path", reading, problems);
+    let directory = reading.surroundings.state_directory.clone().unwrap_or_else(|| "/var/lib/corptokend".into());
+    State { path: written.map_or_else(|| directory.join("state.redb"), |(path, _)| path) }
+}
+
+fn control(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Control {
+    let section = top.section("control", &keys::CONTROL, problems);
+    let written = own_path(&section, "socket", reading, problems);
+    if let Some((path, at)) = &written
+        && path.as_os_str().len() > SOCKET_PATH_MAX
+    {
+        problems
+            .error(*at, format!("a socket's path can have {SOCKET_PATH_MAX} bytes, and this has {}", path.as_os_str().len()))
+            .help("put the socket into a directory with a shorter path");
+    }
+    let mode = section.text("mode", problems, |text| values::mode(text, 0o600, 0o113));
+    let group = match section.entry("group") {
+        Some(_) => sink::group(&section, reading.surroundings, problems).map(|set| set.value),
+        None => reading.surroundings.default_group("corptokend-admin"),
+    };
+    Control {
+        socket: written.map_or_else(|| runtime_directory(reading.surroundings).join("control.sock"), |(path, _)| path),
+        mode: mode.map_or(0o660, |set| set.value),
+        group,
+    }
+}
+
+fn log(top: &Section<'_, '_>, problems: &mut Problems<'_>) -> Log {
+    let section = top.section("log", &keys::LOG, problems);
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("text", LogFormat::Text),
+        ("json", LogFormat::Json),
+        ("journald", LogFormat::Journald),
+    ];
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    Log {
+        format: section.word("format", problems, &formats).map_or(LogFormat::Auto, |set| set.value),
+        level: section.word("level", problems, &levels).map_or(LogLevel::Info, |set| set.value),
+    }
+}
+
+fn own_path(
+    section: &Section<'_, '_>,
+    key: &'static str,
+    reading: &Reading<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<(PathBuf, Mark)> {
+    let (_, at) = section.string(key, problems)?;
+    let set = section.text(key, problems, |text| {
+        if text.ends_with('/') {
+            return Err(Fault::new("names a directory").help("add the file's name"));
+        }
+        values::path(text, reading.base(at))
+    })?;
+    Some((set.value, set.at))
+}
+
+fn runtime_directory(surroundings: &Surroundings) -> PathBuf {
+    surroundings.runtime_directory.clone().unwrap_or_else(|| "/run/corptokend".into())
+}
+
+/// Where tokens go when nobody says: `/run/corptokend/tokens/{app}/{corp_id}`.
+fn standard_sink(surroundings: &Surroundings) -> Sink {
+    let runtime = runtime_directory(surroundings);
+    // A runtime directory that is not UTF-8 cannot come from systemd.
+    let runtime = runtime.to_string_lossy().replace('{', "{{").replace('}', "}}");
+    let path = Template::parse(&format!("{runtime}/tokens/{{app}}/{{corp_id}}"), Placeholder::IN_PATHS)
+        .unwrap_or_else(|_| unreachable!("its braces are doubled"));
+    let file = FileSink {
+        path,
+        format: Format::Raw,
+        mode: sink::MODE,
+        dir_mode: sink::DIR_MODE,
+        owner: None,
+        group: surroundings.default_group("corptokend-readers"),
+        trust_dir: false,
+    };
+    Sink { kind: SinkKind::File(file), at: None }
+}
+
+/// The secret must be there and be one; what it is, is forgotten again at once.
+fn check_secret(app: &ReadApp, surroundings: &Surroundings, problems: &mut Problems<'_>) {
+    let Some(secret) = &app.secret else { return };
+    match secret::inspect(&secret.value, surroundings.credentials_directory.as_deref()) {
+        Ok((_, None)) => {}
+        Ok((_, Some(loose))) => {
+            problems.warning(secret.at, format!("{loose}, on a read-only mount")).help(loose.remedy());
+        }
+        Err(error) => {
+            problems.error(secret.at, error.to_string()).help(error.remedy());
+        }
+    }
+}
+
+/// Files that the daemon itself lives by.
+fn files_in_use(
+    sources: &Sources,
+    bases: &[&Path],
+    apps: &[ReadApp],
+    state: &State,
+    control: &Control,
+) -> Vec<(PathBuf, &'static str)> {
+    let mut files = vec![(state.path.clone(), "the state"), (control.socket.clone(), "the control socket")];
+    for (source, base) in sources.files.iter().zip(bases) {
+        files.extend(source.path.file_name().map(|name| (base.join(name), "the config")));
+    }
+    for app in apps {
+        if let Some(SecretSource::File(path)) = app.secret.as_ref().map(|secret| &secret.value) {
+            files.push((path.clone(), "a client secret"));
+        }
+    }
+    files
+}

@@ -1,0 +1,253 @@
+//! Reading a client secret, at each use: from a file, from a systemd credential, from the environment.
+//!
+//! What is checked is the file that was opened, not its name. No text here ever holds what was read.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::files;
+use crate::domain::{Secret, SecretSource};
+
+/// More than any secret has; see [`Secret::new`].
+const MAX_BYTES: u64 = 4096;
+
+/// Why there is no secret. The texts name the place and the remedy, never the content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// Nothing is there, or it cannot be read.
+    #[error("{place} cannot be read: {reason}")]
+    Unreadable {
+        /// Where the secret should be.
+        place: String,
+        /// What the system says.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// Others could read or replace the secret.
+    #[error("{} {risk}", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Who can do what.
+        risk: String,
+        /// The command that mends it.
+        remedy: String,
+    },
+    /// What is there is not a secret.
+    #[error("{place} {fault}")]
+    Odd {
+        /// Where it was read.
+        place: String,
+        /// What is odd about it.
+        fault: &'static str,
+    },
+}
+
+impl SecretError {
+    /// What to do about it.
+    pub fn remedy(&self) -> &str {
+        match self {
+            Self::Unreadable { remedy, .. } | Self::Exposed { remedy, .. } => remedy,
+            Self::Odd { .. } => "put the client secret there: one line, nothing else",
+        }
+    }
+}
+
+/// Reads the secret from its source. A credential is looked for in `credentials_directory`, which systemd names in
+/// `$CREDENTIALS_DIRECTORY`. One newline at the end is not part of the secret.
+///
+/// # Errors
+/// [`SecretError`]; on a read-only mount, loose permissions are not an error, since nobody here could mend them.
+pub fn read(source: &SecretSource, credentials_directory: Option<&Path>) -> Result<Secret, SecretError> {
+    inspect(source, credentials_directory).map(|(secret, _)| secret)
+}
+
+/// As [`read`], and says what is loose about a file on a read-only mount.
+pub(super) fn inspect(
+    source: &SecretSource,
+    credentials_directory: Option<&Path>,
+) -> Result<(Secret, Option<SecretError>), SecretError> {
+    match source {
+        SecretSource::File(path) => read_file(path, source, Guard::Permissions),
+        SecretSource::Credential(name) => {
+            let directory = credentials_directory.ok_or_else(|| SecretError::Unreadable {
+                place: source.to_string(),
+                reason: "CREDENTIALS_DIRECTORY is not set".into(),
+                remedy: format!("start the daemon as a systemd service with LoadCredential={name}:/path/of/the/secret"),
+            })?;
+            // systemd makes the directory accessible to the service alone, whatever the file's own mode says.
+            read_file(&directory.join(&**name), source, Guard::Directory)
+        }
+        SecretSource::Env(name) => Ok((read_env(name, source)?, None)),
+    }
+}
+
+/// What keeps others from reading a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    Permissions,
+    Directory,
+}
+
+fn read_file(path: &Path, source: &SecretSource, guard: Guard) -> Result<(Secret, Option<SecretError>), SecretError> {
+    let failed = |error: io::Error| unreadable(source, path, &error);
+    let file = files::open(path).map_err(failed)?;
+    let status = file.metadata().map_err(failed)?;
+    if !status.is_file() {
+        return Err(SecretError::Odd { place: source.to_string(), fault: "is not a regular file" });
+    }
+    let mut loose = if guard == Guard::Permissions { exposed(path, &status) } else { None };
+    if loose.is_some() && !files::is_read_only(&file) {
+        return Err(loose.take().unwrap_or_else(|| unreachable!("it was just seen")));
+    }
+    let mut text = content(&file).map_err(failed)?;
+    Ok((checked(&mut text, source)?, loose))
+}
+
+fn read_env(name: &str, source: &SecretSource) -> Result<Secret, SecretError> {
+    let value = std::env::var_os(name).ok_or_else(|| SecretError::Unreadable {
+        place: source.to_string(),
+        reason: "it is not set".into(),
+        remedy: format!("set {name} in the daemon's environment, or use {{ file = … }}"),
+    })?;
+    let mut bytes = Zeroizing::new(value.into_encoded_bytes());
+    checked(&mut bytes, source)
+}
+
+/// Never reads more than a secret can have, into memory that is overwritten afterwards and never moves.
+fn content(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let most = MAX_BYTES + 2;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(most).unwrap_or(0) + 32));
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn checked(bytes: &mut Zeroizing<Vec<u8>>, source: &SecretSource) -> Result<Secret, SecretError> {
+    let odd = |fault| SecretError::Odd { place: source.to_string(), fault };
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    if bytes.is_empty() {
+        return Err(odd("is empty"));
+    }
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(odd("holds more than 4,096 bytes"));
+    }
+    if bytes.contains(&b'\n') {
+        return Err(odd("holds several lines"));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| odd("holds bytes that are not text"))?;
+    Secret::new(Zeroizing::new(text.to_owned())).ok_or_else(|| odd("holds blanks, control or non-ASCII characters"))
+}
+
+/// Who else can read or write the file. The group may read what root or we ourselves own: that is how the packages hand
+/// a secret to the daemon (0640, root:corptokend).
+fn exposed(path: &Path, status: &std::fs::Metadata) -> Option<SecretError> {
+    let mode = status.mode();
+    let ours = status.uid() == 0 || status.uid() == rustix::process::geteuid().as_raw();
+    let (risk, fix) = if mode & 0o007 != 0 && mode & 0o020 == 0 {
+        (format!("can be read or written by everybody (mode {:04o})", mode & 0o7777), "o-rwx")
+    } else if mode & 0o027 != 0 {
+        (format!("can be written by others (mode {:04o})", mode & 0o7777), "g-w,o-rwx")
+    } else if mode & 0o040 != 0 && !ours {
+        (format!("can be read by its group and belongs to user {}", status.uid()), "g-rwx")
+    } else {
+        return None;
+    };
+    let remedy = format!("chmod {fix} {}", path.display());
+    Some(SecretError::Exposed { path: path.to_path_buf(), risk, remedy })
+}
+
+fn unreadable(source: &SecretSource, path: &Path, error: &io::Error) -> SecretError {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("put the client secret there: install -m 0600 /dev/stdin {}", path.display())
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("let the daemon's group read it: chgrp corptokend {0} && chmod 0640 {0}", path.display())
+        }
+        _ => "look at the file and at its file system".into(),
+    };
+    SecretError::Unreadable { place: source.to_string(), reason: error.to_string(), remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn secret_file(content: &str, mode: u32) -> (tempfile::TempDir, SecretSource) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("crm.secret");
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        (directory, SecretSource::File(path))
+    }
+
+    #[test]
+    fn one_newline_at_the_end_is_not_part_of_the_secret() {
+        let (_keep, source) = secret_file("s3cr3t\n", 0o600);
+        assert_eq!(read(&source, None).unwrap().expose(), "s3cr3t");
+        let (_keep, source) = secret_file("s3cr3t", 0o640);
+        assert_eq!(read(&source, None).unwrap().expose(), "s3cr3t");
+    }
+
+    #[test]
+    fn what_is_no_secret_is_refused_without_being_shown() {
+        for (content, fault) in [
+            ("", "is empty"),
+            ("\n", "is empty"),
+            ("canary\n\n", "several lines"),
+            ("canary\nb", "several lines"),
+            ("can ary", "blanks"),
+            ("canär", "non-ASCII"),
+            (&"canary".repeat(1000), "4,096"),
+        ] {
+            let (_keep, source) = secret_file(content, 0o600);
+            let error = read(&source, None).unwrap_err();
+            let text = format!("{error} {error:?} {}", error.remedy());
+            assert!(text.contains(fault), "{text}");
+            assert!(!text.contains("canary") && !text.contains("can ary"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_or_write_is_refused_with_the_command_that_mends_it() {
+        for (mode, fix) in [(0o644, "chmod o-rwx"), (0o604, "chmod o-rwx"), (0o620, "chmod g-w"), (0o666, "chmod g-w,o-rwx")] {
+            let (_keep, source) = secret_file("s3cr3t", mode);
+            let error = read(&source, None).unwrap_err();
+            assert!(error.remedy().starts_with(fix), "{mode:o}: {}", error.remedy());
+        }
+    }
+
+    #[test]
+    fn a_pipe_or_a_directory_is_no_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        for path in [pipe, directory.path().to_path_buf()] {
+            let error = read(&SecretSource::File(path), None).unwrap_err();
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_secret_says_where_it_was_looked_for() {
+        let credential = SecretSource::Credential("crm".into());
+        let error = read(&credential, None).unwrap_err();
+        assert!(error.remedy().contains("LoadCredential=crm:"), "{}", error.remedy());
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("crm"), "s3cr3t\n").unwrap();
+        assert_eq!(read(&credential, Some(directory.path())).unwrap().expose(), "s3cr3t");
+        let error = read(&SecretSource::Env("CORPTOKEND_NO_SUCH".into()), None).unwrap_err();
+        assert_eq!(error.to_string(), "the environment variable CORPTOKEND_NO_SUCH cannot be read: it is not set");
+        let error = read(&SecretSource::File("/no/such/file".into()), None).unwrap_err();
+        assert!(error.remedy().contains("install -m 0600 /dev/stdin /no/such/file"), "{}", error.remedy());
+    }
+}

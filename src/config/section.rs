@@ -1,0 +1,257 @@
+//! Typed reading of one table: each reader takes a key, says what is wrong with it, and goes on.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::keys::{KnownKeys, listed};
+use super::problems::{Mark, Problems};
+use super::tree::{Entry, Item, Table, Value, kind_of};
+
+/// A value and its place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Set<T> {
+    pub(super) value: T,
+    pub(super) at: Mark,
+}
+
+/// What is wrong with a text: the message goes on after "`key`: ".
+pub(super) struct Fault {
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+    /// Where in the text, in bytes.
+    pub(super) offset: Option<usize>,
+}
+
+impl Fault {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None, offset: None }
+    }
+
+    pub(super) fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = Some(text.into());
+        self
+    }
+}
+
+/// A table that is being read.
+#[derive(Clone, Copy)]
+pub(super) struct Section<'t, 'i> {
+    table: Option<&'t Table<'i>>,
+    keys: &'static KnownKeys,
+}
+
+impl<'t, 'i> Section<'t, 'i> {
+    /// Starts reading, with what `table` holds and should not.
+    pub(super) fn open(table: Option<&'t Table<'i>>, keys: &'static KnownKeys, problems: &mut Problems<'_>) -> Self {
+        for (key, entry) in table.iter().flat_map(|table| &table.entries) {
+            if !keys.keys.contains(key) {
+                unknown(key, entry.key, keys, problems);
+            }
+        }
+        Self { table, keys }
+    }
+
+    /// The table at `key` of this one; an empty one if there is none.
+    pub(super) fn section(
+        &self,
+        key: &'static str,
+        keys: &'static KnownKeys,
+        problems: &mut Problems<'_>,
+    ) -> Section<'t, 'i> {
+        Section::open(self.table(key, problems), keys, problems)
+    }
+
+    pub(super) fn table(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<&'t Table<'i>> {
+        let entry = self.entry(key)?;
+        match &entry.value {
+            Value::Table(table) => Some(table),
+            other => {
+                wrong_type(key, "a table", other.kind(), entry.at, problems);
+                None
+            }
+        }
+    }
+
+    pub(super) fn list(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<&'t [Item<'i>]> {
+        let entry = self.entry(key)?;
+        match &entry.value {
+            Value::List(items) => Some(items),
+            Value::Table(_) if key == "sink" => {
+                problems.error(entry.key, "`sink` is a list of tables").help("write [[….sink]], with two brackets each");
+                None
+            }
+            other => {
+                wrong_type(key, "a list", other.kind(), entry.at, problems);
+                None
+            }
+        }
+    }
+
+    /// A string that `parse` understands.
+    pub(super) fn text<T>(
+        &self,
+        key: &'static str,
+        problems: &mut Problems<'_>,
+        parse: impl FnOnce(&str) -> Result<T, Fault>,
+    ) -> Option<Set<T>> {
+        let (text, at) = self.string(key, problems)?;
+        match parse(text) {
+            Ok(value) => Some(Set { value, at }),
+            Err(fault) => {
+                report(key, fault, at, problems);
+                None
+            }
+        }
+    }
+
+    pub(super) fn string(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<(&'t str, Mark)> {
+        let entry = self.entry(key)?;
+        match &entry.value {
+            Value::Scalar(DeValue::String(text)) => Some((text, entry.at)),
+            other => {
+                wrong_type(key, "a string", other.kind(), entry.at, problems);
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(
+        &self,
+        key: &'static str,
+        problems: &mut Problems<'_>,
+        words: &[(&'static str, T)],
+    ) -> Option<Set<T>> {
+        self.text(key, problems, |text| {
+            let found = words.iter().find(|(word, _)| *word == text);
+            found.map(|(_, value)| *value).ok_or_else(|| {
+                let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                Fault::new(format!("must be one of {}", listed(&known)))
+            })
+        })
+    }
+
+    /// A duration within a range.
+    pub(super) fn duration(
+        &self,
+        key: &'static str,
+        problems: &mut Problems<'_>,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Set<Duration>> {
+        if let Some(Entry { at, value: Value::Scalar(DeValue::Integer(_) | DeValue::Float(_)), .. }) = self.entry(key) {
+            problems.error(*at, format!("`{key}` needs a unit")).help("write a duration as a string, like \"10s\"");
+            return None;
+        }
+        self.text(key, problems, |text| {
+            let value = humantime::parse_duration(text)
+                .map_err(|_| Fault::new("is not a duration").help("write it like \"90s\", \"1h 30m\" or \"500ms\""))?;
+            if range.contains(&value) {
+                return Ok(value);
+            }
+            let (least, most) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
+            Err(Fault::new(format!("must be between {least} and {most}")))
+        })
+    }
+
+    pub(super) fn boolean(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<Set<bool>> {
+        let entry = self.entry(key)?;
+        match &entry.value {
+            Value::Scalar(DeValue::Boolean(value)) => Some(Set { value: *value, at: entry.at }),
+            other => {
+                wrong_type(key, "true or false", other.kind(), entry.at, problems);
+                None
+            }
+        }
+    }
+
+    pub(super) fn integer(
+        &self,
+        key: &'static str,
+        problems: &mut Problems<'_>,
+        range: RangeInclusive<i64>,
+    ) -> Option<Set<i64>> {
+        let entry = self.entry(key)?;
+        let Value::Scalar(DeValue::Integer(integer)) = &entry.value else {
+            wrong_type(key, "an integer", entry.value.kind(), entry.at, problems);
+            return None;
+        };
+        let value = i64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|n| range.contains(n));
+        if value.is_none() {
+            problems.error(entry.at, format!("`{key}` must be between {} and {}", range.start(), range.end()));
+        }
+        value.map(|value| Set { value, at: entry.at })
+    }
+
+    /// A number, whole or not, within a range.
+    pub(super) fn fraction(
+        &self,
+        key: &'static str,
+        problems: &mut Problems<'_>,
+        range: RangeInclusive<f64>,
+    ) -> Option<Set<f64>> {
+        let entry = self.entry(key)?;
+        let number = match &entry.value {
+            Value::Scalar(DeValue::Float(float)) => float.as_str().parse::<f64>().ok(),
+            Value::Scalar(DeValue::Integer(integer)) => integer.as_str().parse::<f64>().ok(),
+            other => {
+                wrong_type(key, "a number", other.kind(), entry.at, problems);
+                return None;
+            }
+        };
+        let value = number.filter(|number| range.contains(number));
+        if value.is_none() {
+            problems.error(entry.at, format!("`{key}` must be between {} and {}", range.start(), range.end()));
+        }
+        value.map(|value| Set { value, at: entry.at })
+    }
+
+    pub(super) fn entry(&self, key: &'static str) -> Option<&'t Entry<'i>> {
+        debug_assert!(self.keys.keys.contains(&key), "{key} is missing among the known keys of {}", self.keys.table);
+        self.table?.entries.get(key)
+    }
+}
+
+/// Reports a fault in the text at `at`, at its very column where that can be told.
+pub(super) fn report(key: &str, fault: Fault, at: Mark, problems: &mut Problems<'_>) {
+    let at = fault.offset.map_or(at, |offset| within(at, offset, problems));
+    let said = problems.error(at, format!("`{key}` {}", fault.message));
+    if let Some(help) = fault.help {
+        said.help(help);
+    }
+}
+
+/// The place of a byte of a string's value: known where the value stands in the file as it is, without escapes.
+fn within(at: Mark, offset: usize, problems: &Problems<'_>) -> Mark {
+    let raw = problems.raw(at);
+    let plain = !raw.starts_with("\"\"\"") && !raw.starts_with("'''") && !(raw.starts_with('"') && raw.contains('\\'));
+    match u32::try_from(offset) {
+        Ok(offset) if plain && at.start + 1 + offset < at.end => {
+            let start = at.start + 1 + offset;
+            Mark { start, end: start + 1, ..at }
+        }
+        _ => at,
+    }
+}
+
+pub(super) fn wrong_type(key: &str, wanted: &str, found: &str, at: Mark, problems: &mut Problems<'_>) {
+    problems.error(at, format!("`{key}` must be {wanted}, and is {found}"));
+}
+
+/// The element of a list that should be a string.
+pub(super) fn element<'i>(key: &str, item: &Item<'i>, problems: &mut Problems<'_>) -> Option<&'i str> {
+    let text = item.value.as_str();
+    if text.is_none() {
+        problems.error(item.at, format!("`{key}` holds strings, and this is {}", kind_of(item.value)));
+    }
+    text
+}
+
+fn unknown(key: &str, at: Mark, keys: &KnownKeys, problems: &mut Problems<'_>) {
+    // Something long or quoted is not a misspelt key, but perhaps a value in the wrong place.
+    let showable = key.len() <= 40 && !problems.raw(at).starts_with(['"', '\'']);
+    let what = if showable { format!("unknown key `{key}` in {}", keys.table) } else { format!("unknown key in {}", keys.table) };
+    let help = if showable { keys.suggest(key) } else { keys.suggest("") };
+    problems.error(at, what).help(help);
+}
