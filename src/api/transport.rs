@@ -71,7 +71,7 @@ fn reason(link: &(dyn Error + 'static), connection: &Connection) -> Option<(Fail
         format!("the name cannot be resolved{cause}; check `endpoint` and the system's DNS")
     } else if words.contains("proxy authorization required") {
         "the proxy wants a user and a password; set them in `proxy`".to_owned()
-    } else if words.contains("unsuccessful tunnel") || words.starts_with("tunnel error") {
+    } else if words.starts_with("tunnel error: unsuccessful") {
         "the proxy refused the tunnel".to_owned()
     } else {
         return None;
@@ -98,7 +98,8 @@ fn tls(error: &rustls::Error, connection: &Connection) -> String {
         rustls::Error::InvalidCertificate(Flaw::NotValidForName | Flaw::NotValidForNameContext { .. }) => {
             "the server's certificate is for another host; check `endpoint`".to_owned()
         }
-        rustls::Error::InvalidCertificate(Flaw::UnknownIssuer) => {
+        // A signature is bad, most often, when an authority of the same name was made anew.
+        rustls::Error::InvalidCertificate(Flaw::UnknownIssuer | Flaw::BadSignature) => {
             format!("the server's certificate is not trusted: {trusted}")
         }
         rustls::Error::InvalidCertificate(flaw) => format!("the server's certificate is refused: {flaw}; {trusted}"),
