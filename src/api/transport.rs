@@ -36,9 +36,14 @@ pub(super) fn refuses_http2(error: &reqwest::Error) -> bool {
     })
 }
 
-/// Whether what came back was not HTTP/2 at all.
-pub(super) fn is_not_http2(error: &reqwest::Error) -> bool {
-    links(error).any(|link| link.downcast_ref::<h2::Error>().is_some_and(|h2| h2.is_library() && h2.is_go_away()))
+/// Whether the server may no longer speak HTTP/2. Those that speak HTTP/1.1 alone answer nonsense or just hang up, as a
+/// server that restarts does; a refused connection, a silent one, or one call that was broken off, says nothing.
+pub(super) fn casts_doubt_on_http2(error: &reqwest::Error) -> bool {
+    let broken_off = |h2: &h2::Error| h2.is_reset() && h2.is_remote();
+    let says_nothing = |link: &(dyn Error + 'static)| {
+        link.downcast_ref().is_some_and(broken_off) || link.downcast_ref().is_some_and(hyper::Error::is_timeout)
+    };
+    !error.is_connect() && !links(error).any(says_nothing)
 }
 
 /// An error and everything that it came from. `io::Error` hides what it wraps from `source()`.

@@ -59,6 +59,7 @@ impl Authority {
         config.alpn_protocols = match protocols {
             Protocols::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Protocols::Http1 => vec![b"http/1.1".to_vec()],
+            Protocols::Http1WithoutAlpn => Vec::new(),
             Protocols::Http2 => vec![b"h2".to_vec()],
         };
         Ok(Some(TlsAcceptor::from(Arc::new(config))))

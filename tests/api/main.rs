@@ -5,3 +5,4 @@ mod refusals;
 mod rig;
 mod routes;
 mod trust;
+mod wires;

@@ -15,7 +15,8 @@ pub(crate) struct Rig {
     pub(crate) sandbox: Sandbox,
     pub(crate) client: Client,
     pub(crate) connection: Connection,
-    _ca_file: NamedTempFile,
+    /// What the client trusts; it is read once, and deleted when this is dropped.
+    pub(crate) ca_file: NamedTempFile,
 }
 
 impl Rig {
@@ -30,7 +31,7 @@ impl Rig {
         connection.ca_file = Some(ca_file.path().to_owned());
         change(&mut connection);
         let client = Client::new(connection.clone()).unwrap();
-        Self { sandbox, client, connection, _ca_file: ca_file }
+        Self { sandbox, client, connection, ca_file }
     }
 
     pub(crate) async fn ask(&self, corp_id: &str) -> Answer {

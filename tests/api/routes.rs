@@ -1,17 +1,18 @@
 //! How the endpoint is reached: HTTP/2 and HTTP/1.1, connections, proxies, local addresses.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use corptokend::api::Client;
-use corptokend::domain::{FailureKind, Proxy};
+use corptokend::domain::{Endpoint, FailureKind, Proxy};
 use corptokend::sandbox::{self, Fault, Options, Protocol, Protocols, Scope, Times, Transport};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use crate::rig::{self, Rig, SECRET};
+use crate::wires::{ConnectProxy, Relay};
 
 fn speaking(protocols: Protocols) -> Options {
     Options { protocols, ..Options::default() }
@@ -80,25 +81,30 @@ async fn a_server_that_changes_its_protocol_is_followed() {
     let authority = Arc::new(sandbox::Authority::new().unwrap());
     let rig = Rig::new(Options { authority: Some(authority.clone()), ..speaking(Protocols::Http2) }).await;
     assert!(rig.ask_many(4, 1).await.is_empty());
-    let Rig { sandbox, client, .. } = &rig;
+    let Rig { sandbox, client, connection: _, ca_file: _trusted } = rig;
     let address = sandbox.address;
-    let again = |protocols| Options { address, authority: Some(authority.clone()), ..speaking(protocols) };
-    let client = client.clone();
-    let Rig { sandbox, .. } = rig;
     sandbox.stop().await;
+    let again = async |protocols| {
+        let options = Options { address, authority: Some(authority.clone()), ..speaking(protocols) };
+        sandbox::start(options).await.unwrap()
+    };
 
-    let http1 = sandbox::start(again(Protocols::Http1)).await.unwrap();
+    let http1 = again(Protocols::Http1).await;
     assert!(rig::ask(&client, "corp1").await.outcome.is_ok(), "HTTP/2 was turned away, so the call goes by HTTP/1.1");
     assert_eq!(http1.calls()[0].protocol, Protocol::Http1);
     http1.stop().await;
 
-    let http2 = sandbox::start(again(Protocols::Http2)).await.unwrap();
-    let mut answers = Vec::new();
+    let http2 = again(Protocols::Http2).await;
     for _ in 0..3 {
-        answers.push(rig::ask(&client, "corp1").await.outcome.is_ok());
+        rig::ask(&client, "corp1").await.outcome.unwrap();
     }
-    assert_eq!(answers, [true; 3]);
     assert!(http2.calls().iter().all(|call| call.protocol == Protocol::Http2));
+    http2.stop().await;
+
+    let _http1 = again(Protocols::Http1WithoutAlpn).await;
+    let failure = rig::ask(&client, "corp1").await.outcome.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Unreachable, "such a server hangs up on HTTP/2: {failure}");
+    rig::ask(&client, "corp1").await.outcome.expect("what the server speaks is found out anew");
 }
 
 #[tokio::test]
@@ -106,7 +112,7 @@ async fn a_connection_that_went_silent_is_given_up_within_one_calls_time() {
     let rig = Rig::with(speaking(Protocols::Http2), |connection| connection.timeout = Duration::from_secs(3)).await;
     let relay = Relay::to(rig.sandbox.address).await;
     let mut connection = rig.connection.clone();
-    connection.endpoint = format!("https://localhost:{}", relay.address.port()).parse_endpoint();
+    connection.endpoint = Endpoint::new(&format!("https://localhost:{}", relay.address.port())).unwrap();
     let client = Client::new(connection).unwrap();
     for _ in 0..2 {
         rig::ask(&client, "corp1").await.outcome.unwrap();
@@ -134,7 +140,7 @@ async fn a_configured_proxy_is_asked_to_connect_even_to_loopback() {
         rig::ask(&through, "corp1").await.outcome.unwrap();
     }
     let seen = proxy.seen.lock().unwrap().clone();
-    let target = format!("CONNECT localhost:{} HTTP/1.1", rig.sandbox.address.port());
+    let target = format!("CONNECT {} HTTP/1.1", rig.sandbox.address);
     assert!(seen.len() <= 2 && seen.iter().all(|line| *line == target), "{seen:?}");
     assert!(rig.sandbox.calls().iter().all(|call| call.protocol == Protocol::Http2));
 
@@ -194,7 +200,7 @@ async fn the_environments_proxy_is_used_for_endpoints_elsewhere() {
     if std::env::var_os("HTTPS_PROXY").is_some() {
         rig.ask("corp1").await.outcome.expect("no proxy for loopback");
         let mut connection = rig.connection.clone();
-        connection.endpoint = "https://api.example.invalid".parse_endpoint();
+        connection.endpoint = Endpoint::new("https://api.example.invalid").unwrap();
         let failure = rig::ask(&Client::new(connection).unwrap(), "corp1").await.outcome.unwrap_err();
         assert!(failure.detail.contains("is not trusted"), "the proxy leads to another sandbox: {failure}");
         return;
@@ -209,98 +215,4 @@ async fn the_environments_proxy_is_used_for_endpoints_elsewhere() {
     let seen = proxy.seen.lock().unwrap().clone();
     assert!(!seen.is_empty());
     assert!(seen.iter().all(|line| line == "CONNECT api.example.invalid:443 HTTP/1.1"), "{seen:?}");
-}
-
-trait ParseEndpoint {
-    fn parse_endpoint(&self) -> corptokend::domain::Endpoint;
-}
-
-impl ParseEndpoint for str {
-    fn parse_endpoint(&self) -> corptokend::domain::Endpoint {
-        corptokend::domain::Endpoint::new(self).unwrap()
-    }
-}
-
-/// A proxy that knows `CONNECT`, and leads everything to one server.
-struct ConnectProxy {
-    address: SocketAddr,
-    seen: Arc<Mutex<Vec<String>>>,
-}
-
-impl ConnectProxy {
-    /// `without_credentials`: what it answers to those that bring none.
-    async fn to(server: SocketAddr, without_credentials: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let record = Arc::clone(&seen);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(tunnel(BufReader::new(stream), server, without_credentials, Arc::clone(&record)));
-            }
-        });
-        Self { address, seen }
-    }
-}
-
-async fn tunnel(
-    mut client: BufReader<TcpStream>,
-    server: SocketAddr,
-    without_credentials: &'static str,
-    seen: Arc<Mutex<Vec<String>>>,
-) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    loop {
-        let mut line = String::new();
-        client.read_line(&mut line).await?;
-        if line.trim().is_empty() {
-            break;
-        }
-        head.push(line.trim().to_owned());
-    }
-    let welcome = head.iter().any(|line| line.to_ascii_lowercase().starts_with("proxy-authorization: basic "));
-    let status = if welcome { "200 OK" } else { without_credentials };
-    client.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await?;
-    if status.starts_with("200") {
-        seen.lock().unwrap().push(head.swap_remove(0));
-        copy_bidirectional(&mut client, &mut TcpStream::connect(server).await?).await?;
-    }
-    Ok(())
-}
-
-/// A wire that can go dead without anybody being told.
-struct Relay {
-    address: SocketAddr,
-    state: tokio::sync::watch::Sender<bool>,
-}
-
-impl Relay {
-    async fn to(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (state, frozen) = tokio::sync::watch::channel(false);
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let mut frozen = frozen.clone();
-                tokio::spawn(async move {
-                    let mut upstream = TcpStream::connect(server).await.unwrap();
-                    let frozen = async { drop(frozen.wait_for(|&frozen| frozen).await) };
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut upstream) => {}
-                        // Both ends stay open, and nothing comes through any more.
-                        () = frozen => std::future::pending().await,
-                    }
-                });
-            }
-        });
-        Self { address, state }
-    }
-
-    fn freeze(&self) {
-        self.state.send_replace(true);
-    }
-
-    fn thaw_for_new_connections(&self) {
-        self.state.send_replace(false);
-    }
 }
