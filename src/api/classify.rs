@@ -225,3 +225,6 @@ fn grant(fields: &Fields, secret: &str) -> Result<(Token, u32), String> {
     let lifetime_s = lifetime_s.ok_or_else(|| format!("expires_in is over {MAX_LIFETIME_S} seconds"))?;
     Ok((token, lifetime_s))
 }
+
+#[cfg(test)]
+mod tests;

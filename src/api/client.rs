@@ -135,7 +135,7 @@ impl Inner {
             && way.is_http2
         {
             let refused = transport::refuses_http2(error);
-            if refused || transport::is_not_http2(error) {
+            if refused || transport::casts_doubt_on_http2(error) {
                 self.route.forget();
             }
             if refused {

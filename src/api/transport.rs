@@ -36,9 +36,14 @@ pub(super) fn refuses_http2(error: &reqwest::Error) -> bool {
     })
 }
 
-/// Whether what came back was not HTTP/2 at all.
-pub(super) fn is_not_http2(error: &reqwest::Error) -> bool {
-    links(error).any(|link| link.downcast_ref::<h2::Error>().is_some_and(|h2| h2.is_library() && h2.is_go_away()))
+/// Whether the server may no longer speak HTTP/2. Those that speak HTTP/1.1 alone answer nonsense or just hang up, as a
+/// server that restarts does; a refused connection, a silent one, or one call that was broken off, says nothing.
+pub(super) fn casts_doubt_on_http2(error: &reqwest::Error) -> bool {
+    let broken_off = |h2: &h2::Error| h2.is_reset() && h2.is_remote();
+    let says_nothing = |link: &(dyn Error + 'static)| {
+        link.downcast_ref().is_some_and(broken_off) || link.downcast_ref().is_some_and(hyper::Error::is_timeout)
+    };
+    !error.is_connect() && !links(error).any(says_nothing)
 }
 
 /// An error and everything that it came from. `io::Error` hides what it wraps from `source()`.
@@ -71,7 +76,7 @@ fn reason(link: &(dyn Error + 'static), connection: &Connection) -> Option<(Fail
         format!("the name cannot be resolved{cause}; check `endpoint` and the system's DNS")
     } else if words.contains("proxy authorization required") {
         "the proxy wants a user and a password; set them in `proxy`".to_owned()
-    } else if words.contains("unsuccessful tunnel") || words.starts_with("tunnel error") {
+    } else if words.starts_with("tunnel error: unsuccessful") {
         "the proxy refused the tunnel".to_owned()
     } else {
         return None;
@@ -98,7 +103,8 @@ fn tls(error: &rustls::Error, connection: &Connection) -> String {
         rustls::Error::InvalidCertificate(Flaw::NotValidForName | Flaw::NotValidForNameContext { .. }) => {
             "the server's certificate is for another host; check `endpoint`".to_owned()
         }
-        rustls::Error::InvalidCertificate(Flaw::UnknownIssuer) => {
+        // A signature is bad, most often, when an authority of the same name was made anew.
+        rustls::Error::InvalidCertificate(Flaw::UnknownIssuer | Flaw::BadSignature) => {
             format!("the server's certificate is not trusted: {trusted}")
         }
         rustls::Error::InvalidCertificate(flaw) => format!("the server's certificate is refused: {flaw}; {trusted}"),

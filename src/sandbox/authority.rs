@@ -9,6 +9,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Protocols, Transport};
+use crate::domain::Fingerprint;
 
 /// Signs the certificates of one or more sandboxes.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -21,7 +22,9 @@ impl Authority {
     pub fn new() -> io::Result<Self> {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "corptokend sandbox");
+        // A name of its own: two authorities of one name are told apart by bad signatures alone.
+        let name = format!("corptokend sandbox {}", Fingerprint::of(key.public_key_raw()));
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         CertifiedIssuer::self_signed(params, key).map(Self).map_err(io::Error::other)
@@ -56,6 +59,7 @@ impl Authority {
         config.alpn_protocols = match protocols {
             Protocols::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Protocols::Http1 => vec![b"http/1.1".to_vec()],
+            Protocols::Http1WithoutAlpn => Vec::new(),
             Protocols::Http2 => vec![b"h2".to_vec()],
         };
         Ok(Some(TlsAcceptor::from(Arc::new(config))))

@@ -122,8 +122,8 @@ mod tests {
         Terms { mode, lifetime_s: 100, now, at_ms: 0 }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn asking_again_brings_what_the_mode_says() {
+    #[test]
+    fn asking_again_brings_what_the_mode_says() {
         let start = Instant::now();
         let later = start + Duration::from_secs(40);
         let after = start + Duration::from_secs(100);
@@ -138,8 +138,8 @@ mod tests {
         assert_eq!(ask(TokenMode::Remaining, &[start, later, after]), [(1, 100), (1, 60), (2, 100)]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn tenants_and_sandboxes_have_tokens_of_their_own() {
+    #[test]
+    fn tenants_and_sandboxes_have_tokens_of_their_own() {
         let now = Instant::now();
         let terms = terms(TokenMode::New, now);
         let mut one = Issuer::new(1, 2);

@@ -25,6 +25,7 @@ mod options;
 mod server;
 mod thread;
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -83,10 +84,10 @@ impl Sandbox {
         SandboxHandle::spawn(options)
     }
 
-    /// The base URL, by name: `https://localhost:PORT` or `http://localhost:PORT`.
+    /// The base URL, by address: `https://127.0.0.1:PORT`. The certificate is for `localhost` as well.
     pub fn endpoint(&self) -> String {
         let scheme = if self.transport == Transport::Plain { "http" } else { "https" };
-        format!("{scheme}://localhost:{}", self.address.port())
+        format!("{scheme}://{}", self.address)
     }
 
     /// The authority's certificate in PEM, for `ca_file`. Never a key.
@@ -138,6 +139,16 @@ impl Sandbox {
     /// From now on every answer takes so much longer.
     pub fn set_latency(&self, latency: Duration) {
         self.endpoint.change(|options| options.latency = latency);
+    }
+
+    /// From now on these organisations exist and no others; `None`: all exist.
+    pub fn set_known_corps(&self, known: Option<HashSet<String>>) {
+        self.endpoint.change(|options| options.known_corps = known);
+    }
+
+    /// From now on an app may make so many calls in any second; `None`: as many as it likes.
+    pub fn set_per_app_limit(&self, limit: Option<u32>) {
+        self.endpoint.change(|options| options.per_app_limit = limit);
     }
 
     /// From now on this app exists and has this secret.

@@ -25,6 +25,8 @@ pub enum Protocols {
     Both,
     /// HTTP/1.1 alone.
     Http1,
+    /// HTTP/1.1 alone, and what clients offer by ALPN is ignored, as some gateways do.
+    Http1WithoutAlpn,
     /// HTTP/2 alone.
     Http2,
 }

@@ -170,7 +170,7 @@ pub(super) async fn read(request: Request<Incoming>) -> io::Result<bytes::Bytes>
 fn builder(protocols: Protocols) -> Builder<TokioExecutor> {
     let mut builder = match protocols {
         Protocols::Both => Builder::new(TokioExecutor::new()),
-        Protocols::Http1 => Builder::new(TokioExecutor::new()).http1_only(),
+        Protocols::Http1 | Protocols::Http1WithoutAlpn => Builder::new(TokioExecutor::new()).http1_only(),
         Protocols::Http2 => Builder::new(TokioExecutor::new()).http2_only(),
     };
     // Clients that give up on slow answers reset streams, and the sandbox makes slow answers on purpose.

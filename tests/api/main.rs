@@ -1,0 +1,8 @@
+//! The real client against the real sandbox, over TLS on loopback.
+
+mod admin;
+mod refusals;
+mod rig;
+mod routes;
+mod trust;
+mod wires;
