@@ -76,7 +76,7 @@ impl<C: Fn() -> WallMs> Keys<C> {
                 self.settle(key, seconds, Settled::Before).map_err(Trouble::at("set the timeout of the key"))?
             }
             _ => {
-                let key = self.add(ring, description, payload, found).map_err(Trouble::at("add the key"))?;
+                let key = self.add(ring, description, payload).map_err(Trouble::at("add the key"))?;
                 self.settle(key, seconds, Settled::Never).map_err(Trouble::at("set the timeout of the key"))?;
                 Wrote::Replaced
             }
@@ -84,16 +84,10 @@ impl<C: Fn() -> WallMs> Keys<C> {
         Ok(wrote)
     }
 
-    fn add(&mut self, ring: Serial, description: &str, payload: &[u8], found: Option<Serial>) -> Result<Serial, Errno> {
+    fn add(&mut self, ring: Serial, description: &str, payload: &[u8]) -> Result<Serial, Errno> {
         let added = match keyctl::add(ring, Kind::User, description, payload) {
-            Err(Errno::KEYEXPIRED | Errno::KEYREVOKED | Errno::NOKEY | Errno::KEYREJECTED) => {
-                // The dead key is in the way until the kernel collects it.
-                for dead in found.map_or_else(|| keyctl::links(ring), |key| Ok(vec![key]))? {
-                    let is_it = keyctl::describe(dead).is_ok_and(|key| key.description == description);
-                    if Some(dead) == found || is_it {
-                        keyctl::unlink(dead, ring)?;
-                    }
-                }
+            Err(errno) if is_dead(errno) || errno == Errno::NOKEY => {
+                bury(ring)?;
                 keyctl::add(ring, Kind::User, description, payload)
             }
             other => other,
@@ -187,10 +181,13 @@ impl<C: Fn() -> WallMs> Keys<C> {
         let rings = self.walk(place, Missing::Leave)?;
         if rings.len() == place.path.len() {
             let ring = rings[rings.len() - 1];
-            let dead_too = self.find(ring, Kind::User, place.description());
-            if let Some(key) = dead_too.map_err(Trouble::at("look for the key"))? {
-                keyctl::unlink(key, ring).map_err(Trouble::at("remove the key"))?;
+            let found = self.find(ring, Kind::User, place.description());
+            match found.map_err(Trouble::at("look for the key"))? {
+                Some(key) => keyctl::unlink(key, ring),
+                // An expired key holds no token any more, but would keep the keyring from being empty.
+                None => bury(ring),
             }
+            .map_err(Trouble::at("remove the key"))?;
         }
         // From the innermost keyring outwards, as long as they are empty. The root stays.
         for pair in rings.windows(2).rev() {
@@ -202,6 +199,22 @@ impl<C: Fn() -> WallMs> Keys<C> {
         self.links.clear();
         Ok(())
     }
+}
+
+/// Expired and revoked keys stay linked until the kernel collects them (`/proc/sys/kernel/keys/gc_delay`, 300 s), and an
+/// expired one can be in the way of its successor.
+fn bury(ring: Serial) -> Result<(), Errno> {
+    for key in keyctl::links(ring)? {
+        // What is dead does not even tell its description.
+        if keyctl::describe(key).is_err_and(is_dead) {
+            keyctl::unlink(key, ring)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_dead(errno: Errno) -> bool {
+    matches!(errno, Errno::KEYEXPIRED | Errno::KEYREVOKED | Errno::KEYREJECTED)
 }
 
 /// Whether a key was there before, with permissions that may be right already.
