@@ -450,6 +450,43 @@ fn json_holds_every_tenant_in_one_object() {
     assert_eq!(one["tenants"], serde_json::json!([value["tenants"][7]]));
 }
 
+/// A terminal that is closed after some screens.
+struct Closing {
+    screens: usize,
+    shown: Vec<u8>,
+}
+
+impl Write for Closing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.screens == 0 {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        self.shown.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.screens -= 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn watching_goes_on_through_a_restart_and_ends_with_the_terminal() {
+    let daemon = Fake::with(&[State::Due]).start();
+    let mut out = Closing { screens: 2, shown: Vec::new() };
+    let args = status::Args { watch: true, ..Default::default() };
+    let socket = daemon.socket.clone();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        drop(daemon);
+    });
+    let code = status::run(&args, &socket, &mut out, &mut Vec::new(), Colour::Off);
+    stopper.join().unwrap();
+    let shown = String::from_utf8(out.shown).unwrap();
+    assert!(shown.contains("1 tenant: 1 due") && shown.contains("error: no daemon listens"), "{shown}");
+    assert_eq!(code, 3);
+}
+
 #[test]
 fn an_empty_daemon_is_fine() {
     let daemon = Fake::with(&[]).start();
