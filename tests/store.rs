@@ -240,6 +240,46 @@ fn another_process_holds_the_state() {
 }
 
 #[test]
+fn what_was_said_to_be_kept_is_there_after_a_kill() {
+    let (_dir, path) = scratch();
+    for round in 1..=3 {
+        let mut other = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "another_process_keeps_tokens", "--nocapture"])
+            .env(STATE_ENV, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = Vec::new();
+        for line in BufReader::new(other.stdout.take().unwrap()).lines() {
+            said.extend(line.unwrap().strip_prefix("kept ").map(|n| n.parse::<u32>().unwrap()));
+            if said.len() >= round * 700 {
+                other.kill().unwrap();
+            }
+        }
+        other.wait().unwrap();
+        let store = start(&path);
+        assert_eq!(store.opened.set_aside, None);
+        assert_eq!(store.opened.rotten, 0);
+        for (n, found) in said.iter().zip(store.load(said.iter().copied())) {
+            assert_eq!(found, Some(token_text(*n)), "round {round}");
+        }
+        store.stop();
+    }
+}
+
+/// The other process of the test above; does nothing when it is run by itself.
+#[test]
+fn another_process_keeps_tokens() {
+    let Some(path) = std::env::var_os(STATE_ENV) else { return };
+    let store = start(Path::new(&path));
+    for n in 0.. {
+        store.send(Request::Keep((n * 500..n * 500 + 500).map(kept).collect()));
+        let Reply::Kept(tickets) = store.next() else { panic!() };
+        tickets.iter().for_each(|ticket| println!("kept {}", ticket.slot.0));
+    }
+}
+
+#[test]
 fn a_file_that_is_no_state_is_set_aside_once() {
     let (_dir, path) = scratch();
     std::fs::create_dir(path.parent().unwrap()).unwrap();

@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(value_name = "TENANT")]
     pub tenants: Vec<TenantId>,
     /// One JSON object, {"status": …, "tenants": […]}, with every tenant
-    #[arg(long, conflicts_with_all = ["watch", "all"])]
+    #[arg(long, conflicts_with = "watch")]
     pub json: bool,
     /// Redraw every second
     #[arg(long)]

@@ -121,12 +121,14 @@ impl Client {
         // One row a line, as the server promises: much faster than to parse a stream as one value.
         for line in BufReader::with_capacity(1 << 16, self.reader(response)).lines() {
             let line = line.map_err(|e| other(&socket, e))?;
-            let row = line.strip_suffix(',').unwrap_or(&line);
-            whole = row == "]}";
-            if row.starts_with("{\"tenant\":") {
-                let row = serde_json::from_str(row).map_err(|e| other(&socket, e))?;
-                if each(row).is_break() {
-                    return Ok(());
+            match line.strip_suffix(',').unwrap_or(&line) {
+                "{\"tenants\":[" => {}
+                "]}" => whole = true,
+                row => {
+                    let row = serde_json::from_str(row).map_err(|e| other(&socket, e))?;
+                    if each(row).is_break() {
+                        return Ok(());
+                    }
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! What goes over the control socket, as JSON. Stable: fields are added, never renamed or removed.
+//! What goes over the control socket, as JSON. Stable: fields are added, never renamed or removed; a field that is not
+//! there (an upgrade left the old daemon running) has its default.
 //!
 //! Moments are RFC 3339 in UTC, to the second; spans are whole seconds, negative once the moment has passed.
 
@@ -76,6 +77,7 @@ pub type Counts = BTreeMap<State, u64>;
 
 /// `GET /v1/status`: everything but the tenants themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// The daemon's version.
     pub version: String,
@@ -103,6 +105,7 @@ pub struct Status {
 
 /// What runs, and how the last reload went.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ConfigStatus {
     /// The main file.
     pub path: String,
@@ -125,6 +128,7 @@ pub struct HeldBack {
 
 /// Whether tokens can be kept over a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StateHealth {
     /// `false`: what was fetched since is in memory only.
     pub healthy: bool,
@@ -203,6 +207,7 @@ pub enum SinkState {
 
 /// The answer to `POST /v1/reload`: what became of the config on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Verdict {
     /// `false`: nothing changed, and `report` says why.
     pub applied: bool,

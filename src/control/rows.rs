@@ -1,5 +1,7 @@
 //! `GET /v1/tenants`: a JSON array that is never in memory as a whole. A page is asked of the daemon when the peer has
 //! taken the one before, so a slow reader costs one page and holds nobody up.
+//!
+//! Each row stands on a line of its own, between `{"tenants":[` and `]}`; [`super::Client`] and line-wise tools rely on it.
 
 use std::io;
 use std::pin::Pin;

@@ -34,8 +34,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait when a connection cannot be accepted (out of file descriptors, say).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-const CROWDED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n\
-    content-length: 51\r\n\r\n{\"error\":\"too many connections; try again shortly\"}";
+/// How many more are told so at once, before connections are just closed.
+const MAX_TURNED_AWAY: usize = 16;
 
 /// What the daemon is asked. A reply that is dropped is answered with 503.
 #[derive(Debug)]
@@ -77,11 +77,13 @@ pub async fn serve(
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() >= MAX_CONNECTIONS => {
-                    let _ = stream.try_write(CROWDED);
-                }
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, queries.clone(), admission, stopped.clone()));
+                    let door = match connections.len() {
+                        0..MAX_CONNECTIONS => Door::Open(admission),
+                        n if n < MAX_CONNECTIONS + MAX_TURNED_AWAY => Door::Crowded,
+                        _ => continue,
+                    };
+                    connections.spawn(converse(stream, queries.clone(), door, stopped.clone()));
                 }
                 Err(e) => {
                     tracing::warn!(event = "control_accept_failed", "cannot accept a control connection: {e}");
@@ -97,28 +99,40 @@ pub async fn serve(
     let _ = tokio::time::timeout(STOP_PATIENCE, drained).await;
 }
 
+/// What awaits a new connection.
+enum Door {
+    Open(Admission),
+    Crowded,
+}
+
+impl Door {
+    /// Why this peer gets no answers, if so.
+    async fn refuses(self, stream: &UnixStream) -> Option<fn() -> Refusal> {
+        match (self, stream.peer_cred()) {
+            (Self::Crowded, _) => Some(Refusal::crowded),
+            (Self::Open(admission), Ok(peer)) if admission.admits(peer).await => None,
+            (Self::Open(_), _) => Some(Refusal::forbidden),
+        }
+    }
+}
+
 /// One connection, from the peer's credentials to its end.
-async fn converse(
-    stream: UnixStream,
-    queries: mpsc::Sender<Query>,
-    admission: Admission,
-    mut stopped: watch::Receiver<()>,
-) {
-    let admitted = match stream.peer_cred() {
-        Ok(peer) => admission.admits(peer).await,
-        Err(_) => false,
-    };
+async fn converse(stream: UnixStream, queries: mpsc::Sender<Query>, door: Door, mut stopped: watch::Receiver<()>) {
+    let refusal = door.refuses(&stream).await;
     let service = service_fn(|request| {
         let queries = queries.clone();
         async move {
-            let answered = if admitted { answer(request, queries).await } else { Err(Refusal::forbidden()) };
+            let answered = match refusal {
+                None => answer(request, queries).await,
+                Some(refusal) => Err(refusal()),
+            };
             Ok::<_, Infallible>(answered.unwrap_or_else(Refusal::into_response))
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_PATIENCE)
-        .keep_alive(admitted)
+        .keep_alive(refusal.is_none())
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     // The peer's own faults (it went away, it spoke nonsense) are its own concern.
@@ -224,6 +238,10 @@ impl Refusal {
 
     fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "only root, the daemon's user and members of the socket's group may ask")
+    }
+
+    fn crowded() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections; try again shortly")
     }
 
     /// As an error of a stream that has begun, where no status can be sent any more.

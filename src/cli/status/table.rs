@@ -205,7 +205,7 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// Draws `screen` over the one before, as much of it as fits; just writes it where `out` is no terminal.
+/// Draws `screen` over the one before, as much of it as fits; just writes it where stdout is no terminal.
 pub(super) fn redraw(screen: &[u8], out: &mut dyn Write) -> io::Result<()> {
     if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout()) {
         let rows = usize::from(size.ws_row.max(2)) - 1;
