@@ -1,7 +1,28 @@
 //! The call to the token endpoint: request, answer, classification. The only place that names reqwest or one of
 //! DingTalk's codes.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `client` | one call from beginning to end |
+//! | `route` | HTTP/2 or HTTP/1.1: which, and how that is found out |
+//! | `tls` | whom to trust |
+//! | `transport` | what it means when there is no answer |
+//! | `body` | buffers that are overwritten when they are done with |
+//! | `fields` | an answer's JSON |
+//! | `classify` | what an answer means |
+
+mod body;
+mod classify;
+mod client;
+mod fields;
+mod route;
+mod tls;
+mod transport;
 
 use crate::domain::{Failure, Token, WallMs};
+
+pub use client::{Client, ClientError};
+pub use tls::TrustError;
 
 /// What one call brought.
 #[derive(Debug)]

@@ -1,1 +1,4 @@
-//! cli
+//! One file per command.
+
+pub mod reload;
+pub mod status;

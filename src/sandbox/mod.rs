@@ -1,1 +1,164 @@
-//! sandbox
+//! A simulated token endpoint: a real server on loopback, TLS with a throw-away authority, HTTP/1.1 and HTTP/2. It has
+//! DingTalk's errors and throttling, and faults on demand. `corptokend dev` runs it, and so do the tests.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `options` | what a sandbox can be told at its start |
+//! | `endpoint` | what it knows, and how it answers one call |
+//! | `issuer` | tokens |
+//! | `fault` | the faults, and whom they strike |
+//! | `answer` | answers, and the ways in which one can be spoilt on the wire |
+//! | `calls` | what was asked, by whom, how often |
+//! | `server` | sockets, TLS and HTTP |
+//! | `admin` | `/_sandbox/`: faults and calls over HTTP, for `curl` |
+//! | `authority` | certificates |
+//! | `thread` | the same server for callers without a runtime |
+
+mod admin;
+mod answer;
+mod authority;
+mod calls;
+mod endpoint;
+mod fault;
+mod issuer;
+mod options;
+mod server;
+mod thread;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use answer::RawAnswer;
+pub use authority::Authority;
+pub use calls::{Call, Protocol, Totals};
+pub use fault::{Fault, Scope, Times};
+pub use issuer::{Issued, sequence_of};
+pub use options::{Options, Protocols, TokenMode, Transport};
+pub use thread::SandboxHandle;
+
+use endpoint::Endpoint;
+
+/// A running simulated endpoint. It stops when dropped.
+pub struct Sandbox {
+    /// Where it listens.
+    pub address: SocketAddr,
+    transport: Transport,
+    authority: Arc<Authority>,
+    endpoint: Arc<Endpoint>,
+    stop: watch::Sender<bool>,
+    task: Option<JoinHandle<()>>,
+}
+
+/// Starts a sandbox on the current runtime.
+///
+/// # Errors
+/// When the address cannot be bound, or no certificate can be made.
+pub async fn start(options: Options) -> io::Result<Sandbox> {
+    let listener = TcpListener::bind(options.address).await?;
+    let address = listener.local_addr()?;
+    let authority = match &options.authority {
+        Some(authority) => Arc::clone(authority),
+        None => Arc::new(Authority::new()?),
+    };
+    let transport = options.transport;
+    let acceptor = authority.acceptor(transport, options.protocols)?;
+    let endpoint = Arc::new(Endpoint::new(options));
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(server::run(listener, acceptor, Arc::clone(&endpoint), stopped));
+    Ok(Sandbox { address, transport, authority, endpoint, stop, task: Some(task) })
+}
+
+impl Sandbox {
+    /// Runs a sandbox on a thread of its own: see [`SandboxHandle`].
+    ///
+    /// # Errors
+    /// As for [`start`].
+    pub fn spawn_thread(options: Options) -> io::Result<SandboxHandle> {
+        SandboxHandle::spawn(options)
+    }
+
+    /// The base URL, by name: `https://localhost:PORT` or `http://localhost:PORT`.
+    pub fn endpoint(&self) -> String {
+        let scheme = if self.transport == Transport::Plain { "http" } else { "https" };
+        format!("{scheme}://localhost:{}", self.address.port())
+    }
+
+    /// The authority's certificate in PEM, for `ca_file`. Never a key.
+    pub fn ca_pem(&self) -> String {
+        self.authority.pem()
+    }
+
+    /// The authority itself, for another sandbox that the same clients should trust.
+    pub fn authority(&self) -> Arc<Authority> {
+        Arc::clone(&self.authority)
+    }
+
+    /// From now on this fault strikes calls in `scope`. Of several that match a call, the one that came last strikes.
+    pub fn inject(&self, scope: Scope, fault: Fault, times: Times) {
+        self.endpoint.inject(scope, fault, times);
+    }
+
+    /// Takes all faults away.
+    pub fn clear_faults(&self) {
+        self.endpoint.clear_faults();
+    }
+
+    /// The last calls, oldest first; at most [`Options::call_log`].
+    pub fn calls(&self) -> Vec<Call> {
+        self.endpoint.calls()
+    }
+
+    /// Counts over all calls, however many.
+    pub fn totals(&self) -> Totals {
+        self.endpoint.totals()
+    }
+
+    /// Forgets all calls and counts; tokens and faults stay.
+    pub fn forget_calls(&self) {
+        self.endpoint.forget_calls();
+    }
+
+    /// The tokens that were handed out for this organisation, over all apps, oldest first; the last
+    /// [`Options::issue_log`] for each app.
+    pub fn issued(&self, corp_id: &str) -> Vec<Issued> {
+        self.endpoint.issued(corp_id)
+    }
+
+    /// From now on tokens live so long, in seconds.
+    pub fn set_lifetime_s(&self, lifetime_s: u32) {
+        self.endpoint.change(|options| options.lifetime_s = lifetime_s);
+    }
+
+    /// From now on every answer takes so much longer.
+    pub fn set_latency(&self, latency: Duration) {
+        self.endpoint.change(|options| options.latency = latency);
+    }
+
+    /// From now on this app exists and has this secret.
+    pub fn set_secret(&self, client_id: &str, secret: &str) {
+        self.endpoint.change(|options| {
+            options.apps.insert(client_id.to_owned(), secret.to_owned());
+        });
+    }
+
+    /// Stops, and waits until every connection is closed.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        if let Some(task) = self.task.take() {
+            // A panic in the sandbox shows in the calls that it did not answer.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}

@@ -13,7 +13,9 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::files::Files;
+use super::keyring::Keys;
 use super::{Job, Report};
+use crate::domain::WallMs;
 
 /// How many jobs are done between two syncs and reports.
 const CHUNK: usize = 64;
@@ -57,6 +59,18 @@ impl Lane {
         let shared = Shared::new()?;
         let seen = Arc::clone(&shared);
         Self::start(name, shared, move || Files::new(seen), report)
+    }
+
+    /// Starts the lane for keys. `clock` tells the wall clock, from which a key's timeout is counted; `report` and `clock`
+    /// are called from the lane's thread.
+    ///
+    /// # Errors
+    /// When no thread or descriptor is to be had.
+    pub fn keyring(
+        clock: impl Fn() -> WallMs + Send + 'static,
+        report: impl Fn(Vec<Report>) + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::start("keyring", Shared::new()?, move || Keys::new(clock), report)
     }
 
     /// Hands jobs over; they are done in this order. Never blocks. After the lane has ended, they are dropped.

@@ -9,6 +9,8 @@ mod directory;
 mod file;
 mod files;
 mod fixed;
+mod keyctl;
+mod keyring;
 mod lane;
 mod probe;
 mod render;

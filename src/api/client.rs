@@ -1,0 +1,207 @@
+//! One call from beginning to end.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use rustls::ClientConfig;
+
+use crate::domain::{ClientId, Connection, CorpId, Failure, FailureKind, Secret, WallMs};
+
+use super::classify::{Reply, classify};
+use super::route::Route;
+use super::tls::{self, TrustError};
+use super::{Answer, body, transport};
+
+/// The most that an answer's headers may hold, in bytes.
+const MAX_HEADERS: u32 = 16 * 1024;
+
+/// Why there can be no client for a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody can be trusted: `ca_file`, or the system's roots.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The proxy's URL is not one.
+    #[error("proxy {0}: not a URL that can be used; it is written http://[user:password@]host:port")]
+    Proxy(String),
+    /// The HTTP client could not be made.
+    #[error("the HTTP client for {endpoint} cannot be made: {reason}")]
+    Setup {
+        /// For which endpoint.
+        endpoint: String,
+        /// What the library said.
+        reason: reqwest::Error,
+    },
+}
+
+/// Calls one endpoint in one way. Apps with equal [`Connection`]s share one, and with it its connections; clones are cheap
+/// and share them too.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    connection: Connection,
+    route: Route,
+}
+
+impl Client {
+    /// Makes the client; connects to nobody yet. Reads `ca_file`, or else the system's roots.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn new(connection: Connection) -> Result<Self, ClientError> {
+        let route = if connection.endpoint.as_str().starts_with("https://") {
+            let tls = tls::config(connection.ca_file.as_deref())?;
+            let negotiating = builder(&connection, &tls, &[b"h2", b"http/1.1"])?;
+            let http2 = builder(&connection, &tls, &[b"h2"])?.http2_prior_knowledge();
+            Route::new(build(negotiating, &connection)?, Some(build(http2, &connection)?))
+        } else {
+            Route::new(build(builder(&connection, &tls::unused(), &[])?.http1_only(), &connection)?, None)
+        };
+        Ok(Self(Arc::new(Inner { connection, route })))
+    }
+
+    /// Asks for the token of one organisation: one `POST /v1.0/oauth2/{corpId}/token`. It takes no longer than the
+    /// connection's `timeout`, and may be dropped at any time. Requests that the server provably did not look at (a
+    /// connection that it had begun to close) are sent again.
+    pub async fn ask(&self, client_id: &ClientId, secret: &Secret, corp_id: &CorpId) -> Answer {
+        let Inner { connection, .. } = &*self.0;
+        match tokio::time::timeout(connection.timeout, self.0.call(client_id, secret, corp_id)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(failure)) => Answer { outcome: Err(failure), server_date: None },
+            Err(_) => {
+                let waited = humantime::format_duration(connection.timeout);
+                let detail = format!("calling {}: no whole answer within {waited}", connection.endpoint);
+                Answer { outcome: Err(Failure::new(FailureKind::Timeout, detail)), server_date: None }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.0.connection.endpoint)
+    }
+}
+
+impl Inner {
+    /// # Errors
+    /// When there is no answer to judge.
+    async fn call(&self, client_id: &ClientId, secret: &Secret, corp_id: &CorpId) -> Result<Answer, Failure> {
+        let url = format!("{}/v1.0/oauth2/{corp_id}/token", self.connection.endpoint);
+        let request = body::request(client_id, secret);
+        let mut response = self.send(&url, request).await?;
+        let failed = |error: reqwest::Error| transport::failure(&error.without_url(), &self.connection);
+
+        let server_date = header(response.headers(), &DATE)
+            .and_then(|date| httpdate::parse_http_date(date).ok())
+            .and_then(|date| date.duration_since(UNIX_EPOCH).ok())
+            .and_then(|since| u64::try_from(since.as_millis()).ok())
+            .map(WallMs);
+        let refuse = |detail: String| {
+            let outcome = Err(Failure::new(FailureKind::Malformed, detail));
+            Ok(Answer { outcome, server_date })
+        };
+        if size_of_headers(response.headers()) > MAX_HEADERS as usize {
+            return refuse(format!("the answer's headers are larger than {MAX_HEADERS} bytes"));
+        }
+        let mut gathered = body::Gathered::new(response.content_length());
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if gathered.push(&chunk).is_err() {
+                return refuse(format!("the answer is larger than {} bytes", body::MAX_ANSWER));
+            }
+        }
+        let headers = response.headers();
+        let outcome = classify(&Reply {
+            status: response.status().as_u16(),
+            content_type: header(headers, &CONTENT_TYPE),
+            content_encoding: headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?")),
+            retry_after: header(headers, &RETRY_AFTER),
+            date: header(headers, &DATE),
+            body: gathered.as_slice(),
+            secret: secret.expose(),
+        });
+        Ok(Answer { outcome, server_date })
+    }
+
+    /// Sends the request the way that the server speaks, and learns from how that went.
+    async fn send(&self, url: &str, body: bytes::Bytes) -> Result<reqwest::Response, Failure> {
+        let send = |client: &reqwest::Client| client.post(url).body(body.clone()).send();
+        let way = self.route.way().await;
+        let mut sent = send(way.client).await;
+        if let Err(error) = &sent
+            && way.is_http2
+        {
+            let refused = transport::refuses_http2(error);
+            if refused || transport::is_not_http2(error) {
+                self.route.forget();
+            }
+            if refused {
+                sent = send(self.route.fallback().client).await;
+            }
+        }
+        match sent {
+            Ok(response) => {
+                self.route.learn(response.version());
+                Ok(response)
+            }
+            Err(error) => Err(transport::failure(&error.without_url(), &self.connection)),
+        }
+    }
+}
+
+fn builder(connection: &Connection, tls: &ClientConfig, alpn: &[&[u8]]) -> Result<reqwest::ClientBuilder, ClientError> {
+    let mut tls = tls.clone();
+    tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // A connection that lost its other end keeps swallowing calls until the kernel gives up, a quarter of an hour later;
+    // pings, while calls are under way, find out within one call's time.
+    let ping = (connection.timeout / 3).clamp(Duration::from_millis(500), Duration::from_secs(5));
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .default_headers(headers)
+        .user_agent(concat!("corptokend/", env!("CARGO_PKG_VERSION")))
+        .redirect(Policy::none())
+        .referer(false)
+        .connect_timeout(connection.connect_timeout)
+        .local_address(connection.local_address)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_keep_alive_interval(ping)
+        .http2_keep_alive_timeout(ping)
+        .tcp_user_timeout(connection.timeout);
+    match &connection.proxy {
+        Some(proxy) => {
+            let all = reqwest::Proxy::all(proxy.expose()).map_err(|_| ClientError::Proxy(proxy.to_string()))?;
+            Ok(builder.no_proxy().proxy(all))
+        }
+        None if is_loopback(connection.endpoint.as_str()) => Ok(builder.no_proxy()),
+        None => Ok(builder),
+    }
+}
+
+fn build(builder: reqwest::ClientBuilder, connection: &Connection) -> Result<reqwest::Client, ClientError> {
+    builder.build().map_err(|reason| ClientError::Setup {
+        endpoint: connection.endpoint.to_string(),
+        reason: reason.without_url(),
+    })
+}
+
+/// Whether the endpoint is on this machine: no proxy that the environment names could reach it.
+fn is_loopback(endpoint: &str) -> bool {
+    use std::net::IpAddr;
+    let Ok(url) = reqwest::Url::parse(endpoint) else { return false };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn size_of_headers(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}

@@ -1,0 +1,199 @@
+//! `corptokend status`: what the daemon knows, worst first.
+
+mod table;
+
+use std::io::{ErrorKind, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::control::protocol::{Counts, State, Status, TenantRow};
+use crate::control::{Client, ClientError};
+use crate::domain::TenantId;
+
+pub use table::Colour;
+use table::Table;
+
+/// How many tenants are shown to people who did not ask for all.
+const WORST: usize = 50;
+
+/// Nobody listens, or gives a proper answer.
+const NO_DAEMON: u8 = 3;
+/// `EX_NOPERM` of sysexits.h.
+const NO_PERMISSION: u8 = 77;
+
+/// Show what the daemon knows: state, time left, next refresh and why then, last error
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Only these tenants, written app/corp_id
+    #[arg(value_name = "TENANT")]
+    pub tenants: Vec<TenantId>,
+    /// One JSON object, {"status": …, "tenants": […]}, with every tenant
+    #[arg(long, conflicts_with_all = ["watch", "all"])]
+    pub json: bool,
+    /// Redraw every second
+    #[arg(long)]
+    pub watch: bool,
+    /// Every tenant, not only the worst 50
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Asks the daemon on `socket` and writes what it says to `out`, and what goes wrong to `err`.
+///
+/// Returns the exit code: 0 all fresh, 1 some pending, due, failing, refused or not known, 2 some expired, 3 no daemon,
+/// 77 no permission. With `--watch` it goes on until `out` is gone or permission is refused.
+pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> u8 {
+    if args.watch {
+        return watch(args, socket, out, err, colour);
+    }
+    show(args, socket, out, err, colour).unwrap_or_else(|error| {
+        // Whoever closed the pipe (`| head`) has read enough.
+        if !matches!(&error, ClientError::Output(e) if e.kind() == ErrorKind::BrokenPipe) {
+            let _ = writeln!(err, "error: {error}");
+        }
+        exit_code(&error)
+    })
+}
+
+fn exit_code(error: &ClientError) -> u8 {
+    match error {
+        ClientError::NoPermission(_) => NO_PERMISSION,
+        ClientError::NoDaemon(_) | ClientError::Other { .. } => NO_DAEMON,
+        ClientError::Output(_) => 1,
+    }
+}
+
+/// Goes on while there is no daemon: a restart is when one wants to watch.
+fn watch(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> u8 {
+    loop {
+        let (mut screen, mut troubles) = (Vec::new(), Vec::new());
+        let shown = show(args, socket, &mut screen, &mut troubles, colour);
+        if let Err(error) = &shown {
+            let _ = writeln!(troubles, "error: {error}");
+            if matches!(error, ClientError::NoPermission(_)) {
+                let _ = err.write_all(&troubles);
+                return NO_PERMISSION;
+            }
+        }
+        screen.extend_from_slice(&troubles);
+        if table::redraw(&screen, out).is_err() {
+            return shown.unwrap_or(NO_DAEMON);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn show(
+    args: &Args,
+    socket: &Path,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    colour: Colour,
+) -> Result<u8, ClientError> {
+    let mut client = Client::connect(socket)?;
+    let status = client.status()?;
+    if args.json && args.tenants.is_empty() {
+        let text = serde_json::to_string(&status).map_err(|e| ClientError::Output(e.into()))?;
+        write!(out, "{{\"status\":{text},").map_err(ClientError::Output)?;
+        // The list's own opening brace is left out: its members become ours.
+        client.copy_tenants(out)?;
+        return Ok(severity(&status.tenants));
+    }
+    let (rows, code) = match &args.tenants[..] {
+        [] => (gather(args, &status, &mut client)?, severity(&status.tenants)),
+        named => look_up(named, &mut client, err)?,
+    };
+    let written = if args.json {
+        let value = serde_json::json!({ "status": status, "tenants": rows });
+        writeln!(out, "{value}")
+    } else {
+        write!(out, "{}", Table { status: &status, rows: &rows, named: !args.tenants.is_empty(), colour })
+    };
+    written.map_err(ClientError::Output)?;
+    Ok(code)
+}
+
+/// The tenants that were asked for by name, and the exit code that they make.
+fn look_up(named: &[TenantId], client: &mut Client, err: &mut dyn Write) -> Result<(Vec<TenantRow>, u8), ClientError> {
+    let mut rows = Vec::new();
+    let mut code = 0;
+    for id in named {
+        match client.tenant(id)? {
+            Some(row) => {
+                code = code.max(severity_of(row.state));
+                rows.push(row);
+            }
+            None => {
+                let _ = writeln!(err, "error: there is no tenant {id}; `corptokend status --all` lists them");
+                code = code.max(1);
+            }
+        }
+    }
+    sort(&mut rows);
+    Ok((rows, code))
+}
+
+/// The worst tenants, worst first; all, when there are few or all are wanted. Fresh ones are asked for only then: a
+/// summary of 100,000 fresh tenants is a matter of milliseconds.
+fn gather(args: &Args, status: &Status, client: &mut Client) -> Result<Vec<TenantRow>, ClientError> {
+    let mut rows = Vec::new();
+    let all = args.all || status.tenants.values().sum::<u64>() <= WORST as u64;
+    if all {
+        client.tenants(&[], |row| {
+            rows.push(row);
+            ControlFlow::Continue(())
+        })?;
+    } else {
+        for state in State::WORST_FIRST {
+            let some = status.tenants.get(&state).is_some_and(|count| *count > 0);
+            if some && severity_of(state) > 0 && rows.len() < WORST {
+                client.tenants(&[state], |row| {
+                    rows.push(row);
+                    ControlFlow::Continue(())
+                })?;
+                sort(&mut rows);
+                rows.truncate(WORST);
+            }
+        }
+    }
+    sort(&mut rows);
+    Ok(rows)
+}
+
+/// Worst first: by state, then by what is left of the token's life.
+fn sort(rows: &mut [TenantRow]) {
+    rows.sort_by(|a, b| {
+        let key = |row: &TenantRow| (row.state.rank(), row.expires_in_s.unwrap_or(i64::MIN));
+        key(a).cmp(&key(b)).then_with(|| a.tenant.cmp(&b.tenant))
+    });
+}
+
+fn severity(counts: &Counts) -> u8 {
+    let present = counts.iter().filter(|(_, count)| **count > 0);
+    present.map(|(state, _)| severity_of(*state)).max().unwrap_or(0)
+}
+
+fn severity_of(state: State) -> u8 {
+    match state {
+        State::Fresh | State::Disabled => 0,
+        State::Pending | State::Due | State::Failing | State::Refused => 1,
+        State::Expired => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_the_worst_states() {
+        let code = |states: &[(State, u64)]| severity(&states.iter().copied().collect());
+        assert_eq!(code(&[]), 0);
+        assert_eq!(code(&[(State::Fresh, 5), (State::Disabled, 1), (State::Expired, 0)]), 0);
+        for state in [State::Pending, State::Due, State::Failing, State::Refused] {
+            assert_eq!(code(&[(State::Fresh, 5), (state, 1)]), 1, "{state}");
+        }
+        assert_eq!(code(&[(State::Failing, 5), (State::Expired, 1)]), 2);
+    }
+}

@@ -1,0 +1,248 @@
+//! How `status` looks to people.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal, Write};
+
+use crate::control::protocol::{Counts, SinkState, State, Status, TenantRow};
+
+/// Whether to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+impl Colour {
+    /// On a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+    pub fn for_terminal(stream: &impl IsTerminal) -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if stream.is_terminal() && !unwanted { Self::On } else { Self::Off }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        match self {
+            Self::On => format!("\x1b[{code}m{text}\x1b[0m"),
+            Self::Off => text.to_owned(),
+        }
+    }
+}
+
+/// The text of `status`: the summary, what an operator should know, and the tenants.
+pub(super) struct Table<'a> {
+    pub(super) status: &'a Status,
+    /// Worst first.
+    pub(super) rows: &'a [TenantRow],
+    /// Whether the tenants were asked for by name.
+    pub(super) named: bool,
+    pub(super) colour: Colour,
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.named {
+            self.summary(f)?;
+            self.notes(f)?;
+        }
+        self.tenants(f)?;
+        let shown = self.rows.len() as u64;
+        let total: u64 = self.status.tenants.values().sum();
+        if !self.named && shown < total {
+            let of = if shown == 0 { String::new() } else { format!("the worst {shown} are shown; ") };
+            let rest = total - shown;
+            writeln!(f, "{of}{rest} more tenants are not shown here (--all, --json)")?;
+        }
+        Ok(())
+    }
+}
+
+impl Table<'_> {
+    fn summary(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status;
+        let total: u64 = status.tenants.values().sum();
+        let tenants = if total == 1 { "1 tenant" } else { &format!("{total} tenants") };
+        write!(f, "{tenants}{}", self.counts(&status.tenants))?;
+        let readiness = if status.ready { "" } else { ", not ready yet" };
+        writeln!(f, " - corptokend {}, pid {}, since {}{readiness}", status.version, status.pid, status.started_at)
+    }
+
+    /// `: 2 expired, 5 fresh`
+    fn counts(&self, counts: &Counts) -> String {
+        let mut text = String::new();
+        for state in State::WORST_FIRST {
+            if let Some(count) = counts.get(&state).filter(|count| **count > 0) {
+                text.push_str(if text.is_empty() { ": " } else { ", " });
+                text.push_str(&self.colour.paint(colour_of(state), &format!("{count} {state}")));
+            }
+        }
+        text
+    }
+
+    fn notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status;
+        let error = self.colour.paint("31", "error");
+        let warning = self.colour.paint("33", "warning");
+        if !status.config.last_reload_successful {
+            let at = status.config.last_reload_at.as_deref().unwrap_or("the start");
+            writeln!(f, "{error}: the config {} was rejected at {at}; the last good one runs", status.config.path)?;
+        }
+        for problem in &status.config.problems {
+            writeln!(f, "  {}", printable(problem))?;
+        }
+        if let Some(held) = status.config.held_back {
+            let removed = held.removed;
+            writeln!(
+                f,
+                "{warning}: the removal of {removed} tenants is held back (`corptokend reload --allow-mass-removal`)"
+            )?;
+        }
+        if !status.state.healthy {
+            let reason = status.state.reason.as_deref().unwrap_or("no reason is known");
+            writeln!(f, "{error}: tokens cannot be kept over a restart: {}", printable(reason))?;
+        }
+        if let Some(until) = &status.api_paused_until {
+            writeln!(f, "{warning}: the endpoint banned this address; nobody is called until {until}")?;
+        }
+        for text in &status.warnings {
+            writeln!(f, "{warning}: {}", printable(text))?;
+        }
+        Ok(())
+    }
+
+    fn tenants(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let cells: Vec<[String; 4]> = self.rows.iter().map(cells).collect();
+        let head = ["TENANT", "STATE", "EXPIRES", "NEXT CALL"];
+        let width: [usize; 4] = std::array::from_fn(|column| {
+            let widths = cells.iter().map(|row| row[column].chars().count());
+            widths.chain([head[column].len()]).max().unwrap_or(0)
+        });
+        if !self.named {
+            writeln!(f)?;
+        }
+        let line = |row: [&str; 4]| -> [String; 4] {
+            std::array::from_fn(|column| format!("{:width$}", row[column], width = width[column]))
+        };
+        writeln!(f, "{}  WHY", line(head).join("  "))?;
+        for (row, cells) in self.rows.iter().zip(&cells) {
+            let [tenant, state, expires, next] = line(cells.each_ref().map(String::as_str));
+            let state = self.colour.paint(colour_of(row.state), &state);
+            let text = format!("{tenant}  {state}  {expires}  {next}  {}", printable(&row.why));
+            writeln!(f, "{}", text.trim_end())?;
+            f.write_str(&details(row, self.named))?;
+        }
+        Ok(())
+    }
+}
+
+fn cells(row: &TenantRow) -> [String; 4] {
+    let tenant = match &row.name {
+        Some(name) => format!("{} ({})", row.tenant, printable(name)),
+        None => row.tenant.clone(),
+    };
+    let moment = |seconds: Option<i64>| seconds.map_or("-".to_owned(), distance);
+    [tenant, row.state.to_string(), moment(row.expires_in_s), moment(row.next_refresh_in_s)]
+}
+
+/// The lines under a tenant: what went wrong, and, where it was asked for by name, where it is published.
+fn details(row: &TenantRow, named: bool) -> String {
+    let mut text = String::new();
+    if let Some(error) = &row.last_error {
+        let _ = write!(text, "    {}: {}", error.kind, printable(&error.detail));
+        for (what, value) in [("code", &error.code), ("requestid", &error.requestid), ("at", &error.at)] {
+            if let Some(value) = value {
+                let _ = write!(text, ", {what} {}", printable(value));
+            }
+        }
+        text.push('\n');
+    }
+    for sink in row.sinks.iter().filter(|sink| named || sink.state == SinkState::Failing) {
+        let state = match sink.state {
+            SinkState::Published => "published",
+            SinkState::Pending => "pending",
+            SinkState::Failing => "failing",
+        };
+        let error = sink.error.as_ref().map_or(String::new(), |error| format!(": {}", printable(error)));
+        let _ = writeln!(text, "    {} {state}{error}", printable(&sink.place));
+    }
+    text
+}
+
+/// `in 1h 3m`, `now`, `5s ago`: the two largest units, which is what one wants to know.
+fn distance(seconds: i64) -> String {
+    let ago = seconds < 0;
+    let mut rest = seconds.unsigned_abs();
+    let mut parts = Vec::new();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if rest >= length && parts.len() < 2 {
+            parts.push(format!("{}{unit}", rest / length));
+            rest %= length;
+        } else if !parts.is_empty() {
+            break;
+        }
+    }
+    match (parts.is_empty(), ago) {
+        (true, _) => "now".into(),
+        (false, true) => format!("{} ago", parts.join(" ")),
+        (false, false) => format!("in {}", parts.join(" ")),
+    }
+}
+
+fn colour_of(state: State) -> &'static str {
+    match state {
+        State::Expired | State::Refused => "31",
+        State::Failing | State::Pending | State::Due => "33",
+        State::Fresh => "32",
+        State::Disabled => "2",
+    }
+}
+
+/// Nothing that the endpoint or a config says can steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Draws `screen` over the one before, as much of it as fits; just writes it where `out` is no terminal.
+pub(super) fn redraw(screen: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout()) {
+        let rows = usize::from(size.ws_row.max(2)) - 1;
+        let fitting = screen.split_inclusive(|byte| *byte == b'\n').take(rows);
+        // Home, then clear to the end: less flicker than to clear first.
+        out.write_all(b"\x1b[H\x1b[J")?;
+        for line in fitting {
+            out.write_all(line)?;
+        }
+    } else {
+        out.write_all(screen)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distance_names_the_two_largest_units() {
+        for (seconds, text) in [
+            (0, "now"),
+            (5, "in 5s"),
+            (-5, "5s ago"),
+            (60, "in 1m"),
+            (3_601, "in 1h"),
+            (3_780, "in 1h 3m"),
+            (100_000, "in 1d 3h"),
+        ] {
+            assert_eq!(distance(seconds), text);
+        }
+    }
+
+    #[test]
+    fn what_the_endpoint_says_cannot_steer_the_terminal() {
+        assert!(!printable("a\x1b[2Jb\n").contains(['\x1b', '\n']));
+    }
+}
