@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 
 use rules::File;
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 fn src() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+    root().join("src")
 }
 
 /// Every `.rs` file below `directory`, except those that a parent declares under `#[cfg(test)]`.
@@ -50,13 +54,13 @@ fn assert_kept(rule: impl Fn(&File<'_>) -> Vec<String>) {
     assert!(breaches.is_empty(), "\n{}\n", breaches.join("\n"));
 }
 
-/// The names by which code could reach the crates of Cargo.toml.
+/// The crates that Cargo.toml names.
 fn dependencies() -> Vec<String> {
-    let text = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    let text = read(&root().join("Cargo.toml"));
     let manifest = toml::de::DeTable::parse(&text).expect("cargo read it before");
     let names = |table: &str| {
         let table = manifest.get_ref().get(table).and_then(|table| table.get_ref().as_table()).expect("a table");
-        table.keys().map(|name| name.get_ref().replace('-', "_")).collect::<Vec<_>>()
+        table.keys().map(|name| name.get_ref().to_string()).collect::<Vec<_>>()
     };
     [names("dependencies"), names("dev-dependencies")].concat()
 }
@@ -93,7 +97,7 @@ fn no_two_rows_of_the_hub_know_each_other() {
 
 #[test]
 fn the_engine_decides_and_does_nothing() {
-    let crates = dependencies();
+    let crates: Vec<_> = dependencies().iter().map(|name| name.replace('-', "_")).collect();
     let rule = |file: &File<'_>| rules::the_engine_is_pure(file, &crates);
     assert_kept(rule);
     for bad in [
@@ -164,4 +168,16 @@ fn one_file_reads_the_clock() {
     }
     assert_eq!(breaches(rule, "api/client.rs", "use tokio::time::Instant; fn f() { Instant::now() }"), 0);
     assert_eq!(breaches(rule, "daemon/turn.rs", "// Instant::now\nconst A: &str = \"SystemTime::now\";"), 0);
+}
+
+#[test]
+fn every_dependency_has_its_reasons_and_none_is_explained_that_left() {
+    let text = read(&root().join("docs/decisions/0001-dependencies.md"));
+    let mut explained: Vec<&str> = text.split("**").skip(1).step_by(2).flat_map(|names| names.split(", ")).collect();
+    let mut used = dependencies();
+    explained.sort_unstable();
+    explained.dedup();
+    used.sort_unstable();
+    used.dedup();
+    assert_eq!(explained, used, "docs/decisions/0001-dependencies.md and Cargo.toml differ");
 }
