@@ -1,3 +1,8 @@
-//! corptokend: arguments, logging, runtime, exit code.
+//! corptokend: the command line, and an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    corptokend::daemon::harden::no_dumps();
+    ExitCode::from(corptokend::cli::main())
+}

@@ -1,4 +1,105 @@
-//! One file per command.
+//! The commands, one file each, and what they share: the arguments that all understand.
 
+mod check;
+mod dev;
+mod once;
 pub mod reload;
+mod run;
 pub mod status;
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Surroundings};
+
+/// The exit codes that more than one command gives, after sysexits.h.
+mod code {
+    /// Something failed.
+    pub(super) const FAILED: u8 = 1;
+    /// The command line is wrong.
+    pub(super) const USAGE: u8 = 64;
+    /// The config is wrong.
+    pub(super) const CONFIG: u8 = 78;
+}
+
+/// Where the config is when nobody says otherwise.
+const CONFIG: &str = "/etc/corptokend/config.toml";
+
+/// Keeps the DingTalk access tokens of many organisations fresh, in files and kernel keyrings
+#[derive(Debug, Parser)]
+#[command(name = "corptokend", version, arg_required_else_help = true)]
+struct Cli {
+    /// The config's main file; drop-ins lie beside it, in config.d/*.toml [default: /etc/corptokend/config.toml]
+    #[arg(long, global = true, value_name = "PATH", env = "CORPTOKEND_CONFIG")]
+    config: Option<PathBuf>,
+    /// The daemon's control socket [default: as the config says]
+    #[arg(long, global = true, value_name = "PATH", env = "CORPTOKEND_SOCKET")]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Once(once::Args),
+    Check(check::Args),
+    Status(status::Args),
+    Reload(reload::Args),
+    Dev(dev::Args),
+}
+
+/// Runs the command that the process was started with, and returns its exit code.
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Who closed stdout or stderr has seen enough.
+            let _ = error.print();
+            return if error.use_stderr() { code::USAGE } else { 0 };
+        }
+    };
+    let config = cli.config.clone().unwrap_or_else(|| CONFIG.into());
+    let socket = || cli.socket.clone().unwrap_or_else(|| socket(cli.config.as_deref()));
+    match &cli.command {
+        Command::Run(args) => run::run(args, config),
+        Command::Once(args) => once::run(args, &config, cli.socket.as_deref()),
+        Command::Check(args) => check::run(args, &config, cli.socket.as_deref()),
+        Command::Status(args) => {
+            let colour = if wants_colour(&io::stdout()) { status::Colour::Always } else { status::Colour::Never };
+            status::run(args, &socket(), &mut io::stdout().lock(), &mut io::stderr().lock(), colour)
+        }
+        Command::Reload(args) => reload::run(args, &socket(), &mut io::stdout().lock(), &mut io::stderr().lock()),
+        Command::Dev(args) => dev::run(args),
+    }
+}
+
+/// The daemon's socket. An operator may be allowed to use it without being allowed to read the config, so the usual place
+/// comes first, unless a config was named.
+fn socket(config: Option<&Path>) -> PathBuf {
+    let surroundings = Surroundings::from_env();
+    let usual = surroundings.runtime_directory.as_deref().unwrap_or(Path::new("/run/corptokend")).join("control.sock");
+    if config.is_none() && usual.exists() {
+        return usual;
+    }
+    let read = config::read(config.unwrap_or(Path::new(CONFIG))).ok();
+    let checked = read.and_then(|sources| config::check(&sources, &surroundings).config);
+    checked.map_or(usual, |config| config.control.socket)
+}
+
+/// Whether what goes there may be coloured: it is a terminal, and nobody said `NO_COLOR`.
+fn wants_colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The runtime of a command: one thread, since the engine has one mind.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Tells what went wrong: the cause in one line first.
+fn complain(error: &dyn std::fmt::Display) {
+    eprintln!("error: {error}");
+}

@@ -24,7 +24,7 @@ pub struct Args {
 ///
 /// Returns the exit code: 0 applied, 78 rejected, 77 no permission, 1 else.
 pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let request = ReloadRequest { allow_mass_removal: args.allow_mass_removal };
+    let request = ReloadRequest { allow_mass_removal: args.allow_mass_removal, dry_run: false };
     let asked = Client::connect(socket).and_then(|mut client| client.reload(request));
     match asked {
         // Nobody is left to tell when the terminal is gone.

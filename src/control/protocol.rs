@@ -217,6 +217,8 @@ pub struct Verdict {
     pub removed: u64,
     /// Tenants whose sinks, names, credentials or policy changed.
     pub changed: u64,
+    /// Tenants that are called for: new ones, and those of apps whose credentials changed.
+    pub fetched: u64,
     /// A mass removal that was held back; the rest was applied.
     pub held_back: Option<HeldBack>,
     /// Errors and warnings for people, as `corptokend check` prints them, without colour.
@@ -231,6 +233,8 @@ pub struct Verdict {
 pub struct ReloadRequest {
     /// Carry a mass removal out.
     pub allow_mass_removal: bool,
+    /// Change nothing: only tell what a reload would do.
+    pub dry_run: bool,
 }
 
 /// The body of every answer that is not 200.

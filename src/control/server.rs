@@ -55,8 +55,8 @@ pub enum Query {
     Tenant(TenantId, oneshot::Sender<Option<TenantRow>>),
     /// Read the config now, and answer once it is applied or rejected.
     Reload {
-        /// Carry a mass removal out.
-        allow_mass_removal: bool,
+        /// How.
+        request: ReloadRequest,
         /// What became of it.
         reply: oneshot::Sender<Verdict>,
     },
@@ -166,8 +166,8 @@ async fn answer(request: Request<Incoming>, queries: mpsc::Sender<Query>) -> Res
         }
         ["v1", "reload"] => {
             only(Method::POST)?;
-            let ReloadRequest { allow_mass_removal } = read(body).await?;
-            json(&ask(&queries, |reply| Query::Reload { allow_mass_removal, reply }).await?)
+            let request: ReloadRequest = read(body).await?;
+            json(&ask(&queries, |reply| Query::Reload { request, reply }).await?)
         }
         _ => Err(Refusal::new(
             StatusCode::NOT_FOUND,

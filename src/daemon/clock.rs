@@ -39,7 +39,7 @@ impl Alarm {
     /// When no timer is to be had.
     pub fn new() -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self { fd: AsyncFd::new(fd)?, set_to: None })
+        Ok(Self { fd: watched(fd)?, set_to: None })
     }
 
     /// Sets it, or with `None` switches it off.
@@ -82,7 +82,7 @@ impl Steps {
     pub fn new() -> io::Result<Self> {
         let fd = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         arm(&fd)?;
-        Ok(Self(AsyncFd::new(fd)?))
+        Ok(Self(watched(fd)?))
     }
 
     /// Completes when the wall clock was set.
@@ -109,6 +109,11 @@ fn arm(fd: &OwnedFd) -> io::Result<()> {
     let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
     timerfd_settime(fd, flags, &Itimerspec { it_interval: Timespec::default(), it_value: never })?;
     Ok(())
+}
+
+#[expect(deprecated, reason = "an OwnedFd keeps its number while it lives, which is all that the unsafe successor asks for")]
+fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd)
 }
 
 fn timespec(ms: u64) -> Timespec {

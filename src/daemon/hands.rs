@@ -56,6 +56,9 @@ pub(super) struct DaemonHands {
     requests: Vec<Request>,
     jobs: Vec<Vec<Job>>,
     room: Room,
+    calls_under_way: usize,
+    /// No more calls: the daemon is stopping.
+    closed: bool,
     /// Commits under way.
     keeping: usize,
 }
@@ -81,22 +84,43 @@ impl DaemonHands {
             requests: Vec::new(),
             jobs: Vec::new(),
             room: Room { calls, lanes: Vec::new() },
+            calls_under_way: 0,
+            closed: false,
             keeping: 0,
         }
     }
 
     /// Another config runs from here on.
     pub(super) fn use_config(&mut self, config: Arc<Config>) {
-        let before = usize::from(self.config.api.max_in_flight);
-        let under_way = before.saturating_sub(self.room.calls);
-        self.room.calls = usize::from(config.api.max_in_flight).saturating_sub(under_way);
         self.config = config;
+        self.count_room_for_calls();
+    }
+
+    fn count_room_for_calls(&mut self) {
+        let most = if self.closed { 0 } else { usize::from(self.config.api.max_in_flight) };
+        self.room.calls = most.saturating_sub(self.calls_under_way);
     }
 
     /// Lanes may have been added: each has room from the start.
     pub(super) fn make_room_for_lanes(&mut self) {
         self.room.lanes.resize(self.outlets.lane_count(), LANE_ROOM);
         self.jobs.resize_with(self.outlets.lane_count(), Vec::new);
+    }
+
+    /// Takes on no calls from here on.
+    pub(super) fn no_more_calls(&mut self) {
+        self.closed = true;
+        self.count_room_for_calls();
+    }
+
+    /// How many calls have not come back yet.
+    pub(super) fn calls_under_way(&self) -> usize {
+        self.calls_under_way
+    }
+
+    /// Whether a publication is under way.
+    pub(super) fn publishes(&self) -> bool {
+        self.room.lanes.iter().any(|&room| room < LANE_ROOM)
     }
 
     /// Whether no commit is under way.
@@ -141,7 +165,8 @@ impl DaemonHands {
 
     /// A call's answer: the token stays here, the engine hears of it.
     pub(super) fn answered(&mut self, ticket: Ticket, answer: Answer) -> Event {
-        self.room.calls += 1;
+        self.calls_under_way -= 1;
+        self.count_room_for_calls();
         Event::Called(ticket, answer.outcome.map(|(token, lifetime_s)| {
             let fingerprint = token.fingerprint();
             self.parked.insert(ticket, token);
@@ -213,7 +238,8 @@ impl DaemonHands {
     }
 
     fn call(&mut self, engine: &Engine, ticket: Ticket) {
-        self.room.calls = self.room.calls.saturating_sub(1);
+        self.calls_under_way += 1;
+        self.count_room_for_calls();
         let inputs = self.inputs.clone();
         let known = engine.id(ticket.slot).and_then(|id| Some((self.access.get(&id.app)?.clone(), id)));
         let credentials_directory = self.credentials_directory.clone();

@@ -102,7 +102,7 @@ where
     Box::new(layer.with_current_span(false).with_span_list(false))
 }
 
-fn wants_colour() -> bool {
+pub(crate) fn wants_colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 

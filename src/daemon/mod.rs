@@ -37,7 +37,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::Answer;
-use crate::control::protocol::{self, ConfigStatus, HeldBack, StateHealth, Status};
+use crate::control::protocol::{self, ConfigStatus, HeldBack, ReloadRequest, StateHealth, Status};
 use crate::control::{self, Query};
 use crate::domain::{BootMs, LaneId, Now, SinkId, Slot, Ticket, WallMs, Wrote};
 use crate::engine::{Engine, Event, State, Summary};
@@ -203,7 +203,7 @@ impl Daemon {
                 tracing::warn!(event = "clock_stepped", "the wall clock was set; every deadline is looked at again");
                 self.events.push(Event::ClockStepped);
             }
-            _ = signals.hangup.recv() => self.reload.asked(clock::now(), false, None),
+            _ = signals.hangup.recv() => self.reload.asked(clock::now(), ReloadRequest::default(), None),
             _ = signals.terminate.recv() => return Ok(false),
             _ = signals.interrupt.recv() => return Ok(false),
         }
@@ -330,7 +330,7 @@ impl Daemon {
                 let row = self.engine.slot(&id).map(|slot| self.engine.row(now, slot));
                 drop(reply.send(row.map(|row| answers::tenant_row(row, &config, now))));
             }
-            Query::Reload { allow_mass_removal, reply } => self.reload.asked(now, allow_mass_removal, Some(reply)),
+            Query::Reload { request, reply } => self.reload.asked(now, request, Some(reply)),
         }
     }
 

@@ -55,6 +55,23 @@ pub(super) fn reclaimed(candidate: &Candidate, withdrawing: &HashSet<Place>) -> 
     ids.flat_map(|(app, id)| places_of(app, id)).filter(|place| withdrawing.contains(place)).collect()
 }
 
+/// The places that are to be emptied because they left the config while the daemon was down.
+pub(super) fn vacated(
+    candidate: &Candidate,
+    last: Option<&Config>,
+    outlets: &mut Outlets,
+) -> io::Result<Vec<(LaneId, RootId, Place)>> {
+    let device_of = |path: &Path| candidate.devices.get(path).copied().unwrap_or(0);
+    let mut plan = Planner { new: &candidate.config, old: last, outlets, device_of: &device_of, steps: VecDeque::new() };
+    let mut places = Vec::new();
+    for app in candidate.difference.apps.iter().filter(|_| last.is_some()) {
+        for vacated in app.removed.iter().chain(&app.resinked) {
+            places.extend(plan.withdrawals(app, vacated)?);
+        }
+    }
+    Ok(places)
+}
+
 struct Planner<'a> {
     new: &'a Config,
     old: Option<&'a Config>,

@@ -46,6 +46,15 @@ pub(super) struct Candidate {
     pub(super) texts: Vec<(PathBuf, String)>,
 }
 
+impl Candidate {
+    /// How many tenants are fetched anew because their app's secret, at the same place, became another.
+    pub(super) fn refetched_for_secrets(&self) -> usize {
+        let counted = |name: &AppName| self.difference.apps.iter().any(|app| app.name == *name && app.credentials_changed);
+        let apps = self.new_secrets.iter().filter(|name| !counted(name));
+        apps.filter_map(|name| self.config.apps.get(name)).map(|app| app.tenants.len()).sum()
+    }
+}
+
 /// What became of a config on disk.
 pub(super) struct Prepared {
     /// The config, unless it is in error.
@@ -62,7 +71,10 @@ pub(super) struct Prepared {
 /// Reads the config at `path` and makes a candidate of it.
 pub(super) fn prepare(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
     match config::read(path) {
-        Ok(sources) => prepare_sources(&sources, surroundings, running, removal),
+        Ok(sources) => {
+            let checked = config::check(&sources, surroundings);
+            prepare_checked(&sources, checked, surroundings, running, removal)
+        }
         Err(report) => {
             let sources = Sources::remembered(Vec::new());
             let rendered = report.render(&sources, false);
@@ -72,14 +84,15 @@ pub(super) fn prepare(path: &Path, surroundings: &Surroundings, running: &Runnin
     }
 }
 
-/// Makes a candidate of texts that were read already.
-pub(super) fn prepare_sources(
+/// Makes a candidate of a config that was read and checked already.
+pub(super) fn prepare_checked(
     sources: &Sources,
+    checked: Checked,
     surroundings: &Surroundings,
     running: &Running,
     removal: MassRemoval,
 ) -> Prepared {
-    let Checked { config, mut report } = config::check(sources, surroundings);
+    let Checked { config, mut report } = checked;
     let mut watch = sources.watch.clone();
     let candidate = config.and_then(|config| {
         watch.extend(secret_files(&config).flat_map(|path| config::where_to_watch(path)));

@@ -1,15 +1,15 @@
 //! When the config is looked at again, and what becomes of it.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
 use super::{Input, plan, systemd};
-use crate::config::{Config, Surroundings};
-use crate::control::protocol::{HeldBack, Verdict};
+use crate::config::Surroundings;
+use crate::control::protocol::{HeldBack, ReloadRequest, Verdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now, WallMs};
 use crate::engine::{Engine, Event};
 
@@ -88,13 +88,32 @@ impl Reload {
     }
 
     /// Somebody wants it read now, and perhaps to hear what becomes of it.
-    pub(super) fn asked(&mut self, now: Now, allow_mass_removal: bool, reply: Option<oneshot::Sender<Verdict>>) {
+    pub(super) fn asked(&mut self, now: Now, request: ReloadRequest, reply: Option<oneshot::Sender<Verdict>>) {
+        let ReloadRequest { allow_mass_removal, dry_run } = request;
+        let removal = if allow_mass_removal { MassRemoval::Allowed } else { MassRemoval::HeldBack };
+        if dry_run {
+            self.rehearse(removal, reply);
+            return;
+        }
         self.due = Some(now.boot);
         self.explicit = true;
         if allow_mass_removal {
-            self.removal = MassRemoval::Allowed;
+            self.removal = removal;
         }
         self.waiting.extend(reply);
+    }
+
+    /// Tells what a reload would do.
+    fn rehearse(&self, removal: MassRemoval, reply: Option<oneshot::Sender<Verdict>>) {
+        let (path, surroundings, running) = (self.path.clone(), self.surroundings.clone(), self.running.clone());
+        let rehearsal = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
+            let prepared = prepare::prepare(&path, &surroundings, &running, removal);
+            // Who went away in the meantime need not know.
+            reply.map(|reply| reply.send(verdict(&prepared)).is_ok())
+        });
+        if let Err(error) = rehearsal {
+            tracing::warn!(event = "rehearsal_failed", "cannot tell what a reload would do: {error}");
+        }
     }
 
     /// When a reload is due to begin; `None` while one is under way.
@@ -152,7 +171,8 @@ impl Reload {
             systemd::reloading();
         }
         let mut verdict = verdict(&prepared);
-        self.note(now, &prepared);
+        let held_back = prepared.candidate.as_ref().map_or(self.last.held_back, |candidate| candidate.held_back);
+        self.note(now, &prepared, held_back);
         let steps = match prepared.candidate {
             None => None,
             Some(candidate) => match self.adopt(engine, hands, *candidate, events) {
@@ -230,8 +250,7 @@ impl Reload {
     }
 
     /// Remembers, for `status`, what became of the config on disk.
-    pub(super) fn note(&mut self, now: Now, prepared: &Prepared) {
-        let held_back = prepared.candidate.as_ref().map_or(self.last.held_back, |candidate| candidate.held_back);
+    pub(super) fn note(&mut self, now: Now, prepared: &Prepared, held_back: usize) {
         if held_back > 0 && held_back != self.last.held_back {
             tracing::error!(
                 event = "mass_removal_held_back", removed = held_back,
@@ -243,7 +262,7 @@ impl Reload {
         self.digest = Some(prepared.digest);
         self.watch = Some(prepared.watch.clone());
         self.last = Last {
-            rejected: prepared.candidate.is_none(),
+            rejected: prepared.report.has_errors(),
             at: Some(now.wall),
             problems: errors.iter().map(|problem| problem.one_line()).collect(),
             headline: prepared.report.headline(),
@@ -263,9 +282,14 @@ impl Reload {
         }
     }
 
-    /// The config that runs.
-    pub(super) fn config(&self) -> Option<&Config> {
-        self.running.config.as_deref()
+    /// The config's main file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The daemon starts with these steps; nobody waits for a verdict.
+    pub(super) fn start_with(&mut self, steps: VecDeque<Change>) {
+        self.stage = Stage::Applying { steps, verdict: Verdict::default(), waiting: Vec::new() };
     }
 }
 
@@ -273,11 +297,14 @@ fn verdict(prepared: &Prepared) -> Verdict {
     let counts = prepared.candidate.as_ref().map(|candidate| candidate.difference.counts).unwrap_or_default();
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let held_back = prepared.candidate.as_ref().map_or(0, |candidate| candidate.held_back);
+    // Those of apps whose secret, at the same place, became another.
+    let renewed = prepared.candidate.as_ref().map_or(0, |candidate| candidate.refetched_for_secrets());
     Verdict {
         applied: prepared.candidate.is_some(),
         added: count(counts.added),
         removed: count(counts.removed),
         changed: count(counts.resinked + counts.refetched),
+        fetched: count(counts.added + counts.refetched + renewed),
         held_back: (held_back > 0).then(|| HeldBack { removed: count(held_back) }),
         report: prepared.rendered.clone(),
         problems: prepared.report.to_json().as_array().cloned().unwrap_or_default(),

@@ -26,6 +26,8 @@ pub enum Event {
     Published(Ticket, SinkId, Result<Wrote, SinkFailure>),
     /// An [`Action::Withdraw`] ended.
     Withdrawn(WithdrawId, Result<(), SinkFailure>),
+    /// These places belong to nobody any more and are to be emptied: their tenants left while the daemon was down.
+    Vacated(Vec<(LaneId, RootId, Place)>),
     /// These places belong to somebody again: withdrawals of them that have not succeeded yet are off.
     Reclaimed(Vec<Place>),
     /// Somebody else changed what was published; it must be looked at again.

@@ -92,6 +92,7 @@ impl Engine {
             Event::Kept(ticket) => self.kept(now, ticket),
             Event::Published(ticket, sink, outcome) => self.published(now, ticket, sink, outcome),
             Event::Withdrawn(id, outcome) => self.withdrawn(now, id, outcome),
+            Event::Vacated(places) => self.outlets.withdraw_all(places),
             Event::Reclaimed(places) => self.outlets.reclaim(&places),
             Event::Touched(ticket, sink) => self.touched(ticket, sink),
             Event::ClockStepped => self.clock_stepped(now),

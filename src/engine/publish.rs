@@ -119,6 +119,12 @@ impl Outlets {
         self.lanes.entry(lane).or_default().push_back(item);
     }
 
+    pub(super) fn withdraw_all(&mut self, places: Vec<(LaneId, RootId, Place)>) {
+        for (lane, root, place) in places {
+            self.withdraw(Withdrawal { lane, root, place });
+        }
+    }
+
     fn withdraw(&mut self, withdrawal: Withdrawal) {
         let id = WithdrawId(self.next_withdrawal);
         self.next_withdrawal = self.next_withdrawal.wrapping_add(1);

@@ -193,6 +193,13 @@ impl Engine {
             .collect()
     }
 
+    /// A tenant in this state, if there is one. Visits tenants until it finds one.
+    pub fn first_in(&self, now: Now, state: State) -> Option<Row> {
+        let shown = |slot: &Slot| shown_state(self.tenants[*slot].state, self.app(self.tenants[*slot].app));
+        let found = self.tenants.slots_from(Slot(0)).find(|slot| !self.tenants[*slot].gone && shown(slot) == state)?;
+        Some(self.row(now, found))
+    }
+
     /// How many tenants there are.
     pub fn tenant_count(&self) -> usize {
         self.tenants.len()

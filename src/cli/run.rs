@@ -1,0 +1,39 @@
+//! `corptokend run`: the daemon, in the foreground.
+
+use std::path::PathBuf;
+
+use super::{code, complain, runtime};
+use crate::daemon::{self, StartError, Startup, Until};
+
+/// Run the daemon in the foreground
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Exit with 78 if the config is in error, even if the last one that was applied could run
+    #[arg(long)]
+    strict: bool,
+}
+
+pub(super) fn run(args: &Args, config: PathBuf) -> u8 {
+    let startup = Startup { config, strict: args.strict, attended: true };
+    let outcome = runtime().map_err(StartError::from).and_then(|runtime| {
+        runtime.block_on(async { Ok(daemon::start(startup).await?.run(Until::Stopped).await?) })
+    });
+    match outcome {
+        Ok(_) => 0,
+        Err(error) => failed_to_start(&error),
+    }
+}
+
+/// Tells why there is no daemon, and returns the exit code.
+pub(super) fn failed_to_start(error: &StartError) -> u8 {
+    match error {
+        StartError::Config { rendered, .. } => {
+            eprintln!("{}", rendered.trim_end());
+            code::CONFIG
+        }
+        StartError::State(_) | StartError::System(_) => {
+            complain(error);
+            code::FAILED
+        }
+    }
+}

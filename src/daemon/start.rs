@@ -1,0 +1,227 @@
+//! From a config path to a running daemon.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::hands::DaemonHands;
+use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
+use super::reload::Reload;
+use super::systemd::Service;
+use super::watch::Watch;
+use super::{Daemon, Input, clock, plan};
+use crate::config::{self, Checked, Config, Report, Source, Sources, Surroundings};
+use crate::control::{self, Admission};
+use crate::domain::Now;
+use crate::engine::{Engine, Event};
+use crate::store::{self, OpenError, Opened};
+
+/// How the daemon is to start.
+pub struct Startup {
+    /// The config's main file.
+    pub config: PathBuf,
+    /// A config in error ends the start, even if the last applied one could run.
+    pub strict: bool,
+    /// Whether the control socket is served and files are watched: a daemon does, `once` does not.
+    pub attended: bool,
+}
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The config cannot be used.
+    #[error("{rendered}")]
+    Config {
+        /// What is wrong, for programs.
+        report: Report,
+        /// The same, for people.
+        rendered: String,
+    },
+    /// The state belongs to another daemon, or there is no thread for it.
+    #[error(transparent)]
+    State(#[from] OpenError),
+    /// The system refused something that the daemon cannot do without.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Starts the daemon: reads the config, opens the state, and makes ready the first turn. Must be called within a Tokio
+/// runtime. Logging is started as the config says.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
+    let surroundings = Surroundings::from_env();
+    let on_disk = read(&startup.config, &surroundings);
+    let state = on_disk.config().map_or_else(|| default_state(&surroundings), |config| config.state.path.clone());
+    if let Some(config) = on_disk.config() {
+        super::log::init(config.log.format, config.log.level);
+    }
+    if on_disk.config().is_none() && (startup.strict || !state.exists()) {
+        return Err(on_disk.into_error());
+    }
+    let (sender, inputs) = mpsc::unbounded_channel();
+    let replies = sender.clone();
+    let opened = store::open(&state, move |replies_now| drop(replies.send(Input::Stored(replies_now))), clock::now)?;
+    tell_of_state(&opened, &state);
+    let chosen = choose(on_disk, &opened, &surroundings)?;
+    Builder { startup, surroundings, sender, inputs, now: clock::now() }.build(opened, chosen)
+}
+
+/// The config on disk, as far as it could be read.
+struct OnDisk {
+    sources: Sources,
+    checked: Checked,
+}
+
+impl OnDisk {
+    fn config(&self) -> Option<&Config> {
+        self.checked.config.as_ref()
+    }
+
+    fn into_error(self) -> StartError {
+        let rendered = self.checked.report.render(&self.sources, super::log::wants_colour());
+        StartError::Config { report: self.checked.report, rendered }
+    }
+}
+
+fn read(path: &Path, surroundings: &Surroundings) -> OnDisk {
+    match config::read(path) {
+        Ok(sources) => OnDisk { checked: config::check(&sources, surroundings), sources },
+        Err(report) => {
+            OnDisk { sources: Sources::remembered(Vec::new()), checked: Checked { config: None, report } }
+        }
+    }
+}
+
+/// Where the state is when no config says otherwise.
+fn default_state(surroundings: &Surroundings) -> PathBuf {
+    surroundings.state_directory.as_deref().unwrap_or(Path::new("/var/lib/corptokend")).join("state.redb")
+}
+
+fn tell_of_state(opened: &Opened, path: &Path) {
+    let path = path.display();
+    if let Some(aside) = &opened.set_aside {
+        let to = aside.to.display();
+        tracing::error!(event = "state_set_aside", "the state {path} could not be used ({}); it now lies at {to}, and a new one is begun", aside.reason);
+    }
+    if opened.rotten > 0 {
+        tracing::error!(event = "state_rotten", records = opened.rotten, "{} records of the state {path} are damaged; those tenants are fetched anew", opened.rotten);
+    }
+    if let Some(reason) = &opened.unusable {
+        tracing::error!(event = "state_unwritable", "the state {path} cannot be used: {reason}; tokens are published, but not kept over a restart until it can");
+    }
+}
+
+/// The config that will run, and what became of the one on disk.
+struct Chosen {
+    prepared: Prepared,
+    /// The config that ran last, where the state knows it.
+    last: Option<Arc<Config>>,
+    /// The report on the config on disk, when another one runs.
+    rejected: Option<Prepared>,
+}
+
+/// The config on disk, or, if that is in error, the one that was applied last.
+fn choose(on_disk: OnDisk, opened: &Opened, surroundings: &Surroundings) -> Result<Chosen, StartError> {
+    let applied: Vec<Source> = opened.applied.iter().map(|(path, text)| Source::new(path, text.clone())).collect();
+    let remembered = Sources::remembered(applied);
+    let remembered_checked = (!remembered.files.is_empty()).then(|| config::check(&remembered, surroundings));
+    let last = remembered_checked.as_ref().and_then(|checked| checked.config.clone()).map(Arc::new);
+    let running = Running { config: last.clone(), ..Running::default() };
+    if on_disk.config().is_some() {
+        let OnDisk { sources, checked } = on_disk;
+        let prepared = prepare::prepare_checked(&sources, checked, surroundings, &running, MassRemoval::HeldBack);
+        if prepared.candidate.is_some() {
+            return Ok(Chosen { prepared, last, rejected: None });
+        }
+        return Err(StartError::Config { report: prepared.report, rendered: prepared.rendered });
+    }
+    let (Some(checked), true) = (remembered_checked, last.is_some()) else { return Err(on_disk.into_error()) };
+    let prepared = prepare::prepare_checked(&remembered, checked, surroundings, &running, MassRemoval::HeldBack);
+    if prepared.candidate.is_none() {
+        return Err(on_disk.into_error());
+    }
+    let OnDisk { sources, checked } = on_disk;
+    let rejected = prepare::prepare_checked(&sources, checked, surroundings, &Running::default(), MassRemoval::HeldBack);
+    Ok(Chosen { prepared, last, rejected: Some(rejected) })
+}
+
+struct Builder {
+    startup: Startup,
+    surroundings: Surroundings,
+    sender: mpsc::UnboundedSender<Input>,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    now: Now,
+}
+
+impl Builder {
+    fn build(self, opened: Opened, chosen: Chosen) -> Result<Daemon, StartError> {
+        let Chosen { mut prepared, last, rejected } = chosen;
+        let Some(candidate) = prepared.candidate.take() else {
+            return Err(StartError::Config { report: prepared.report, rendered: prepared.rendered });
+        };
+        let config = Arc::clone(&candidate.config);
+        super::log::init(config.log.format, config.log.level);
+        let mut engine = Engine::new(self.now, opened.seed, config.limits.total);
+        let credentials = self.surroundings.credentials_directory.clone();
+        let mut hands = DaemonHands::new(self.sender.clone(), opened.store, Arc::clone(&config), credentials);
+        let mut reload = Reload::new(self.startup.config.clone(), self.surroundings.clone(), self.sender.clone());
+        let vacated = plan::vacated(&candidate, last.as_deref(), &mut hands.outlets)?;
+        let whole = Candidate { difference: config::diff(None, &config), ..*candidate };
+        let steps = plan::steps(&whole, None, &mut hands.outlets, &|id| opened.restored.get(id))?;
+        let mut events = Vec::new();
+        reload.note(self.now, &prepared, whole.held_back);
+        reload.settle_on(&mut hands, whole, &mut events);
+        events.push(Event::Vacated(vacated));
+        opened.restored.iter().filter(|(id, _)| !config.contains(id)).for_each(|(id, _)| hands.forget(id));
+        if let Some(rejected) = rejected {
+            tracing::error!(event = "config_rejected", "the config on disk is in error; the one that was applied last runs:\n{}", rejected.rendered);
+            reload.note(self.now, &rejected, 0);
+        }
+        for event in events {
+            engine.handle(self.now, event);
+        }
+        reload.start_with(steps);
+        self.assemble(engine, hands, reload, &config, opened.unusable)
+    }
+
+    fn assemble(
+        self,
+        engine: Engine,
+        hands: DaemonHands,
+        reload: Reload,
+        config: &Config,
+        state_trouble: Option<String>,
+    ) -> Result<Daemon, StartError> {
+        let (ask, queries) = mpsc::channel(64);
+        let (mut control, mut watch) = (None, None);
+        if self.startup.attended {
+            let listener = control::bind(&config.control.socket, config.control.mode, config.control.group)?;
+            let admission = Admission::of_socket(&config.control.socket)?;
+            let (stop, stopped) = oneshot::channel();
+            let task = tokio::spawn(control::serve(listener, ask, admission, async { drop(stopped.await) }));
+            control = Some((stop, task, config.control.socket.clone()));
+            watch = Some(Watch::new(self.sender.clone()));
+        }
+        Ok(Daemon {
+            engine,
+            hands,
+            reload,
+            watch,
+            inputs: self.inputs,
+            queries,
+            events: Vec::new(),
+            alarm: clock::Alarm::new()?,
+            steps: clock::Steps::new()?,
+            service: Service::from_env(self.now.boot),
+            started: self.now,
+            ready: false,
+            state_trouble,
+            control,
+            on_turn: None,
+        })
+    }
+}
