@@ -15,6 +15,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Gid, getegid, geteuid};
 
 use super::fixed::open_fixed;
+use super::known::DirectoryId;
 use super::trouble;
 use crate::domain::{FileSink, SinkFailure};
 
@@ -70,6 +71,7 @@ pub(super) struct Directory {
     seen: Cell<u64>,
     /// Whether an entry changed since the last sync.
     dirty: Cell<bool>,
+    watched_as: Cell<Option<DirectoryId>>,
 }
 
 /// What a directory is to a file.
@@ -125,6 +127,15 @@ impl Directory {
             Ok(()) | Err(Errno::INVAL) => Ok(()),
             Err(errno) => Err(trouble::of("sync the directory", &self.path, errno)),
         }
+    }
+
+    /// The number under which the watch knows it.
+    pub(super) fn watched_as(&self) -> Option<DirectoryId> {
+        self.watched_as.get()
+    }
+
+    pub(super) fn set_watched_as(&self, id: DirectoryId) {
+        self.watched_as.set(Some(id));
     }
 
     pub(super) fn belongs_to(&self, me: Me) -> bool {
@@ -244,6 +255,7 @@ impl Directories {
             facts: Cell::new(Facts::of(&stat)),
             seen: Cell::new(self.batch),
             dirty: Cell::new(false),
+            watched_as: Cell::new(None),
         });
         self.known.insert(0, Known { fixed: fixed.as_os_str().len(), directory: Rc::clone(&directory) });
         self.known.truncate(KEPT_OPEN);

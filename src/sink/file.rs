@@ -34,25 +34,9 @@ use crate::domain::{FileSink, SinkFailure, Wrote};
 pub(super) struct Outcome {
     pub(super) wrote: Wrote,
     pub(super) directory: Rc<Directory>,
-    #[expect(dead_code, reason = "for the watch")]
     pub(super) name: OsString,
-    #[expect(dead_code, reason = "for the watch")]
-    pub(super) identity: Identity,
-}
-
-/// Tells a file from any that somebody else put in its place, or changed: a change of content, mode or owner moves the
-/// change time (inode(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) inode: u64,
-    pub(super) changed_s: i64,
-    pub(super) changed_ns: u64,
-}
-
-impl Identity {
-    pub(super) fn of(stat: &Stat) -> Self {
-        Self { inode: stat.st_ino, changed_s: stat.st_ctime, changed_ns: stat.st_ctime_nsec }
-    }
+    /// The file as it was left.
+    pub(super) left: Stat,
 }
 
 /// What a file has to be, its bytes apart.
@@ -94,8 +78,8 @@ pub(super) fn publish(
         // Whatever is wrong, the next attempt looks at everything afresh.
         directories.forget(above);
     }
-    let (wrote, identity) = outcome?;
-    Ok(Outcome { wrote, directory, name: name.to_owned(), identity })
+    let (wrote, left) = outcome?;
+    Ok(Outcome { wrote, directory, name: name.to_owned(), left })
 }
 
 fn place(
@@ -105,32 +89,32 @@ fn place(
     path: &Path,
     bytes: &[u8],
     wanted: Wanted,
-) -> Result<(Wrote, Identity), SinkFailure> {
+) -> Result<(Wrote, Stat), SinkFailure> {
     let temporary = temporary_name(name);
     let same_bytes = match Standing::look(directory, name, path, bytes, wanted)? {
-        Standing::Right(identity) => {
+        Standing::Right(stat) => {
             // The name was free when this file took it; what is there now is a killed predecessor's.
             let _ = unlinkat(directory.fd(), &temporary, AtFlags::empty());
-            return Ok((Wrote::Unchanged, identity));
+            return Ok((Wrote::Unchanged, stat));
         }
-        Standing::Mended(identity) => return Ok((Wrote::Mended, identity)),
+        Standing::Mended(stat) => return Ok((Wrote::Mended, stat)),
         Standing::SameBytes => true,
         Standing::Other => false,
     };
     let mut file = Temporary::create(directory, &temporary, path)?;
     file.fill(bytes)?;
     file.finish(wanted)?;
-    let identity = file.take_place(name)?;
+    let left = file.take_place(name)?;
     directories.soil(directory);
-    Ok((if same_bytes { Wrote::Mended } else { Wrote::Replaced }, identity))
+    Ok((if same_bytes { Wrote::Mended } else { Wrote::Replaced }, left))
 }
 
 /// What stands at the place already.
 enum Standing {
     /// Just what should: it is left alone, its modification time too.
-    Right(Identity),
+    Right(Stat),
     /// The right bytes, and the mode has been set right.
-    Mended(Identity),
+    Mended(Stat),
     /// The right bytes in a file that has to be replaced.
     SameBytes,
     /// Something else, or nothing.
@@ -174,14 +158,14 @@ impl Standing {
             return Ok(Self::SameBytes);
         }
         if found == wanted.mode {
-            return Ok(Self::Right(Identity::of(&stat)));
+            return Ok(Self::Right(stat));
         }
         // Whoever could write it may still have it open: such a file is replaced.
         let could_be_written = found & !wanted.mode & 0o222 != 0;
         if could_be_written || fchmod(&file, Mode::from_raw_mode(wanted.mode)).is_err() {
             return Ok(Self::SameBytes);
         }
-        Ok(fstat(&file).map_or(Self::SameBytes, |stat| Self::Mended(Identity::of(&stat))))
+        Ok(fstat(&file).map_or(Self::SameBytes, Self::Mended))
     }
 }
 
@@ -201,9 +185,15 @@ fn holds(file: &rustix::fd::OwnedFd, bytes: &[u8]) -> bool {
 }
 
 /// Empties a place: unlinks what a publication left there, then the directories below the fixed part that became empty.
-pub(super) fn withdraw(directories: &mut Directories, me: Me, fixed: &Path, path: &Path) -> Result<(), SinkFailure> {
+/// Answers with the directory and the name, so that they are no longer looked after.
+pub(super) fn withdraw<'a>(
+    directories: &mut Directories,
+    me: Me,
+    fixed: &Path,
+    path: &'a Path,
+) -> Result<Option<(Rc<Directory>, &'a OsStr)>, SinkFailure> {
     let (above, name) = split(path)?;
-    let Some(directory) = directories.open(fixed, above, Missing::Leave)? else { return Ok(()) };
+    let Some(directory) = directories.open(fixed, above, Missing::Leave)? else { return Ok(None) };
     let _ = unlinkat(directory.fd(), temporary_name(name), AtFlags::empty());
     match rustix::fs::statat(directory.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => {}
@@ -219,8 +209,8 @@ pub(super) fn withdraw(directories: &mut Directories, me: Me, fixed: &Path, path
             _ => {}
         },
     }
-    remove_empty(directories, me, directory);
-    Ok(())
+    remove_empty(directories, me, Rc::clone(&directory));
+    Ok(Some((directory, name)))
 }
 
 /// Removes directories that are empty now. The fixed part itself stays, and so does a directory of somebody else's.

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use rustix::fd::BorrowedFd;
 
 use super::directory::{Directories, Directory, Me};
-use super::lane::{Shared, Work};
+use super::lane::Work;
 use super::render::render;
+use super::watch::Watch;
 use super::{Job, Publication, Report, file};
 use crate::domain::{Place, SinkFailure, SinkFailureKind, SinkKind, Wrote};
 
@@ -16,8 +16,7 @@ use crate::domain::{Place, SinkFailure, SinkFailureKind, SinkKind, Wrote};
 pub(super) struct Files {
     me: Me,
     directories: Directories,
-    #[expect(dead_code, reason = "the watch counts there")]
-    shared: Arc<Shared>,
+    watch: Watch,
 }
 
 /// A report that must not be given out before a directory is synced.
@@ -27,9 +26,9 @@ struct Pending {
 }
 
 impl Files {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(watch: Watch) -> Self {
         let me = Me::current();
-        Self { me, directories: Directories::new(me), shared }
+        Self { me, directories: Directories::new(me), watch }
     }
 
     fn publish(&mut self, job: Publication) -> Pending {
@@ -47,12 +46,18 @@ impl Files {
         };
         let bytes = render(&sink.format, &job.names, &job.token, job.expires);
         let outcome = file::publish(&mut self.directories, self.me, sink, &path, &bytes)?;
+        self.watch.track(&outcome, (job.ticket, job.sink));
         Ok((outcome.wrote, outcome.directory))
     }
 
     fn withdraw(&mut self, fixed: &Path, place: &Place) -> Result<(), SinkFailure> {
         match place {
-            Place::File(path) => file::withdraw(&mut self.directories, self.me, fixed, path),
+            Place::File(path) => {
+                if let Some((directory, name)) = file::withdraw(&mut self.directories, self.me, fixed, path)? {
+                    self.watch.untrack(&directory, name);
+                }
+                Ok(())
+            }
             Place::Key { .. } => Err(not_a_file("a keyring")),
         }
     }
@@ -71,15 +76,20 @@ impl Work for Files {
             })
             .collect();
         let unsynced = self.directories.sync();
-        pending.into_iter().map(|pending| pending.settle(&unsynced)).collect()
+        let mut reports: Vec<Report> = pending.into_iter().map(|pending| pending.settle(&unsynced)).collect();
+        // Before the lane's own events fill the queue.
+        reports.extend(self.watch.look());
+        reports
     }
 
     fn wake_on(&self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
+        self.watch.fds()
     }
 
     fn look_around(&mut self) -> Vec<Report> {
-        Vec::new()
+        let mut reports = self.watch.look();
+        reports.extend(self.watch.look_at_clock());
+        reports
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::files::Files;
 use super::keyring::Keys;
+use super::watch::Watch;
 use super::{Job, Report};
 use crate::domain::WallMs;
 
@@ -57,8 +58,8 @@ impl Lane {
     /// When no thread or descriptor is to be had.
     pub fn files(name: &str, report: impl Fn(Vec<Report>) + Send + 'static) -> io::Result<Self> {
         let shared = Shared::new()?;
-        let seen = Arc::clone(&shared);
-        Self::start(name, shared, move || Files::new(seen), report)
+        let watch = Watch::new(Arc::clone(&shared))?;
+        Self::start(name, shared, move || Files::new(watch), report)
     }
 
     /// Starts the lane for keys. `clock` tells the wall clock, from which a key's timeout is counted; `report` and `clock`

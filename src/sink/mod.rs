@@ -11,11 +11,14 @@ mod files;
 mod fixed;
 mod keyctl;
 mod keyring;
+mod known;
 mod lane;
+mod pace;
 mod probe;
 mod render;
 mod temporary;
 mod trouble;
+mod watch;
 
 pub use lane::{Lane, Stopped};
 pub use probe::{file_system_of, probe};

@@ -5,12 +5,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fchown, fstat, fsync, openat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, fchmod, fchown, fstat, fsync, openat, renameat, statat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Gid, Uid};
 
 use super::directory::Directory;
-use super::file::{Identity, Wanted};
+use super::file::Wanted;
 use super::trouble;
 use crate::domain::{Fingerprint, SinkFailure};
 
@@ -34,7 +34,6 @@ pub(super) fn temporary_name(name: &OsStr) -> OsString {
     OsString::from_vec(temporary)
 }
 
-#[allow(dead_code, reason = "for the watch")]
 /// Whether `name` is one that [`temporary_name`] makes.
 pub(super) fn is_temporary(name: &[u8]) -> bool {
     name.first() == Some(&b'.') && name.ends_with(SUFFIX)
@@ -103,8 +102,8 @@ impl<'a> Temporary<'a> {
         retry_on_intr(|| fsync(&self.file)).map_err(|errno| self.failed("sync the temporary file of", errno))
     }
 
-    /// Gives the file its name.
-    pub(super) fn take_place(mut self, name: &OsStr) -> Result<Identity, SinkFailure> {
+    /// Gives the file its name. Answers with the file as it was left.
+    pub(super) fn take_place(mut self, name: &OsStr) -> Result<Stat, SinkFailure> {
         let stat = fstat(&self.file).map_err(|errno| self.failed("look at the temporary file of", errno))?;
         let fd = self.directory.fd();
         renameat(fd, self.name, fd, name).map_err(|errno| self.failed("replace", errno))?;
@@ -112,8 +111,8 @@ impl<'a> Temporary<'a> {
         // The rename moved the change time. If somebody was so fast that another file is there by now, that one's is
         // not taken for ours.
         match statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(now) if now.st_ino == stat.st_ino => Ok(Identity::of(&now)),
-            _ => Ok(Identity::of(&stat)),
+            Ok(now) if now.st_ino == stat.st_ino => Ok(now),
+            _ => Ok(stat),
         }
     }
 
