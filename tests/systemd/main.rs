@@ -15,6 +15,7 @@ use machine::Machine;
 
 const CONFIG: &str = "/etc/corptokend/config.toml";
 const SECRET: &str = "/etc/corptokend/crm.secret";
+const DROP_INS: &str = "/etc/systemd/system/corptokend.service.d";
 const CORPS: &[&str] = &["dingaaaa", "dingbbbb", "dingcccc"];
 const TICK: Duration = Duration::from_millis(20);
 
@@ -189,6 +190,36 @@ fn a_killed_daemon_is_back_at_once_without_a_call() {
 }
 
 #[test]
+fn a_boot_with_nothing_in_run_brings_the_tokens_back_without_a_call() {
+    let Some(host) = Host::boot() else { return };
+    host.start();
+    let before = host.tokens();
+    host.machine.ok(&["systemctl", "stop", "corptokend"]);
+    host.machine.ok(&["rm", "-r", "/run/corptokend"]);
+    host.machine.ok(&["systemd-tmpfiles", "--create", "corptokend.conf"]);
+    host.start();
+    assert_eq!(host.tokens(), before);
+    assert_eq!(host.endpoint.calls(), CORPS.len());
+}
+
+#[test]
+fn a_daemon_that_hangs_is_replaced_and_one_that_works_is_not() {
+    let Some(host) = Host::boot() else { return };
+    let impatient = "[Service]\nWatchdogSec=2s\nTimeoutAbortSec=1s\n";
+    host.machine.write(&format!("{DROP_INS}/watchdog.conf"), 0o644, impatient);
+    host.machine.ok(&["systemctl", "daemon-reload"]);
+    host.start();
+    let pid = host.machine.show("MainPID");
+    sleep(Duration::from_secs(4));
+    assert_eq!(host.machine.show("MainPID"), pid, "{}", host.machine.journal());
+    host.machine.ok(&["kill", "-STOP", &pid]);
+    host.wait_until("another daemon is there", || {
+        host.machine.show("MainPID") != pid && host.machine.show("ActiveState") == "active"
+    });
+    assert!(host.machine.journal().contains("watchdog"), "{}", host.machine.journal());
+}
+
+#[test]
 fn it_stops_within_ten_seconds_with_a_call_under_way_and_leaves_the_tokens() {
     let Some(host) = Host::boot() else { return };
     host.start();
@@ -251,9 +282,8 @@ fn the_drop_ins_that_are_shipped_as_examples_work() {
             _ => format!("{line}\n"),
         })
         .collect();
-    let directory = "/etc/systemd/system/corptokend.service.d";
-    host.machine.write(&format!("{directory}/10-credentials.conf"), 0o644, &drop_in("10-credentials.conf"));
-    host.machine.write(&format!("{directory}/20-sinks.conf"), 0o644, &uncommented);
+    host.machine.write(&format!("{DROP_INS}/10-credentials.conf"), 0o644, &drop_in("10-credentials.conf"));
+    host.machine.write(&format!("{DROP_INS}/20-sinks.conf"), 0o644, &uncommented);
     host.machine.write("/etc/corptokend/secrets/crm", 0o600, endpoint::SECRET);
     host.machine.ok(&["useradd", "legacy"]);
     host.machine.ok(&["install", "-d", "-o", "corptokend", "-g", "legacy", "-m", "0750", "/srv/legacy"]);
