@@ -4,93 +4,14 @@
 //! with `CORPTOKEND_REQUIRE_SYSTEM=1` they fail.
 
 mod endpoint;
+mod host;
 mod machine;
 
-use std::process::{Command, Output};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use endpoint::Endpoint;
-use machine::Machine;
-
-const CONFIG: &str = "/etc/corptokend/config.toml";
-const SECRET: &str = "/etc/corptokend/crm.secret";
-const CORPS: &[&str] = &["dingaaaa", "dingbbbb", "dingcccc"];
-const TICK: Duration = Duration::from_millis(20);
-
-/// A machine with the package installed and configured, not yet started, and the endpoint that it calls.
-struct Host {
-    machine: Machine,
-    endpoint: Endpoint,
-}
-
-impl Host {
-    /// Boots and configures [`CORPS`]; `None`, said loudly, where that cannot be done and need not be.
-    fn boot() -> Option<Self> {
-        let machine = match Machine::boot() {
-            Ok(machine) => machine,
-            Err(why) if std::env::var_os("CORPTOKEND_REQUIRE_SYSTEM").is_some_and(|v| v == "1") => panic!("{why}"),
-            Err(why) => {
-                eprintln!("\n*** SKIPPED, nothing was tested: {why} ***\n");
-                return None;
-            }
-        };
-        let host = Self { machine, endpoint: Endpoint::start() };
-        host.machine.write("/etc/corptokend/ca.pem", 0o644, &host.endpoint.ca_pem());
-        host.machine.write(SECRET, 0o640, endpoint::SECRET);
-        host.machine.ok(&["chgrp", "corptokend", SECRET]);
-        host.configure(CORPS, "");
-        Some(host)
-    }
-
-    /// Writes the whole config, by renaming, as an editor does.
-    fn configure(&self, corp_ids: &[&str], more: &str) {
-        let secret = format!("client_secret = {{ file = \"{SECRET}\" }}\n");
-        self.configure_with(corp_ids, &(secret + more));
-    }
-
-    fn configure_with(&self, corp_ids: &[&str], app: &str) {
-        let url = self.endpoint.url();
-        let client_id = endpoint::CLIENT_ID;
-        let text = format!(
-            "[api]\nca_file = \"/etc/corptokend/ca.pem\"\n[defaults]\nendpoint = \"{url}\"\n\
-             [app.crm]\nclient_id = \"{client_id}\"\ncorp_ids = {corp_ids:?}\n{app}"
-        );
-        self.machine.write(CONFIG, 0o644, &text);
-    }
-
-    fn start(&self) {
-        self.machine.ok(&["systemctl", "start", "corptokend"]);
-    }
-
-    fn token(&self, corp_id: &str) -> Option<String> {
-        self.machine.read(&token_path(corp_id))
-    }
-
-    /// Each of [`CORPS`] with its token, which must be there.
-    fn tokens(&self) -> Vec<String> {
-        CORPS.iter().map(|corp| self.token(corp).unwrap_or_else(|| panic!("no token for {corp}"))).collect()
-    }
-
-    /// Waits for something to become true, for at most ten seconds.
-    fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        for _ in 0..500 {
-            if holds() {
-                return;
-            }
-            sleep(TICK);
-        }
-        panic!("not within ten seconds: {what}\n{}", self.machine.journal());
-    }
-}
-
-fn token_path(corp_id: &str) -> String {
-    format!("/run/corptokend/tokens/crm/{corp_id}")
-}
-
-fn both(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
+use host::{CONFIG, CORPS, DROP_INS, Host, SECRET, both, token_path};
 
 #[test]
 fn the_service_is_ready_only_when_every_token_is_there() {
@@ -189,6 +110,36 @@ fn a_killed_daemon_is_back_at_once_without_a_call() {
 }
 
 #[test]
+fn a_boot_with_nothing_in_run_brings_the_tokens_back_without_a_call() {
+    let Some(host) = Host::boot() else { return };
+    host.start();
+    let before = host.tokens();
+    host.machine.ok(&["systemctl", "stop", "corptokend"]);
+    host.machine.ok(&["rm", "-r", "/run/corptokend"]);
+    host.machine.ok(&["systemd-tmpfiles", "--create", "corptokend.conf"]);
+    host.start();
+    assert_eq!(host.tokens(), before);
+    assert_eq!(host.endpoint.calls(), CORPS.len());
+}
+
+#[test]
+fn a_daemon_that_hangs_is_replaced_and_one_that_works_is_not() {
+    let Some(host) = Host::boot() else { return };
+    let impatient = "[Service]\nWatchdogSec=2s\nTimeoutAbortSec=1s\n";
+    host.machine.write(&format!("{DROP_INS}/watchdog.conf"), 0o644, impatient);
+    host.machine.ok(&["systemctl", "daemon-reload"]);
+    host.start();
+    let pid = host.machine.show("MainPID");
+    sleep(Duration::from_secs(4));
+    assert_eq!(host.machine.show("MainPID"), pid, "{}", host.machine.journal());
+    host.machine.ok(&["kill", "-STOP", &pid]);
+    host.wait_until("another daemon is there", || {
+        host.machine.show("MainPID") != pid && host.machine.show("ActiveState") == "active"
+    });
+    assert!(host.machine.journal().contains("watchdog"), "{}", host.machine.journal());
+}
+
+#[test]
 fn it_stops_within_ten_seconds_with_a_call_under_way_and_leaves_the_tokens() {
     let Some(host) = Host::boot() else { return };
     host.start();
@@ -251,9 +202,8 @@ fn the_drop_ins_that_are_shipped_as_examples_work() {
             _ => format!("{line}\n"),
         })
         .collect();
-    let directory = "/etc/systemd/system/corptokend.service.d";
-    host.machine.write(&format!("{directory}/10-credentials.conf"), 0o644, &drop_in("10-credentials.conf"));
-    host.machine.write(&format!("{directory}/20-sinks.conf"), 0o644, &uncommented);
+    host.machine.write(&format!("{DROP_INS}/10-credentials.conf"), 0o644, &drop_in("10-credentials.conf"));
+    host.machine.write(&format!("{DROP_INS}/20-sinks.conf"), 0o644, &uncommented);
     host.machine.write("/etc/corptokend/secrets/crm", 0o600, endpoint::SECRET);
     host.machine.ok(&["useradd", "legacy"]);
     host.machine.ok(&["install", "-d", "-o", "corptokend", "-g", "legacy", "-m", "0750", "/srv/legacy"]);
