@@ -116,9 +116,9 @@ impl Fake {
                 Query::Tenant(id, reply) => {
                     drop(reply.send(self.rows.iter().find(|row| row.tenant == id.to_string()).cloned()));
                 }
-                Query::Reload { allow_mass_removal, reply } => {
+                Query::Reload { request, reply } => {
                     if let Some(mut verdict) = self.verdict.clone() {
-                        if allow_mass_removal {
+                        if request.allow_mass_removal {
                             verdict.held_back = None;
                         }
                         drop(reply.send(verdict));

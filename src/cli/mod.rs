@@ -68,7 +68,7 @@ pub fn main() -> u8 {
         Command::Once(args) => once::run(args, &config, cli.socket.as_deref()),
         Command::Check(args) => check::run(args, &config, cli.socket.as_deref()),
         Command::Status(args) => {
-            let colour = if wants_colour(&io::stdout()) { status::Colour::Always } else { status::Colour::Never };
+            let colour = status::Colour::for_terminal(&io::stdout());
             status::run(args, &socket(), &mut io::stdout().lock(), &mut io::stderr().lock(), colour)
         }
         Command::Reload(args) => reload::run(args, &socket(), &mut io::stdout().lock(), &mut io::stderr().lock()),

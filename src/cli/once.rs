@@ -88,7 +88,7 @@ fn through_daemon(mut client: Client) -> u8 {
     }
     drop(bar);
     let (mut bad, mut total) = (Vec::new(), 0);
-    let all = client.tenants(|row| {
+    let all = client.tenants(&[], |row| {
         total += 1;
         if !matches!(row.state, State::Fresh | State::Disabled) {
             bad.push(row);

@@ -15,9 +15,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, config: PathBuf) -> u8 {
     let startup = Startup { config, strict: args.strict, attended: true };
-    let outcome = runtime().map_err(StartError::from).and_then(|runtime| {
-        runtime.block_on(async { Ok(daemon::start(startup).await?.run(Until::Stopped).await?) })
-    });
+    let outcome = runtime()
+        .map_err(StartError::from)
+        .and_then(|runtime| runtime.block_on(async { Ok(daemon::start(startup).await?.run(Until::Stopped).await?) }));
     match outcome {
         Ok(_) => 0,
         Err(error) => failed_to_start(&error),

@@ -148,11 +148,19 @@ impl<'t> Scan<'t> {
                     self.at += 1;
                     self.separator(byte);
                     if byte == b'\n' {
-                        return Some(Token { kind: Kind::Newline, span: start..start + 1, key: None, in_header: false });
+                        return Some(Token {
+                            kind: Kind::Newline,
+                            span: start..start + 1,
+                            key: None,
+                            in_header: false,
+                        });
                     }
                     continue;
                 }
-                _ => self.text[start..].bytes().position(|b| is_separator(b) || b == b'#').map_or(self.text.len(), |n| start + n),
+                _ => self.text[start..]
+                    .bytes()
+                    .position(|b| is_separator(b) || b == b'#')
+                    .map_or(self.text.len(), |n| start + n),
             };
             self.at = end;
             self.line_is_fresh = false;

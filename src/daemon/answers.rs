@@ -6,7 +6,13 @@ use crate::domain::{Names, Now, TenantId, WallMs};
 use crate::engine::{Engine, Row, SinkRow, State};
 
 /// Rows in the order of their ids, from after `after` on.
-pub(super) fn page(engine: &Engine, config: &Config, now: Now, after: Option<&TenantId>, limit: usize) -> protocol::Page {
+pub(super) fn page(
+    engine: &Engine,
+    config: &Config,
+    now: Now,
+    after: Option<&TenantId>,
+    limit: usize,
+) -> protocol::Page {
     let mut rows = Vec::new();
     let mut last = None;
     for id in ids_after(config, after) {
@@ -35,7 +41,9 @@ fn ids_after<'a>(config: &'a Config, after: Option<&'a TenantId>) -> impl Iterat
 /// One row, as it goes over the socket.
 pub(super) fn tenant_row(row: Row, config: &Config, now: Now) -> TenantRow {
     let names = config.apps.get(&row.id.app).map(|app| app.names_of(&row.id.app, &row.id.corp_id));
-    let in_s = |at: WallMs| (i64::try_from(at.0).unwrap_or(i64::MAX) - i64::try_from(now.wall.0).unwrap_or(0)).div_euclid(1000);
+    let in_s = |at: WallMs| {
+        (i64::try_from(at.0).unwrap_or(i64::MAX) - i64::try_from(now.wall.0).unwrap_or(0)).div_euclid(1000)
+    };
     TenantRow {
         tenant: row.id.to_string(),
         app: row.id.app.to_string(),

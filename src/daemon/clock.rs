@@ -13,7 +13,10 @@ use crate::domain::{BootMs, Now, WallMs};
 
 /// This moment, on both clocks.
 pub fn now() -> Now {
-    Now { boot: BootMs(millis(clock_gettime(ClockId::Boottime))), wall: WallMs(millis(clock_gettime(ClockId::Realtime))) }
+    Now {
+        boot: BootMs(millis(clock_gettime(ClockId::Boottime))),
+        wall: WallMs(millis(clock_gettime(ClockId::Realtime))),
+    }
 }
 
 /// This moment, on the wall clock.
@@ -52,7 +55,11 @@ impl Alarm {
         }
         // All zero switches the timer off, so a moment in the past is told as the first after boot.
         let value = at.map_or(Timespec::default(), |at| timespec(at.0.max(1)));
-        timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval: Timespec::default(), it_value: value })?;
+        timerfd_settime(
+            self.fd.get_ref(),
+            TimerfdTimerFlags::ABSTIME,
+            &Itimerspec { it_interval: Timespec::default(), it_value: value },
+        )?;
         self.set_to = at;
         Ok(())
     }
@@ -111,7 +118,10 @@ fn arm(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-#[expect(deprecated, reason = "an OwnedFd keeps its number while it lives, which is all that the unsafe successor asks for")]
+#[expect(
+    deprecated,
+    reason = "an OwnedFd keeps its number while it lives, which is all that the unsafe successor asks for"
+)]
 fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(fd)
 }

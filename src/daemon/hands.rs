@@ -14,8 +14,8 @@ use super::{Input, notices};
 use crate::api::{Answer, Client};
 use crate::config::{Config, secret};
 use crate::domain::{
-    AppName, ClientId, Failure, FailureKind, Grant, LaneId, Names, Now, Outlet, Place, Record, RootId, SecretSource, SinkFailure, SinkFailureKind, SinkId,
-    TenantId, Ticket, Token, WallMs, Wrote,
+    AppName, ClientId, Failure, FailureKind, Grant, LaneId, Names, Now, Outlet, Place, Record, RootId, SecretSource,
+    SinkFailure, SinkFailureKind, SinkId, TenantId, Ticket, Token, WallMs, Wrote,
 };
 use crate::engine::{Action, Engine, Event, Room, WithdrawId};
 use crate::sink::{Job, Publication, Report};
@@ -167,11 +167,14 @@ impl DaemonHands {
     pub(super) fn answered(&mut self, ticket: Ticket, answer: Answer) -> Event {
         self.calls_under_way -= 1;
         self.count_room_for_calls();
-        Event::Called(ticket, answer.outcome.map(|(token, lifetime_s)| {
-            let fingerprint = token.fingerprint();
-            self.parked.insert(ticket, token);
-            Grant { lifetime_s, fingerprint }
-        }))
+        Event::Called(
+            ticket,
+            answer.outcome.map(|(token, lifetime_s)| {
+                let fingerprint = token.fingerprint();
+                self.parked.insert(ticket, token);
+                Grant { lifetime_s, fingerprint }
+            }),
+        )
     }
 
     /// The store's answers, as events.
@@ -285,7 +288,8 @@ impl DaemonHands {
     }
 
     fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, token: Token, expires: WallMs) {
-        let (Some((id, outlet)), Some(set)) = (self.whereabouts(engine, ticket, sink), engine.sinks(ticket.slot)) else {
+        let (Some((id, outlet)), Some(set)) = (self.whereabouts(engine, ticket, sink), engine.sinks(ticket.slot))
+        else {
             return self.abandoned(ticket, sink);
         };
         let Some(names) = self.names(&id) else { return self.abandoned(ticket, sink) };

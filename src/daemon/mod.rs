@@ -63,7 +63,7 @@ const STOP_LANES: Duration = Duration::from_secs(2);
 const STOP_STORE: Duration = Duration::from_secs(2);
 
 /// Something happened outside the scheduler.
-pub(crate) enum Input {
+enum Input {
     /// The store answers.
     Stored(Vec<Reply>),
     /// A lane reports.
@@ -294,9 +294,17 @@ impl Daemon {
         let missing = summary.counts.of(State::Pending);
         let total = summary.counts.total();
         match missing {
-            0 if total == 0 => tracing::info!(event = "ready", "ready: no tenants are configured yet; waiting for the config to change"),
+            0 if total == 0 => tracing::info!(
+                event = "ready",
+                "ready: no tenants are configured yet; waiting for the config to change"
+            ),
             0 => tracing::info!(event = "ready", tenants = total, "ready: {total} tenants"),
-            _ => tracing::warn!(event = "ready", tenants = total, missing, "ready: {total} tenants, {missing} of them without an outcome yet"),
+            _ => tracing::warn!(
+                event = "ready",
+                tenants = total,
+                missing,
+                "ready: {total} tenants, {missing} of them without an outcome yet"
+            ),
         }
         systemd::ready();
     }
@@ -340,7 +348,9 @@ impl Daemon {
         let mut warnings = last.warnings.clone();
         match self.hands.outlets.unwatched() {
             0 => {}
-            n => warnings.push(format!("{n} directories of token files are swept each minute, not watched: raise fs.inotify.max_user_watches")),
+            n => warnings.push(format!(
+                "{n} directories of token files are swept each minute, not watched: raise fs.inotify.max_user_watches"
+            )),
         }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -405,7 +415,8 @@ impl Daemon {
         let summary = self.engine.summary(now);
         let fine = summary.counts.of(State::Fresh) + summary.counts.of(State::Disabled);
         let rows = if fine == summary.counts.total() { Vec::new() } else { self.engine.page(now, Slot(0), usize::MAX) };
-        let mut bad: Vec<_> = rows.into_iter().filter(|row| !matches!(row.state, State::Fresh | State::Disabled)).collect();
+        let mut bad: Vec<_> =
+            rows.into_iter().filter(|row| !matches!(row.state, State::Fresh | State::Disabled)).collect();
         bad.sort_by(|a, b| (a.state, &a.id).cmp(&(b.state, &b.id)));
         let not_fresh = bad.into_iter().map(|row| answers::tenant_row(row, &self.hands.config, now)).collect();
         Ended { not_fresh, tenants: summary.counts.total() }

@@ -23,14 +23,18 @@ pub(super) fn say(notice: Notice, outlets: &Outlets) {
             tracing::error!(event = "expired", %app, %corp_id, "{app}/{corp_id}: the token expired before it could be renewed");
         }
         Notice::AppBroken { app, failure, next_in_ms } => app_broken(&app, &failure, next_in_ms),
-        Notice::AppMended { app } => tracing::info!(event = "app_mended", %app, "{app}: the endpoint accepts the app's credentials again"),
+        Notice::AppMended { app } => {
+            tracing::info!(event = "app_mended", %app, "{app}: the endpoint accepts the app's credentials again")
+        }
         Notice::SlowedDown { app, failure, percent } => slowed_down(app.as_ref(), &failure, percent),
         Notice::Paused { failure, for_ms } => {
             let code = code(&failure);
             let next_in = millis(for_ms);
             tracing::error!(event = "paused", code, next_in, "all calls stop for {next_in}: {failure}");
         }
-        Notice::SinkFailing { root, tenant, failure, next_in_ms } => sink_failing(outlets, root, tenant, &failure, next_in_ms),
+        Notice::SinkFailing { root, tenant, failure, next_in_ms } => {
+            sink_failing(outlets, root, tenant, &failure, next_in_ms)
+        }
         Notice::SinkMended { root } => {
             let root = outlets.root(root).fixed.display();
             tracing::info!(event = "sink_mended", %root, "publication below {root} works again");

@@ -112,7 +112,11 @@ impl Outlets {
     }
 
     /// The lane and root of a sink's places.
-    pub(super) fn whereabouts(&mut self, spec: &SinkSpec, device_of: &dyn Fn(&Path) -> u64) -> io::Result<(LaneId, RootId)> {
+    pub(super) fn whereabouts(
+        &mut self,
+        spec: &SinkSpec,
+        device_of: &dyn Fn(&Path) -> u64,
+    ) -> io::Result<(LaneId, RootId)> {
         let fixed = fixed_part(spec);
         if let Some(&root) = self.root_ids.get(&*fixed) {
             return Ok((self.root(root).lane, root));
@@ -155,7 +159,10 @@ impl Outlets {
         for lane in self.lanes {
             let left = Duration::from_millis(deadline.since(clock::now().boot));
             if lane.stop(left) == Stopped::Abandoned {
-                tracing::warn!(event = "lane_abandoned", "a file system hangs; its publication is left behind, the old file whole");
+                tracing::warn!(
+                    event = "lane_abandoned",
+                    "a file system hangs; its publication is left behind, the old file whole"
+                );
             }
         }
     }

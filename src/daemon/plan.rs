@@ -51,7 +51,8 @@ pub(super) fn reclaimed(candidate: &Candidate, withdrawing: &HashSet<Place>) -> 
         return Vec::new();
     }
     let apps = candidate.difference.apps.iter();
-    let ids = apps.flat_map(|app| app.added.iter().chain(app.resinked.iter().map(|v| &v.corp_id)).map(|id| (&app.name, id)));
+    let ids =
+        apps.flat_map(|app| app.added.iter().chain(app.resinked.iter().map(|v| &v.corp_id)).map(|id| (&app.name, id)));
     ids.flat_map(|(app, id)| places_of(app, id)).filter(|place| withdrawing.contains(place)).collect()
 }
 
@@ -62,7 +63,8 @@ pub(super) fn vacated(
     outlets: &mut Outlets,
 ) -> io::Result<Vec<(LaneId, RootId, Place)>> {
     let device_of = |path: &Path| candidate.devices.get(path).copied().unwrap_or(0);
-    let mut plan = Planner { new: &candidate.config, old: last, outlets, device_of: &device_of, steps: VecDeque::new() };
+    let mut plan =
+        Planner { new: &candidate.config, old: last, outlets, device_of: &device_of, steps: VecDeque::new() };
     let mut places = Vec::new();
     for app in candidate.difference.apps.iter().filter(|_| last.is_some()) {
         for vacated in app.removed.iter().chain(&app.resinked) {

@@ -49,7 +49,8 @@ pub(super) struct Candidate {
 impl Candidate {
     /// How many tenants are fetched anew because their app's secret, at the same place, became another.
     pub(super) fn refetched_for_secrets(&self) -> usize {
-        let counted = |name: &AppName| self.difference.apps.iter().any(|app| app.name == *name && app.credentials_changed);
+        let counted =
+            |name: &AppName| self.difference.apps.iter().any(|app| app.name == *name && app.credentials_changed);
         let apps = self.new_secrets.iter().filter(|name| !counted(name));
         apps.filter_map(|name| self.config.apps.get(name)).map(|app| app.tenants.len()).sum()
     }
@@ -96,9 +97,7 @@ pub(super) fn prepare_checked(
     let mut watch = sources.watch.clone();
     let candidate = config.and_then(|config| {
         watch.extend(secret_files(&config).flat_map(|path| config::where_to_watch(path)));
-        make(config, sources, surroundings, running, removal)
-            .map_err(|problem| report.problems.insert(0, problem))
-            .ok()
+        make(config, sources, surroundings, running, removal).map_err(|problem| report.problems.insert(0, problem)).ok()
     });
     let rendered = report.render(sources, false);
     let digest = digest(sources, &rendered, candidate.as_ref());

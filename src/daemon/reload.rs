@@ -44,9 +44,17 @@ pub(super) struct Reload {
 enum Stage {
     Idle,
     /// The config is being read, for these.
-    Reading { explicit: bool, waiting: Vec<oneshot::Sender<Verdict>> },
+    Reading {
+        explicit: bool,
+        waiting: Vec<oneshot::Sender<Verdict>>,
+    },
     /// These steps are still to be taken.
-    Applying { steps: VecDeque<Change>, verdict: Verdict, waiting: Vec<oneshot::Sender<Verdict>> },
+    Applying {
+        steps: VecDeque<Change>,
+        verdict: Verdict,
+        waiting: Vec<oneshot::Sender<Verdict>>,
+        is_start: bool,
+    },
 }
 
 /// How the last reload went, for `status`.
@@ -185,10 +193,13 @@ impl Reload {
             },
         };
         match steps {
-            Some(steps) => self.stage = Stage::Applying { steps, verdict, waiting },
+            Some(steps) => self.stage = Stage::Applying { steps, verdict, waiting, is_start: false },
             None => {
                 let why = self.last.headline.as_deref().unwrap_or(&verdict.report);
-                tracing::error!(event = "reload_rejected", "the config on disk is rejected, and nothing changes: {why}");
+                tracing::error!(
+                    event = "reload_rejected",
+                    "the config on disk is rejected, and nothing changes: {why}"
+                );
                 self.finish(verdict, waiting);
             }
         }
@@ -234,26 +245,32 @@ impl Reload {
         let many = steps.len().min(plan::STEPS_A_TURN);
         let next: Vec<Change> = steps.drain(..many).collect();
         if steps.is_empty()
-            && let Stage::Applying { verdict, waiting, .. } = std::mem::replace(&mut self.stage, Stage::Idle)
+            && let Stage::Applying { verdict, waiting, is_start, .. } = std::mem::replace(&mut self.stage, Stage::Idle)
+            && !is_start
         {
-            let Verdict { added, removed, changed, .. } = verdict;
-            tracing::info!(
-                event = "reloaded",
-                added,
-                removed,
-                changed,
-                "config applied: {added} tenants added, {removed} removed, {changed} changed"
-            );
-            self.finish(verdict, waiting);
+            self.applied(verdict, waiting);
         }
         next
+    }
+
+    fn applied(&self, verdict: Verdict, waiting: Vec<oneshot::Sender<Verdict>>) {
+        let Verdict { added, removed, changed, .. } = verdict;
+        tracing::info!(
+            event = "reloaded",
+            added,
+            removed,
+            changed,
+            "config applied: {added} tenants added, {removed} removed, {changed} changed"
+        );
+        self.finish(verdict, waiting);
     }
 
     /// Remembers, for `status`, what became of the config on disk.
     pub(super) fn note(&mut self, now: Now, prepared: &Prepared, held_back: usize) {
         if held_back > 0 && held_back != self.last.held_back {
             tracing::error!(
-                event = "mass_removal_held_back", removed = held_back,
+                event = "mass_removal_held_back",
+                removed = held_back,
                 "the config on disk would remove {held_back} tenants; they are kept, and renewed, until `corptokend reload --allow-mass-removal`"
             );
         }
@@ -289,7 +306,7 @@ impl Reload {
 
     /// The daemon starts with these steps; nobody waits for a verdict.
     pub(super) fn start_with(&mut self, steps: VecDeque<Change>) {
-        self.stage = Stage::Applying { steps, verdict: Verdict::default(), waiting: Vec::new() };
+        self.stage = Stage::Applying { steps, verdict: Verdict::default(), waiting: Vec::new(), is_start: true };
     }
 }
 

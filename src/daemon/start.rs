@@ -90,9 +90,7 @@ impl OnDisk {
 fn read(path: &Path, surroundings: &Surroundings) -> OnDisk {
     match config::read(path) {
         Ok(sources) => OnDisk { checked: config::check(&sources, surroundings), sources },
-        Err(report) => {
-            OnDisk { sources: Sources::remembered(Vec::new()), checked: Checked { config: None, report } }
-        }
+        Err(report) => OnDisk { sources: Sources::remembered(Vec::new()), checked: Checked { config: None, report } },
     }
 }
 
@@ -105,13 +103,25 @@ fn tell_of_state(opened: &Opened, path: &Path) {
     let path = path.display();
     if let Some(aside) = &opened.set_aside {
         let to = aside.to.display();
-        tracing::error!(event = "state_set_aside", "the state {path} could not be used ({}); it now lies at {to}, and a new one is begun", aside.reason);
+        tracing::error!(
+            event = "state_set_aside",
+            "the state {path} could not be used ({}); it now lies at {to}, and a new one is begun",
+            aside.reason
+        );
     }
     if opened.rotten > 0 {
-        tracing::error!(event = "state_rotten", records = opened.rotten, "{} records of the state {path} are damaged; those tenants are fetched anew", opened.rotten);
+        tracing::error!(
+            event = "state_rotten",
+            records = opened.rotten,
+            "{} records of the state {path} are damaged; those tenants are fetched anew",
+            opened.rotten
+        );
     }
     if let Some(reason) = &opened.unusable {
-        tracing::error!(event = "state_unwritable", "the state {path} cannot be used: {reason}; tokens are published, but not kept over a restart until it can");
+        tracing::error!(
+            event = "state_unwritable",
+            "the state {path} cannot be used: {reason}; tokens are published, but not kept over a restart until it can"
+        );
     }
 }
 
@@ -145,7 +155,8 @@ fn choose(on_disk: OnDisk, opened: &Opened, surroundings: &Surroundings) -> Resu
         return Err(on_disk.into_error());
     }
     let OnDisk { sources, checked } = on_disk;
-    let rejected = prepare::prepare_checked(&sources, checked, surroundings, &Running::default(), MassRemoval::HeldBack);
+    let rejected =
+        prepare::prepare_checked(&sources, checked, surroundings, &Running::default(), MassRemoval::HeldBack);
     Ok(Chosen { prepared, last, rejected: Some(rejected) })
 }
 
@@ -178,7 +189,11 @@ impl Builder {
         events.push(Event::Vacated(vacated));
         opened.restored.iter().filter(|(id, _)| !config.contains(id)).for_each(|(id, _)| hands.forget(id));
         if let Some(rejected) = rejected {
-            tracing::error!(event = "config_rejected", "the config on disk is in error; the one that was applied last runs:\n{}", rejected.rendered);
+            tracing::error!(
+                event = "config_rejected",
+                "the config on disk is in error; the one that was applied last runs:\n{}",
+                rejected.rendered
+            );
             reload.note(self.now, &rejected, 0);
         }
         for event in events {

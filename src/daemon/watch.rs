@@ -19,14 +19,18 @@ impl Watch {
     pub(super) fn new(inputs: UnboundedSender<Input>) -> Self {
         let on_event = move |event: notify::Result<notify::Event>| {
             // Reading the files ourselves must not wake us; everything else may mean a change, a lost event above all.
-            let is_own_reading = matches!(&event, Ok(event) if matches!(event.kind, EventKind::Access(_)) && !event.need_rescan());
+            let is_own_reading =
+                matches!(&event, Ok(event) if matches!(event.kind, EventKind::Access(_)) && !event.need_rescan());
             if !is_own_reading {
                 let _ = inputs.send(Input::FilesChanged);
             }
         };
         let watcher = notify::recommended_watcher(on_event)
             .inspect_err(|error| {
-                tracing::warn!(event = "watch_failed", "changes of the config are not noticed ({error}); use `corptokend reload`");
+                tracing::warn!(
+                    event = "watch_failed",
+                    "changes of the config are not noticed ({error}); use `corptokend reload`"
+                );
             })
             .ok();
         Self { watcher, watched: BTreeSet::new() }
@@ -55,7 +59,10 @@ fn watch_one(watcher: &mut RecommendedWatcher, path: &Path) -> bool {
         Err(error) => {
             if path.exists() {
                 let path = path.display();
-                tracing::warn!(event = "watch_failed", "changes in {path} are not noticed ({error}); use `corptokend reload`");
+                tracing::warn!(
+                    event = "watch_failed",
+                    "changes in {path} are not noticed ({error}); use `corptokend reload`"
+                );
             }
             false
         }

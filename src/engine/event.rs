@@ -1,8 +1,8 @@
 //! What goes in and what comes out.
 
 use crate::domain::{
-    AppName, Change, Failure, Fingerprint, Grant, LaneId, Place, Rate, Record, RootId, SinkFailure, SinkId, TenantId, Ticket,
-    Wrote,
+    AppName, Change, Failure, Fingerprint, Grant, LaneId, Place, Rate, Record, RootId, SinkFailure, SinkId, TenantId,
+    Ticket, Wrote,
 };
 
 /// Names one withdrawal that is under way.

@@ -1,0 +1,293 @@
+//! A machine in a temporary directory: a simulated endpoint, a config, and the real binary. It makes each test a few lines.
+//!
+//! Not every test file uses all of it.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use corptokend::sandbox::{Options, Sandbox, SandboxHandle};
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_corptokend");
+/// The client secret of every app. No output may ever hold it.
+pub const SECRET: &str = "canary-client-secret-9f1d";
+/// How long a test waits for what must happen.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A temporary machine. Everything on it ends with it.
+pub struct Machine {
+    pub sandbox: SandboxHandle,
+    pub dir: tempfile::TempDir,
+    apps: Vec<(String, String)>,
+    head: String,
+    daemon: Option<Child>,
+}
+
+impl Machine {
+    /// A machine with an endpoint that issues tokens of two hours.
+    pub fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    /// A machine with an endpoint of this kind.
+    pub fn with(options: Options) -> Self {
+        let sandbox = Sandbox::spawn_thread(options).expect("the sandbox starts");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for name in ["etc", "tokens", "state", "run"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let machine = Self { sandbox, dir, apps: Vec::new(), head: String::new(), daemon: None };
+        machine.write_with_mode("etc/ca.pem", &machine.sandbox.ca_pem(), 0o644);
+        machine
+    }
+
+    /// Adds an app with these organisations. Its rate is high, so that tests are quick; `extra` is TOML for its table.
+    pub fn app(mut self, name: &str, corp_ids: &[&str], extra: &str) -> Self {
+        self.write_with_mode(&format!("etc/{name}.secret"), SECRET, 0o600);
+        let corp_ids = serde_json::to_string(corp_ids).unwrap();
+        let text = format!(
+            "[app.{name}]\nclient_id = \"client-{name}\"\nclient_secret = {{ file = \"{name}.secret\" }}\ncorp_ids = {corp_ids}\n{extra}\n"
+        );
+        self.apps.push((name.to_owned(), text));
+        self.write_config();
+        self
+    }
+
+    /// Adds TOML in front of the apps.
+    pub fn head(mut self, toml: &str) -> Self {
+        writeln!(self.head, "{toml}").unwrap();
+        self.write_config();
+        self
+    }
+
+    /// The whole config as the builder has it.
+    pub fn config_text(&self) -> String {
+        let dir = self.dir.path().display();
+        let mut text = format!(
+            "[api]\nca_file = \"ca.pem\"\n[limits]\ntotal = \"10000/s\"\n[state]\npath = \"{dir}/state/state.redb\"\n\
+             [control]\nsocket = \"{dir}/run/control.sock\"\n[log]\nformat = \"json\"\nlevel = \"debug\"\n"
+        );
+        if !self.head.contains("[defaults]") {
+            let endpoint = self.sandbox.endpoint();
+            write!(text, "[defaults]\nendpoint = \"{endpoint}\"\nrate = \"1000/s\"\n[[defaults.sink]]\nfile = \"{dir}/tokens/{{app}}/{{corp_id}}\"\n")
+                .unwrap();
+        }
+        text.push_str(&self.head);
+        self.apps.iter().for_each(|(_, app)| text.push_str(app));
+        text
+    }
+
+    fn write_config(&self) {
+        self.write_with_mode("etc/config.toml", &self.config_text(), 0o644);
+    }
+
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.path("etc/config.toml")
+    }
+
+    pub fn write(&self, below: &str, text: &str) {
+        fs::write(self.path(below), text).unwrap();
+    }
+
+    pub fn write_with_mode(&self, below: &str, text: &str, mode: u32) {
+        self.write(below, text);
+        fs::set_permissions(self.path(below), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    pub fn read(&self, below: &str) -> Option<String> {
+        fs::read_to_string(self.path(below)).ok()
+    }
+
+    /// The token file of a tenant in the default sink.
+    pub fn token(&self, app: &str, corp_id: &str) -> Option<String> {
+        self.read(&format!("tokens/{app}/{corp_id}"))
+    }
+
+    /// The config on disk, with `from` replaced by `to`; saved as most editors do, by rename.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(self.config_path()).unwrap();
+        assert!(text.contains(from), "{from:?} is in the config");
+        self.save(&text.replace(from, to));
+    }
+
+    /// Saves the config by rename.
+    pub fn save(&self, text: &str) {
+        self.write_with_mode("etc/.config.toml.new", text, 0o644);
+        fs::rename(self.path("etc/.config.toml.new"), self.config_path()).unwrap();
+    }
+
+    /// A command of the binary, with this machine's config.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command
+            .args(args)
+            .env("CORPTOKEND_CONFIG", self.config_path())
+            .env("NO_COLOR", "1")
+            .current_dir(self.dir.path());
+        for variable in
+            ["STATE_DIRECTORY", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "JOURNAL_STREAM"]
+        {
+            command.env_remove(variable);
+        }
+        for variable in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+            command.env_remove(variable);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end. Its output never holds a secret.
+    pub fn run(&self, args: &[&str]) -> Output {
+        let output = self.command(args).output().expect("the binary runs");
+        assert!(!shown(&output).contains(SECRET), "a secret is shown by {args:?}");
+        output
+    }
+
+    /// Starts the daemon; its log goes to a file.
+    pub fn launch(&mut self) {
+        self.launch_with(&["run"]);
+    }
+
+    pub fn launch_with(&mut self, args: &[&str]) {
+        assert!(self.daemon.is_none(), "one daemon at a time");
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let mut command = self.command(args);
+        self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("the daemon starts"));
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub fn start(&mut self) -> &mut Self {
+        self.launch();
+        self.wait_until("the daemon is ready", |machine| machine.status_json()["ready"] == true);
+        self
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon runs").id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    /// Stops the daemon as systemd does, and returns how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.exit()
+    }
+
+    /// Waits until the daemon ends by itself.
+    pub fn exit(&mut self) -> ExitStatus {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = daemon.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > deadline {
+                daemon.kill().unwrap();
+                daemon.wait().unwrap();
+                panic!("the daemon does not end; its log:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Everything that the daemons of this machine logged.
+    pub fn log(&self) -> String {
+        self.read("log").unwrap_or_default()
+    }
+
+    /// The log's events of this name, as JSON.
+    pub fn events(&self, name: &str) -> Vec<serde_json::Value> {
+        let lines = self.log();
+        let events = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        events.filter(|event| event["event"] == name).collect()
+    }
+
+    /// `GET /v1/status`; null when no daemon answers.
+    pub fn status_json(&self) -> serde_json::Value {
+        self.whole_status()["status"].clone()
+    }
+
+    /// The row of one tenant; null when there is none.
+    pub fn tenant_json(&self, tenant: &str) -> serde_json::Value {
+        let whole = self.whole_status();
+        let rows = whole["tenants"].as_array().cloned().unwrap_or_default();
+        rows.into_iter().find(|row| row["tenant"] == tenant).unwrap_or_default()
+    }
+
+    fn whole_status(&self) -> serde_json::Value {
+        let output = self.run(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// Waits until `condition` holds.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition(self) {
+            assert!(Instant::now() < deadline, "waited in vain until {what}; the log:\n{}", tail(&self.log()));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// All files below the tokens directory, relative to it.
+    pub fn token_files(&self) -> Vec<String> {
+        let root = self.path("tokens");
+        let mut files = Vec::new();
+        walk(&root, &mut |path| files.push(path.strip_prefix(&root).unwrap().display().to_string()));
+        files.sort();
+        files
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        // Whatever a test was about, no secret is ever logged.
+        let log = self.log();
+        assert!(std::thread::panicking() || !log.contains(SECRET), "the log holds a secret");
+    }
+}
+
+/// Stdout and stderr of a command, as a person sees them.
+pub fn shown(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn walk(directory: &Path, each: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&entry.path(), each);
+        } else {
+            each(&entry.path());
+        }
+    }
+}
