@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{code, complain, runtime, wants_colour};
+use super::{block_on, code, complain, wants_colour};
 use crate::api;
 use crate::config::{self, Capacity, Config, Problem, Report, Severity, Sources, Surroundings, secret};
 use crate::control::Client;
@@ -128,8 +128,8 @@ fn call(config: &Config, wanted: Option<&TenantId>, surroundings: &Surroundings)
     let secret = secret::read(&app.client_secret, surroundings.credentials_directory.as_deref())
         .map_err(|error| format!("{error}; {}", error.remedy()))?;
     let client = api::Client::new(config.connection(app)).map_err(|error| error.to_string())?;
-    let runtime = runtime().map_err(|error| error.to_string())?;
-    match runtime.block_on(client.ask(&app.client_id, &secret, &id.corp_id)).outcome {
+    let answer = block_on(async { Ok::<_, io::Error>(client.ask(&app.client_id, &secret, &id.corp_id).await) });
+    match answer.map_err(|error| error.to_string())?.outcome {
         Ok((token, lifetime_s)) => Ok(format!(
             "{id}: {} answers with a token, good for {lifetime_s} s (fingerprint {}); nothing was published",
             app.endpoint,

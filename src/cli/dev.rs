@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::run::failed_to_start;
-use super::{complain, runtime};
+use super::{block_on, complain};
 use crate::daemon::{self, StartError, Startup, Until};
 use crate::sandbox::{self, Options, Sandbox, TokenMode};
 
@@ -22,8 +22,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> u8 {
-    let outcome = runtime().map_err(StartError::from).and_then(|runtime| runtime.block_on(play(args)));
-    match outcome {
+    match block_on(play(args)) {
         Ok(()) => 0,
         Err(error) => failed_to_start(&error),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::run::failed_to_start;
-use super::{code, complain, runtime};
+use super::{block_on, code, complain};
 use crate::config::{self, Config, Surroundings};
 use crate::control::protocol::{State, Status, TenantRow};
 use crate::control::{Client, ClientError};
@@ -51,7 +51,7 @@ fn become_owner(config: &Config) -> io::Result<()> {
 /// Without a daemon: be one, until everybody is served.
 fn alone(config: &Path) -> Result<Ended, StartError> {
     let startup = Startup { config: config.to_path_buf(), strict: true, attended: false };
-    runtime()?.block_on(async {
+    block_on(async {
         let mut daemon = daemon::start(startup).await?;
         let mut bar = Bar::new();
         daemon.observe(move |summary| {

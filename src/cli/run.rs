@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{code, complain, runtime};
+use super::{block_on, code, complain};
 use crate::daemon::{self, StartError, Startup, Until};
 
 /// Run the daemon in the foreground
@@ -15,9 +15,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, config: PathBuf) -> u8 {
     let startup = Startup { config, strict: args.strict, attended: true };
-    let outcome = runtime()
-        .map_err(StartError::from)
-        .and_then(|runtime| runtime.block_on(async { Ok(daemon::start(startup).await?.run(Until::Stopped).await?) }));
+    let outcome = block_on(async { Ok(daemon::start(startup).await?.run(Until::Stopped).await?) });
     match outcome {
         Ok(_) => 0,
         Err(error) => failed_to_start(&error),

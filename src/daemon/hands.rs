@@ -1,6 +1,6 @@
 //! Carries out what the engine decides: gathers a turn's work for each thread, and hands it over in one piece.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,8 +59,10 @@ pub(super) struct DaemonHands {
     calls_under_way: usize,
     /// No more calls: the daemon is stopping.
     closed: bool,
+    /// Something was done in this turn.
+    acted: bool,
     /// Commits under way.
-    keeping: usize,
+    keeping: HashSet<Ticket>,
 }
 
 impl DaemonHands {
@@ -86,7 +88,8 @@ impl DaemonHands {
             room: Room { calls, lanes: Vec::new() },
             calls_under_way: 0,
             closed: false,
-            keeping: 0,
+            acted: false,
+            keeping: HashSet::new(),
         }
     }
 
@@ -125,7 +128,7 @@ impl DaemonHands {
 
     /// Whether no commit is under way.
     pub(super) fn all_kept(&self) -> bool {
-        self.keeping == 0
+        self.keeping.is_empty()
     }
 
     /// Remembers the texts of the config that was applied.
@@ -146,14 +149,15 @@ impl DaemonHands {
         self.store.is_running() && !self.outlets.any_lane_died()
     }
 
-    /// Hands this turn's work over.
-    pub(super) fn flush(&mut self) {
+    /// Hands this turn's work over. Returns whether anything was done in it.
+    pub(super) fn flush(&mut self) -> bool {
         for request in mem::take(&mut self.requests) {
             self.store.send(request);
         }
         for (number, jobs) in self.jobs.iter_mut().enumerate().filter(|(_, jobs)| !jobs.is_empty()) {
             self.outlets.send(LaneId(u16::try_from(number).unwrap_or(u16::MAX)), mem::take(jobs));
         }
+        mem::take(&mut self.acted)
     }
 
     /// Ends the threads: first the lanes, so that what they publish was committed, then the store.
@@ -181,7 +185,10 @@ impl DaemonHands {
     pub(super) fn stored(&mut self, engine: &Engine, reply: Reply, events: &mut Vec<Event>) -> Option<Option<String>> {
         match reply {
             Reply::Kept(tickets) | Reply::NotKept(tickets) => {
-                self.keeping = self.keeping.saturating_sub(tickets.len());
+                // What was not kept comes a second time, once it is.
+                for ticket in &tickets {
+                    self.keeping.remove(ticket);
+                }
                 events.extend(tickets.into_iter().map(Event::Kept));
                 None
             }
@@ -257,7 +264,7 @@ impl DaemonHands {
 
     fn keep(&mut self, engine: &Engine, ticket: Ticket, record: Record) {
         let (Some(id), Some(token)) = (engine.id(ticket.slot), self.parked.get(&ticket)) else { return };
-        self.keeping += 1;
+        self.keeping.insert(ticket);
         let kept = Kept { ticket, id, record, token: token.clone() };
         match self.requests.last_mut() {
             Some(Request::Keep(batch)) => batch.push(kept),
@@ -343,6 +350,7 @@ impl Hands for DaemonHands {
     }
 
     fn perform(&mut self, engine: &Engine, _now: Now, action: Action) {
+        self.acted = true;
         match action {
             Action::Call(ticket) => self.call(engine, ticket),
             Action::Keep(ticket, record) => self.keep(engine, ticket, record),

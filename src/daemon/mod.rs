@@ -109,15 +109,18 @@ pub struct Daemon {
     alarm: clock::Alarm,
     steps: clock::Steps,
     service: Service,
+    log: log::Log,
     started: Now,
     ready: bool,
     /// Why tokens cannot be kept at the moment.
     state_trouble: Option<String>,
     /// Completes the control socket's task.
     control: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>, std::path::PathBuf)>,
-    /// Told of each turn's summary: a progress bar, or `dev`.
-    on_turn: Option<Box<dyn FnMut(&Summary)>>,
+    on_turn: Option<Observer>,
 }
+
+/// Hears of each turn's summary.
+type Observer = Box<dyn FnMut(&Summary)>;
 
 /// The signals that a daemon obeys.
 struct Signals {
@@ -169,11 +172,15 @@ impl Daemon {
 
     /// Takes in what happened, carries out what follows, and looks after everything else that is due.
     fn turn(&mut self, now: Now) -> io::Result<Option<BootMs>> {
-        self.reload.begin_if_due(now)?;
+        self.reload.begin_if_due(now);
         let steps = self.reload.next_steps();
-        let events = std::mem::take(&mut self.events).into_iter().chain(steps.into_iter().map(Event::Change));
+        let events: Vec<Event> =
+            std::mem::take(&mut self.events).into_iter().chain(steps.into_iter().map(Event::Change)).collect();
+        let something_came_in = !events.is_empty();
         let wake = turn::turn(&mut self.engine, now, events, &mut self.hands);
-        self.hands.flush();
+        if self.hands.flush() || something_came_in {
+            self.service.something_happened();
+        }
         if !self.hands.threads_are_alive() {
             return Err(io::Error::other("a thread of the daemon ended by itself; this is a defect, see the log"));
         }
@@ -240,6 +247,7 @@ impl Daemon {
             Input::FilesChanged => self.reload.files_changed(now),
             Input::Prepared(prepared) => {
                 self.reload.prepared(&self.engine, &mut self.hands, now, *prepared, &mut self.events);
+                self.log.set_level(self.hands.config.log.level);
             }
         }
     }
@@ -264,15 +272,15 @@ impl Daemon {
                 self.become_ready(&summary);
             }
         }
-        if self.service.may_tell_status(now.boot) || self.on_turn.is_some() {
-            let summary = self.engine.summary(now);
-            if let Some(on_turn) = &mut self.on_turn {
-                on_turn(&summary);
-            }
-            let line = self.status_line(now, &summary);
+        if let Some(on_turn) = &mut self.on_turn {
+            on_turn(&self.engine.summary(now));
+        }
+        let status_at = self.service.status_due(now.boot);
+        if status_at.is_some_and(|at| at <= now.boot) {
+            let line = self.status_line(now, &self.engine.summary(now));
             self.service.status(now.boot, line);
         }
-        (!self.ready).then_some(deadline)
+        [status_at.filter(|&at| at > now.boot), (!self.ready).then_some(deadline)].into_iter().flatten().min()
     }
 
     /// Whether every tenant had an outcome and every sink an attempt.
@@ -364,7 +372,7 @@ impl Daemon {
                 last_reload_successful: !last.rejected,
                 last_reload_at: last.at.map(WallMs::rfc3339),
                 problems: last.problems.clone(),
-                held_back: (last.held_back > 0).then(|| HeldBack { removed: last.held_back as u64 }),
+                held_back: (last.held_back > 0).then_some(HeldBack { removed: last.held_back as u64 }),
             },
             state: StateHealth { healthy: self.state_trouble.is_none(), reason: self.state_trouble.clone() },
             api_paused_until: summary.paused_until.map(|at| (now.wall + at.since(now.boot)).rfc3339()),

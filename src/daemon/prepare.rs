@@ -63,14 +63,31 @@ pub(super) struct Prepared {
     pub(super) report: Report,
     /// The report for people, without colour.
     pub(super) rendered: String,
-    /// The directories in which a change may mean another config or another secret.
-    pub(super) watch: Vec<PathBuf>,
+    /// The directories in which a change may mean another config or another secret; `None`: those of before.
+    pub(super) watch: Option<Vec<PathBuf>>,
     /// Tells whether anything at all is other than the last time.
     pub(super) digest: Fingerprint,
 }
 
-/// Reads the config at `path` and makes a candidate of it.
+impl Prepared {
+    /// The config could not even be looked at.
+    pub(super) fn failed(why: String) -> Self {
+        let report = Report::from(Problem::new(Severity::Error, why));
+        let rendered = report.render(&Sources::remembered(Vec::new()), false);
+        Self { candidate: None, digest: Fingerprint::of(rendered.as_bytes()), rendered, report, watch: None }
+    }
+}
+
+/// Reads the config at `path` and makes a candidate of it. A defect of ours that shows only with this config ends in a
+/// rejection, not in the daemon's end.
 pub(super) fn prepare(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
+    let attempt = std::panic::AssertUnwindSafe(|| prepare_or_panic(path, surroundings, running, removal));
+    std::panic::catch_unwind(attempt).unwrap_or_else(|_| {
+        Prepared::failed("reading the config failed: this is a defect of corptokend; please report it".to_owned())
+    })
+}
+
+fn prepare_or_panic(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
     match config::read(path) {
         Ok(sources) => {
             let checked = config::check(&sources, surroundings);
@@ -80,7 +97,7 @@ pub(super) fn prepare(path: &Path, surroundings: &Surroundings, running: &Runnin
             let sources = Sources::remembered(Vec::new());
             let rendered = report.render(&sources, false);
             let digest = Fingerprint::of(rendered.as_bytes());
-            Prepared { rendered, candidate: None, report, watch: config::where_to_watch(path), digest }
+            Prepared { rendered, candidate: None, report, watch: Some(config::where_to_watch(path)), digest }
         }
     }
 }
@@ -96,12 +113,12 @@ pub(super) fn prepare_checked(
     let Checked { config, mut report } = checked;
     let mut watch = sources.watch.clone();
     let candidate = config.and_then(|config| {
-        watch.extend(secret_files(&config).flat_map(|path| config::where_to_watch(path)));
+        watch.extend(secret_files(&config).flat_map(config::where_to_watch));
         make(config, sources, surroundings, running, removal).map_err(|problem| report.problems.insert(0, problem)).ok()
     });
     let rendered = report.render(sources, false);
     let digest = digest(sources, &rendered, candidate.as_ref());
-    Prepared { candidate: candidate.map(Box::new), rendered, report, watch, digest }
+    Prepared { candidate: candidate.map(Box::new), rendered, report, watch: Some(watch), digest }
 }
 
 fn digest(sources: &Sources, rendered: &str, candidate: Option<&Candidate>) -> Fingerprint {

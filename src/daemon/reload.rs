@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
 use super::{Input, plan, systemd};
-use crate::config::Surroundings;
+use crate::config::{Config, Surroundings};
 use crate::control::protocol::{HeldBack, ReloadRequest, Verdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now, WallMs};
 use crate::engine::{Engine, Event};
@@ -140,9 +140,9 @@ impl Reload {
     }
 
     /// Begins to read the config, if that is due, on a thread of its own.
-    pub(super) fn begin_if_due(&mut self, now: Now) -> std::io::Result<()> {
+    pub(super) fn begin_if_due(&mut self, now: Now) {
         if self.wake_at().is_none_or(|at| at > now.boot) {
-            return Ok(());
+            return;
         }
         self.due = None;
         let removal = std::mem::replace(&mut self.removal, MassRemoval::HeldBack);
@@ -153,11 +153,14 @@ impl Reload {
         }
         let (path, surroundings, running) = (self.path.clone(), self.surroundings.clone(), self.running.clone());
         let inputs = self.inputs.clone();
-        std::thread::Builder::new().name("reload".into()).spawn(move || {
+        let reading = std::thread::Builder::new().name("reload".into()).spawn(move || {
             let prepared = prepare::prepare(&path, &surroundings, &running, removal);
             let _ = inputs.send(Input::Prepared(Box::new(prepared)));
-        })?;
-        Ok(())
+        });
+        if let Err(error) = reading {
+            let prepared = Prepared::failed(format!("there is no thread to read the config with: {error}"));
+            let _ = self.inputs.send(Input::Prepared(Box::new(prepared)));
+        }
     }
 
     /// The config was read: it is rejected here, or its steps begin.
@@ -172,7 +175,7 @@ impl Reload {
         let Stage::Reading { explicit, waiting } = std::mem::replace(&mut self.stage, Stage::Idle) else { return };
         let nothing_new = self.digest == Some(prepared.digest);
         if nothing_new && !explicit {
-            self.watch = Some(prepared.watch);
+            self.watch = prepared.watch;
             return;
         }
         if !explicit && self.announces {
@@ -214,6 +217,9 @@ impl Reload {
         events: &mut Vec<Event>,
     ) -> std::io::Result<VecDeque<Change>> {
         let old = self.running.config.clone();
+        if let Some(old) = &old {
+            self.warn_of_settings_that_wait(old, &candidate.config);
+        }
         let steps = plan::steps(&candidate, old.as_deref(), &mut hands.outlets, &|_| None)?;
         let withdrawing: HashSet<_> = engine.withdrawing().cloned().collect();
         let reclaimed = plan::reclaimed(&candidate, &withdrawing);
@@ -265,6 +271,20 @@ impl Reload {
         self.finish(verdict, waiting);
     }
 
+    /// What of another config takes effect with the next start only.
+    fn warn_of_settings_that_wait(&mut self, before: &Config, after: &Config) {
+        let waits = [
+            ("[state] path", before.state != after.state),
+            ("[control]", before.control != after.control),
+            ("[log] format", before.log.format != after.log.format),
+        ];
+        for (setting, _) in waits.into_iter().filter(|(_, changed)| *changed) {
+            let warning = format!("{setting} changed; that takes effect when the daemon is restarted");
+            tracing::warn!(event = "restart_needed", "{warning}");
+            self.last.warnings.push(warning);
+        }
+    }
+
     /// Remembers, for `status`, what became of the config on disk.
     pub(super) fn note(&mut self, now: Now, prepared: &Prepared, held_back: usize) {
         if held_back > 0 && held_back != self.last.held_back {
@@ -277,7 +297,7 @@ impl Reload {
         let problems = prepared.report.problems.iter();
         let (errors, warnings): (Vec<_>, Vec<_>) = problems.partition(|p| p.severity == crate::config::Severity::Error);
         self.digest = Some(prepared.digest);
-        self.watch = Some(prepared.watch.clone());
+        self.watch.clone_from(&prepared.watch);
         self.last = Last {
             rejected: prepared.report.has_errors(),
             at: Some(now.wall),

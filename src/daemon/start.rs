@@ -7,12 +7,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::hands::DaemonHands;
+use super::log::Log;
 use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
 use super::reload::Reload;
 use super::systemd::Service;
 use super::watch::Watch;
 use super::{Daemon, Input, clock, plan};
-use crate::config::{self, Checked, Config, Report, Source, Sources, Surroundings};
+use crate::config::{self, Checked, Config, LogFormat, LogLevel, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
 use crate::domain::Now;
 use crate::engine::{Engine, Event};
@@ -56,18 +57,17 @@ pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let surroundings = Surroundings::from_env();
     let on_disk = read(&startup.config, &surroundings);
     let state = on_disk.config().map_or_else(|| default_state(&surroundings), |config| config.state.path.clone());
-    if let Some(config) = on_disk.config() {
-        super::log::init(config.log.format, config.log.level);
-    }
+    let settings = on_disk.config().map_or((LogFormat::Auto, LogLevel::Info), |c| (c.log.format, c.log.level));
     if on_disk.config().is_none() && (startup.strict || !state.exists()) {
         return Err(on_disk.into_error());
     }
+    let log = super::log::init(settings.0, settings.1);
     let (sender, inputs) = mpsc::unbounded_channel();
     let replies = sender.clone();
     let opened = store::open(&state, move |replies_now| drop(replies.send(Input::Stored(replies_now))), clock::now)?;
     tell_of_state(&opened, &state);
     let chosen = choose(on_disk, &opened, &surroundings)?;
-    Builder { startup, surroundings, sender, inputs, now: clock::now() }.build(opened, chosen)
+    Builder { startup, surroundings, log, sender, inputs, now: clock::now() }.build(opened, chosen)
 }
 
 /// The config on disk, as far as it could be read.
@@ -163,6 +163,7 @@ fn choose(on_disk: OnDisk, opened: &Opened, surroundings: &Surroundings) -> Resu
 struct Builder {
     startup: Startup,
     surroundings: Surroundings,
+    log: Log,
     sender: mpsc::UnboundedSender<Input>,
     inputs: mpsc::UnboundedReceiver<Input>,
     now: Now,
@@ -175,7 +176,7 @@ impl Builder {
             return Err(StartError::Config { report: prepared.report, rendered: prepared.rendered });
         };
         let config = Arc::clone(&candidate.config);
-        super::log::init(config.log.format, config.log.level);
+        self.log.set_level(config.log.level);
         let mut engine = Engine::new(self.now, opened.seed, config.limits.total);
         let credentials = self.surroundings.credentials_directory.clone();
         let mut hands = DaemonHands::new(self.sender.clone(), opened.store, Arc::clone(&config), credentials);
@@ -232,6 +233,7 @@ impl Builder {
             alarm: clock::Alarm::new()?,
             steps: clock::Steps::new()?,
             service: Service::from_env(self.now.boot),
+            log: self.log,
             started: self.now,
             ready: false,
             state_trouble,

@@ -17,12 +17,17 @@ pub(super) struct Service {
     beat_at: BootMs,
     status: String,
     status_at: BootMs,
+    /// Something happened since the status was told.
+    is_stale: bool,
+    /// Whether anybody wants to hear it.
+    listens: bool,
 }
 
 impl Service {
     pub(super) fn from_env(now: BootMs) -> Self {
         let beat_ms = sd_notify::watchdog_enabled().map(|period| millis(period / 2).max(1));
-        Self { beat_ms, beat_at: now, status: String::new(), status_at: BootMs(0) }
+        let listens = std::env::var_os("NOTIFY_SOCKET").is_some();
+        Self { beat_ms, beat_at: now, status: String::new(), status_at: BootMs(0), is_stale: false, listens }
     }
 
     /// When the scheduler must come by again, whatever else happens.
@@ -38,14 +43,21 @@ impl Service {
         }
     }
 
-    /// Whether a status may be told at this moment, so that working one out is worth it.
-    pub(super) fn may_tell_status(&self, now: BootMs) -> bool {
-        now.since(self.status_at) >= STATUS_EVERY_MS || self.status_at == BootMs(0)
+    /// The status may be another now.
+    pub(super) fn something_happened(&mut self) {
+        self.is_stale = self.listens;
+    }
+
+    /// When the status is to be told anew; `None`: what was told still holds, or nobody listens.
+    pub(super) fn status_due(&self, now: BootMs) -> Option<BootMs> {
+        let earliest = if self.status_at == BootMs(0) { now } else { self.status_at + STATUS_EVERY_MS };
+        self.is_stale.then_some(earliest)
     }
 
     /// Tells the status, if it is another.
     pub(super) fn status(&mut self, now: BootMs, status: String) {
         self.status_at = now;
+        self.is_stale = false;
         if status != self.status {
             tell(&[NotifyState::Status(&status)]);
             self.status = status;
