@@ -117,9 +117,9 @@ fn the_reference_names_every_key_and_shows_valid_values() {
     let reference = include_str!("../config/config.toml");
     for table in config::known_keys() {
         for key in table.keys {
-            let named = ["{ ", "#", "[", "[[", ", ", ".", ""].iter().any(|before| {
-                [" ", "]", "."].iter().any(|after| reference.contains(&format!("{before}{key}{after}")))
-            });
+            let named = ["{ ", "#", "[", "[[", ", ", ".", ""]
+                .iter()
+                .any(|before| [" ", "]", "."].iter().any(|after| reference.contains(&format!("{before}{key}{after}"))));
             assert!(named, "{key} of {} is not in config/config.toml", table.table);
         }
     }
@@ -133,7 +133,10 @@ fn the_reference_names_every_key_and_shows_valid_values() {
         })
         .collect();
     let dir = Dir::new();
-    dir.write("config.toml", &text.replace("/etc/corptokend/", "").replace("corptokend-admin", "root").replace("corptokend-readers", "root"));
+    dir.write(
+        "config.toml",
+        &text.replace("/etc/corptokend/", "").replace("corptokend-admin", "root").replace("corptokend-readers", "root"),
+    );
     let config = dir.config();
     assert_eq!(config.tenant_count(), 2);
     // What the reference shows as defaults are the defaults.
@@ -245,7 +248,10 @@ fn the_column_is_the_files_own_even_after_something_masked_or_cut_off() {
     let dir = Dir::with("[app.crm]\nclient_secret = { value = \"abcdefghijkl\", zzz = 1 }\n");
     let shown = dir.check().report.render(&dir.sources(), false);
     assert!(shown.contains("config.toml:2:43\n"), "{shown}");
-    assert!(shown.contains("2 | client_secret = { value = \"…\", zzz = … }\n  |                                ^^^"), "{shown}");
+    assert!(
+        shown.contains("2 | client_secret = { value = \"…\", zzz = … }\n  |                                ^^^"),
+        "{shown}"
+    );
     let ids: String = (0..1000).map(|n| format!("\"ding{n:04}\", ")).collect();
     let dir = Dir::with(&crm(&format!("corp_ids = [{ids}\"no good\"]")));
     let shown = dir.check().report.render(&dir.sources(), false);
@@ -288,18 +294,17 @@ fn a_tenant_listed_twice_shows_both_places_and_one_with_a_table_does_not_count_t
     assert_eq!(report.problems.len(), 1);
     assert_eq!(report.problems[0].message, "the tenant ding1 is listed twice");
     assert_eq!(report.problems[0].also[0].0.column, 13);
-    let dir = Dir::with(&crm("corp_ids = [\"ding1\"]\n[app.crm.tenant.ding1]\nname = \"acme\"\n[app.crm.tenant.ding0]"));
+    let dir =
+        Dir::with(&crm("corp_ids = [\"ding1\"]\n[app.crm.tenant.ding1]\nname = \"acme\"\n[app.crm.tenant.ding0]"));
     assert_eq!(dir.config().tenant_count(), 2);
 }
 
 #[test]
 fn sinks_of_a_tenant_replace_those_of_its_app_which_replace_the_default_ones() {
-    let text = crm(
-        "corp_ids = [\"ding1\", \"ding2\"]\n[[app.crm.sink]]\nkeyring = \"@u/x/{corp_id}\"\n\
+    let text = crm("corp_ids = [\"ding1\", \"ding2\"]\n[[app.crm.sink]]\nkeyring = \"@u/x/{corp_id}\"\n\
          [app.crm.tenant.ding2]\nname = \"acme\"\n[[app.crm.tenant.ding2.sink]]\nfile = \"/srv/{name}\"\n\
          [[defaults.sink]]\nfile = \"/srv/d/{corp_id}\"\n[app.bot]\nclient_id = \"b\"\ncorp_ids = [\"ding1\"]\n\
-         client_secret = { file = \"crm.secret\" }",
-    );
+         client_secret = { file = \"crm.secret\" }");
     let config = Dir::with(&text).config();
     let mut places = Vec::new();
     for (name, app) in &config.apps {
@@ -322,7 +327,9 @@ fn secrets_written_into_the_config_are_refused_with_the_way_out() {
 fn a_config_that_others_can_write_is_refused_with_the_command_that_mends_it() {
     let dir = Dir::with("");
     dir.write("config.d/a.toml", "");
-    for (name, mode, back) in [("config.toml", 0o646, 0o640), ("config.d/a.toml", 0o642, 0o640), ("config.d", 0o757, 0o755)] {
+    for (name, mode, back) in
+        [("config.toml", 0o646, 0o640), ("config.d/a.toml", 0o642, 0o640), ("config.d", 0o757, 0o755)]
+    {
         dir.chmod(name, mode);
         let found = dir.problems();
         assert!(found.len() == 1 && found[0].contains("can be written by everybody"), "{found:?}");
@@ -351,14 +358,18 @@ fn what_cannot_be_read_is_told_with_its_name() {
 #[test]
 fn sinks_that_would_write_the_same_place_are_refused() {
     let fixed = "[[app.crm.sink]]\nfile = \"/srv/token\"";
-    assert_only(&crm(&format!("corp_ids = [\"ding1\", \"ding2\", \"ding3\"]\n{fixed}")), "config.toml:6:8: error: two sinks would write the same place, /srv/token: of crm/ding1 and of crm/ding2 (and 1 more)");
+    assert_only(
+        &crm(&format!("corp_ids = [\"ding1\", \"ding2\", \"ding3\"]\n{fixed}")),
+        "config.toml:6:8: error: two sinks would write the same place, /srv/token: of crm/ding1 and of crm/ding2 (and 1 more)",
+    );
     assert_eq!(problems(&crm(&format!("corp_ids = [\"ding1\"]\n{fixed}"))), Vec::<String>::new());
     let two_apps = "[app.bot]\nclient_id = \"b\"\nclient_secret = { file = \"crm.secret\" }\ncorp_ids = [\"ding1\"]";
     assert_only(
         &format!("[[defaults.sink]]\nfile = \"/srv/{{corp_id}}\"\n{}{two_apps}", crm("corp_ids = [\"ding1\"]")),
         "the same place, /srv/ding1: of bot/ding1 and of crm/ding1",
     );
-    let nested = "corp_ids = [\"ding1\"]\n[[app.crm.sink]]\nfile = \"/srv/a\"\n[[app.crm.sink]]\nfile = \"/srv/a/{corp_id}\"";
+    let nested =
+        "corp_ids = [\"ding1\"]\n[[app.crm.sink]]\nfile = \"/srv/a\"\n[[app.crm.sink]]\nfile = \"/srv/a/{corp_id}\"";
     assert_only(&crm(nested), "lies below /srv/a, which another sink makes a file");
     let keys = "corp_ids = [\"a\", \"b\"]\n[[app.crm.sink]]\nkeyring = \"@u/x/y\"";
     assert_only(&crm(keys), "the same place, @u/x/y: of crm/a and of crm/b");
@@ -486,7 +497,8 @@ fn beyond_the_capacity_there_is_a_warning_with_figures() {
 #[test]
 fn keyrings_beyond_the_kernels_quota_are_warned_of() {
     let ids: Vec<String> = (0..300).map(|n| format!("\"ding{n}\"")).collect();
-    let dir = Dir::with(&crm(&format!("corp_ids = [{}]\n[[app.crm.sink]]\nkeyring = \"@u/{{corp_id}}\"", ids.join(","))));
+    let dir =
+        Dir::with(&crm(&format!("corp_ids = [{}]\n[[app.crm.sink]]\nkeyring = \"@u/{{corp_id}}\"", ids.join(","))));
     let quota = Some(config::KeyQuota { keys: 200, bytes: 20_000 });
     let report = config::check(&dir.sources(), &Surroundings { user: 1, key_quota: quota, ..surroundings() }).report;
     assert_eq!(report.problems[0].message, "the keyring sinks need about 300 keys, and the kernel allows 200");
@@ -551,12 +563,43 @@ fn a_secret_is_never_shown_whatever_is_wrong_with_the_line_it_stands_in() {
         let (sources, checked) = (dir.sources(), dir.check());
         let report = &checked.report;
         assert!(report.has_errors(), "{text}");
-        let mut told = vec![report.render(&sources, false), report.render(&sources, true), report.to_json().to_string()];
+        let mut told =
+            vec![report.render(&sources, false), report.render(&sources, true), report.to_json().to_string()];
         told.push(format!("{report:?} {sources:?} {checked:?} {:?}", report.headline()));
         told.extend(report.problems.iter().map(config::Problem::one_line));
         for told in told {
             assert!(!told.contains("AnArY"), "{text}\n--- is told as\n{told}");
         }
+    }
+}
+
+/// Every way in which a file can be half written or have lost a byte, with a secret in it.
+#[test]
+fn a_mutilated_config_never_shows_its_secret() {
+    const C: &str = "cAnArY7";
+    let whole = format!(
+        "[api]\ntimeout = \"9s\"\n[app.crm]\nclient_id = \"a\"\nclient_secret = \"{C}\"\ncorp_ids = [\n  \"ding1\", \"ding2\"\n]\n\
+         [app.bot]\nclient_secret = {{ file = \"\"\"x\"\"\", value = '{C}' }}\nrefresh = {{ at = 0.7 }}\n"
+    );
+    let path = PathBuf::from("/nowhere/config.toml");
+    let mut texts: Vec<String> = (0..whole.len()).map(|end| whole[..end].to_owned()).collect();
+    for at in 0..whole.len() {
+        texts.push(format!("{}{}", &whole[..at], &whole[at + 1..]));
+        for put in ["\"", "'", "[", "}", "=", "\n", "#", "\\", "\"\"\"", "ä"] {
+            texts.push(format!("{}{put}{}", &whole[..at], &whole[at..]));
+        }
+    }
+    for text in texts {
+        let sources = Sources::remembered(vec![Source::new(&path, text.as_str())]);
+        let report = config::check(&sources, &surroundings()).report;
+        let told = format!("{}{}{report:?}", report.render(&sources, false), report.to_json());
+        // A byte within the secret splits it, and what comes first may then be a word of its own.
+        assert!(!told.contains(C) && !told.contains("nArY7") && !told.contains("cAnAr"), "{text}\n---\n{told}");
+        let mut places: Vec<_> = report.problems.iter().map(config::Problem::one_line).collect();
+        places.sort();
+        let all = places.len();
+        places.dedup();
+        assert_eq!(places.len(), all, "told twice\n{text}\n---\n{told}");
     }
 }
 

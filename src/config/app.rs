@@ -278,10 +278,7 @@ impl Settings {
     }
 
     fn retry(&self) -> Retry {
-        Retry {
-            min: self.min.map_or(RETRY.min, |set| set.value),
-            max: self.max.map_or(RETRY.max, |set| set.value),
-        }
+        Retry { min: self.min.map_or(RETRY.min, |set| set.value), max: self.max.map_or(RETRY.max, |set| set.value) }
     }
 
     fn specs(&self, sinks: &[Sink]) -> Arc<[SinkSpec]> {

@@ -212,7 +212,13 @@ fn check_permissions(
     let what = if status.is_dir() { "the config's directory" } else { "the config" };
     let problem = if by_others || by_group {
         let whom = if by_others { "everybody" } else { "its group" };
-        let fix = if by_others && by_group { "go-w" } else if by_others { "o-w" } else { "g-w" };
+        let fix = if by_others && by_group {
+            "go-w"
+        } else if by_others {
+            "o-w"
+        } else {
+            "g-w"
+        };
         wrong(path, format!("{what} can be written by {whom}"), &format!("chmod {fix} {}", path.display()))
     } else if main_owner.is_some_and(|main| ![0, main, rustix::process::geteuid().as_raw()].contains(&status.uid()))
         && !sticky_directory

@@ -12,10 +12,8 @@ pub struct KnownKeys {
 
 pub(super) const TOP: KnownKeys =
     KnownKeys { table: "the config", keys: &["api", "limits", "state", "control", "log", "defaults", "app"] };
-pub(super) const API: KnownKeys = KnownKeys {
-    table: "[api]",
-    keys: &["timeout", "connect_timeout", "max_in_flight", "ca_file", "local_address"],
-};
+pub(super) const API: KnownKeys =
+    KnownKeys { table: "[api]", keys: &["timeout", "connect_timeout", "max_in_flight", "ca_file", "local_address"] };
 pub(super) const LIMITS: KnownKeys = KnownKeys { table: "[limits]", keys: &["total"] };
 pub(super) const STATE: KnownKeys = KnownKeys { table: "[state]", keys: &["path"] };
 pub(super) const CONTROL: KnownKeys = KnownKeys { table: "[control]", keys: &["socket", "mode", "group"] };

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::keys;
-use super::problems::{line_of, line_text};
+use super::problems::line_of;
 
 /// Longer words than any key or app name have no business being shown as keys.
 const LONGEST_KEY: usize = 40;
@@ -18,17 +18,30 @@ const NAMES: [&str; 2] = ["credential", "env"];
 /// Keys whose strings are shown without what stands before an `@`.
 const URLS: [&str; 2] = ["endpoint", "proxy"];
 
-/// The bytes of `text` that must not be shown, in order. `broken` says of a line (from 0) that it does not parse;
-/// `lines` is where each line starts.
-pub(super) fn hidden(text: &str, lines: &[u32], broken: &dyn Fn(usize) -> bool) -> Vec<Range<usize>> {
+/// The bytes of `text` that must not be shown, in order, as far as the text as a whole tells.
+pub(super) fn hidden(text: &str) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
     let mut scan = Scan::new(text);
     while let Some(token) = scan.next() {
-        let line = line_of(lines, u32::try_from(token.span.start).unwrap_or(u32::MAX));
-        let broken = broken(line);
-        let suspicious = broken && speaks_of_secrets(line_text(text, lines, line));
-        if let Some(range) = hide(text, &token, broken, suspicious) {
-            hidden.push(range);
+        hidden.extend(hide(text, &token));
+    }
+    hidden
+}
+
+/// The bytes of `line` that must not be shown, as far as the line alone tells: a quote too many somewhere before makes
+/// strings of what lies between strings, but what follows a key on its own line belongs to that key. Of a `broken` line,
+/// one that does not parse, nothing else is shown, and nothing at all if it speaks of secrets.
+pub(super) fn hidden_in_line(line: &str, broken: bool) -> Vec<Range<usize>> {
+    let suspicious = broken && speaks_of_secrets(line);
+    let mut hidden = Vec::new();
+    let mut scan = Scan::new(line);
+    while let Some(token) = scan.next() {
+        let is_value = token.kind == Kind::Value;
+        let is_url = token.key.is_some_and(|key| URLS.contains(&key));
+        if is_value && (suspicious || (broken && (is_url || !token.harmless()))) {
+            hidden.extend(inside(line, &token).filter(|_| !keys::is_known(&line[token.span.clone()])));
+        } else if token.key.is_some() || !is_value {
+            hidden.extend(hide(line, &token));
         }
     }
     hidden
@@ -57,20 +70,20 @@ fn speaks_of_secrets(line: &str) -> bool {
         || words.into_iter().any(|word| strsim::damerau_levenshtein(word, "client_secret") <= 4)
 }
 
-fn hide(text: &str, token: &Token<'_>, broken: bool, suspicious: bool) -> Option<Range<usize>> {
+fn hide(text: &str, token: &Token<'_>) -> Option<Range<usize>> {
     let written = &text[token.span.clone()];
     let all = Some(token.span.clone());
     match token.kind {
         Kind::Newline => None,
+        // Strings of several lines are how the end of one string swallows the next.
+        _ if written.contains('\n') => all,
         Kind::Comment => Some(token.span.start + 1..token.span.end).filter(|range| !range.is_empty()),
         Kind::Key if written.split('.').any(|part| part.len() > LONGEST_KEY && !token.in_header) => all,
         Kind::Key if token.in_header || is_bare(written) => None,
         Kind::Key => all,
         Kind::Value if keys::is_known(written) => None,
-        // Strings of several lines are how the end of one string swallows the next.
-        Kind::Value if suspicious || !token.harmless() || written.contains('\n') => inside(text, token),
+        Kind::Value if !token.harmless() => inside(text, token),
         Kind::Value => match token.key {
-            Some(key) if URLS.contains(&key) && broken => inside(text, token),
             Some(key) if URLS.contains(&key) => written.rfind('@').map(|at| token.span.start..token.span.start + at),
             Some(key) if NAMES.contains(&key) && written.len() > LONGEST_KEY => inside(text, token),
             _ => None,
@@ -148,11 +161,19 @@ impl<'t> Scan<'t> {
                     self.at += 1;
                     self.separator(byte);
                     if byte == b'\n' {
-                        return Some(Token { kind: Kind::Newline, span: start..start + 1, key: None, in_header: false });
+                        return Some(Token {
+                            kind: Kind::Newline,
+                            span: start..start + 1,
+                            key: None,
+                            in_header: false,
+                        });
                     }
                     continue;
                 }
-                _ => self.text[start..].bytes().position(|b| is_separator(b) || b == b'#').map_or(self.text.len(), |n| start + n),
+                _ => self.text[start..]
+                    .bytes()
+                    .position(|b| is_separator(b) || b == b'#')
+                    .map_or(self.text.len(), |n| start + n),
             };
             self.at = end;
             self.line_is_fresh = false;

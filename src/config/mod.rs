@@ -8,12 +8,13 @@
 //! | `keys`, `section`, `values` | what keys there are, and typed reading that goes on after a problem |
 //! | `resolve`, `app`, `tenants`, `sink` | the tables, one after the other, into a [`Config`] |
 //! | `places`, `capacity` | what can only be judged over all tenants |
-//! | `report`, `render`, `mask` | problems, how they are told, and what of a line may be shown |
+//! | `report`, `render`, `excerpt`, `mask` | problems, how they are told, and what of a line may be shown |
 //! | `diff`, `keep` | how one config differs from the next |
 
 mod app;
 mod capacity;
 mod diff;
+mod excerpt;
 mod files;
 mod keep;
 mod keys;

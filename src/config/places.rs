@@ -129,7 +129,10 @@ fn names_without_name(apps: &[ReadApp], problems: &mut Problems<'_>) {
 /// What is wrong with one place by itself: message and remedy.
 fn misplaced(sink: &Sink, place: &str, taken: &Taken<'_>) -> Option<(String, &'static str)> {
     if let Some(part) = place.split('/').find(|part| part.len() > NAME_MAX) {
-        return Some((format!("a part of the place has {} bytes, and {NAME_MAX} is the most", part.len()), "shorten it"));
+        return Some((
+            format!("a part of the place has {} bytes, and {NAME_MAX} is the most", part.len()),
+            "shorten it",
+        ));
     }
     if place.len() > PATH_MAX {
         return Some((format!("the place has {} bytes, and {PATH_MAX} is the most", place.len()), "shorten it"));

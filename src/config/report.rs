@@ -106,10 +106,8 @@ impl Problem {
     }
 
     fn to_json(&self) -> Value {
-        let mut value = self.at.as_ref().map_or_else(
-            || json!({ "file": null, "line": null, "column": null }),
-            Spot::to_json,
-        );
+        let mut value =
+            self.at.as_ref().map_or_else(|| json!({ "file": null, "line": null, "column": null }), Spot::to_json);
         value["severity"] = self.severity.as_str().into();
         value["message"] = self.message.as_str().into();
         value["help"] = self.help.as_deref().into();
@@ -193,13 +191,10 @@ mod tests {
     #[test]
     fn the_headline_names_the_first_error_and_counts_the_rest() {
         let problem = |severity, text: &str| Problem::new(severity, text);
-        let report: Report = [
-            problem(Severity::Warning, "w"),
-            problem(Severity::Error, "a"),
-            problem(Severity::Error, "b"),
-        ]
-        .into_iter()
-        .collect();
+        let report: Report =
+            [problem(Severity::Warning, "w"), problem(Severity::Error, "a"), problem(Severity::Error, "b")]
+                .into_iter()
+                .collect();
         assert_eq!(report.headline().unwrap(), "error: a (and 1 more)");
         assert!(Report::default().headline().is_none());
     }

@@ -44,7 +44,9 @@ pub(super) fn resolve(
     }
     let mut watched = sources.watch.clone();
     watched.extend(bases.iter().map(|base| base.to_path_buf()));
-    watched.push(bases.first().map_or_else(PathBuf::new, |base| base.join(sources.drop_ins.file_name().unwrap_or_default())));
+    watched.push(
+        bases.first().map_or_else(PathBuf::new, |base| base.join(sources.drop_ins.file_name().unwrap_or_default())),
+    );
     let files = files_in_use(sources, &bases, &apps, &state, &control);
     places::check(&apps, &Taken { watched: &watched, files: &files }, problems);
     let apps = apps.into_iter().map(|read| (read.name, read.app)).collect();
@@ -115,7 +117,10 @@ fn control(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems
         && path.as_os_str().len() > SOCKET_PATH_MAX
     {
         problems
-            .error(*at, format!("a socket's path can have {SOCKET_PATH_MAX} bytes, and this has {}", path.as_os_str().len()))
+            .error(
+                *at,
+                format!("a socket's path can have {SOCKET_PATH_MAX} bytes, and this has {}", path.as_os_str().len()),
+            )
             .help("put the socket into a directory with a shorter path");
     }
     let mode = section.text("mode", problems, |text| values::mode(text, 0o600, 0o113));

@@ -219,7 +219,9 @@ mod tests {
 
     #[test]
     fn a_secret_that_others_can_read_or_write_is_refused_with_the_command_that_mends_it() {
-        for (mode, fix) in [(0o644, "chmod o-rwx"), (0o604, "chmod o-rwx"), (0o620, "chmod g-w"), (0o666, "chmod g-w,o-rwx")] {
+        for (mode, fix) in
+            [(0o644, "chmod o-rwx"), (0o604, "chmod o-rwx"), (0o620, "chmod g-w"), (0o666, "chmod g-w,o-rwx")]
+        {
             let (_keep, source) = secret_file("s3cr3t", mode);
             let error = read(&source, None).unwrap_err();
             assert!(error.remedy().starts_with(fix), "{mode:o}: {}", error.remedy());

@@ -79,7 +79,9 @@ impl<'t, 'i> Section<'t, 'i> {
         match &entry.value {
             Value::List(items) => Some(items),
             Value::Table(_) if key == "sink" => {
-                problems.error(entry.key, "`sink` is a list of tables").help("write [[….sink]], with two brackets each");
+                problems
+                    .error(entry.key, "`sink` is a list of tables")
+                    .help("write [[….sink]], with two brackets each");
                 None
             }
             other => {
@@ -251,7 +253,11 @@ pub(super) fn element<'i>(key: &str, item: &Item<'i>, problems: &mut Problems<'_
 fn unknown(key: &str, at: Mark, keys: &KnownKeys, problems: &mut Problems<'_>) {
     // Something long or quoted is not a misspelt key, but perhaps a value in the wrong place.
     let showable = key.len() <= 40 && !problems.raw(at).starts_with(['"', '\'']);
-    let what = if showable { format!("unknown key `{key}` in {}", keys.table) } else { format!("unknown key in {}", keys.table) };
+    let what = if showable {
+        format!("unknown key `{key}` in {}", keys.table)
+    } else {
+        format!("unknown key in {}", keys.table)
+    };
     let help = if showable { keys.suggest(key) } else { keys.suggest("") };
     problems.error(at, what).help(help);
 }

@@ -8,9 +8,7 @@ use super::section::{Fault, Section, Set};
 use super::surroundings::Surroundings;
 use super::tree::{Item, kind_of};
 use super::values;
-use crate::domain::{
-    FileSink, Format, KeyringRoot, KeyringSink, Placeholder, SinkId, SinkKind, Template,
-};
+use crate::domain::{FileSink, Format, KeyringRoot, KeyringSink, Placeholder, SinkId, SinkKind, Template};
 
 /// The permission bits that a file gets when its sink does not say.
 pub(super) const MODE: u32 = 0o640;
@@ -185,8 +183,7 @@ fn keyring_sink(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Optio
 
 fn keyring_path(text: &str) -> Result<KeyringSink, Fault> {
     let help = "write it like \"@u/corptokend/{app}/{corp_id}\"";
-    let (root, rest) =
-        text.split_once('/').ok_or_else(|| Fault::new("needs a key below the keyring").help(help))?;
+    let (root, rest) = text.split_once('/').ok_or_else(|| Fault::new("needs a key below the keyring").help(help))?;
     let serial = || root.parse::<i32>().ok().filter(|serial| *serial > 0).map(KeyringRoot::Serial);
     let known = if root == "@u" { Some(KeyringRoot::User) } else { serial() };
     let root_kind = known.ok_or_else(|| Fault::new("must start with @u or a keyring's number").help(help))?;

@@ -87,8 +87,7 @@ fn has_cap_chown() -> bool {
 
 fn key_quota(user: u32) -> Option<KeyQuota> {
     let prefix = if user == 0 { "root_" } else { "" };
-    let read = |name: &str| {
-        std::fs::read_to_string(format!("/proc/sys/kernel/keys/{prefix}{name}")).ok()?.trim().parse().ok()
-    };
+    let read =
+        |name: &str| std::fs::read_to_string(format!("/proc/sys/kernel/keys/{prefix}{name}")).ok()?.trim().parse().ok();
     Some(KeyQuota { keys: read("maxkeys")?, bytes: read("maxbytes")? })
 }

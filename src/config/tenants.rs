@@ -48,7 +48,8 @@ pub(super) fn read(section: &Section<'_, '_>, reading: &Reading<'_>, problems: &
     listed.extend(also);
     listed.sort();
     let (ids, marks): (Vec<CorpId>, Vec<Mark>) = listed.into_iter().unzip();
-    let special = ids.iter().enumerate().filter_map(|(index, id)| own.remove(id).map(|(_, own)| (index, own))).collect();
+    let special =
+        ids.iter().enumerate().filter_map(|(index, id)| own.remove(id).map(|(_, own)| (index, own))).collect();
     Tenants { ids, marks, special }
 }
 

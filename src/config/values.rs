@@ -37,11 +37,7 @@ pub(super) fn rate(text: &str) -> Result<Rate, Fault> {
 }
 
 /// A user or group: a name, or an id as a string or an integer.
-pub(super) fn account(
-    section: &Section<'_, '_>,
-    key: &'static str,
-    problems: &mut Problems<'_>,
-) -> Option<Set<u32>> {
+pub(super) fn account(section: &Section<'_, '_>, key: &'static str, problems: &mut Problems<'_>) -> Option<Set<u32>> {
     if let Value::Scalar(DeValue::Integer(_)) = section.entry(key)?.value {
         let id = section.integer(key, problems, 0..=i64::from(u32::MAX) - 1)?;
         return u32::try_from(id.value).ok().map(|value| Set { value, at: id.at });
@@ -51,7 +47,8 @@ pub(super) fn account(
     section.text(key, problems, |text| {
         let number = text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
         number.or_else(|| find(text)).ok_or_else(|| {
-            Fault::new(format!("names a {what} that does not exist")).help(format!("make the {what}, or give its number"))
+            Fault::new(format!("names a {what} that does not exist"))
+                .help(format!("make the {what}, or give its number"))
         })
     })
 }
