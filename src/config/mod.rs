@@ -9,7 +9,7 @@
 //! | `resolve`, `app`, `tenants`, `sink` | the tables, one after the other, into a [`Config`] |
 //! | `places`, `capacity` | what can only be judged over all tenants |
 //! | `report`, `render`, `excerpt`, `mask` | problems, how they are told, and what of a line may be shown |
-//! | `diff`, `keep` | how one config differs from the next |
+//! | `diff`, `keep`, `walk` | how one config differs from the next, and what is carried over |
 
 mod app;
 mod capacity;
@@ -33,6 +33,10 @@ mod surroundings;
 mod tenants;
 mod tree;
 mod values;
+mod walk;
+
+#[cfg(test)]
+mod diff_tests;
 
 pub use capacity::{AppCapacity, Capacity, Figures, capacity};
 pub use diff::{AppDifference, Counts, Difference, Fate, Vacated, diff};
