@@ -382,8 +382,8 @@ fn sinks_cannot_overwrite_what_the_daemon_lives_by() {
     assert_only(&sink("config.toml"), "would overwrite the config");
     assert_only(&sink("/run/corptokend/control.sock"), "would overwrite the control socket");
     assert_only(&sink("/var/lib/corptokend/state.redb/x"), "would overwrite the state");
-    assert_only(&sink("{corp_id}"), "lies in the config's own directory");
-    assert_only(&sink("config.d/{corp_id}"), "lies in the config's own directory");
+    assert_only(&sink("{corp_id}"), "which is watched for changes of the config");
+    assert_only(&sink("config.d/{corp_id}"), "which is watched for changes of the config");
     assert_eq!(problems(&sink("tokens/{corp_id}")), Vec::<String>::new());
 }
 

@@ -69,8 +69,7 @@ impl<'s> Text<'s> {
         let by_text = self.hidden[first..].iter().take_while(|range| range.start < bytes.end).cloned();
         let by_line = match bytes.len() {
             0..LONG => mask::hidden_in_line(&self.text[bytes.clone()], broken),
-            length if broken => vec![0..length],
-            _ => Vec::new(),
+            length => Vec::from_iter(broken.then_some(0..length)),
         };
         let by_line = by_line.into_iter().map(|range| range.start + bytes.start..range.end + bytes.start);
         let mut hidden: Vec<Range<usize>> = by_text.chain(by_line).collect();

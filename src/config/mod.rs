@@ -6,7 +6,7 @@
 //! | `parse` | parsing that goes on after a fault |
 //! | `tree` | the parsed files merged into one table whose values know their places |
 //! | `keys`, `section`, `values` | what keys there are, and typed reading that goes on after a problem |
-//! | `resolve`, `app`, `tenants`, `sink` | the tables, one after the other, into a [`Config`] |
+//! | `resolve`, `settings`, `app`, `tenants`, `sink` | the tables, one after the other, into a [`Config`] |
 //! | `places`, `capacity` | what can only be judged over all tenants |
 //! | `report`, `render`, `excerpt`, `mask` | problems, how they are told, and what of a line may be shown |
 //! | `diff`, `keep`, `walk` | how one config differs from the next, and what is carried over |
@@ -28,6 +28,7 @@ mod report;
 mod resolve;
 pub mod secret;
 mod section;
+mod settings;
 mod sink;
 mod surroundings;
 mod tenants;

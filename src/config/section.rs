@@ -227,7 +227,8 @@ pub(super) fn report(key: &str, fault: Fault, at: Mark, problems: &mut Problems<
 /// The place of a byte of a string's value: known where the value stands in the file as it is, without escapes.
 fn within(at: Mark, offset: usize, problems: &Problems<'_>) -> Mark {
     let raw = problems.raw(at);
-    let plain = !raw.starts_with("\"\"\"") && !raw.starts_with("'''") && !(raw.starts_with('"') && raw.contains('\\'));
+    let escaped = raw.starts_with('"') && raw.contains('\\');
+    let plain = !escaped && !raw.starts_with("\"\"\"") && !raw.starts_with("'''");
     match u32::try_from(offset) {
         Ok(offset) if plain && at.start + 1 + offset < at.end => {
             let start = at.start + 1 + offset;
