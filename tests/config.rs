@@ -214,13 +214,15 @@ mode = \"0666\"
         "config.toml:9:22: error: a corp_id must be",
         "config.toml:9:33: error: `corp_ids` holds strings, and this is an integer",
         "config.toml:10:18: error: `at` must be between 0.05 and 0.95",
-        "config.toml:12:14: error: `file` holds `{corpid}` is not known here",
+        "config.toml:12:14: error: `file`: `{corpid}` is not known here",
         "config.toml:13:8: error: `mode` would let everybody write there",
         "config.toml:14:2: error: unknown key `zzz` in the config",
     ] {
         assert!(found.iter().any(|line| line.contains(expected)), "{expected} is not in {found:#?}");
     }
     assert_eq!(found.len(), 12, "{found:#?}");
+    let line = |told: &String| told.split(':').nth(1).unwrap().parse::<u32>().unwrap();
+    assert!(found.is_sorted_by_key(line), "{found:#?}");
 }
 
 #[test]
@@ -337,6 +339,41 @@ fn a_config_that_others_can_write_is_refused_with_the_command_that_mends_it() {
         dir.chmod(name, back);
     }
     assert_eq!(dir.problems(), Vec::<String>::new());
+}
+
+/// In a container, config and secrets are often mounted read-only, with permissions that nobody there can change.
+#[test]
+fn on_a_read_only_mount_loose_permissions_are_a_warning() {
+    const INNER: &str = "CORPTOKEND_TEST_READ_ONLY";
+    const NAME: &str = "on_a_read_only_mount_loose_permissions_are_a_warning";
+    if let Some(directory) = std::env::var_os(INNER) {
+        let sources = config::read(&Path::new(&directory).join("config.toml")).unwrap();
+        let checked = config::check(&sources, &surroundings());
+        let told: Vec<String> = checked.report.problems.iter().map(config::Problem::one_line).collect();
+        assert!(checked.config.is_some(), "{told:#?}");
+        assert!(told.iter().any(|line| line.contains("warning: the config can be written by everybody")), "{told:#?}");
+        assert!(
+            told.iter().any(|line| line.contains("crm.secret can be read") && line.contains("warning")),
+            "{told:#?}"
+        );
+        return;
+    }
+    let dir = Dir::with(&crm(""));
+    dir.chmod("config.toml", 0o666).chmod("crm.secret", 0o644);
+    assert_eq!(dir.problems().len(), 2);
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" || exit 99; exec \"$2\" --exact \"$3\"";
+    let exe = std::env::current_exe().unwrap();
+    let mut inner = std::process::Command::new("unshare");
+    inner.args(["-m", "sh", "-c", script, "sh"]).arg(dir.0.path()).arg(exe).arg(NAME).env(INNER, dir.0.path());
+    let outcome = inner.output();
+    let mounted = outcome.as_ref().is_ok_and(|out| ![Some(1), Some(99)].contains(&out.status.code()));
+    if !mounted {
+        assert!(std::env::var_os("CORPTOKEND_REQUIRE_SYSTEM").is_none(), "cannot mount: {outcome:?}");
+        eprintln!("SKIPPED {NAME}: it needs the right to mount ({outcome:?})");
+        return;
+    }
+    let out = outcome.unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
 }
 
 #[test]

@@ -84,7 +84,7 @@ pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
         capacity::warn(&config, &|name| place_of_app(&tree, name.as_str()), surroundings, &mut problems);
     }
     let config = (!problems.has_errors()).then_some(config);
-    Checked { config, report: problems.into_list().into_iter().collect() }
+    Checked { config, report: problems.into_report() }
 }
 
 fn place_of_app(tree: &Table<'_>, name: &str) -> Option<Mark> {

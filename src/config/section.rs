@@ -218,7 +218,8 @@ impl<'t, 'i> Section<'t, 'i> {
 /// Reports a fault in the text at `at`, at its very column where that can be told.
 pub(super) fn report(key: &str, fault: Fault, at: Mark, problems: &mut Problems<'_>) {
     let at = fault.offset.map_or(at, |offset| within(at, offset, problems));
-    let said = problems.error(at, format!("`{key}` {}", fault.message));
+    let space = if fault.message.starts_with(':') { "" } else { " " };
+    let said = problems.error(at, format!("`{key}`{space}{}", fault.message));
     if let Some(help) = fault.help {
         said.help(help);
     }

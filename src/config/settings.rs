@@ -144,9 +144,7 @@ fn settings(section: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Pro
     let waits = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
     Settings {
         endpoint: section
-            .text("endpoint", problems, |text| {
-                Endpoint::new(text).map_err(|error| Fault::new(format!("is wrong: {error}")))
-            })
+            .text("endpoint", problems, |text| Endpoint::new(text).map_err(|error| Fault::new(format!(": {error}"))))
             .map(|set| set.value),
         proxy: section.text("proxy", problems, proxy).map(|set| set.value),
         rate: section.text("rate", problems, values::rate).map(|set| set.value),
