@@ -8,7 +8,7 @@
 //! | `keys`, `section`, `values` | what keys there are, and typed reading that goes on after a problem |
 //! | `resolve`, `settings`, `app`, `tenants`, `sink` | the tables, one after the other, into a [`Config`] |
 //! | `places`, `capacity` | what can only be judged over all tenants |
-//! | `report`, `render`, `excerpt`, `mask` | problems, how they are told, and what of a line may be shown |
+//! | `report`, `render`, `excerpt`, `mask`, `scan` | problems, how they are told, and what of a line may be shown |
 //! | `diff`, `keep`, `walk` | how one config differs from the next, and what is carried over |
 
 mod app;
@@ -26,6 +26,7 @@ mod problems;
 mod render;
 mod report;
 mod resolve;
+mod scan;
 pub mod secret;
 mod section;
 mod settings;
