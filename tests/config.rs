@@ -214,13 +214,15 @@ mode = \"0666\"
         "config.toml:9:22: error: a corp_id must be",
         "config.toml:9:33: error: `corp_ids` holds strings, and this is an integer",
         "config.toml:10:18: error: `at` must be between 0.05 and 0.95",
-        "config.toml:12:14: error: `file` holds `{corpid}` is not known here",
+        "config.toml:12:14: error: `file`: `{corpid}` is not known here",
         "config.toml:13:8: error: `mode` would let everybody write there",
         "config.toml:14:2: error: unknown key `zzz` in the config",
     ] {
         assert!(found.iter().any(|line| line.contains(expected)), "{expected} is not in {found:#?}");
     }
     assert_eq!(found.len(), 12, "{found:#?}");
+    let line = |told: &String| told.split(':').nth(1).unwrap().parse::<u32>().unwrap();
+    assert!(found.is_sorted_by_key(line), "{found:#?}");
 }
 
 #[test]
@@ -339,6 +341,41 @@ fn a_config_that_others_can_write_is_refused_with_the_command_that_mends_it() {
     assert_eq!(dir.problems(), Vec::<String>::new());
 }
 
+/// In a container, config and secrets are often mounted read-only, with permissions that nobody there can change.
+#[test]
+fn on_a_read_only_mount_loose_permissions_are_a_warning() {
+    const INNER: &str = "CORPTOKEND_TEST_READ_ONLY";
+    const NAME: &str = "on_a_read_only_mount_loose_permissions_are_a_warning";
+    if let Some(directory) = std::env::var_os(INNER) {
+        let sources = config::read(&Path::new(&directory).join("config.toml")).unwrap();
+        let checked = config::check(&sources, &surroundings());
+        let told: Vec<String> = checked.report.problems.iter().map(config::Problem::one_line).collect();
+        assert!(checked.config.is_some(), "{told:#?}");
+        assert!(told.iter().any(|line| line.contains("warning: the config can be written by everybody")), "{told:#?}");
+        assert!(
+            told.iter().any(|line| line.contains("crm.secret can be read") && line.contains("warning")),
+            "{told:#?}"
+        );
+        return;
+    }
+    let dir = Dir::with(&crm(""));
+    dir.chmod("config.toml", 0o666).chmod("crm.secret", 0o644);
+    assert_eq!(dir.problems().len(), 2);
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" || exit 99; exec \"$2\" --exact \"$3\"";
+    let exe = std::env::current_exe().unwrap();
+    let mut inner = std::process::Command::new("unshare");
+    inner.args(["-m", "sh", "-c", script, "sh"]).arg(dir.0.path()).arg(exe).arg(NAME).env(INNER, dir.0.path());
+    let outcome = inner.output();
+    let mounted = outcome.as_ref().is_ok_and(|out| ![Some(1), Some(99)].contains(&out.status.code()));
+    if !mounted {
+        assert!(std::env::var_os("CORPTOKEND_REQUIRE_SYSTEM").is_none(), "cannot mount: {outcome:?}");
+        eprintln!("SKIPPED {NAME}: it needs the right to mount ({outcome:?})");
+        return;
+    }
+    let out = outcome.unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+}
+
 #[test]
 fn what_cannot_be_read_is_told_with_its_name() {
     let dir = Dir::new();
@@ -382,8 +419,8 @@ fn sinks_cannot_overwrite_what_the_daemon_lives_by() {
     assert_only(&sink("config.toml"), "would overwrite the config");
     assert_only(&sink("/run/corptokend/control.sock"), "would overwrite the control socket");
     assert_only(&sink("/var/lib/corptokend/state.redb/x"), "would overwrite the state");
-    assert_only(&sink("{corp_id}"), "lies in the config's own directory");
-    assert_only(&sink("config.d/{corp_id}"), "lies in the config's own directory");
+    assert_only(&sink("{corp_id}"), "which is watched for changes of the config");
+    assert_only(&sink("config.d/{corp_id}"), "which is watched for changes of the config");
     assert_eq!(problems(&sink("tokens/{corp_id}")), Vec::<String>::new());
 }
 
@@ -570,6 +607,36 @@ fn a_secret_is_never_shown_whatever_is_wrong_with_the_line_it_stands_in() {
         for told in told {
             assert!(!told.contains("AnArY"), "{text}\n--- is told as\n{told}");
         }
+    }
+}
+
+/// Every way in which a file can be half written or have lost a byte, with a secret in it.
+#[test]
+fn a_mutilated_config_never_shows_its_secret() {
+    const C: &str = "cAnArY7";
+    let whole = format!(
+        "[api]\ntimeout = \"9s\"\n[app.crm]\nclient_id = \"a\"\nclient_secret = \"{C}\"\ncorp_ids = [\n  \"ding1\", \"ding2\"\n]\n\
+         [app.bot]\nclient_secret = {{ file = \"\"\"x\"\"\", value = '{C}' }}\nrefresh = {{ at = 0.7 }}\n"
+    );
+    let path = PathBuf::from("/nowhere/config.toml");
+    let mut texts: Vec<String> = (0..whole.len()).map(|end| whole[..end].to_owned()).collect();
+    for at in 0..whole.len() {
+        texts.push(format!("{}{}", &whole[..at], &whole[at + 1..]));
+        for put in ["\"", "'", "[", "}", "=", "\n", "#", "\\", "\"\"\"", "ä"] {
+            texts.push(format!("{}{put}{}", &whole[..at], &whole[at..]));
+        }
+    }
+    for text in texts {
+        let sources = Sources::remembered(vec![Source::new(&path, text.as_str())]);
+        let report = config::check(&sources, &surroundings()).report;
+        let told = format!("{}{}{report:?}", report.render(&sources, false), report.to_json());
+        // A byte within the secret splits it, and what comes first may then be a word of its own.
+        assert!(!told.contains(C) && !told.contains("nArY7") && !told.contains("cAnAr"), "{text}\n---\n{told}");
+        let mut places: Vec<_> = report.problems.iter().map(config::Problem::one_line).collect();
+        places.sort();
+        let all = places.len();
+        places.dedup();
+        assert_eq!(places.len(), all, "told twice\n{text}\n---\n{told}");
     }
 }
 

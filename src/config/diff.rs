@@ -1,11 +1,11 @@
 //! How one config differs from the next, tenant by tenant, in plain data. Sorted lists are walked side by side, so that a
 //! million tenants of which one is new cost a million short comparisons and no memory.
 
-use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use super::model::{App, Config};
-use crate::domain::{AppName, AppPolicy, CorpId, Names, OnRemove, Place, Placeholder, SinkSpec, TenantId};
+use super::walk::{Step, walk};
+use crate::domain::{AppName, AppPolicy, CorpId, OnRemove, Place, Placeholder, SinkSpec, TenantId};
 
 /// What became of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,12 +188,9 @@ fn published_otherwise(was: &[SinkSpec], is: &[SinkSpec], old: &App, new: &App, 
         || (name_of(old) != name_of(new) && names(Placeholder::Name))
 }
 
-fn names(name: &AppName, app: &App, id: &CorpId) -> Names {
-    app.names_of(name, id)
-}
-
-fn places(name: &AppName, app: &App, id: &CorpId) -> Vec<Place> {
-    let names = names(name, app, id);
+/// The places of one tenant.
+pub(super) fn places(name: &AppName, app: &App, id: &CorpId) -> Vec<Place> {
+    let names = app.names_of(name, id);
     app.sinks_of(id).iter().map(|sink| sink.place(&names)).collect()
 }
 
@@ -229,59 +226,12 @@ pub(super) fn in_use(places: &HashSet<&Place>, config: &Config) -> HashSet<Place
     let mut found = HashSet::new();
     for (name, app) in &config.apps {
         for id in &app.tenants {
-            let names = names(name, app, id);
+            let names = app.names_of(name, id);
             let theirs = app.sinks_of(id).iter().map(|sink| sink.place(&names));
             found.extend(theirs.filter(|place| places.contains(place)));
         }
     }
     found
-}
-
-/// What happens to a tenant on the way from one list to the next.
-pub(super) enum Step<'old, 'new> {
-    Removed(&'old CorpId),
-    Added(&'new CorpId),
-    Stays(&'old CorpId),
-}
-
-/// Walks two sorted lists side by side.
-pub(super) fn walk<'old, 'new>(
-    mut old: &'old [CorpId],
-    mut new: &'new [CorpId],
-    mut step: impl FnMut(Step<'old, 'new>),
-) {
-    loop {
-        match (old, new) {
-            ([], []) => return,
-            ([gone, rest @ ..], []) => {
-                step(Step::Removed(gone));
-                old = rest;
-            }
-            ([], [come, rest @ ..]) => {
-                step(Step::Added(come));
-                new = rest;
-            }
-            ([gone, old_rest @ ..], [come, new_rest @ ..]) => match compare(gone, come) {
-                Ordering::Less => {
-                    step(Step::Removed(gone));
-                    old = old_rest;
-                }
-                Ordering::Greater => {
-                    step(Step::Added(come));
-                    new = new_rest;
-                }
-                Ordering::Equal => {
-                    step(Step::Stays(gone));
-                    (old, new) = (old_rest, new_rest);
-                }
-            },
-        }
-    }
-}
-
-/// Ids whose text is shared are equal at a glance.
-fn compare(a: &CorpId, b: &CorpId) -> Ordering {
-    if std::ptr::eq(a.as_str(), b.as_str()) { Ordering::Equal } else { a.cmp(b) }
 }
 
 impl AppDifference {

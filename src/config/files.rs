@@ -1,5 +1,5 @@
-//! Reading the config's files. Besides `secret.rs`, which reads the one secret that it is asked for, this is the only
-//! file of the module that reads the file system; everything after it works on text.
+//! Reading the config's files. This is the one file of the module that reads the file system, besides `secret.rs`, which
+//! reads the one secret that it is asked for, and `surroundings.rs`, which asks the system who we are. All else works on text.
 
 use std::ffi::OsStr;
 use std::fmt;

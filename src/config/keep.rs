@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::diff::{Step, in_use, walk};
+use super::diff::{in_use, places};
 use super::model::{App, Config};
+use super::walk::{Step, walk};
 use crate::domain::{AppName, CorpId, Place};
 
 impl Config {
@@ -31,7 +32,7 @@ impl Config {
 /// are not put back: two must not write one place. Returns how many were.
 pub fn keep_removed(new: &mut Config, old: &Config) -> usize {
     let removed = removed(new, old);
-    let places: Vec<Vec<Place>> = removed.iter().map(|(name, id)| places(old, name, id)).collect();
+    let places: Vec<Vec<Place>> = removed.iter().map(|(name, id)| places(name, &old.apps[*name], id)).collect();
     let taken = in_use(&places.iter().flatten().collect::<HashSet<_>>(), new);
     let mut kept: BTreeMap<&AppName, Vec<CorpId>> = BTreeMap::new();
     for ((name, id), places) in removed.iter().zip(&places) {
@@ -65,12 +66,6 @@ fn removed<'a>(new: &Config, old: &'a Config) -> Vec<(&'a AppName, &'a CorpId)> 
         });
     }
     removed
-}
-
-fn places(config: &Config, name: &AppName, id: &CorpId) -> Vec<Place> {
-    let app = &config.apps[name];
-    let names = app.names_of(name, id);
-    app.sinks_of(id).iter().map(|sink| sink.place(&names)).collect()
 }
 
 fn put_back(app: &mut App, before: &App, ids: Vec<CorpId>) {

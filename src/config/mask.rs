@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::keys;
-use super::problems::{line_of, line_text};
+use super::problems::line_of;
+use super::scan::{Kind, Scan, Token};
 
 /// Longer words than any key or app name have no business being shown as keys.
 const LONGEST_KEY: usize = 40;
@@ -18,17 +19,30 @@ const NAMES: [&str; 2] = ["credential", "env"];
 /// Keys whose strings are shown without what stands before an `@`.
 const URLS: [&str; 2] = ["endpoint", "proxy"];
 
-/// The bytes of `text` that must not be shown, in order. `broken` says of a line (from 0) that it does not parse;
-/// `lines` is where each line starts.
-pub(super) fn hidden(text: &str, lines: &[u32], broken: &dyn Fn(usize) -> bool) -> Vec<Range<usize>> {
+/// The bytes of `text` that must not be shown, in order, as far as the text as a whole tells.
+pub(super) fn hidden(text: &str) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
     let mut scan = Scan::new(text);
     while let Some(token) = scan.next() {
-        let line = line_of(lines, u32::try_from(token.span.start).unwrap_or(u32::MAX));
-        let broken = broken(line);
-        let suspicious = broken && speaks_of_secrets(line_text(text, lines, line));
-        if let Some(range) = hide(text, &token, broken, suspicious) {
-            hidden.push(range);
+        hidden.extend(hide(text, &token));
+    }
+    hidden
+}
+
+/// The bytes of `line` that must not be shown, as far as the line alone tells: a quote too many somewhere before makes
+/// strings of what lies between strings, but what follows a key on its own line belongs to that key. Of a `broken` line,
+/// one that does not parse, nothing else is shown, and nothing at all if it speaks of secrets.
+pub(super) fn hidden_in_line(line: &str, broken: bool) -> Vec<Range<usize>> {
+    let suspicious = broken && speaks_of_secrets(line);
+    let mut hidden = Vec::new();
+    let mut scan = Scan::new(line);
+    while let Some(token) = scan.next() {
+        let is_value = token.kind == Kind::Value;
+        let is_url = token.key.is_some_and(|key| URLS.contains(&key));
+        if is_value && (suspicious || (broken && (is_url || !token.harmless()))) {
+            hidden.extend(inside(line, &token).filter(|_| !keys::is_known(&line[token.span.clone()])));
+        } else if token.key.is_some() || !is_value {
+            hidden.extend(hide(line, &token));
         }
     }
     hidden
@@ -42,7 +56,7 @@ pub(super) fn open_lines(text: &str, lines: &[u32]) -> Vec<bool> {
     while let Some(token) = scan.next() {
         let first = line(token.span.start);
         if token.kind == Kind::Newline {
-            open[first] = !scan.stack.is_empty();
+            open[first] = scan.is_open();
         } else {
             open[first..line(token.span.end)].fill(true);
         }
@@ -57,20 +71,20 @@ fn speaks_of_secrets(line: &str) -> bool {
         || words.into_iter().any(|word| strsim::damerau_levenshtein(word, "client_secret") <= 4)
 }
 
-fn hide(text: &str, token: &Token<'_>, broken: bool, suspicious: bool) -> Option<Range<usize>> {
+fn hide(text: &str, token: &Token<'_>) -> Option<Range<usize>> {
     let written = &text[token.span.clone()];
     let all = Some(token.span.clone());
     match token.kind {
         Kind::Newline => None,
+        // Strings of several lines are how the end of one string swallows the next.
+        _ if written.contains('\n') => all,
         Kind::Comment => Some(token.span.start + 1..token.span.end).filter(|range| !range.is_empty()),
         Kind::Key if written.split('.').any(|part| part.len() > LONGEST_KEY && !token.in_header) => all,
         Kind::Key if token.in_header || is_bare(written) => None,
         Kind::Key => all,
         Kind::Value if keys::is_known(written) => None,
-        // Strings of several lines are how the end of one string swallows the next.
-        Kind::Value if suspicious || !token.harmless() || written.contains('\n') => inside(text, token),
+        Kind::Value if !token.harmless() => inside(text, token),
         Kind::Value => match token.key {
-            Some(key) if URLS.contains(&key) && broken => inside(text, token),
             Some(key) if URLS.contains(&key) => written.rfind('@').map(|at| token.span.start..token.span.start + at),
             Some(key) if NAMES.contains(&key) && written.len() > LONGEST_KEY => inside(text, token),
             _ => None,
@@ -95,160 +109,51 @@ fn is_bare(key: &str) -> bool {
     key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// A word or string that is followed by `=`, or that stands in a table's header.
-    Key,
-    /// A word or string that stands elsewhere.
-    Value,
-    Comment,
-    Newline,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-struct Token<'t> {
-    kind: Kind,
-    span: Range<usize>,
-    /// The last part of the key that a value belongs to.
-    key: Option<&'t str>,
-    in_header: bool,
-}
-
-impl Token<'_> {
-    /// Whether the value belongs to a key that is known and holds no secret.
-    fn harmless(&self) -> bool {
-        self.key.is_some_and(|key| key != "client_secret" && keys::is_known(key))
-    }
-}
-
-/// Cuts a text into words, strings and comments, whatever is wrong with it.
-struct Scan<'t> {
-    text: &'t str,
-    at: usize,
-    /// The key before the last `=`.
-    key: Option<&'t str>,
-    /// The brackets that are open, with the key that each stands under.
-    stack: Vec<(u8, Option<&'t str>)>,
-    line_is_fresh: bool,
-    in_header: bool,
-}
-
-impl<'t> Scan<'t> {
-    fn new(text: &'t str) -> Self {
-        Self { text, at: 0, key: None, stack: Vec::new(), line_is_fresh: true, in_header: false }
-    }
-
-    fn next(&mut self) -> Option<Token<'t>> {
-        loop {
-            let start = self.at;
-            let byte = *self.text.as_bytes().get(start)?;
-            let end = match byte {
-                b'#' => self.end_of_line(start),
-                b'"' | b'\'' => self.end_of_string(start, byte),
-                _ if is_separator(byte) => {
-                    self.at += 1;
-                    self.separator(byte);
-                    if byte == b'\n' {
-                        return Some(Token {
-                            kind: Kind::Newline,
-                            span: start..start + 1,
-                            key: None,
-                            in_header: false,
-                        });
-                    }
-                    continue;
-                }
-                _ => self.text[start..]
-                    .bytes()
-                    .position(|b| is_separator(b) || b == b'#')
-                    .map_or(self.text.len(), |n| start + n),
-            };
-            self.at = end;
-            self.line_is_fresh = false;
-            if byte == b'#' {
-                return Some(Token { kind: Kind::Comment, span: start..end, key: None, in_header: false });
-            }
-            return Some(self.word(start..end, byte));
+    fn shown(text: &str, hidden: Vec<Range<usize>>) -> String {
+        let mut text = text.to_owned();
+        for range in hidden.into_iter().rev() {
+            text.replace_range(range, "…");
         }
+        text
     }
 
-    fn word(&mut self, span: Range<usize>, first: u8) -> Token<'t> {
-        let written = &self.text[span.clone()];
-        let follows = self.text[span.end..].trim_start_matches([' ', '\t']);
-        let quoted = first == b'"' || first == b'\'';
-        if follows.starts_with('=') && !follows.starts_with("==") {
-            // `a.b.client_secret = …`: the last part decides.
-            let name = written.trim_matches(['"', '\'']);
-            self.key = Some(if quoted { name } else { name.rsplit('.').next().unwrap_or(name) });
-            self.in_header = false;
-            return Token { kind: Kind::Key, span, key: None, in_header: false };
-        }
-        let dotted = follows.starts_with('.') && self.key.is_none();
-        let kind = if self.in_header || dotted { Kind::Key } else { Kind::Value };
-        Token { kind, span, key: self.key, in_header: self.in_header }
+    #[test]
+    fn values_of_known_keys_are_shown_and_all_else_is_not() {
+        let text = "timeout = \"9s\" # a\nclient_secret = { file = \"f\" }\nclient_secret = 'x'\nzzz = 5\ncorp_ids = [\n\"a\"]\n";
+        let expected = "timeout = \"9s\" #…\nclient_secret = { file = \"f\" }\nclient_secret = '…'\nzzz = …\ncorp_ids = [\n\"a\"]\n";
+        assert_eq!(shown(text, hidden(text)), expected);
     }
 
-    fn separator(&mut self, byte: u8) {
-        match byte {
-            b'\n' => {
-                self.line_is_fresh = true;
-                self.in_header = false;
-                if self.stack.is_empty() {
-                    self.key = None;
-                }
-            }
-            b'[' if self.line_is_fresh && (self.stack.is_empty() || self.looks_like_a_header()) => {
-                self.stack.clear();
-                self.key = None;
-                self.in_header = true;
-                self.line_is_fresh = false;
-            }
-            b'[' | b'{' if !self.in_header => {
-                self.stack.push((byte, self.key));
-                if byte == b'{' {
-                    self.key = None;
-                }
-            }
-            b']' if self.in_header => {}
-            b']' | b'}' => self.key = self.stack.pop().and_then(|(_, key)| key),
-            b',' if self.stack.last().is_some_and(|(bracket, _)| *bracket == b'{') => self.key = None,
-            _ => {}
-        }
+    #[test]
+    fn strings_of_several_lines_are_not_shown_whatever_their_key() {
+        let text = "client_id = \"\"\"\nx\nclient_secret = \"y\"\n";
+        assert_eq!(shown(text, hidden(text)), "client_id = …");
     }
 
-    /// A `[` that begins a line within a list: a header all the same, if the line holds nothing else.
-    fn looks_like_a_header(&self) -> bool {
-        let line = &self.text[self.at..self.end_of_line(self.at)];
-        let line = line.split('#').next().unwrap_or_default().trim();
-        line.ends_with(']') && line.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.[]\"' ".contains(&b))
+    #[test]
+    fn a_broken_line_shows_only_what_a_harmless_key_stands_before() {
+        let line = |text: &str| shown(text, hidden_in_line(text, true));
+        assert_eq!(line("x\", \"y\""), "…\"…\"…\"");
+        assert_eq!(line("timeout = 10s"), "timeout = 10s");
+        assert_eq!(line("file = \"a\" client_secret \"y\""), "file = \"…\" client_secret \"…\"");
+        assert_eq!(line("proxy = http://u:p@h"), "proxy = …");
+        assert_eq!(shown("\"a\", 5", hidden_in_line("\"a\", 5", false)), "\"a\", 5", "an element of a list, perhaps");
     }
 
-    fn end_of_line(&self, from: usize) -> usize {
-        self.text[from..].find('\n').map_or(self.text.len(), |n| from + n)
+    #[test]
+    fn urls_are_shown_without_what_stands_before_the_host() {
+        let text = "endpoint = \"https://u:p@h\"\nproxy = \"http://h\"\n";
+        assert_eq!(shown(text, hidden(text)), "endpoint = …@h\"\nproxy = \"http://h\"\n");
     }
 
-    /// A string that does not end ends with its line, or, in three quotes, with the file.
-    fn end_of_string(&self, start: usize, quote: u8) -> usize {
-        let bytes = self.text.as_bytes();
-        let long = bytes[start..].starts_with(&[quote; 3]);
-        let mut at = start + if long { 3 } else { 1 };
-        while at < bytes.len() {
-            match bytes[at] {
-                b'\\' if quote == b'"' && bytes.get(at + 1) != Some(&b'\n') => at += 1,
-                b'\n' if !long => return at,
-                b if b == quote && !long => return at + 1,
-                b if b == quote && bytes[at..].starts_with(&[quote; 3]) => {
-                    // Up to two more quotes belong to the string.
-                    let extra = bytes[at + 3..].iter().take(2).take_while(|b| **b == quote).count();
-                    return at + 3 + extra;
-                }
-                _ => {}
-            }
-            at += 1;
-        }
-        self.text.len()
+    #[test]
+    fn lines_within_brackets_and_strings_are_open() {
+        let text = "a = [\n1,\n]\nb = 1\nc = '''\n[x]\n'''\n[d]\n";
+        let lines = super::super::problems::line_starts(text);
+        assert_eq!(open_lines(text, &lines), [true, true, false, false, true, true, false, false, false]);
     }
-}
-
-fn is_separator(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || b"=,[]{}\"'".contains(&byte)
 }

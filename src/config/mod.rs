@@ -6,14 +6,15 @@
 //! | `parse` | parsing that goes on after a fault |
 //! | `tree` | the parsed files merged into one table whose values know their places |
 //! | `keys`, `section`, `values` | what keys there are, and typed reading that goes on after a problem |
-//! | `resolve`, `app`, `tenants`, `sink` | the tables, one after the other, into a [`Config`] |
+//! | `resolve`, `settings`, `app`, `tenants`, `sink` | the tables, one after the other, into a [`Config`] |
 //! | `places`, `capacity` | what can only be judged over all tenants |
-//! | `report`, `render`, `mask` | problems, how they are told, and what of a line may be shown |
-//! | `diff`, `keep` | how one config differs from the next |
+//! | `report`, `render`, `excerpt`, `mask`, `scan` | problems, how they are told, and what of a line may be shown |
+//! | `diff`, `keep`, `walk` | how one config differs from the next, and what is carried over |
 
 mod app;
 mod capacity;
 mod diff;
+mod excerpt;
 mod files;
 mod keep;
 mod keys;
@@ -25,13 +26,19 @@ mod problems;
 mod render;
 mod report;
 mod resolve;
+mod scan;
 pub mod secret;
 mod section;
+mod settings;
 mod sink;
 mod surroundings;
 mod tenants;
 mod tree;
 mod values;
+mod walk;
+
+#[cfg(test)]
+mod diff_tests;
 
 pub use capacity::{AppCapacity, Capacity, Figures, capacity};
 pub use diff::{AppDifference, Counts, Difference, Fate, Vacated, diff};
@@ -78,7 +85,7 @@ pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
         capacity::warn(&config, &|name| place_of_app(&tree, name.as_str()), surroundings, &mut problems);
     }
     let config = (!problems.has_errors()).then_some(config);
-    Checked { config, report: problems.into_list().into_iter().collect() }
+    Checked { config, report: problems.into_report() }
 }
 
 fn place_of_app(tree: &Table<'_>, name: &str) -> Option<Mark> {

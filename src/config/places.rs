@@ -1,7 +1,7 @@
 //! Every place of every tenant, looked at once: no two tenants may write the same one, and none may write what is not
 //! theirs. At a million tenants this must stay linear, so places are compared by hash first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -16,34 +16,95 @@ const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4095;
 
 /// What no sink may write.
-pub(super) struct Taken<'a> {
+pub(super) struct Taken {
+    /// Files that are not tokens, and what each is; and the directories above them, of which a sink would make files.
+    files: HashMap<String, String>,
+    above: HashMap<String, String>,
     /// Directories whose changes mean another config.
-    pub(super) watched: &'a [PathBuf],
-    /// Files, and what each is.
-    pub(super) files: &'a [(PathBuf, &'static str)],
+    watched: HashSet<PathBuf>,
 }
 
+impl Taken {
+    pub(super) fn new(files: &[(PathBuf, &'static str)], watched: HashSet<PathBuf>) -> Self {
+        let mut taken = Self { files: HashMap::new(), above: HashMap::new(), watched };
+        for (path, what) in files {
+            let text = format!("the sink would overwrite {what}, {}", path.display());
+            let mut names = path.ancestors().filter_map(Path::to_str).map(str::to_owned);
+            taken.files.extend(names.next().map(|name| (name, text.clone())));
+            taken.above.extend(names.map(|name| (name, text.clone())));
+        }
+        taken
+    }
+
+    /// What is wrong with a place by itself.
+    fn hit(&self, place: &str) -> Option<Fault> {
+        let text = self.files.get(place).or_else(|| self.above.get(place))?;
+        Some((text.clone(), "publish to another place"))
+    }
+
+    /// What is wrong with all places in a directory.
+    fn hit_in(&self, directory: &str) -> Option<Fault> {
+        let directory = Path::new(directory);
+        if let Some(text) = directory.ancestors().filter_map(Path::to_str).find_map(|above| self.files.get(above)) {
+            return Some((text.clone(), "publish to another place"));
+        }
+        self.watched.contains(directory).then(|| {
+            let text = format!("the sink lies in {}, which is watched for changes of the config", directory.display());
+            (text, "publish to another directory; one below it will do")
+        })
+    }
+}
+
+/// Message and remedy.
+type Fault = (String, &'static str);
+
 /// Looks at all places.
-pub(super) fn check(apps: &[ReadApp], taken: &Taken<'_>, problems: &mut Problems<'_>) {
+pub(super) fn check(apps: &[ReadApp], taken: &Taken, problems: &mut Problems<'_>) {
     names_without_name(apps, problems);
     let hasher = RandomState::new();
     let mut hashes = Vec::new();
     // A sink that is wrong is wrong for most of its tenants: it is told once.
     let mut told: Vec<(usize, Option<Mark>)> = Vec::new();
+    // Neighbours mostly share their directory.
+    let (mut directory, mut in_directory) = (String::new(), None);
     each(apps, &mut |tenant, place| {
         hashes.push(hasher.hash_one(place));
-        let key = (tenant.app, tenant.sink.at);
-        if !told.contains(&key)
-            && let Some((message, help)) = misplaced(tenant.sink, place, taken)
+        let parent = parent(place);
+        if parent != directory {
+            directory.replace_range(.., parent);
+            in_directory = taken.hit_in(parent);
+        }
+        let fault = too_long(place).or_else(|| taken.hit(place)).or_else(|| in_directory.clone());
+        if let Some((message, help)) = fault
+            && !told.contains(&(tenant.app, tenant.sink.at))
         {
             problems.error(tenant.mark(apps), message).help(help);
-            told.push(key);
+            told.push((tenant.app, tenant.sink.at));
         }
         ControlFlow::Continue(())
     });
     hashes.sort_unstable();
     same_places(apps, &hashes, &hasher, problems);
     nested_places(apps, &hashes, &hasher, problems);
+}
+
+/// The directory of a place; keys have none.
+fn parent(place: &str) -> &str {
+    if place.starts_with(':') { "" } else { place.rfind('/').map_or("", |slash| &place[..slash.max(1)]) }
+}
+
+fn too_long(place: &str) -> Option<Fault> {
+    if place.len() <= NAME_MAX {
+        return None;
+    }
+    if let Some(part) = place.split('/').find(|part| part.len() > NAME_MAX) {
+        return Some((
+            format!("a part of the place has {} bytes, and {NAME_MAX} is the most", part.len()),
+            "shorten it",
+        ));
+    }
+    let text = || format!("the place has {} bytes, and {PATH_MAX} is the most", place.len());
+    (place.len() > PATH_MAX).then(|| (text(), "shorten it"))
 }
 
 /// One sink of one tenant.
@@ -126,31 +187,6 @@ fn names_without_name(apps: &[ReadApp], problems: &mut Problems<'_>) {
     }
 }
 
-/// What is wrong with one place by itself: message and remedy.
-fn misplaced(sink: &Sink, place: &str, taken: &Taken<'_>) -> Option<(String, &'static str)> {
-    if let Some(part) = place.split('/').find(|part| part.len() > NAME_MAX) {
-        return Some((
-            format!("a part of the place has {} bytes, and {NAME_MAX} is the most", part.len()),
-            "shorten it",
-        ));
-    }
-    if place.len() > PATH_MAX {
-        return Some((format!("the place has {} bytes, and {PATH_MAX} is the most", place.len()), "shorten it"));
-    }
-    if !matches!(sink.kind, SinkKind::File(_)) {
-        return None;
-    }
-    let path = Path::new(place);
-    if let Some((file, what)) = taken.files.iter().find(|(file, _)| path.starts_with(file) || file.starts_with(path)) {
-        return Some((format!("the sink would overwrite {what}, {}", file.display()), "publish to another place"));
-    }
-    let directory = path.parent()?;
-    taken.watched.iter().any(|watched| watched == directory).then(|| {
-        let message = format!("the sink {place} lies in the config's own directory, which is watched for changes");
-        (message, "publish to another directory; one below it will do")
-    })
-}
-
 /// Two sinks, or two tenants of one sink, that would write the same place.
 fn same_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problems: &mut Problems<'_>) {
     let twice: Vec<u64> = hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
@@ -207,13 +243,11 @@ fn nested_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problem
     let mut found: Vec<(Of<'_>, String)> = Vec::new();
     let mut last_directory = String::new();
     each(apps, &mut |tenant, place| {
-        let directory = place.rfind('/').map_or("", |slash| &place[..slash]);
-        // Neighbours mostly share their directory, which then need not be looked at again.
-        if directory == last_directory || place.starts_with(':') {
+        let directory = parent(place);
+        if directory == last_directory {
             return ControlFlow::Continue(());
         }
-        last_directory.clear();
-        last_directory.push_str(directory);
+        last_directory.replace_range(.., directory);
         for ancestor in Path::new(directory).ancestors().filter_map(Path::to_str) {
             let taken = hashes.binary_search(&hasher.hash_one(ancestor)).is_ok();
             if taken && !found.iter().any(|(other, _)| other.app == tenant.app && other.sink.at == tenant.sink.at) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::files::Source;
-use super::report::{Problem, Severity, Spot};
+use super::report::{Problem, Report, Severity, Spot};
 
 /// Bytes of one of the files. Half the size of two pointers, since every corp_id has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,8 +99,12 @@ impl<'s> Problems<'s> {
         self.list.iter().any(|problem| problem.severity == Severity::Error)
     }
 
-    pub(super) fn into_list(self) -> Vec<Problem> {
-        self.list
+    /// All problems in the order of the files, errors first.
+    pub(super) fn into_report(self) -> Report {
+        let Self { files, mut list, .. } = self;
+        let place = |spot: &Spot| (files.iter().position(|file| file.path == spot.file), spot.line, spot.column);
+        list.sort_by_cached_key(|problem| problem.at.as_ref().map(place));
+        list.into_iter().collect()
     }
 
     fn say(&mut self, severity: Severity, at: Mark, message: String) -> Said<'_, 's> {

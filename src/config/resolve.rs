@@ -12,6 +12,7 @@ use super::places::{self, Taken};
 use super::problems::{Mark, Problems};
 use super::secret;
 use super::section::{Fault, Section};
+use super::settings;
 use super::sink::{self, Reading, Sink};
 use super::surroundings::Surroundings;
 use super::tree::Table;
@@ -37,7 +38,7 @@ pub(super) fn resolve(
     let control = control(&top, &reading, problems);
     let log = log(&top, problems);
     let standard = standard_sink(surroundings);
-    let defaults = app::defaults(top.table("defaults", problems), standard, &reading, problems);
+    let defaults = settings::defaults(top.table("defaults", problems), standard, &reading, problems);
     let apps = app::apps(top.table("app", problems), &defaults, &reading, problems);
     for app in &apps {
         check_secret(app, surroundings, problems);
@@ -48,7 +49,7 @@ pub(super) fn resolve(
         bases.first().map_or_else(PathBuf::new, |base| base.join(sources.drop_ins.file_name().unwrap_or_default())),
     );
     let files = files_in_use(sources, &bases, &apps, &state, &control);
-    places::check(&apps, &Taken { watched: &watched, files: &files }, problems);
+    places::check(&apps, &Taken::new(&files, watched.into_iter().collect()), problems);
     let apps = apps.into_iter().map(|read| (read.name, read.app)).collect();
     Config { api, limits, state, control, log, apps }
 }

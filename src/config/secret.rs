@@ -101,9 +101,14 @@ fn read_file(path: &Path, source: &SecretSource, guard: Guard) -> Result<(Secret
     if !status.is_file() {
         return Err(SecretError::Odd { place: source.to_string(), fault: "is not a regular file" });
     }
-    let mut loose = if guard == Guard::Permissions { exposed(path, &status) } else { None };
-    if loose.is_some() && !files::is_read_only(&file) {
-        return Err(loose.take().unwrap_or_else(|| unreachable!("it was just seen")));
+    let loose = match guard {
+        Guard::Permissions => exposed(path, &status),
+        Guard::Directory => None,
+    };
+    if let Some(error) = &loose
+        && !files::is_read_only(&file)
+    {
+        return Err(error.clone());
     }
     let mut text = content(&file).map_err(failed)?;
     Ok((checked(&mut text, source)?, loose))

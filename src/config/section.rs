@@ -218,7 +218,8 @@ impl<'t, 'i> Section<'t, 'i> {
 /// Reports a fault in the text at `at`, at its very column where that can be told.
 pub(super) fn report(key: &str, fault: Fault, at: Mark, problems: &mut Problems<'_>) {
     let at = fault.offset.map_or(at, |offset| within(at, offset, problems));
-    let said = problems.error(at, format!("`{key}` {}", fault.message));
+    let space = if fault.message.starts_with(':') { "" } else { " " };
+    let said = problems.error(at, format!("`{key}`{space}{}", fault.message));
     if let Some(help) = fault.help {
         said.help(help);
     }
@@ -227,8 +228,8 @@ pub(super) fn report(key: &str, fault: Fault, at: Mark, problems: &mut Problems<
 /// The place of a byte of a string's value: known where the value stands in the file as it is, without escapes.
 fn within(at: Mark, offset: usize, problems: &Problems<'_>) -> Mark {
     let raw = problems.raw(at);
-    let escapes = raw.starts_with('"') && raw.contains('\\');
-    let plain = !(raw.starts_with("\"\"\"") || raw.starts_with("'''") || escapes);
+    let escaped = raw.starts_with('"') && raw.contains('\\');
+    let plain = !escaped && !raw.starts_with("\"\"\"") && !raw.starts_with("'''");
     match u32::try_from(offset) {
         Ok(offset) if plain && at.start + 1 + offset < at.end => {
             let start = at.start + 1 + offset;

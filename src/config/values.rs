@@ -68,7 +68,7 @@ pub(super) fn path(text: &str, base: &Path) -> Result<PathBuf, Fault> {
 pub(super) fn template(text: &str, allowed: &'static [Placeholder]) -> Result<Template, Fault> {
     Template::parse(text, allowed).map_err(|error| {
         let (InvalidTemplate::LoneBrace { at } | InvalidTemplate::UnknownPlaceholder { at, .. }) = error;
-        Fault { offset: Some(at), ..Fault::new(format!("holds {error}")) }
+        Fault { offset: Some(at), ..Fault::new(format!(": {error}")) }
     })
 }
 
