@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use corptokend::domain::{KeyringRoot, OnExpiry, SinkFailureKind, SinkSpec, WallMs, Wrote};
+use corptokend::sink::probe;
 use publishing::{Desk, EXPIRES, as_nobody, has, key_at, needs};
 
 /// A keyring below `@u` that no other test uses, gone with the value.
@@ -191,6 +192,8 @@ fn a_keyring_can_be_named_by_its_number() {
     assert!(ring.find("keyring", "by-number").is_none() && ring.find("keyring", "crm").is_some(), "the root stays");
     let missing = key_at(KeyringRoot::Serial(1), &["{corp_id}"], OnExpiry::Delete);
     let failure = desk.publish(&missing, "ding1", "t").unwrap_err();
+    assert_eq!(probe(&spec), Ok(()));
+    assert_eq!(probe(&missing).unwrap_err().kind, failure.kind);
     assert!(failure.detail.contains("1/ding1") && failure.detail.contains("keyctl show"), "{failure}");
 }
 

@@ -20,11 +20,13 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fchmod, fstat, openat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use zeroize::Zeroizing;
 
-use super::directory::{Directories, Directory, Me, Missing, Rules};
+use super::directories::{Directories, Missing};
+use super::directory::{Directory, Me, Rules};
 use super::temporary::{Temporary, temporary_name};
 use super::trouble;
 use crate::domain::{FileSink, SinkFailure, Wrote};
@@ -149,7 +151,8 @@ impl Standing {
         // A file that was given away may not be readable any more. It is then replaced without comparing.
         let Ok(file) = openat(directory.fd(), name, flags, Mode::empty()) else { return Ok(Self::Other) };
         let Ok(stat) = fstat(&file) else { return Ok(Self::Other) };
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !holds(&file, bytes) {
+        let same_length = usize::try_from(stat.st_size) == Ok(bytes.len());
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !same_length || !holds(&file, bytes) {
             return Ok(Self::Other);
         }
         let found = stat.st_mode & 0o7777;
@@ -169,19 +172,17 @@ impl Standing {
     }
 }
 
-/// Whether the file holds just these bytes.
-fn holds(file: &rustix::fd::OwnedFd, bytes: &[u8]) -> bool {
-    // One more than expected, so that a longer file shows.
-    let mut found = Zeroizing::new(vec![0; bytes.len() + 1]);
+/// Whether a file of this length holds these bytes.
+fn holds(file: &OwnedFd, bytes: &[u8]) -> bool {
+    let mut found = Zeroizing::new(vec![0; bytes.len()]);
     let mut length = 0;
     while length < found.len() {
         match retry_on_intr(|| rustix::io::read(file, &mut found[length..])) {
-            Ok(0) => break,
+            Ok(0) | Err(_) => return false,
             Ok(more) => length += more,
-            Err(_) => return false,
         }
     }
-    found[..length] == *bytes
+    **found == *bytes
 }
 
 /// Empties a place: unlinks what a publication left there, then the directories below the fixed part that became empty.

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use rustix::fd::BorrowedFd;
 
-use super::directory::{Directories, Directory, Me};
+use super::directories::Directories;
+use super::directory::{Directory, Me};
 use super::lane::Work;
 use super::render::render;
 use super::watch::Watch;

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat, readlinkat};
 use rustix::io::Errno;
 
-use super::directory::{Me, Missing, Rules, make, steps};
+use super::directories::Missing;
+use super::directory::{Me, Rules, make};
 use super::trouble;
 use crate::domain::SinkFailure;
 
@@ -118,4 +119,13 @@ impl Walk {
         above.and_then(rustix::fs::fsync).map_err(|errno| trouble::of("sync the directory", &self.path, errno))?;
         Ok(made)
     }
+}
+
+/// The components of a path as the walk takes them.
+fn steps(path: &Path) -> impl DoubleEndedIterator<Item = OsString> + '_ {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    })
 }

@@ -11,11 +11,13 @@ use rustix::io::Errno;
 use super::keyctl::{self, Kind, PERMISSIONS, Serial, failed};
 use super::lane::Work;
 use super::{Job, Publication, Report};
-use crate::domain::{KeyringRoot, OnExpiry, Place, SinkFailure, SinkFailureKind, SinkKind, WallMs, Wrote};
+use crate::domain::{KeyringRoot, KeyringSink, OnExpiry, Place, SinkFailure, SinkFailureKind, SinkKind, WallMs, Wrote};
 
 /// The state of the lane for keys.
 pub(super) struct Keys<C> {
     clock: C,
+    /// The root keyrings that this batch has met.
+    roots: HashMap<KeyringRoot, Serial>,
     /// What hangs in the keyrings that this batch has met.
     links: HashMap<Serial, Vec<Serial>>,
 }
@@ -38,7 +40,7 @@ enum Missing {
 
 impl<C: Fn() -> WallMs> Keys<C> {
     pub(super) fn new(clock: C) -> Self {
-        Self { clock, links: HashMap::new() }
+        Self { clock, roots: HashMap::new(), links: HashMap::new() }
     }
 
     fn publish(&mut self, job: &Publication) -> Result<Wrote, SinkFailure> {
@@ -58,7 +60,7 @@ impl<C: Fn() -> WallMs> Keys<C> {
         match self.put(&place, payload, seconds) {
             // A keyring was taken away between two calls: from the top, once.
             Err(Trouble { errno: Errno::NOKEY | Errno::KEYREVOKED | Errno::KEYEXPIRED, .. }) => {
-                self.links.clear();
+                self.forget();
                 self.put(&place, payload, seconds)
             }
             other => other,
@@ -114,7 +116,7 @@ impl<C: Fn() -> WallMs> Keys<C> {
 
     /// The keyrings from the root to the one in which the key hangs.
     fn walk(&mut self, place: &KeyPlace, missing: Missing) -> Result<Vec<Serial>, Trouble> {
-        let mut rings = vec![keyctl::root(place.root).map_err(Trouble::at("open the root keyring of"))?];
+        let mut rings = vec![self.root(place.root).map_err(Trouble::at("open the root keyring of"))?];
         for name in place.rings() {
             let above = rings[rings.len() - 1];
             let found = self.find(above, Kind::Keyring, name).map_err(Trouble::at("look for the keyring of"))?;
@@ -127,6 +129,21 @@ impl<C: Fn() -> WallMs> Keys<C> {
             }
         }
         Ok(rings)
+    }
+
+    /// Others change keyrings too, so nothing is remembered for longer than a batch.
+    fn forget(&mut self) {
+        self.roots.clear();
+        self.links.clear();
+    }
+
+    fn root(&mut self, root: KeyringRoot) -> Result<Serial, Errno> {
+        if let Some(serial) = self.roots.get(&root) {
+            return Ok(*serial);
+        }
+        let serial = keyctl::root(root)?;
+        self.roots.insert(root, serial);
+        Ok(serial)
     }
 
     fn make(&mut self, above: Serial, name: &str) -> Result<Serial, Errno> {
@@ -173,7 +190,6 @@ impl<C: Fn() -> WallMs> Keys<C> {
 
     fn withdraw(&mut self, place: &Place) -> Result<(), SinkFailure> {
         let place = KeyPlace::of(place)?;
-        self.links.clear();
         self.take_away(&place).map_err(|trouble| trouble.into_failure(&place))
     }
 
@@ -201,6 +217,17 @@ impl<C: Fn() -> WallMs> Keys<C> {
     }
 }
 
+/// Tries whether the root of a sink can be reached and read, and publishes nothing.
+pub(super) fn probe(sink: &KeyringSink) -> Result<(), SinkFailure> {
+    let failed = |errno| failed("use the keyring", &sink.root.to_string(), errno);
+    let root = keyctl::root(sink.root).map_err(failed)?;
+    let described = keyctl::describe(root).map_err(failed)?;
+    if !described.is_keyring {
+        return Err(failed(Errno::NOTDIR));
+    }
+    keyctl::links(root).map(drop).map_err(failed)
+}
+
 /// Expired and revoked keys stay linked until the kernel collects them (`/proc/sys/kernel/keys/gc_delay`, 300 s), and an
 /// expired one can be in the way of its successor.
 fn bury(ring: Serial) -> Result<(), Errno> {
@@ -225,7 +252,7 @@ enum Settled {
 
 impl<C: Fn() -> WallMs> Work for Keys<C> {
     fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<Report> {
-        self.links.clear();
+        self.forget();
         jobs.map(|job| match job {
             Job::Publish(job) => Report::Published { ticket: job.ticket, sink: job.sink, outcome: self.publish(&job) },
             Job::Withdraw { root, place, .. } => {

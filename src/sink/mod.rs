@@ -5,7 +5,9 @@ use crate::domain::{Names, Place, RootId, SinkFailure, SinkId, SinkSpec, Ticket,
 use std::path::Path;
 use std::sync::Arc;
 
+mod directories;
 mod directory;
+mod events;
 mod file;
 mod files;
 mod fixed;

@@ -7,7 +7,8 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 
-use super::directory::{Directories, Me, Missing, Rules};
+use super::directories::{Directories, Missing};
+use super::directory::{Me, Rules};
 use super::file::try_directory;
 use super::fixed::{may_complete, nearest_existing};
 use super::trouble;
@@ -15,14 +16,14 @@ use crate::domain::{FileSink, SinkFailure, SinkKind, SinkSpec};
 
 /// Tries whether a publication to this sink could succeed: for a file, that its fixed directory exists (or can be made),
 /// that nobody can write there who should not, and that a file with the sink's group, mode and owner can be made there.
-/// That file is removed again, and no directory is made.
+/// That file is removed again, and no directory is made. For a key, that the keyring at which its path starts can be read.
 ///
 /// # Errors
 /// The failure that a publication would meet.
 pub fn probe(spec: &SinkSpec) -> Result<(), SinkFailure> {
     match &spec.kind {
         SinkKind::File(sink) => probe_file(sink),
-        SinkKind::Keyring(_) => Ok(()),
+        SinkKind::Keyring(sink) => super::keyring::probe(sink),
     }
 }
 

@@ -46,6 +46,7 @@ pub(super) struct Temporary<'a> {
     /// The place that it is for, for messages.
     path: &'a Path,
     file: OwnedFd,
+    inode: u64,
     placed: bool,
 }
 
@@ -59,7 +60,7 @@ impl<'a> Temporary<'a> {
             other => other,
         };
         match made {
-            Ok(file) => Ok(Self { directory, name, path, file, placed: false }),
+            Ok(file) => Ok(Self { directory, name, path, file, inode: 0, placed: false }),
             Err(errno) => Err(trouble::of("make a temporary file beside", path, errno)),
         }
     }
@@ -79,6 +80,7 @@ impl<'a> Temporary<'a> {
     /// Gives the file its group, its mode and, last, its owner, and puts all of it on the disk.
     pub(super) fn finish(&mut self, wanted: Wanted) -> Result<(), SinkFailure> {
         let stat = fstat(&self.file).map_err(|errno| self.failed("look at the temporary file of", errno))?;
+        self.inode = stat.st_ino;
         if let Some(group) = wanted.group.filter(|group| *group != stat.st_gid) {
             fchown(&self.file, None, Some(Gid::from_raw(group))).map_err(|errno| {
                 let remedy = format!(
@@ -104,15 +106,17 @@ impl<'a> Temporary<'a> {
 
     /// Gives the file its name. Answers with the file as it was left.
     pub(super) fn take_place(mut self, name: &OsStr) -> Result<Stat, SinkFailure> {
-        let stat = fstat(&self.file).map_err(|errno| self.failed("look at the temporary file of", errno))?;
         let fd = self.directory.fd();
         renameat(fd, self.name, fd, name).map_err(|errno| self.failed("replace", errno))?;
         self.placed = true;
-        // The rename moved the change time. If somebody was so fast that another file is there by now, that one's is
-        // not taken for ours.
-        match statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(now) if now.st_ino == stat.st_ino => Ok(now),
-            _ => Ok(stat),
+        // The rename moved the change time, so this is the time to look.
+        let left = statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).or_else(|_| fstat(&self.file));
+        let left = left.map_err(|errno| self.failed("look at", errno))?;
+        // If somebody was so fast that another file is there by now, that one is not taken for ours.
+        if left.st_ino == self.inode {
+            Ok(left)
+        } else {
+            fstat(&self.file).map_err(|errno| self.failed("look at", errno))
         }
     }
 

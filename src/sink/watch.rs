@@ -7,41 +7,23 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
+use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init, remove_watch};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, statat};
 
 use super::Report;
 use super::directory::Directory;
+use super::events::{CHANGES, DEPARTURES, Seen};
 use super::file::Outcome;
 use super::known::{DirectoryId, Key, Known, NOWHERE, Touched, entrance_of};
 use super::lane::Shared;
 use super::pace::{Pace, Ticker};
-use super::temporary::is_temporary;
-
-/// What is heard of a directory: everything but opening and reading, which readers do all day, and creation, since a name
-/// of ours is created only after it was removed.
-const CHANGES: WatchFlags = WatchFlags::MODIFY
-    .union(WatchFlags::CLOSE_WRITE)
-    .union(WatchFlags::ATTRIB)
-    .union(WatchFlags::MOVED_FROM)
-    .union(WatchFlags::MOVED_TO)
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MOVE_SELF)
-    .union(WatchFlags::ONLYDIR)
-    .union(WatchFlags::EXCL_UNLINK);
-
-/// What is heard of the directory above the fixed part. An open directory's own removal is only told there.
-const DEPARTURES: WatchFlags =
-    WatchFlags::MOVED_FROM.union(WatchFlags::DELETE).union(WatchFlags::ONLYDIR).union(WatchFlags::MASK_ADD);
 
 /// The numbers of directories that the kernel did not give one begin here.
 const MADE_UP: DirectoryId = 1 << 27;
@@ -61,17 +43,6 @@ pub(super) struct Watch {
     made_up: DirectoryId,
     sweep: Ticker,
     shared: Arc<Shared>,
-}
-
-/// What a look at the events brought.
-#[derive(Default)]
-struct Seen {
-    /// Written to under their own names, which the lane never does.
-    altered: Vec<Key>,
-    gone: HashSet<DirectoryId>,
-    /// To be compared with what was left there.
-    suspects: Vec<(DirectoryId, Key, OsString)>,
-    overflow: bool,
 }
 
 impl Watch {
@@ -106,7 +77,7 @@ impl Watch {
 
     /// Reads the events that are there. Cheap when there are none.
     pub(super) fn look(&mut self) -> Vec<Report> {
-        let seen = self.read_events();
+        let seen = self.inotify.as_ref().map(|inotify| Seen::read(inotify, &self.known)).unwrap_or_default();
         let mut touched: Vec<Touched> = seen.altered.into_iter().filter_map(|key| self.known.remove(key)).collect();
         touched.extend(self.judge(seen.suspects));
         touched.extend(self.lose(seen.gone));
@@ -195,23 +166,6 @@ impl Watch {
         self.sweep.run(!self.unwatched.is_empty());
     }
 
-    fn read_events(&mut self) -> Seen {
-        let mut seen = Seen::default();
-        let Some(inotify) = &self.inotify else { return seen };
-        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-        let mut events = Reader::new(inotify, &mut buffer);
-        while let Ok(event) = events.next() {
-            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                seen.overflow = true;
-                continue;
-            }
-            let Ok(directory) = u32::try_from(event.wd()) else { continue };
-            let name = event.file_name().map(std::ffi::CStr::to_bytes).unwrap_or_default();
-            seen.note(&self.known, directory, name, event.events());
-        }
-        seen
-    }
-
     /// Compares what stands at these names with what was left there.
     fn judge(&mut self, suspects: Vec<(DirectoryId, Key, OsString)>) -> Vec<Touched> {
         let mut touched = Vec::new();
@@ -288,33 +242,5 @@ impl Watch {
             }
         }
         self.known.remove_unseen(directories, &intact)
-    }
-}
-
-impl Seen {
-    fn note(&mut self, known: &Known, directory: DirectoryId, name: &[u8], what: ReadFlags) {
-        let departed = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT | ReadFlags::IGNORED;
-        if what.intersects(departed) {
-            self.gone.insert(directory);
-            return;
-        }
-        if name.is_empty() || is_temporary(name) {
-            return;
-        }
-        let key = known.key(directory, name);
-        if let Some(child) = known.child(key) {
-            if what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
-                self.gone.insert(child);
-            }
-            return;
-        }
-        if !known.knows_file(key) {
-            return;
-        }
-        if what.contains(ReadFlags::MODIFY) {
-            self.altered.push(key);
-        } else if self.suspects.last().is_none_or(|(_, last, _)| *last != key) {
-            self.suspects.push((directory, key, OsString::from_vec(name.to_vec())));
-        }
     }
 }

@@ -1,0 +1,189 @@
+//! The directories that a lane has open, and how a path leads to one.
+
+use std::ffi::OsStr;
+use std::path::{Component, Path};
+use std::rc::Rc;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, FileType, Mode, openat, statat};
+use rustix::io::Errno;
+
+use super::directory::{DIRECTORY, Directory, Me, Rules, make};
+use super::fixed::open_fixed;
+use super::trouble;
+use crate::domain::SinkFailure;
+
+/// How many directories stay open between batches.
+const KEPT_OPEN: usize = 64;
+
+/// What to do about a directory that is not there.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Missing {
+    /// Make it.
+    Make(Rules),
+    /// There is nothing to do then.
+    Leave,
+}
+
+/// The directories that are open, the last used first.
+#[derive(Debug)]
+pub(super) struct Directories {
+    known: Vec<Known>,
+    /// Those with entries that changed since the last sync. One whose sync failed stays until it succeeds.
+    dirty: Vec<Rc<Directory>>,
+    batch: u64,
+    me: Me,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Length of the path's fixed part: the same path can be reached by sinks with different ones.
+    fixed: usize,
+    directory: Rc<Directory>,
+}
+
+impl Directories {
+    pub(super) fn new(me: Me) -> Self {
+        Self { known: Vec::with_capacity(KEPT_OPEN + 1), dirty: Vec::new(), batch: 0, me }
+    }
+
+    /// From here on, each directory is looked at again before it is used: its name may lead elsewhere by now.
+    pub(super) fn begin_batch(&mut self) {
+        self.batch += 1;
+    }
+
+    /// Opens `path`, which is `fixed` or lies below it. `None`: it is missing, and was to be left so.
+    pub(super) fn open(
+        &mut self,
+        fixed: &Path,
+        path: &Path,
+        missing: Missing,
+    ) -> Result<Option<Rc<Directory>>, SinkFailure> {
+        if let Some(known) = self.recall(fixed, path, missing)? {
+            return Ok(Some(known));
+        }
+        let (fd, parent) = if path == fixed {
+            let Some(fd) = open_fixed(fixed, missing, self.me)? else { return Ok(None) };
+            (fd, None)
+        } else {
+            let (above, name) = split_below(fixed, path)?;
+            let Some(parent) = self.open(fixed, above, missing)? else { return Ok(None) };
+            let Some(fd) = self.open_child(&parent, name, path, missing)? else { return Ok(None) };
+            (fd, Some(parent))
+        };
+        let directory = Rc::new(Directory::new(fd, path, parent, self.batch)?);
+        self.known.insert(0, Known { fixed: fixed.as_os_str().len(), directory: Rc::clone(&directory) });
+        self.known.truncate(KEPT_OPEN);
+        Ok(Some(directory))
+    }
+
+    /// Closes `path`, so that the next use opens it anew.
+    pub(super) fn forget(&mut self, path: &Path) {
+        self.known.retain(|known| !known.directory.path().starts_with(path));
+    }
+
+    /// Forgets a directory that was removed.
+    pub(super) fn removed(&mut self, directory: &Rc<Directory>) {
+        self.forget(directory.path());
+        self.dirty.retain(|dirty| !Rc::ptr_eq(dirty, directory));
+    }
+
+    /// Notes that an entry of `directory` changed.
+    pub(super) fn soil(&mut self, directory: &Rc<Directory>) {
+        if !directory.set_dirty(true) {
+            self.dirty.push(Rc::clone(directory));
+        }
+    }
+
+    /// Syncs every directory in which an entry changed, once. Answers with those that could not be.
+    pub(super) fn sync(&mut self) -> Vec<(Rc<Directory>, SinkFailure)> {
+        let mut failed = Vec::new();
+        for directory in std::mem::take(&mut self.dirty) {
+            if let Err(failure) = directory.sync() {
+                self.dirty.push(Rc::clone(&directory));
+                failed.push((directory, failure));
+            } else {
+                directory.set_dirty(false);
+            }
+        }
+        // A directory that is gone can never be synced.
+        self.dirty.truncate(KEPT_OPEN);
+        failed
+    }
+
+    fn open_child(
+        &mut self,
+        parent: &Rc<Directory>,
+        name: &OsStr,
+        path: &Path,
+        missing: Missing,
+    ) -> Result<Option<OwnedFd>, SinkFailure> {
+        match (openat(parent.fd(), name, DIRECTORY, Mode::empty()), missing) {
+            (Ok(fd), _) => Ok(Some(fd)),
+            (Err(Errno::NOENT), Missing::Leave) => Ok(None),
+            (Err(Errno::NOENT), Missing::Make(rules)) => {
+                parent.verify_passage(&rules, self.me)?;
+                let fd = make(parent.fd(), name, path, &rules)?;
+                self.soil(parent);
+                Ok(Some(fd))
+            }
+            (Err(errno @ (Errno::LOOP | Errno::NOTDIR)), _) => Err(not_a_directory(parent, name, path, errno)),
+            (Err(errno), _) => Err(trouble::of("open the directory", path, errno)),
+        }
+    }
+
+    fn recall(&mut self, fixed: &Path, path: &Path, missing: Missing) -> Result<Option<Rc<Directory>>, SinkFailure> {
+        let length = fixed.as_os_str().len();
+        // Bytes, not components: a path comes in the same spelling each time.
+        let same = |known: &Known| known.fixed == length && known.directory.path().as_os_str() == path.as_os_str();
+        let Some(at) = self.known.iter().position(same) else { return Ok(None) };
+        let directory = Rc::clone(&self.known[at].directory);
+        if !directory.was_seen_in(self.batch) && !self.still_there(fixed, &directory, missing)? {
+            self.forget(path);
+            return Ok(None);
+        }
+        // Looking at the parents may have moved the entries about.
+        if let Some(at) = self.known.iter().position(same) {
+            self.known[..=at].rotate_right(1);
+        }
+        Ok(Some(directory))
+    }
+
+    /// Whether the path still leads to the directory that is open.
+    fn still_there(&mut self, fixed: &Path, directory: &Directory, missing: Missing) -> Result<bool, SinkFailure> {
+        let found = match directory.parent() {
+            None => statat(rustix::fs::CWD, directory.path(), AtFlags::empty()),
+            Some(held) => {
+                let (above, name) = split_below(fixed, directory.path())?;
+                match self.open(fixed, above, missing)? {
+                    Some(parent) if Rc::ptr_eq(&parent, held) => statat(parent.fd(), name, AtFlags::SYMLINK_NOFOLLOW),
+                    _ => return Ok(false),
+                }
+            }
+        };
+        Ok(found.is_ok_and(|stat| directory.recognise(&stat, self.batch)))
+    }
+}
+
+fn not_a_directory(parent: &Directory, name: &OsStr, path: &Path, errno: Errno) -> SinkFailure {
+    match statat(parent.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => trouble::unsafe_path(
+            path,
+            "is a symbolic link, and below the fixed part of a sink's path none are followed: remove it, or write the \
+             link's target into the config",
+        ),
+        Ok(_) => trouble::unsafe_path(path, "is not a directory: remove it, or choose another path for the sink"),
+        Err(_) => trouble::of("open the directory", path, errno),
+    }
+}
+
+/// The directory above, and the last component, of a path below the fixed part.
+fn split_below<'a>(fixed: &Path, path: &'a Path) -> Result<(&'a Path, &'a OsStr), SinkFailure> {
+    match (path.parent(), path.components().next_back()) {
+        (Some(above), Some(Component::Normal(name))) if above.starts_with(fixed) => Ok((above, name)),
+        _ => Err(trouble::unsafe_path(
+            path,
+            format_args!("does not lie below {}: take `..` out of the sink's path", fixed.display()),
+        )),
+    }
+}
