@@ -165,6 +165,29 @@ fn a_bad_config_at_the_first_start_is_said_once_and_not_tried_again() {
 }
 
 #[test]
+fn root_checks_the_config_before_the_first_start_and_leaves_nothing_behind() {
+    let Some(host) = Host::boot() else { return };
+    host.machine.ok(&["corptokend", "check", "--online"]);
+    assert_eq!((host.endpoint.calls(), host.token(CORPS[0])), (1, None));
+    host.start();
+    assert_eq!(host.tokens().len(), CORPS.len());
+}
+
+#[test]
+fn what_root_does_once_belongs_to_the_service() {
+    let Some(host) = Host::boot() else { return };
+    host.start();
+    host.machine.ok(&["systemctl", "stop", "corptokend"]);
+    host.configure(&["dingaaaa", "dingbbbb", "dingcccc", "dingnew"], "");
+    host.machine.ok(&["corptokend", "once"]);
+    let owners =
+        host.machine.ok(&["stat", "--format=%U:%G %a", &token_path("dingnew"), "/var/lib/corptokend/state.redb"]);
+    assert_eq!(owners, "corptokend:corptokend-readers 640\ncorptokend:corptokend 600\n");
+    host.start();
+    assert_eq!(host.endpoint.calls(), CORPS.len() + 1);
+}
+
+#[test]
 fn a_key_in_the_user_keyring_is_published_from_within_the_unit() {
     let Some(host) = Host::boot() else { return };
     // Keyrings are the kernel's, so other machines on it share them.
