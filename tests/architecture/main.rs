@@ -150,6 +150,8 @@ fn nothing_outside_the_api_knows_dingtalk() {
     let rule = rules::the_api_alone_knows_dingtalk;
     assert_eq!(breaches(rule, "config/resolve.rs", "const A: &str = \"https://api.dingtalk.com\";"), 0);
     assert_eq!(breaches(rule, "config/resolve.rs", "const A: &str = \"https://api.dingtalk.io\";"), 1);
+    assert_eq!(breaches(rule, "cli/dev.rs", "const A: &str = \"DingTalk's: 7200\";"), 0);
+    assert_eq!(breaches(rule, "cli/dev.rs", "const A: &str = \"invalid.client\"; struct DingTalk;"), 2);
     assert_eq!(breaches(rule, "domain/rate.rs", "/// DingTalk's limit: invalid.client\nstruct A;"), 0);
 }
 

@@ -82,15 +82,15 @@ fn a_reload_of_a_bad_config_fails_with_the_report_and_harms_nothing() {
     assert!(!reload.status.success(), "a reload of a bad config succeeded");
     let journal = host.machine.journal();
     assert!(journal.contains("config.toml:9:1") && journal.contains("rates"), "{journal}");
-    let status = host.machine.show("StatusText");
-    assert!(status.contains("config.toml:9"), "the status does not say which line is wrong: {status:?}");
+    host.wait_until("the status says which line is wrong", || {
+        host.machine.show("StatusText").contains("config.toml:9")
+    });
     assert_eq!(host.machine.show("ActiveState"), "active");
     assert_eq!((host.tokens(), host.machine.show("MainPID")), (before, pid));
 
     host.configure(CORPS, "rate = \"5/s\"\n");
     host.machine.ok(&["systemctl", "reload", "corptokend"]);
-    let status = host.machine.show("StatusText");
-    assert!(!status.contains("config.toml"), "the status still complains: {status:?}");
+    host.wait_until("the status complains no more", || !host.machine.show("StatusText").contains("config.toml"));
     assert_eq!(host.machine.show("ActiveState"), "active");
     assert_eq!(host.endpoint.calls(), CORPS.len());
 }
@@ -162,6 +162,29 @@ fn a_bad_config_at_the_first_start_is_said_once_and_not_tried_again() {
     // Longer than RestartSec=.
     sleep(Duration::from_millis(1500));
     assert_eq!((host.machine.show("ActiveState"), host.machine.show("NRestarts")), ("failed".into(), "0".into()));
+}
+
+#[test]
+fn root_checks_the_config_before_the_first_start_and_leaves_nothing_behind() {
+    let Some(host) = Host::boot() else { return };
+    host.machine.ok(&["corptokend", "check", "--online"]);
+    assert_eq!((host.endpoint.calls(), host.token(CORPS[0])), (1, None));
+    host.start();
+    assert_eq!(host.tokens().len(), CORPS.len());
+}
+
+#[test]
+fn what_root_does_once_belongs_to_the_service() {
+    let Some(host) = Host::boot() else { return };
+    host.start();
+    host.machine.ok(&["systemctl", "stop", "corptokend"]);
+    host.configure(&["dingaaaa", "dingbbbb", "dingcccc", "dingnew"], "");
+    host.machine.ok(&["corptokend", "once"]);
+    let owners =
+        host.machine.ok(&["stat", "--format=%U:%G %a", &token_path("dingnew"), "/var/lib/corptokend/state.redb"]);
+    assert_eq!(owners, "corptokend:corptokend-readers 640\ncorptokend:corptokend 600\n");
+    host.start();
+    assert_eq!(host.endpoint.calls(), CORPS.len() + 1);
 }
 
 #[test]
