@@ -1,9 +1,11 @@
 //! One app: its limit, its queue, and the breaker that opens when all its tenants would fail alike.
 
+use super::Engine;
 use super::limit::Limiter;
 use super::queue::Queue;
+use super::tenant::Phase;
 use super::view::Counts;
-use crate::domain::{AppName, AppPolicy, BootMs, FailureKind};
+use crate::domain::{AppName, AppPolicy, BootMs, FailureKind, Freshness, Now, Slot};
 
 /// An app's place in the engine's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,6 +74,87 @@ impl App {
             None => Some(self.limiter.next_at()),
             Some(_) if self.in_flight > 0 => None,
             Some(breaker) => Some(self.limiter.next_at().max(breaker.probe_at)),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn set_app(&mut self, now: Now, name: AppName, policy: AppPolicy, freshness: Freshness) {
+        let Some(&ix) = self.app_index.get(&name) else {
+            self.add_app(now, name, policy);
+            return;
+        };
+        let app = self.app_mut(ix);
+        let returned = std::mem::take(&mut app.gone);
+        let before = std::mem::replace(&mut app.policy, policy);
+        if before.rate != policy.rate {
+            app.limiter.set_rate(now.boot, policy.rate);
+        }
+        if freshness == Freshness::Stale || returned {
+            app.breaker = None;
+        }
+        if freshness == Freshness::Stale || before.refresh != policy.refresh || before.enabled != policy.enabled {
+            self.revisit_app(now, ix, freshness);
+        }
+        self.regate(now, ix);
+    }
+
+    fn add_app(&mut self, now: Now, name: AppName, policy: AppPolicy) {
+        let app = App {
+            name: name.clone(),
+            policy,
+            limiter: Limiter::new(policy.rate, now.boot),
+            queue: Queue::default(),
+            gate: Gate::Closed,
+            breaker: None,
+            in_flight: 0,
+            tenants: 0,
+            counts: Counts::default(),
+            gone: false,
+        };
+        let free = self.apps.iter().position(Option::is_none);
+        let number = free.unwrap_or_else(|| {
+            self.apps.push(None);
+            self.apps.len() - 1
+        });
+        self.apps[number] = Some(app);
+        self.app_index.insert(name, AppIx(u32::try_from(number).expect("fewer than 2^32 apps")));
+    }
+
+    /// Looks at all tenants of an app again after its policy or its credentials changed.
+    fn revisit_app(&mut self, now: Now, ix: AppIx, freshness: Freshness) {
+        let ours = |slot: &Slot| self.tenants[*slot].app == ix && !self.tenants[*slot].gone;
+        let slots: Vec<Slot> = self.tenants.slots_from(Slot(0)).filter(ours).collect();
+        for slot in slots {
+            if freshness == Freshness::Stale {
+                self.tenants[slot].stale = true;
+                self.forgive(slot);
+            }
+            let refresh_at = self.tenants[slot].held.map(|held| self.refresh_point(slot, &held));
+            let earliest = self.earliest(slot);
+            let tenant = &mut self.tenants[slot];
+            // Where asking before the expiry is known to bring nothing, a new refresh point changes nothing.
+            let pointless = tenant.held.is_some_and(|held| tenant.due >= held.expires_boot);
+            match refresh_at {
+                _ if tenant.phase != Phase::Waiting => {}
+                _ if freshness == Freshness::Stale => tenant.due = now.boot,
+                _ if tenant.stale || tenant.failures > 0 || pointless => {}
+                Some(at) => tenant.due = at.max(earliest),
+                None => {}
+            }
+            self.reconsider(now, slot);
+        }
+    }
+
+    /// Drops an app that left the config, once none of its tenants' calls is under way.
+    pub(super) fn drop_app_if_empty(&mut self, now: Now, ix: AppIx) {
+        let app = self.app(ix);
+        if app.gone && app.tenants == 0 {
+            let name = app.name.clone();
+            self.app_mut(ix).queue = Queue::default();
+            self.regate(now, ix);
+            self.apps[ix.0 as usize] = None;
+            self.app_index.remove(&name);
         }
     }
 }

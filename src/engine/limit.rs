@@ -37,15 +37,18 @@ pub(super) struct Limiter {
 impl Limiter {
     /// A limiter that is full: the first call is one interval away.
     pub(super) fn new(rate: Rate, now: BootMs) -> Self {
-        let mut limiter = Self { interval_us: 0, share: FULL, due_us: 0, changed_at: BootMs(0), hold_until: BootMs(0) };
-        limiter.set_rate(rate);
-        limiter.due_us = now.0 * 1000 + limiter.interval_us + TOLERANCE_US;
+        let never = BootMs(0);
+        let mut limiter = Self { interval_us: 0, share: FULL, due_us: u64::MAX, changed_at: never, hold_until: never };
+        limiter.set_rate(now, rate);
         limiter
     }
 
-    pub(super) fn set_rate(&mut self, rate: Rate) {
+    /// The rate is this from here on. What is left of a longer wait under a slower rate is cut to one interval of the new
+    /// one; that is still a full interval after the last call, so the proof holds across the change.
+    pub(super) fn set_rate(&mut self, now: BootMs, rate: Rate) {
         let period_us = u64::from(rate.period_ms()) * 1000;
         self.interval_us = (period_us * (1000 + STRETCH)).div_ceil(u64::from(rate.count()) * 1000);
+        self.due_us = self.due_us.min(now.0 * 1000 + self.spacing_us() + TOLERANCE_US);
     }
 
     /// The first moment at which a call may be sent.
@@ -55,7 +58,12 @@ impl Limiter {
 
     /// Counts a call that is sent now; the caller has checked [`next_at`](Self::next_at).
     pub(super) fn take(&mut self, now: BootMs) {
-        self.due_us = self.due_us.max(now.0 * 1000) + self.interval_us * u64::from(FULL) / u64::from(self.share);
+        self.due_us = self.due_us.max(now.0 * 1000) + self.spacing_us();
+    }
+
+    /// The time between two calls at the share in force, in microseconds.
+    fn spacing_us(&self) -> u64 {
+        self.interval_us * u64::from(FULL) / u64::from(self.share)
     }
 
     /// The endpoint said "too fast": half the rate, and nothing for `hold_ms`. Returns whether that was news.

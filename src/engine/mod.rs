@@ -7,36 +7,45 @@
 //!
 //! | file | what it decides |
 //! |---|---|
-//! | `calls` | what a call's answer means for its tenant, its app and everybody |
+//! | `calls` | what a call's answer means for its tenant |
+//! | `faults` | what it means for its app, and for everybody |
+//! | `trouble` | what ails a tenant, and when that is worth a line |
 //! | `schedule` | when a tenant is looked at next, and which call goes first |
-//! | `publish` | which sink must be made equal to the record, and when a failing one is tried again |
-//! | `changes` | how a step of a plan is applied |
+//! | `publish` | which sink must be made equal to the record |
+//! | `outlets` | which publication goes next, and when a failing one is tried again |
+//! | `changes`, `app` | how a step of a plan is applied, to tenants and to apps |
+//! | `clock` | what a step of the wall clock changes |
 //! | `view` | what `status` sees |
-//! | `app`, `limit`, `backoff`, `queue`, `wheel`, `tenant`, `table` | the parts they stand on |
+//! | `limit`, `backoff`, `queue`, `wheel`, `tenant`, `table` | the parts they stand on |
 
 mod app;
 mod backoff;
 mod calls;
 mod changes;
+mod clock;
 mod event;
+mod faults;
 mod limit;
+mod outlets;
 mod publish;
 mod queue;
 mod schedule;
 mod table;
 mod tenant;
+mod trouble;
 mod view;
 mod wheel;
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use event::{Action, Event, Notice, Room, WithdrawId};
-pub use view::{AppSummary, Counts, Row, SinkRow, State, Summary, Trouble};
+pub use trouble::Trouble;
+pub use view::{AppSummary, Counts, Row, SinkRow, State, Summary};
 
 use crate::domain::{AppName, BootMs, Now, Rate, Slot, TenantId};
 use app::{App, AppIx};
 use limit::Limiter;
-use publish::Outlets;
+use outlets::Outlets;
 use table::Table;
 use wheel::Wheel;
 
@@ -50,14 +59,14 @@ pub struct Engine {
     wheel: Wheel,
     /// Apps that could call now, best first: `(class, key, app)`.
     eligible: BTreeSet<(u8, u64, AppIx)>,
-    /// Apps that have work and must wait: `(until, app)`. Entries that no longer hold are skipped.
-    waiting: BinaryHeap<std::cmp::Reverse<(BootMs, AppIx)>>,
+    /// Apps that have work and must wait: `(until, app)`.
+    waiting: BTreeSet<(BootMs, AppIx)>,
     /// The limit on all calls together.
     total: Limiter,
     /// No calls at all before this moment: a ban, or an endpoint too busy for anybody.
     paused_until: BootMs,
     outlets: Outlets,
-    troubles: BTreeMap<Slot, view::Trouble>,
+    troubles: BTreeMap<Slot, Trouble>,
     /// Decisions that need no room: given out before anything else.
     outbox: VecDeque<Action>,
 }
@@ -73,7 +82,7 @@ impl Engine {
             app_index: BTreeMap::new(),
             wheel: Wheel::new(now.boot),
             eligible: BTreeSet::new(),
-            waiting: BinaryHeap::new(),
+            waiting: BTreeSet::new(),
             total: Limiter::new(total, now.boot),
             paused_until: BootMs(0),
             outlets: Outlets::default(),
@@ -86,14 +95,12 @@ impl Engine {
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
             Event::Change(change) => self.apply(now, change),
-            Event::Limit(total) => self.total.set_rate(total),
+            Event::Limit(total) => self.total.set_rate(now.boot, total),
             Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
-            Event::Lost(ticket) => self.lost(now, ticket),
-            Event::Kept(ticket) => self.kept(now, ticket),
+            Event::Kept(ticket) => self.kept(ticket),
             Event::Published(ticket, sink, outcome) => self.published(now, ticket, sink, outcome),
             Event::Withdrawn(id, outcome) => self.withdrawn(now, id, outcome),
-            Event::Vacated(places) => self.outlets.withdraw_all(places),
-            Event::Reclaimed(places) => self.outlets.reclaim(&places),
+            Event::Reclaimed(places) => self.reclaimed(&places),
             Event::Touched(ticket, sink) => self.touched(ticket, sink),
             Event::ClockStepped => self.clock_stepped(now),
         }

@@ -1,5 +1,5 @@
 //! An app's tenants that are due, in order: valid tokens with under a tenth of their life left, then tenants that have
-//! none, then by expiry.
+//! none (first those whose token has expired), then by expiry.
 //!
 //! A tenant that changes class, or leaves, is not looked for in here: its stamp moves on, and the old entry is void.
 
@@ -20,6 +20,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     urgent: BinaryHeap<Reverse<Entry>>,
+    lapsed: BinaryHeap<Reverse<Entry>>,
     without: VecDeque<Entry>,
     early: BinaryHeap<Reverse<Entry>>,
 }
@@ -37,27 +38,43 @@ impl Queue {
         let entry = Entry { key, slot, stamp };
         match class {
             Class::Urgent => self.urgent.push(Reverse(entry)),
+            Class::Lapsed => self.lapsed.push(Reverse(entry)),
             Class::Without => self.without.push_back(entry),
             Class::Early => self.early.push(Reverse(entry)),
         }
     }
 
+    /// How many entries there are, void ones included.
+    pub(super) fn len(&self) -> usize {
+        self.urgent.len() + self.lapsed.len() + self.without.len() + self.early.len()
+    }
+
+    /// Drops the entries that no longer hold, and gives back the room that they took.
+    pub(super) fn tidy(&mut self, holds: impl Fn(Slot, u32) -> bool) {
+        for heap in [&mut self.urgent, &mut self.lapsed, &mut self.early] {
+            heap.retain(|Reverse(entry)| holds(entry.slot, entry.stamp));
+            heap.shrink_to_fit();
+        }
+        self.without.retain(|entry| holds(entry.slot, entry.stamp));
+        self.without.shrink_to_fit();
+    }
+
     /// The first entry that still holds, after dropping those before it that do not.
     pub(super) fn best(&mut self, holds: impl Fn(Slot, u32) -> bool) -> Option<Best> {
         let void = |entry: &Entry| !holds(entry.slot, entry.stamp);
-        while self.urgent.peek().is_some_and(|Reverse(entry)| void(entry)) {
-            self.urgent.pop();
+        for heap in [&mut self.urgent, &mut self.lapsed, &mut self.early] {
+            while heap.peek().is_some_and(|Reverse(entry)| void(entry)) {
+                heap.pop();
+            }
         }
         while self.without.front().is_some_and(void) {
             self.without.pop_front();
         }
-        while self.early.peek().is_some_and(|Reverse(entry)| void(entry)) {
-            self.early.pop();
-        }
         let best = |class, entry: &Entry| Best { class, key: entry.key, slot: entry.slot };
-        let urgent = self.urgent.peek().map(|Reverse(entry)| best(Class::Urgent, entry));
-        let without = || self.without.front().map(|entry| best(Class::Without, entry));
-        let early = || self.early.peek().map(|Reverse(entry)| best(Class::Early, entry));
-        urgent.or_else(without).or_else(early)
+        let top = |class, heap: &BinaryHeap<Reverse<Entry>>| heap.peek().map(|Reverse(entry)| best(class, entry));
+        top(Class::Urgent, &self.urgent)
+            .or_else(|| top(Class::Lapsed, &self.lapsed))
+            .or_else(|| self.without.front().map(|entry| best(Class::Without, entry)))
+            .or_else(|| top(Class::Early, &self.early))
     }
 }

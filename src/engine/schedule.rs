@@ -1,13 +1,15 @@
 //! When a tenant is looked at next, and which call goes first.
 
-use std::cmp::Reverse;
-
 use super::app::{AppIx, Gate};
 use super::backoff::{self, due_after_ms, millis};
-use super::tenant::{Class, Held, Phase, Tenant};
+use super::table::Table;
+use super::tenant::{Class, Held, Phase};
 use super::view::State;
 use super::{Action, Engine, Notice, Room};
 use crate::domain::{BootMs, Now, OnExpiry, Slot, Ticket};
+
+/// A queue with so many void entries is tidied, on top of two for each tenant.
+const UNTIDY: usize = 1024;
 
 impl Engine {
     /// Looks at a tenant again: its timer fired, or something about it changed.
@@ -16,7 +18,7 @@ impl Engine {
         if tenant.gone {
             return;
         }
-        let class = class_of(tenant, now.boot);
+        let class = tenant.class(now.boot);
         let enabled = self.app(tenant.app).policy.enabled;
         match tenant.phase {
             Phase::Waiting if enabled && now.boot >= tenant.due => self.enqueue(now, slot),
@@ -34,15 +36,20 @@ impl Engine {
 
     /// A tenant's next call is wanted at `at`, though not before it may be called again.
     pub(super) fn schedule(&mut self, now: Now, slot: Slot, at: BootMs) {
-        let tenant = &self.tenants[slot];
-        let earliest = match tenant.called {
-            BootMs(0) => BootMs(0),
-            called => called + millis(self.app(tenant.app).policy.retry.min),
-        };
+        let earliest = self.earliest(slot);
         let tenant = &mut self.tenants[slot];
         tenant.phase = Phase::Waiting;
         tenant.due = at.max(earliest);
         self.reconsider(now, slot);
+    }
+
+    /// When a tenant may be called again, however urgent it is.
+    pub(super) fn earliest(&self, slot: Slot) -> BootMs {
+        let tenant = &self.tenants[slot];
+        match tenant.called {
+            BootMs(0) => BootMs(0),
+            called => called + millis(self.app(tenant.app).policy.retry.min),
+        }
     }
 
     /// When the refresh of the token that a tenant holds is due. On a whole second, so that neighbours share commits and
@@ -52,18 +59,19 @@ impl Engine {
         let life = held.lifetime_ms();
         let jitter = backoff::hash([self.seed, self.tenants.hash_of(slot), held.asked.0]);
         let after = due_after_ms(self.app(tenant.app).policy.refresh, life, jitter);
-        let exact = held.expires_boot - life + after;
+        // In this order: a token from the state may have been asked for before this machine booted.
+        let exact = held.expires_boot - (life - after);
         BootMs(exact.seconds() * 1000)
     }
 
     /// Puts a tenant into its app's queue, in the class of this moment.
     fn enqueue(&mut self, now: Now, slot: Slot) {
         let tenant = &mut self.tenants[slot];
-        let class = class_of(tenant, now.boot);
+        let class = tenant.class(now.boot);
         tenant.phase = Phase::Ready(class);
         tenant.stamp = tenant.stamp.wrapping_add(1);
         let key = match (class, tenant.held) {
-            (Class::Urgent | Class::Early, Some(held)) => held.expires_boot,
+            (Class::Urgent | Class::Lapsed | Class::Early, Some(held)) => held.expires_boot,
             _ => now.boot,
         };
         let (ix, stamp) = (tenant.app, tenant.stamp);
@@ -72,7 +80,7 @@ impl Engine {
     }
 
     /// Takes a tenant out of its app's queue.
-    fn leave_queue(&mut self, slot: Slot) {
+    pub(super) fn leave_queue(&mut self, slot: Slot) {
         let tenant = &mut self.tenants[slot];
         tenant.phase = Phase::Waiting;
         tenant.stamp = tenant.stamp.wrapping_add(1);
@@ -104,58 +112,50 @@ impl Engine {
     /// Works out an app's place in the competition for calls.
     pub(super) fn regate(&mut self, now: Now, ix: AppIx) {
         let app = self.apps[ix.0 as usize].as_mut().expect("an app outlives its tenants");
-        if let Gate::Eligible(class, key) = app.gate {
-            self.eligible.remove(&(class, key, ix));
+        match app.gate {
+            Gate::Closed => {}
+            Gate::Waiting(at) => _ = self.waiting.remove(&(at, ix)),
+            Gate::Eligible(class, key) => _ = self.eligible.remove(&(class, key, ix)),
         }
         let tenants = &self.tenants;
-        let holds = |slot: Slot, stamp: u32| {
-            tenants.get(slot).is_some_and(|t| t.app == ix && t.stamp == stamp && matches!(t.phase, Phase::Ready(_)))
-        };
-        let gate = match (app.queue.best(holds), app.next_at()) {
+        let holds = |slot: Slot, stamp: u32| stands(tenants, ix, slot, stamp);
+        if app.queue.len() > 2 * app.tenants as usize + UNTIDY {
+            app.queue.tidy(holds);
+        }
+        app.gate = match (app.queue.best(holds), app.next_at()) {
             (None, _) | (_, None) => Gate::Closed,
             (Some(_), Some(at)) if at > now.boot => Gate::Waiting(at),
             (Some(best), Some(_)) => Gate::Eligible(best.class as u8, best.key.0),
         };
-        match gate {
+        match app.gate {
             Gate::Closed => {}
-            Gate::Waiting(at) if app.gate == gate => debug_assert!(at > now.boot),
-            Gate::Waiting(at) => self.waiting.push(Reverse((at, ix))),
-            Gate::Eligible(class, key) => {
-                self.eligible.insert((class, key, ix));
-            }
+            Gate::Waiting(at) => _ = self.waiting.insert((at, ix)),
+            Gate::Eligible(class, key) => _ = self.eligible.insert((class, key, ix)),
         }
-        app.gate = gate;
     }
 
     /// Lets the apps compete again whose wait is over.
     pub(super) fn wake_apps(&mut self, now: Now) {
-        while let Some(&Reverse((at, ix))) = self.waiting.peek() {
-            if at > now.boot {
-                return;
-            }
-            self.waiting.pop();
-            if self.apps.get(ix.0 as usize).and_then(Option::as_ref).is_some_and(|app| app.gate == Gate::Waiting(at)) {
-                self.regate(now, ix);
-            }
+        while let Some(&(_, ix)) = self.waiting.first().filter(|(at, _)| *at <= now.boot) {
+            self.regate(now, ix);
         }
     }
 
     /// The call that goes first, if there is room, and the limits allow one.
     pub(super) fn next_call(&mut self, now: Now, room: &Room) -> Option<Action> {
-        if room.calls == 0 || now.boot < self.paused_until.max(self.total.next_at()) {
+        if room.calls == 0 || now.boot < self.calls_resume_at() {
             return None;
         }
         let &(_, _, ix) = self.eligible.first()?;
-        let app = self.apps[ix.0 as usize].as_mut()?;
         let tenants = &self.tenants;
-        let slot =
-            app.queue.best(|slot, stamp| tenants.get(slot).is_some_and(|t| t.app == ix && t.stamp == stamp))?.slot;
+        let app = self.apps[ix.0 as usize].as_mut()?;
+        let slot = app.queue.best(|slot, stamp| stands(tenants, ix, slot, stamp))?.slot;
         app.limiter.take(now.boot);
         app.in_flight += 1;
         self.total.take(now.boot);
+        self.leave_queue(slot);
         let tenant = &mut self.tenants[slot];
         tenant.phase = Phase::Calling;
-        tenant.stamp = tenant.stamp.wrapping_add(1);
         tenant.seq = tenant.seq.wrapping_add(1);
         tenant.called = now.boot;
         tenant.stale = false;
@@ -165,23 +165,23 @@ impl Engine {
         Some(Action::Call(ticket))
     }
 
+    /// Before this moment nobody is called.
+    fn calls_resume_at(&self) -> BootMs {
+        self.paused_until.max(self.total.next_at())
+    }
+
     /// When time alone will make a call possible that is not possible now.
     pub(super) fn next_call_opportunity(&self, now: Now) -> Option<BootMs> {
-        let app = if self.eligible.is_empty() { self.waiting.peek().map(|Reverse((at, _))| *at) } else { None };
-        let everybody = self.paused_until.max(self.total.next_at());
-        match app {
-            None if self.eligible.is_empty() => None,
-            None => (everybody > now.boot).then_some(everybody),
-            Some(at) => Some(at.max(everybody)),
+        let everybody = self.calls_resume_at();
+        match (self.eligible.is_empty(), self.waiting.first()) {
+            (false, _) => (everybody > now.boot).then_some(everybody),
+            (true, Some((at, _))) => Some(everybody.max(*at)),
+            (true, None) => None,
         }
     }
 }
 
-fn class_of(tenant: &Tenant, now: BootMs) -> Class {
-    match tenant.held {
-        Some(held) if now >= held.expires_boot => Class::Without,
-        Some(held) if now >= held.urgent_at() => Class::Urgent,
-        Some(_) => Class::Early,
-        None => Class::Without,
-    }
+/// Whether a queue's entry is its tenant's own.
+fn stands(tenants: &Table, ix: AppIx, slot: Slot, stamp: u32) -> bool {
+    tenants.get(slot).is_some_and(|t| t.app == ix && t.stamp == stamp && matches!(t.phase, Phase::Ready(_)))
 }

@@ -18,10 +18,16 @@ pub(super) struct Table {
 
 enum Place {
     Taken(Box<Tenant>),
-    /// The number of the last call that was made under this slot.
-    Free {
-        seq: u32,
-    },
+    Free(Past),
+}
+
+/// What a slot remembers of its owners, so that nothing of theirs is mistaken for the next one's.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Past {
+    /// The number of the last call.
+    pub(super) seq: u32,
+    /// The stamp of the last queue entry.
+    pub(super) stamp: u32,
 }
 
 /// SipHash with a fixed key: the same in every run, as everything in the engine is.
@@ -30,10 +36,6 @@ fn hash(app: AppIx, corp_id: &CorpId) -> u64 {
 }
 
 impl Table {
-    pub(super) fn len(&self) -> usize {
-        self.index.len()
-    }
-
     /// A number for jitter that belongs to the tenant, wherever its slot is.
     pub(super) fn hash_of(&self, slot: Slot) -> u64 {
         let tenant = &self[slot];
@@ -48,33 +50,33 @@ impl Table {
     pub(super) fn get(&self, slot: Slot) -> Option<&Tenant> {
         match self.slots.get(slot.0 as usize)? {
             Place::Taken(tenant) => Some(tenant),
-            Place::Free { .. } => None,
+            Place::Free(_) => None,
         }
     }
 
-    /// Puts a tenant in; `make` gets the number from which its calls go on counting.
-    pub(super) fn insert(&mut self, app: AppIx, corp_id: &CorpId, make: impl FnOnce(u32) -> Tenant) -> Slot {
+    /// Puts a tenant in; `make` gets the numbers from which it goes on counting.
+    pub(super) fn insert(&mut self, app: AppIx, corp_id: &CorpId, make: impl FnOnce(Past) -> Tenant) -> Slot {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Place::Free { seq: 0 });
+            self.slots.push(Place::Free(Past::default()));
             Slot(u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 tenants"))
         });
-        let Place::Free { seq } = self.slots[slot.0 as usize] else { unreachable!("a free slot is free") };
-        self.slots[slot.0 as usize] = Place::Taken(Box::new(make(seq)));
+        let Place::Free(past) = self.slots[slot.0 as usize] else { unreachable!("a free slot is free") };
+        self.slots[slot.0 as usize] = Place::Taken(Box::new(make(past)));
         let Self { slots, index, .. } = self;
         index.insert_unique(hash(app, corp_id), slot, |slot| match &slots[slot.0 as usize] {
             Place::Taken(tenant) => hash(tenant.app, &tenant.corp_id),
-            Place::Free { .. } => 0,
+            Place::Free(_) => 0,
         });
         slot
     }
 
     pub(super) fn remove(&mut self, slot: Slot) {
         let tenant = &self[slot];
-        let (key, seq) = (hash(tenant.app, &tenant.corp_id), tenant.seq);
+        let (key, past) = (hash(tenant.app, &tenant.corp_id), Past { seq: tenant.seq, stamp: tenant.stamp });
         if let Ok(entry) = self.index.find_entry(key, |found| *found == slot) {
             entry.remove();
         }
-        self.slots[slot.0 as usize] = Place::Free { seq };
+        self.slots[slot.0 as usize] = Place::Free(past);
         self.free.push(slot);
     }
 
@@ -97,7 +99,7 @@ impl IndexMut<Slot> for Table {
     fn index_mut(&mut self, slot: Slot) -> &mut Tenant {
         match &mut self.slots[slot.0 as usize] {
             Place::Taken(tenant) => tenant,
-            Place::Free { .. } => unreachable!("the slot is taken: timers and queues are cleared when a tenant goes"),
+            Place::Free(_) => unreachable!("the slot is taken: timers and queues are cleared when a tenant goes"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::app::AppIx;
 use super::view::State;
-use crate::domain::{BootMs, CorpId, Fingerprint, SinkSetId, WallMs};
+use crate::domain::{BootMs, CorpId, Fingerprint, SinkSetId, Slot, Ticket, WallMs};
 
 /// Where a tenant stands between two calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,9 @@ pub(super) enum Phase {
 pub(super) enum Class {
     /// Its token is valid, with less than a tenth of its life left.
     Urgent,
-    /// It has no valid token.
+    /// Its token has expired. It has readers, so it goes before those that never had one, however many they are.
+    Lapsed,
+    /// It never had a token.
     Without,
     /// Its token is valid for a while yet.
     Early,
@@ -73,14 +75,18 @@ pub(super) struct Tenant {
     pub(super) wanted: u16,
     /// Sinks whose publication is under way.
     pub(super) flying: u16,
-    /// Sinks whose last publication failed; a subset of `wanted`.
+    /// Sinks whose last publication failed.
     pub(super) failing: u16,
-    /// Sinks that become wanted once the new token is kept.
-    pub(super) after_keep: u16,
-    /// Which entry in its app's queue is its own; older ones are void.
+    /// Publications under way to sinks that were the tenant's before its sinks changed; a subset of `flying`.
+    pub(super) orphaned: u16,
+    /// Which entry in its app's queue is its own; older ones are void. It goes on counting when the slot gets a new owner.
     pub(super) stamp: u32,
+    /// The token that it holds is not known to be kept yet, so it must not be published.
+    pub(super) unkept: bool,
     /// The credentials changed since the latest call was sent.
     pub(super) stale: bool,
+    /// The call under way was made before the tenant left the config and came back; its answer is not the tenant's.
+    pub(super) disowned: bool,
     /// It left the config while a call was under way; the slot is free when the call ends.
     pub(super) gone: bool,
     pub(super) timer: Timer,
@@ -103,5 +109,25 @@ impl Tenant {
     /// Whether its token works at this moment.
     pub(super) fn is_valid(&self, now: BootMs) -> bool {
         self.held.is_some_and(|held| now < held.expires_boot)
+    }
+
+    /// Its place among tenants that are due.
+    pub(super) fn class(&self, now: BootMs) -> Class {
+        match self.held {
+            None => Class::Without,
+            Some(held) if now >= held.expires_boot => Class::Lapsed,
+            Some(held) if now >= held.urgent_at() => Class::Urgent,
+            Some(_) => Class::Early,
+        }
+    }
+
+    /// Whether every sink has had its attempt at the token that it holds.
+    pub(super) fn is_attempted(&self) -> bool {
+        !self.unkept && self.flying == 0 && self.wanted & !self.failing == 0
+    }
+
+    /// The ticket of the token that it holds.
+    pub(super) fn ticket(&self, slot: Slot) -> Option<Ticket> {
+        self.held.map(|held| Ticket { slot, seq: held.seq })
     }
 }

@@ -1,10 +1,10 @@
 //! What `status` sees. The summary is kept up to date as things happen, so asking for it costs nothing.
 
-use super::Engine;
 use super::app::App;
 use super::tenant::{Phase, Tenant};
+use super::{Engine, Trouble};
 use crate::domain::{
-    AppName, BootMs, Failure, FailureKind, Fingerprint, Now, RootId, SinkFailure, SinkId, Slot, TenantId, WallMs,
+    AppName, BootMs, FailureKind, Fingerprint, Now, RootId, SinkFailure, SinkId, Slot, TenantId, WallMs,
 };
 
 /// The state of a tenant.
@@ -107,19 +107,6 @@ pub struct AppSummary {
     pub broken: Option<FailureKind>,
 }
 
-/// What ails a tenant.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Trouble {
-    /// What the last failed call said.
-    pub failure: Failure,
-    /// When the first one in a row failed.
-    pub since: WallMs,
-    /// When the last one failed.
-    pub at: WallMs,
-    pub(super) refused: bool,
-    pub(super) said: Option<((FailureKind, bool), BootMs)>,
-}
-
 /// One tenant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
@@ -202,7 +189,7 @@ impl Engine {
 
     /// How many tenants there are.
     pub fn tenant_count(&self) -> usize {
-        self.tenants.len()
+        self.app_index.values().map(|&ix| self.app(ix).counts.total() as usize).sum()
     }
 
     /// The row of one tenant.
@@ -245,7 +232,7 @@ impl Engine {
     fn sink_rows(&self, tenant: &Tenant) -> Vec<SinkRow> {
         let row = |(bit, root): (usize, RootId)| match 1_u16 << bit {
             bit if tenant.failing & bit != 0 => SinkRow::Failing(self.outlets.last_failure(root).cloned()),
-            bit if (tenant.wanted | tenant.flying | tenant.after_keep) & bit != 0 => SinkRow::Pending,
+            bit if (tenant.wanted | tenant.flying) & bit != 0 => SinkRow::Pending,
             _ if tenant.held.is_none() => SinkRow::Pending,
             _ => SinkRow::Published,
         };

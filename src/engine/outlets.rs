@@ -1,0 +1,288 @@
+//! All sinks by set, lane and root: what waits for its lane, what failed and when it is tried again, and which places are
+//! being emptied.
+//!
+//! A failing place waits with its root. The root has the backoff and the voice, so a full disk is one retry and one line,
+//! not 100,000. A root is known here for just as long as one of its places fails.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::backoff;
+use super::event::WithdrawId;
+use super::trouble::REMIND_MS;
+use crate::domain::{
+    BootMs, LaneId, Outlet, Place, Retry, RootId, SinkFailure, SinkFailureKind, SinkId, SinkSetId, Slot,
+};
+
+/// Backoff of a failing sink root. Trying costs a system call or two, so it is tried sooner than an endpoint.
+const RETRY: Retry = Retry { min: Duration::from_secs(1), max: Duration::from_secs(30) };
+/// How many failing places of a root are tried at once.
+const RETRY_BATCH: usize = 256;
+/// A lane's queue that ran empty keeps room for so many.
+const SMALL: usize = 1024;
+
+/// One thing that a lane can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Item {
+    Sink(Slot, SinkId),
+    Withdraw(WithdrawId),
+}
+
+/// A sink root with failing places.
+#[derive(Debug)]
+struct Root {
+    /// A root lies on one file system, so it has one lane.
+    lane: LaneId,
+    /// Places whose last attempt failed, and that wait for the next.
+    waiting: BTreeSet<Item>,
+    /// Places whose last attempt failed, and that are being tried again.
+    retried: BTreeSet<Item>,
+    /// Where in `waiting` the next round begins.
+    next: Option<Item>,
+    /// Rounds that failed in a row.
+    failures: u16,
+    /// When the next round begins; there is one as long as something waits.
+    retry_at: Option<BootMs>,
+    /// When each kind of failure was last said; its places can fail in different ways.
+    said: Vec<(SinkFailureKind, BootMs)>,
+    last: SinkFailure,
+}
+
+impl Root {
+    fn new(lane: LaneId, last: SinkFailure) -> Self {
+        let (waiting, retried) = (BTreeSet::new(), BTreeSet::new());
+        Self { lane, waiting, retried, next: None, failures: 0, retry_at: None, said: Vec::new(), last }
+    }
+
+    /// Whether this kind of failure is to be said now: when it is new, and once an hour.
+    fn is_news(&mut self, now: BootMs, kind: SinkFailureKind) -> bool {
+        if self.said.iter().any(|(said, at)| *said == kind && now.since(*at) < REMIND_MS) {
+            return false;
+        }
+        self.said.retain(|(said, _)| *said != kind);
+        self.said.push((kind, now));
+        true
+    }
+
+    /// Takes up to `most` waiting places for another try, each in its turn.
+    fn next_round(&mut self, most: usize) -> Vec<Item> {
+        let from = self.next.unwrap_or(Item::Sink(Slot(0), SinkId(0)));
+        let round: Vec<Item> =
+            self.waiting.range(from..).chain(self.waiting.range(..from)).take(most).copied().collect();
+        for item in &round {
+            self.waiting.remove(item);
+            self.retried.insert(*item);
+        }
+        self.next = self.waiting.range(from..).next().copied();
+        round
+    }
+
+    fn is_well(&self) -> bool {
+        self.waiting.is_empty() && self.retried.is_empty()
+    }
+}
+
+/// A place that no longer belongs to anybody.
+#[derive(Debug)]
+pub(super) struct Withdrawal {
+    pub(super) lane: LaneId,
+    pub(super) root: RootId,
+    pub(super) place: Place,
+}
+
+#[derive(Default)]
+pub(super) struct Outlets {
+    sets: BTreeMap<SinkSetId, Box<[Outlet]>>,
+    lanes: BTreeMap<LaneId, VecDeque<Item>>,
+    roots: BTreeMap<RootId, Root>,
+    /// The roots' `retry_at`.
+    retries: BTreeSet<(BootMs, RootId)>,
+    withdrawals: BTreeMap<WithdrawId, Withdrawal>,
+    next_withdrawal: u32,
+    /// Withdrawals of places that a publication may still be under way to.
+    leaving: BTreeMap<Slot, Vec<Withdrawal>>,
+    /// Publications and withdrawals under way.
+    pub(super) in_flight: usize,
+    /// Tokens that are being kept, and will be published then.
+    pub(super) keeping: usize,
+}
+
+impl Outlets {
+    pub(super) fn define(&mut self, id: SinkSetId, outlets: Box<[Outlet]>) {
+        debug_assert!(outlets.len() <= SinkId::MAX);
+        self.sets.insert(id, outlets);
+    }
+
+    pub(super) fn set(&self, id: SinkSetId) -> &[Outlet] {
+        self.sets.get(&id).map_or(&[], |outlets| outlets)
+    }
+
+    /// The sinks of a set for which `chosen` holds, as bits.
+    pub(super) fn mask(&self, id: SinkSetId, chosen: impl Fn(&Outlet) -> bool) -> u16 {
+        self.set(id).iter().enumerate().filter(|(_, outlet)| chosen(outlet)).fold(0, |mask, (bit, _)| mask | 1 << bit)
+    }
+
+    /// What the last failure below a root said, as long as something below it fails.
+    pub(super) fn last_failure(&self, root: RootId) -> Option<&SinkFailure> {
+        self.roots.get(&root).map(|root| &root.last)
+    }
+
+    /// Whether nothing is under way, and nothing waits but what failed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.keeping == 0 && self.lanes.values().all(VecDeque::is_empty)
+    }
+
+    pub(super) fn next_retry(&self) -> Option<BootMs> {
+        self.retries.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn push(&mut self, lane: LaneId, item: Item) {
+        self.lanes.entry(lane).or_default().push_back(item);
+    }
+
+    pub(super) fn pop(&mut self, lane: LaneId) -> Option<Item> {
+        let queue = self.lanes.get_mut(&lane)?;
+        let item = queue.pop_front();
+        if queue.is_empty() && queue.capacity() > SMALL {
+            queue.shrink_to(SMALL);
+        }
+        item
+    }
+
+    /// Lets failing places be tried again whose wait is over.
+    pub(super) fn wake(&mut self, now: BootMs) {
+        while let Some(&(at, id)) = self.retries.first().filter(|(at, _)| *at <= now) {
+            self.retries.remove(&(at, id));
+            let Some(root) = self.roots.get_mut(&id) else { continue };
+            root.retry_at = None;
+            // A lane that does not move needs no more to do.
+            if self.lanes.get(&root.lane).map_or(0, VecDeque::len) < RETRY_BATCH {
+                self.retry(id, RETRY_BATCH);
+            }
+            self.arm(now, id);
+        }
+    }
+
+    /// Notes that a place failed, and sees that it is tried again. Returns the wait in milliseconds if that is news.
+    pub(super) fn park(
+        &mut self,
+        now: BootMs,
+        (id, lane): (RootId, LaneId),
+        item: Item,
+        failure: &SinkFailure,
+    ) -> Option<u64> {
+        let root = self.roots.entry(id).or_insert_with(|| Root::new(lane, failure.clone()));
+        root.retried.remove(&item);
+        root.waiting.insert(item);
+        root.last = failure.clone();
+        let news = root.is_news(now, failure.kind);
+        let at = self.arm(now, id);
+        news.then(|| at.map_or(0, |at| at.since(now)))
+    }
+
+    /// A place succeeded. If it had failed, the root's others are tried at once. Returns whether the root is well again.
+    pub(super) fn heal(&mut self, id: RootId, item: Item) -> bool {
+        let ailing =
+            self.roots.get(&id).is_some_and(|root| root.retried.contains(&item) || root.waiting.contains(&item));
+        if !ailing {
+            return false;
+        }
+        let well = self.excuse(id, item);
+        if let Some(root) = self.roots.get_mut(&id) {
+            root.failures = 0;
+            self.disarm(id);
+            self.retry(id, usize::MAX);
+        }
+        well
+    }
+
+    /// A place need not be tried again, if it failed. Returns whether that makes the root well again.
+    pub(super) fn excuse(&mut self, id: RootId, item: Item) -> bool {
+        let Some(root) = self.roots.get_mut(&id) else { return false };
+        root.waiting.remove(&item);
+        root.retried.remove(&item);
+        if root.waiting.is_empty() {
+            self.disarm(id);
+        }
+        let well = self.roots.get(&id).is_some_and(Root::is_well);
+        if well {
+            self.roots.remove(&id);
+        }
+        well
+    }
+
+    fn retry(&mut self, id: RootId, most: usize) {
+        let Some(root) = self.roots.get_mut(&id) else { return };
+        let lane = root.lane;
+        for item in root.next_round(most) {
+            self.push(lane, item);
+        }
+    }
+
+    /// Sets when a root's waiting places are tried again, if there are any and it is not set.
+    fn arm(&mut self, now: BootMs, id: RootId) -> Option<BootMs> {
+        let root = self.roots.get_mut(&id).filter(|root| !root.waiting.is_empty())?;
+        if root.retry_at.is_none() {
+            let hash = backoff::hash([id.0.into(), root.failures.into(), now.0]);
+            let at = now + backoff::wait_ms(RETRY, root.failures, hash);
+            root.failures = root.failures.saturating_add(1);
+            root.retry_at = Some(at);
+            self.retries.insert((at, id));
+        }
+        root.retry_at
+    }
+
+    fn disarm(&mut self, id: RootId) {
+        if let Some(at) = self.roots.get_mut(&id).and_then(|root| root.retry_at.take()) {
+            self.retries.remove(&(at, id));
+        }
+    }
+
+    /// Empties a place.
+    pub(super) fn withdraw(&mut self, withdrawal: Withdrawal) {
+        let id = WithdrawId(self.next_withdrawal);
+        self.next_withdrawal = self.next_withdrawal.wrapping_add(1);
+        self.push(withdrawal.lane, Item::Withdraw(id));
+        self.withdrawals.insert(id, withdrawal);
+    }
+
+    /// Empties places once [`let_go`](Self::let_go) says that nothing is published there any more.
+    pub(super) fn withdraw_later(&mut self, slot: Slot, places: impl Iterator<Item = Withdrawal>) {
+        let mut places = places.peekable();
+        if places.peek().is_some() {
+            self.leaving.entry(slot).or_default().extend(places);
+        }
+    }
+
+    /// Nothing is published any more to the places that a tenant left.
+    pub(super) fn let_go(&mut self, slot: Slot) {
+        for withdrawal in self.leaving.remove(&slot).unwrap_or_default() {
+            self.withdraw(withdrawal);
+        }
+    }
+
+    pub(super) fn withdrawal(&self, id: WithdrawId) -> Option<&Withdrawal> {
+        self.withdrawals.get(&id)
+    }
+
+    pub(super) fn end_withdrawal(&mut self, id: WithdrawId) {
+        self.withdrawals.remove(&id);
+    }
+
+    /// The places of all withdrawals that have not succeeded yet.
+    pub(super) fn withdrawing(&self) -> impl Iterator<Item = &Place> {
+        self.withdrawals.values().chain(self.leaving.values().flatten()).map(|withdrawal| &withdrawal.place)
+    }
+
+    /// Drops the withdrawals of these places. Returns the roots that are well again thereby.
+    pub(super) fn reclaim(&mut self, places: &[Place]) -> Vec<RootId> {
+        let places: BTreeSet<&Place> = places.iter().collect();
+        for leaving in self.leaving.values_mut() {
+            leaving.retain(|withdrawal| !places.contains(&withdrawal.place));
+        }
+        let off = self.withdrawals.iter().filter(|(_, withdrawal)| places.contains(&withdrawal.place));
+        let off: Vec<(WithdrawId, RootId)> = off.map(|(id, withdrawal)| (*id, withdrawal.root)).collect();
+        off.iter().for_each(|(id, _)| self.end_withdrawal(*id));
+        off.into_iter().filter(|&(id, root)| self.excuse(root, Item::Withdraw(id))).map(|(_, root)| root).collect()
+    }
+}

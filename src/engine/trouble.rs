@@ -1,0 +1,99 @@
+//! What ails a tenant, and when it is worth a line in the log.
+
+use super::{Engine, Notice, backoff};
+use crate::domain::{Blame, BootMs, Failure, FailureKind, Now, Slot, WallMs};
+
+/// A tenant that never had a token, and gets "unknown error" this often, is suspected of a wrong corp_id.
+const SUSPECT_AFTER: u16 = 4;
+/// How often a failure that goes on is said again, in milliseconds.
+pub(super) const REMIND_MS: u64 = 60 * 60 * 1000;
+
+/// What ails a tenant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trouble {
+    /// What the last failed call said.
+    pub failure: Failure,
+    /// When the first one in a row failed.
+    pub since: WallMs,
+    /// When the last one failed.
+    pub at: WallMs,
+    pub(super) refused: bool,
+    /// How many of them said "unknown error".
+    unknown: u16,
+    said: Option<((FailureKind, bool), BootMs)>,
+}
+
+impl Trouble {
+    fn new(failure: Failure, now: Now) -> Self {
+        Self { failure, since: now.wall, at: now.wall, refused: false, unknown: 0, said: None }
+    }
+
+    /// Whether this trouble is to be said now: at its start, when its kind changes, and once an hour.
+    fn is_news(&mut self, now: Now) -> bool {
+        let kind: (FailureKind, bool) = (self.failure.kind, self.refused);
+        let news = self.said.is_none_or(|(said, at)| said != kind || now.boot.since(at) >= REMIND_MS);
+        if news {
+            self.said = Some((kind, now.boot));
+        }
+        news
+    }
+}
+
+impl Engine {
+    /// Counts a failure of the tenant's and returns how long exponential backoff would wait.
+    pub(super) fn count_failure(&mut self, now: Now, slot: Slot, failure: &Failure) -> u64 {
+        let key = self.tenants.hash_of(slot);
+        let retry = self.app(self.tenants[slot].app).policy.retry;
+        let tenant = &mut self.tenants[slot];
+        let failures = tenant.failures;
+        tenant.failures = failures.saturating_add(1);
+        let trouble = self.troubles.entry(slot).or_insert_with(|| Trouble::new(failure.clone(), now));
+        trouble.at = now.wall;
+        trouble.failure = failure.clone();
+        trouble.refused = match failure.kind.blame() {
+            Blame::Tenant | Blame::App => true,
+            Blame::Suspect => {
+                trouble.unknown = trouble.unknown.saturating_add(1);
+                tenant.held.is_none() && trouble.unknown >= SUSPECT_AFTER
+            }
+            _ => false,
+        };
+        backoff::wait_ms(retry, failures, backoff::hash([self.seed, key, failures.into()]))
+    }
+
+    /// Whether the endpoint says no to this tenant, and will go on saying so.
+    pub(super) fn is_refused(&self, slot: Slot) -> bool {
+        self.troubles.get(&slot).is_some_and(|trouble| trouble.refused)
+    }
+
+    /// Says a tenant's failure, if that is news. What an app or everybody suffers from is said elsewhere.
+    pub(super) fn complain(&mut self, now: Now, slot: Slot, failure: Failure) {
+        if !matches!(failure.kind.blame(), Blame::Transient | Blame::Suspect | Blame::Tenant) {
+            return;
+        }
+        let next_in_ms = self.tenants[slot].due.since(now.boot);
+        let attempt = self.tenants[slot].failures;
+        let news = self.troubles.get_mut(&slot).is_some_and(|trouble| trouble.is_news(now));
+        if let Some(tenant) = self.id(slot).filter(|_| news) {
+            self.say(Notice::Failing { tenant, failure, attempt, next_in_ms });
+        }
+    }
+
+    /// A tenant's trouble is over.
+    pub(super) fn mend(&mut self, slot: Slot) {
+        let attempts = std::mem::take(&mut self.tenants[slot].failures);
+        if self.troubles.remove(&slot).is_some_and(|trouble| trouble.said.is_some())
+            && let Some(tenant) = self.id(slot)
+        {
+            self.say(Notice::Mended { tenant, attempts });
+        }
+    }
+
+    /// What a tenant was refused with the credentials of yesterday says nothing about those of today.
+    pub(super) fn forgive(&mut self, slot: Slot) {
+        self.tenants[slot].failures = 0;
+        if let Some(trouble) = self.troubles.get_mut(&slot) {
+            trouble.unknown = 0;
+        }
+    }
+}
