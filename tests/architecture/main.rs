@@ -183,3 +183,15 @@ fn every_dependency_has_its_reasons_and_none_is_explained_that_left() {
     used.dedup();
     assert_eq!(explained, used, "docs/decisions/0001-dependencies.md and Cargo.toml differ");
 }
+
+#[test]
+fn the_documents_name_files_that_exist() {
+    for document in ["README.md", "docs/architecture.md", "docs/decisions/0003-unit.md"] {
+        let text = read(&root().join(document));
+        let named = text.split('`').skip(1).step_by(2).filter(|word| {
+            ["src/", "tests/", "docs/", "config/", "systemd/", ".ci/"].iter().any(|top| word.starts_with(top))
+        });
+        let missing: Vec<_> = named.filter(|path| !root().join(path).exists()).collect();
+        assert!(missing.is_empty(), "{document} names what is not there: {missing:?}");
+    }
+}
