@@ -15,7 +15,7 @@ use crate::api::{Answer, Client};
 use crate::config::{Config, secret};
 use crate::domain::{
     AppName, ClientId, Failure, FailureKind, Grant, LaneId, Names, Now, Outlet, Place, Record, RootId, SecretSource,
-    SinkFailure, SinkFailureKind, SinkId, TenantId, Ticket, Token, WallMs, Wrote,
+    SinkId, TenantId, Ticket, Token, WallMs, Wrote,
 };
 use crate::engine::{Action, Engine, Event, Room, WithdrawId};
 use crate::sink::{Job, Publication, Report};
@@ -203,19 +203,15 @@ impl DaemonHands {
     }
 
     fn loaded(&mut self, engine: &Engine, ticket: Ticket, found: Option<(Record, Token)>, events: &mut Vec<Event>) {
+        if found.is_none() {
+            events.push(Event::Lost(ticket));
+        }
         for (sink, lane) in self.loading.remove(&ticket).unwrap_or_default() {
             self.give_room(lane);
             match &found {
                 Some((record, token)) => self.publish(engine, ticket, sink, token.clone(), record.expires),
-                None => {
-                    let detail = "the state holds no whole token for this tenant; a new one is fetched".into();
-                    let failure = SinkFailure { kind: SinkFailureKind::Other, detail };
-                    events.push(Event::Published(ticket, sink, Err(failure)));
-                }
+                None => events.push(Event::Published(ticket, sink, Ok(Wrote::Unchanged))),
             }
-        }
-        if found.is_none() {
-            events.push(Event::Lost(ticket));
         }
     }
 

@@ -112,6 +112,21 @@ impl Engine {
         }
     }
 
+    /// The token that a tenant is thought to have is nowhere to be read: it has none, and is called for.
+    pub(super) fn lost(&mut self, now: Now, ticket: Ticket) {
+        let slot = ticket.slot;
+        if self.tenants.get(slot).is_none_or(|t| t.gone || t.unkept || t.ticket(slot) != Some(ticket)) {
+            return;
+        }
+        self.excuse_sinks(slot);
+        self.tenants[slot].held = None;
+        if self.tenants[slot].phase == Phase::Calling {
+            self.reconsider(now, slot);
+        } else {
+            self.schedule(now, slot, now.boot);
+        }
+    }
+
     fn failed(&mut self, now: Now, slot: Slot, failure: Failure) {
         let backoff = match failure.kind.blame() {
             Blame::AppTooFast | Blame::EveryoneTooFast | Blame::Banned => 0,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::backoff;
+use super::{Action, backoff};
 use super::event::WithdrawId;
 use super::trouble::REMIND_MS;
 use crate::domain::{
@@ -88,6 +88,12 @@ pub(super) struct Withdrawal {
     pub(super) lane: LaneId,
     pub(super) root: RootId,
     pub(super) place: Place,
+}
+
+impl Withdrawal {
+    pub(super) fn begin(&self, id: WithdrawId) -> Action {
+        Action::Withdraw { id, lane: self.lane, root: self.root, place: self.place.clone() }
+    }
 }
 
 #[derive(Default)]
@@ -239,6 +245,12 @@ impl Outlets {
     }
 
     /// Empties a place.
+    pub(super) fn withdraw_all(&mut self, places: Vec<(LaneId, RootId, Place)>) {
+        for (lane, root, place) in places {
+            self.withdraw(Withdrawal { lane, root, place });
+        }
+    }
+
     pub(super) fn withdraw(&mut self, withdrawal: Withdrawal) {
         let id = WithdrawId(self.next_withdrawal);
         self.next_withdrawal = self.next_withdrawal.wrapping_add(1);

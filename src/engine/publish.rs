@@ -41,7 +41,7 @@ impl Engine {
             while let Some(item) = self.outlets.pop(lane) {
                 let action = match item {
                     Item::Sink(slot, sink) => self.begin_publication(now, lane, slot, sink),
-                    Item::Withdraw(id) => self.outlets.withdrawal(id).map(|w| Action::Withdraw(id, w.place.clone())),
+                    Item::Withdraw(id) => self.outlets.withdrawal(id).map(|withdrawal| withdrawal.begin(id)),
                 };
                 if action.is_some() {
                     self.outlets.in_flight += 1;

@@ -203,11 +203,7 @@ impl Shell {
             Action::Release(ticket) => _ = self.parked.remove(&ticket),
             Action::Publish(ticket, sink) => self.publish(ticket, sink, true),
             Action::Expire(ticket, sink) => self.publish(ticket, sink, false),
-            Action::Withdraw(id, place) => {
-                let Place::File(path) = &place else { unreachable!() };
-                let root = path.iter().nth(1).and_then(|root| root.to_str()?.parse().ok()).expect("a root");
-                self.employ(RootId(root), lane_of(RootId(root)), Job::Withdraw(id, place));
-            }
+            Action::Withdraw { id, lane, root, place } => self.employ(root, lane, Job::Withdraw(id, place)),
             Action::Say(notice) => self.notices.push((self.now.boot.0, notice)),
         }
     }

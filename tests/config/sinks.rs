@@ -1,0 +1,75 @@
+//! Where tokens may be published.
+
+use super::*;
+
+#[test]
+fn sinks_that_would_write_the_same_place_are_refused() {
+    let fixed = "[[app.crm.sink]]\nfile = \"/srv/token\"";
+    assert_only(
+        &crm(&format!("corp_ids = [\"ding1\", \"ding2\", \"ding3\"]\n{fixed}")),
+        "config.toml:6:8: error: two sinks would write the same place, /srv/token: of crm/ding1 and of crm/ding2 (and 1 more)",
+    );
+    assert_eq!(problems(&crm(&format!("corp_ids = [\"ding1\"]\n{fixed}"))), Vec::<String>::new());
+    let two_apps = "[app.bot]\nclient_id = \"b\"\nclient_secret = { file = \"crm.secret\" }\ncorp_ids = [\"ding1\"]";
+    assert_only(
+        &format!("[[defaults.sink]]\nfile = \"/srv/{{corp_id}}\"\n{}{two_apps}", crm("corp_ids = [\"ding1\"]")),
+        "the same place, /srv/ding1: of bot/ding1 and of crm/ding1",
+    );
+    let nested =
+        "corp_ids = [\"ding1\"]\n[[app.crm.sink]]\nfile = \"/srv/a\"\n[[app.crm.sink]]\nfile = \"/srv/a/{corp_id}\"";
+    assert_only(&crm(nested), "lies below /srv/a, which another sink makes a file");
+    let keys = "corp_ids = [\"a\", \"b\"]\n[[app.crm.sink]]\nkeyring = \"@u/x/y\"";
+    assert_only(&crm(keys), "the same place, @u/x/y: of crm/a and of crm/b");
+}
+
+#[test]
+fn sinks_cannot_overwrite_what_the_daemon_lives_by() {
+    let sink = |file: &str| crm(&format!("corp_ids = [\"ding1\"]\n[[app.crm.sink]]\nfile = \"{file}\""));
+    assert_only(&sink("crm.secret"), "would overwrite a client secret");
+    assert_only(&sink("config.toml"), "would overwrite the config");
+    assert_only(&sink("/run/corptokend/control.sock"), "would overwrite the control socket");
+    assert_only(&sink("/var/lib/corptokend/state.redb/x"), "would overwrite the state");
+    assert_only(&sink("{corp_id}"), "which is watched for changes of the config");
+    assert_only(&sink("config.d/{corp_id}"), "which is watched for changes of the config");
+    assert_eq!(problems(&sink("tokens/{corp_id}")), Vec::<String>::new());
+}
+
+#[test]
+fn every_rule_of_sinks_has_its_message() {
+    let sink = |keys: &str| crm(&format!("corp_ids = [\"ding1\"]\n[[app.crm.sink]]\n{keys}"));
+    for (keys, expected) in [
+        ("mode = \"0640\"", "a sink needs a `file` or a `keyring`"),
+        ("file = \"/srv/{corp_id}\"\nkeyring = \"@u/x\"", "this is both"),
+        ("keyring = \"@u/x\"\nformat = \"json\"", "`format` is for files"),
+        ("file = \"/srv/{corp_id}\"\nformat = \"json\"\ntemplate = \"{token}\"", "this has both"),
+        ("file = \"/srv/{corp_id}\"\ntemplate = \"{expires_at}\"", "does not name the token"),
+        ("file = \"/srv/{corp_id}\"\nformat = \"yaml\"", "must be one of `raw`, `line`, `json`, `env`"),
+        ("file = \"/srv/{corp_id}/\"", "names a directory"),
+        ("file = \"/srv/{name}\"", "the tenant crm/ding1 has no name"),
+        ("file = \"/srv/{corp_id}\"\nowner = \"no-such-user\"", "names a user that does not exist"),
+        ("file = \"/srv/{corp_id}\"\ngroup = \"no-such-group\"", "names a group that does not exist"),
+        ("file = \"/srv/{corp_id}\"\nmode = \"0040\"", "would shut the owner itself out"),
+        ("keyring = \"x\"", "needs a key below"),
+        ("keyring = \"@s/x\"", "must start with @u or a keyring's number"),
+        ("keyring = \"@u/\"", "config.toml:6:15: error: `keyring` has an empty part"),
+        ("keyring = \"@u/.a/b\"", "begins with a dot"),
+    ] {
+        assert_only(&sink(keys), expected);
+    }
+    let many = "[[app.crm.sink]]\nfile = \"/srv/{corp_id}\"\n".repeat(17);
+    assert_only(&crm(&many), "a tenant can have 16 sinks, and these are 17");
+    assert_only(&crm("[app.crm.sink]\nfile = \"/srv/{corp_id}\""), "`sink` is a list of tables");
+}
+
+#[test]
+fn without_the_right_to_give_files_away_owner_and_foreign_groups_are_refused() {
+    let dir = Dir::with(&crm("[[app.crm.sink]]\nfile = \"/srv/{corp_id}\"\nowner = 12345\ngroup = \"12345\""));
+    let powerless = Surroundings { may_chown: false, ..surroundings() };
+    let report = config::check(&dir.sources(), &powerless).report;
+    let found: Vec<String> = report.problems.iter().map(|p| p.message.clone()).collect();
+    assert!(found[0].contains("CAP_CHOWN") && found[1].contains("not in"), "{found:?}");
+    let member = Surroundings { may_chown: false, user: 12345, groups: vec![12345], ..surroundings() };
+    let config = config::check(&dir.sources(), &member).config.unwrap();
+    let SinkKind::File(file) = &config.apps.values().next().unwrap().sinks[0].kind else { panic!() };
+    assert_eq!((file.owner, file.group), (Some(12345), Some(12345)));
+}
