@@ -247,6 +247,7 @@ impl Daemon {
             Input::FilesChanged => self.reload.files_changed(now),
             Input::Prepared(prepared) => {
                 self.reload.prepared(&self.engine, &mut self.hands, now, *prepared, &mut self.events);
+                self.service.something_happened();
                 self.log.set_level(self.hands.config.log.level);
             }
         }
@@ -261,6 +262,7 @@ impl Daemon {
             None => tracing::info!(event = "state_mended", "the state can be written again"),
         }
         self.state_trouble = trouble;
+        self.service.something_happened();
     }
 
     /// Says READY when it is time, and keeps systemd's status line up to date. Returns when to come by again for it.
@@ -269,6 +271,9 @@ impl Daemon {
         if !self.ready {
             let summary = self.engine.summary(now);
             if self.has_settled(&summary) || now.boot >= deadline {
+                // Whoever waits for READY looks at the status next.
+                let line = self.status_line(now, &summary);
+                self.service.status(now.boot, line);
                 self.become_ready(&summary);
             }
         }

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{Action, backoff};
 use super::event::WithdrawId;
 use super::trouble::REMIND_MS;
+use super::{Action, backoff};
 use crate::domain::{
     BootMs, LaneId, Outlet, Place, Retry, RootId, SinkFailure, SinkFailureKind, SinkId, SinkSetId, Slot,
 };
