@@ -123,9 +123,13 @@ fn the_kernel_withdraws_an_expired_token_and_the_next_one_takes_its_place() {
     // Already expired: the shortest timeout there is.
     let mut desk = Desk::keys(seconds_before_expiry(0));
     let spec = ring.sink(OnExpiry::Delete);
-    desk.publish(&spec, "ding1", "t-1").unwrap();
+    for corp_id in ["ding1", "ding2"] {
+        desk.publish(&spec, corp_id, "t-1").unwrap();
+    }
     std::thread::sleep(Duration::from_millis(2100));
     assert_eq!(ring.find("user", "ding1"), None);
+    desk.withdraw(&spec, "ding2").unwrap();
+    assert!(ring.find("keyring", "crm").is_none(), "dead keys do not keep a keyring");
     let mut desk = Desk::keys(seconds_before_expiry(600));
     assert_eq!(desk.publish(&spec, "ding1", "t-2"), Ok(Wrote::Replaced));
     let key = ring.find("user", "ding1").expect("a live key");
@@ -212,4 +216,21 @@ fn an_exhausted_quota_names_the_limits_and_the_sysctls() {
         assert!(!failure.detail.contains("xxx"));
         assert_eq!(desk.publish(&spec, "ding0", &large), Ok(Wrote::Unchanged), "what was published stays");
     });
+}
+
+#[test]
+fn a_session_that_does_not_lead_to_the_user_keyring_is_no_obstacle() {
+    if !needs("keyctl (Debian: keyutils)", has("keyctl")) {
+        return;
+    }
+    // As under systemd's KeyringMode=private.
+    let test = "a_new_token_keeps_the_serial_number_and_gets_its_own_timeout";
+    let ran = Command::new("keyctl")
+        .args(["session", "-"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
 }

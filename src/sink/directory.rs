@@ -112,6 +112,11 @@ impl Directory {
         &self.path
     }
 
+    /// Its own name, the last component of the path.
+    pub(super) fn name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
+
     pub(super) fn parent(&self) -> Option<&Rc<Directory>> {
         self.parent.as_ref()
     }

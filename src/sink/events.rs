@@ -24,10 +24,6 @@ pub(super) const CHANGES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ONLYDIR)
     .union(WatchFlags::EXCL_UNLINK);
 
-/// What is heard of the directory above the fixed part. An open directory's own removal is only told there.
-pub(super) const DEPARTURES: WatchFlags =
-    WatchFlags::MOVED_FROM.union(WatchFlags::DELETE).union(WatchFlags::ONLYDIR).union(WatchFlags::MASK_ADD);
-
 /// What a look at the events brought.
 #[derive(Default)]
 pub(super) struct Seen {
@@ -68,19 +64,37 @@ impl Seen {
             return;
         }
         let key = known.key(directory, name);
-        if let Some(child) = known.child(key) {
-            if what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
-                self.gone.insert(child);
-            }
-            return;
-        }
         if !known.knows_file(key) {
             return;
         }
         if what.contains(ReadFlags::MODIFY) {
+            // Not compared: a change time as coarse as a timer tick may not tell it from the publication just before.
             self.altered.push(key);
         } else if self.suspects.last().is_none_or(|(_, last, _)| *last != key) {
             self.suspects.push((directory, key, OsString::from_vec(name.to_vec())));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+    use crate::domain::{SinkId, Slot, Ticket};
+
+    #[test]
+    fn a_write_under_the_published_name_needs_no_comparison_and_one_under_the_temporary_name_is_ours() {
+        let mut known = Known::default();
+        let stat = rustix::fs::stat("/").unwrap();
+        let identity = known.identity(&stat);
+        known.put(3, OsStr::new("ding1"), (Ticket { slot: Slot(1), seq: 1 }, SinkId(0)), identity);
+        let mut seen = Seen::default();
+        seen.note(&known, 3, b".ding1.corptokend-tmp", ReadFlags::MODIFY);
+        seen.note(&known, 3, b"neighbour", ReadFlags::MODIFY);
+        assert!(seen.altered.is_empty() && seen.suspects.is_empty());
+        seen.note(&known, 3, b"ding1", ReadFlags::MODIFY);
+        seen.note(&known, 3, b"ding1", ReadFlags::MOVED_TO);
+        assert_eq!((seen.altered.len(), seen.suspects.len()), (1, 1));
     }
 }

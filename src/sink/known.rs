@@ -2,7 +2,7 @@
 //! kept but hashed; where they are needed, the directory is read.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -97,15 +97,11 @@ impl Known {
         }
     }
 
-    /// Remembers that `name` in a directory nobody publishes to leads to `id`.
-    pub(super) fn add_entrance(&mut self, outside: DirectoryId, name: &OsStr, id: DirectoryId) {
-        self.children.insert(self.key(outside, name.as_bytes()), id);
-    }
-
     pub(super) fn knows_directory(&self, id: DirectoryId) -> bool {
         self.places.contains_key(&id)
     }
 
+    /// The directory that was last known under this key.
     pub(super) fn child(&self, key: Key) -> Option<DirectoryId> {
         self.children.get(&key).copied()
     }
@@ -202,11 +198,6 @@ impl Known {
     }
 }
 
-/// The name under which a directory's own removal is seen in the one above.
-pub(super) fn entrance_of(path: &Path) -> OsString {
-    path.file_name().unwrap_or_default().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +205,15 @@ mod tests {
     #[test]
     fn a_published_file_costs_24_bytes() {
         assert_eq!(size_of::<(Key, File)>(), 24);
+    }
+
+    #[test]
+    fn other_permissions_are_another_identity_even_within_one_tick() {
+        let known = Known::default();
+        let stat = rustix::fs::stat("/").unwrap();
+        let mut other = stat;
+        other.st_mode ^= 0o004;
+        assert!(known.identity(&stat) == known.identity(&stat) && known.identity(&stat) != known.identity(&other));
     }
 
     #[test]

@@ -19,9 +19,9 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, statat};
 
 use super::Report;
 use super::directory::Directory;
-use super::events::{CHANGES, DEPARTURES, Seen};
+use super::events::{CHANGES, Seen};
 use super::file::Outcome;
-use super::known::{DirectoryId, Key, Known, NOWHERE, Touched, entrance_of};
+use super::known::{DirectoryId, Key, Known, NOWHERE, Touched};
 use super::lane::Shared;
 use super::pace::{Pace, Ticker};
 
@@ -116,7 +116,7 @@ impl Watch {
         }
         let here = format!("/proc/self/fd/{}", directory.fd().as_raw_fd());
         let (parent, name) = match directory.parent() {
-            Some(parent) => (self.watch(parent), entrance_of(directory.path())),
+            Some(parent) => (self.watch(parent), directory.name().to_owned()),
             None => (NOWHERE, directory.path().as_os_str().to_owned()),
         };
         let id = match self.add_watch(Path::new(&here), CHANGES) {
@@ -124,11 +124,6 @@ impl Watch {
             None => self.made_up_for(self.known.key(parent, name.as_bytes())),
         };
         self.known.add_directory(id, parent, &name);
-        if parent == NOWHERE
-            && let Some(above) = self.add_watch(&Path::new(&here).join(".."), DEPARTURES)
-        {
-            self.known.add_entrance(above, &entrance_of(directory.path()), id);
-        }
         directory.set_watched_as(id);
         id
     }
@@ -139,7 +134,7 @@ impl Watch {
             return Some(id);
         }
         let key = match directory.parent() {
-            Some(parent) => self.known.key(self.find(parent)?, entrance_of(directory.path()).as_bytes()),
+            Some(parent) => self.known.key(self.find(parent)?, directory.name().as_bytes()),
             None => self.known.key(NOWHERE, directory.path().as_os_str().as_bytes()),
         };
         self.known.child(key)
@@ -223,12 +218,15 @@ impl Watch {
 
     /// Compares every file of these directories with what was left there.
     fn sweep(&mut self, directories: &HashSet<DirectoryId>) -> Vec<Touched> {
-        let mut intact = HashSet::new();
+        let (mut intact, mut gone) = (HashSet::new(), HashSet::new());
         for id in directories {
             let Some(path) = self.known.path_of(*id) else { continue };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let Ok(fd) = open(&path, flags, Mode::empty()) else { continue };
-            let Ok(entries) = Dir::read_from(&fd) else { continue };
+            let opened = open(&path, flags, Mode::empty()).and_then(|fd| Ok((Dir::read_from(&fd)?, fd)));
+            let Ok((entries, fd)) = opened else {
+                gone.insert(*id);
+                continue;
+            };
             for entry in entries.flatten() {
                 let name = entry.file_name();
                 let key = self.known.key(*id, name.to_bytes());
@@ -241,6 +239,8 @@ impl Watch {
                 }
             }
         }
-        self.known.remove_unseen(directories, &intact)
+        let mut touched = self.known.remove_unseen(directories, &intact);
+        touched.extend(self.lose(gone));
+        touched
     }
 }
