@@ -63,6 +63,11 @@ impl Client {
         Ok(Self(Arc::new(Inner { connection, route })))
     }
 
+    /// How long a whole call may take.
+    pub fn timeout(&self) -> Duration {
+        self.0.connection.timeout
+    }
+
     /// Asks for the token of one organisation: one `POST /v1.0/oauth2/{corpId}/token`. It takes no longer than the
     /// connection's `timeout`, and may be dropped at any time. Requests that the server provably did not look at (a
     /// connection that it had begun to close) are sent again.

@@ -1,21 +1,21 @@
 //! Carries out what the engine decides: gathers a turn's work for each thread, and hands it over in one piece.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::calls::Calls;
 use super::outlets::Outlets;
 use super::turn::Hands;
 use super::{Input, notices};
-use crate::api::{Answer, Client};
-use crate::config::{Config, secret};
+use crate::api::Answer;
+use crate::config::Config;
 use crate::domain::{
-    AppName, ClientId, Failure, FailureKind, Grant, LaneId, Names, Now, Outlet, Place, Record, RootId, SecretSource,
-    SinkId, TenantId, Ticket, Token, WallMs, Wrote,
+    Grant, LaneId, Names, Now, Outlet, Place, Record, RootId, SinkId, TenantId, Ticket, Token, WallMs, Wrote,
 };
 use crate::engine::{Action, Engine, Event, Room, WithdrawId};
 use crate::sink::{Job, Publication, Report};
@@ -23,14 +23,6 @@ use crate::store::{Kept, Reply, Request, Store};
 
 /// How many jobs a lane is sent ahead. Enough for it to share a directory's sync, few enough to change one's mind.
 const LANE_ROOM: usize = 256;
-
-/// What is needed to call for the tenants of one app.
-#[derive(Clone)]
-pub(super) struct Access {
-    pub(super) client: Client,
-    pub(super) client_id: ClientId,
-    pub(super) secret: SecretSource,
-}
 
 /// What emptying a place answers.
 #[derive(Debug, Clone, Copy)]
@@ -43,26 +35,27 @@ enum Emptied {
 pub(super) struct DaemonHands {
     inputs: UnboundedSender<Input>,
     pub(super) outlets: Outlets,
-    pub(super) access: HashMap<AppName, Access>,
+    pub(super) calls: Calls,
     /// The running config: names come from it.
     pub(super) config: Arc<Config>,
-    credentials_directory: Option<PathBuf>,
     store: Store,
     /// Tokens that are not committed yet, or not yet published for the first time.
     parked: HashMap<Ticket, Token>,
     /// Publications that wait for their token to be read.
     loading: HashMap<Ticket, Vec<(SinkId, LaneId)>>,
-    emptying: HashMap<Place, Emptied>,
+    /// What is being emptied, and why; a lane answers in the order in which it was asked.
+    emptying: HashMap<Place, VecDeque<Emptied>>,
+    /// Commits under way.
+    keeping: HashSet<Ticket>,
     requests: Vec<Request>,
     jobs: Vec<Vec<Job>>,
+    /// Publications under way, by lane.
+    busy: Vec<usize>,
     room: Room,
-    calls_under_way: usize,
     /// No more calls: the daemon is stopping.
     closed: bool,
     /// Something was done in this turn.
     acted: bool,
-    /// Commits under way.
-    keeping: HashSet<Ticket>,
 }
 
 impl DaemonHands {
@@ -72,58 +65,50 @@ impl DaemonHands {
         config: Arc<Config>,
         credentials_directory: Option<PathBuf>,
     ) -> Self {
-        let calls = usize::from(config.api.max_in_flight);
+        let most = usize::from(config.api.max_in_flight);
         Self {
             outlets: Outlets::new(inputs.clone()),
             inputs,
-            access: HashMap::new(),
+            calls: Calls::new(most, credentials_directory),
             config,
-            credentials_directory,
             store,
             parked: HashMap::new(),
             loading: HashMap::new(),
             emptying: HashMap::new(),
+            keeping: HashSet::new(),
             requests: Vec::new(),
             jobs: Vec::new(),
-            room: Room { calls, lanes: Vec::new() },
-            calls_under_way: 0,
+            busy: Vec::new(),
+            room: Room { calls: most, lanes: Vec::new() },
             closed: false,
             acted: false,
-            keeping: HashSet::new(),
         }
     }
 
     /// Another config runs from here on.
     pub(super) fn use_config(&mut self, config: Arc<Config>) {
+        self.calls.set_most(usize::from(config.api.max_in_flight));
         self.config = config;
-        self.count_room_for_calls();
-    }
-
-    fn count_room_for_calls(&mut self) {
-        let most = if self.closed { 0 } else { usize::from(self.config.api.max_in_flight) };
-        self.room.calls = most.saturating_sub(self.calls_under_way);
+        self.count_calls();
     }
 
     /// Lanes may have been added: each has room from the start.
     pub(super) fn make_room_for_lanes(&mut self) {
-        self.room.lanes.resize(self.outlets.lane_count(), LANE_ROOM);
-        self.jobs.resize_with(self.outlets.lane_count(), Vec::new);
+        let lanes = self.outlets.lane_count();
+        self.room.lanes.resize(lanes, LANE_ROOM);
+        self.busy.resize(lanes, 0);
+        self.jobs.resize_with(lanes, Vec::new);
     }
 
     /// Takes on no calls from here on.
     pub(super) fn no_more_calls(&mut self) {
         self.closed = true;
-        self.count_room_for_calls();
-    }
-
-    /// How many calls have not come back yet.
-    pub(super) fn calls_under_way(&self) -> usize {
-        self.calls_under_way
+        self.count_calls();
     }
 
     /// Whether a publication is under way.
     pub(super) fn publishes(&self) -> bool {
-        self.room.lanes.iter().any(|&room| room < LANE_ROOM)
+        self.busy.iter().any(|&jobs| jobs > 0)
     }
 
     /// Whether no commit is under way.
@@ -169,19 +154,16 @@ impl DaemonHands {
 
     /// A call's answer: the token stays here, the engine hears of it.
     pub(super) fn answered(&mut self, ticket: Ticket, answer: Answer) -> Event {
-        self.calls_under_way -= 1;
-        self.count_room_for_calls();
-        Event::Called(
-            ticket,
-            answer.outcome.map(|(token, lifetime_s)| {
-                let fingerprint = token.fingerprint();
-                self.parked.insert(ticket, token);
-                Grant { lifetime_s, fingerprint }
-            }),
-        )
+        self.count_calls();
+        let outcome = answer.outcome.map(|(token, lifetime_s)| {
+            let fingerprint = token.fingerprint();
+            self.parked.insert(ticket, token);
+            Grant { lifetime_s, fingerprint }
+        });
+        Event::Called(ticket, outcome)
     }
 
-    /// The store's answers, as events.
+    /// The store's answers, as events. Returns what it says of its health, if it does.
     pub(super) fn stored(&mut self, engine: &Engine, reply: Reply, events: &mut Vec<Event>) -> Option<Option<String>> {
         match reply {
             Reply::Kept(tickets) | Reply::NotKept(tickets) => {
@@ -207,7 +189,7 @@ impl DaemonHands {
             events.push(Event::Lost(ticket));
         }
         for (sink, lane) in self.loading.remove(&ticket).unwrap_or_default() {
-            self.give_room(lane);
+            self.job_ended(lane);
             match &found {
                 Some((record, token)) => self.publish(engine, ticket, sink, token.clone(), record.expires),
                 None => events.push(Event::Published(ticket, sink, Ok(Wrote::Unchanged))),
@@ -220,22 +202,30 @@ impl DaemonHands {
         for report in reports {
             match report {
                 Report::Published { ticket, sink, outcome } => {
-                    self.give_room(lane);
+                    self.job_ended(lane);
                     events.push(Event::Published(ticket, sink, outcome));
                 }
                 Report::Withdrawn { place, outcome, .. } => {
-                    self.give_room(lane);
-                    events.extend(match self.emptying.remove(&place) {
-                        Some(Emptied::Left(id)) => Some(Event::Withdrawn(id, outcome)),
-                        Some(Emptied::Expired(ticket, sink)) => {
-                            Some(Event::Published(ticket, sink, outcome.map(|()| Wrote::Replaced)))
+                    self.job_ended(lane);
+                    events.extend(self.why_emptied(&place).map(|why| match why {
+                        Emptied::Left(id) => Event::Withdrawn(id, outcome),
+                        Emptied::Expired(ticket, sink) => {
+                            Event::Published(ticket, sink, outcome.map(|()| Wrote::Replaced))
                         }
-                        None => None,
-                    });
+                    }));
                 }
                 Report::Touched { ticket, sink } => events.push(Event::Touched(ticket, sink)),
             }
         }
+    }
+
+    fn why_emptied(&mut self, place: &Place) -> Option<Emptied> {
+        let waiting = self.emptying.get_mut(place)?;
+        let why = waiting.pop_front();
+        if waiting.is_empty() {
+            self.emptying.remove(place);
+        }
+        why
     }
 
     fn names(&self, id: &TenantId) -> Option<Names> {
@@ -243,25 +233,10 @@ impl DaemonHands {
         Some(app.names_of(&id.app, &id.corp_id))
     }
 
-    fn call(&mut self, engine: &Engine, ticket: Ticket) {
-        self.calls_under_way += 1;
-        self.count_room_for_calls();
-        let inputs = self.inputs.clone();
-        let known = engine.id(ticket.slot).and_then(|id| Some((self.access.get(&id.app)?.clone(), id)));
-        let credentials_directory = self.credentials_directory.clone();
-        tokio::spawn(async move {
-            let answer = match known {
-                Some((access, id)) => ask(&access, &id, credentials_directory.as_deref()).await,
-                None => failed(FailureKind::SecretUnreadable, "the app has no credentials in the running config"),
-            };
-            let _ = inputs.send(Input::Answered(ticket, answer));
-        });
-    }
-
-    fn keep(&mut self, engine: &Engine, ticket: Ticket, record: Record) {
-        let (Some(id), Some(token)) = (engine.id(ticket.slot), self.parked.get(&ticket)) else { return };
+    fn keep(&mut self, ticket: Ticket, id: TenantId, record: Record) {
+        let Some(token) = self.parked.get(&ticket).cloned() else { return };
         self.keeping.insert(ticket);
-        let kept = Kept { ticket, id, record, token: token.clone() };
+        let kept = Kept { ticket, id, record, token };
         match self.requests.last_mut() {
             Some(Request::Keep(batch)) => batch.push(kept),
             _ => self.requests.push(Request::Keep(vec![kept])),
@@ -275,10 +250,12 @@ impl DaemonHands {
         }
     }
 
-    /// Reads the token first. The lane's room is taken already, or all tokens would be read at once.
+    /// Reads the token first. That counts as the lane's work already, or all tokens would be read at once.
     fn load(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId) {
-        let Some((id, outlet)) = self.whereabouts(engine, ticket, sink) else { return self.abandoned(ticket, sink) };
-        self.take_room(outlet.lane);
+        let Some((id, outlet)) = whereabouts(engine, &self.outlets, ticket, sink) else {
+            return self.abandoned(ticket, sink);
+        };
+        self.job_begins(outlet.lane);
         let waiting = self.loading.entry(ticket).or_default();
         waiting.push((sink, outlet.lane));
         if waiting.len() > 1 {
@@ -291,31 +268,25 @@ impl DaemonHands {
     }
 
     fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, token: Token, expires: WallMs) {
-        let (Some((id, outlet)), Some(set)) = (self.whereabouts(engine, ticket, sink), engine.sinks(ticket.slot))
-        else {
-            return self.abandoned(ticket, sink);
-        };
-        let Some(names) = self.names(&id) else { return self.abandoned(ticket, sink) };
-        self.take_room(outlet.lane);
-        let specs = Arc::clone(self.outlets.specs(set));
+        let found = whereabouts(engine, &self.outlets, ticket, sink).and_then(|(id, outlet)| {
+            let specs = Arc::clone(self.outlets.specs(engine.sinks(ticket.slot)?));
+            Some((outlet, specs, self.names(&id)?))
+        });
+        let Some((outlet, specs, names)) = found else { return self.abandoned(ticket, sink) };
+        self.job_begins(outlet.lane);
         let publication = Publication { ticket, sink, specs, names, token, expires };
         self.jobs[usize::from(outlet.lane.0)].push(Job::Publish(publication));
     }
 
     fn expire(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId) {
-        let place = self.whereabouts(engine, ticket, sink).and_then(|(id, outlet)| {
+        let found = whereabouts(engine, &self.outlets, ticket, sink).and_then(|(id, outlet)| {
             let spec = &self.outlets.specs(engine.sinks(ticket.slot)?)[usize::from(sink.0)];
             Some((outlet, spec.place(&self.names(&id)?)))
         });
-        match place {
+        match found {
             Some((outlet, place)) => self.empty(outlet.lane, outlet.root, place, Emptied::Expired(ticket, sink)),
             None => self.abandoned(ticket, sink),
         }
-    }
-
-    /// Whose ticket it is, and where its sink lies.
-    fn whereabouts(&self, engine: &Engine, ticket: Ticket, sink: SinkId) -> Option<(TenantId, Outlet)> {
-        Some((engine.id(ticket.slot)?, self.outlets.outlet(engine.sinks(ticket.slot)?, sink)?))
     }
 
     /// The tenant left, or got other sinks, while its token was read: there is nothing to publish, and the engine hears so.
@@ -324,20 +295,36 @@ impl DaemonHands {
     }
 
     fn empty(&mut self, lane: LaneId, root: RootId, place: Place, why: Emptied) {
-        self.take_room(lane);
-        self.emptying.insert(place.clone(), why);
+        self.job_begins(lane);
+        self.emptying.entry(place.clone()).or_default().push_back(why);
         let fixed = Arc::clone(&self.outlets.root(root).fixed);
         self.jobs[usize::from(lane.0)].push(Job::Withdraw { root, place, fixed });
     }
 
-    fn give_room(&mut self, lane: LaneId) {
-        self.room.lanes[usize::from(lane.0)] += 1;
+    fn job_begins(&mut self, lane: LaneId) {
+        self.busy[usize::from(lane.0)] += 1;
+        self.count_jobs(lane);
     }
 
-    fn take_room(&mut self, lane: LaneId) {
-        let room = &mut self.room.lanes[usize::from(lane.0)];
-        *room = room.saturating_sub(1);
+    fn job_ended(&mut self, lane: LaneId) {
+        self.busy[usize::from(lane.0)] -= 1;
+        self.count_jobs(lane);
     }
+
+    fn count_jobs(&mut self, lane: LaneId) {
+        let lane = usize::from(lane.0);
+        self.room.lanes[lane] = LANE_ROOM.saturating_sub(self.busy[lane]);
+    }
+
+    fn count_calls(&mut self) {
+        self.room.calls = if self.closed { 0 } else { self.calls.room() };
+    }
+}
+
+/// Whose ticket it is, and where its sink lies; `None` when the tenant left, or has no such sink any more.
+fn whereabouts(engine: &Engine, outlets: &Outlets, ticket: Ticket, sink: SinkId) -> Option<(TenantId, Outlet)> {
+    let id = engine.id(ticket.slot).filter(|id| engine.slot(id) == Some(ticket.slot))?;
+    Some((id, outlets.outlet(engine.sinks(ticket.slot)?, sink)?))
 }
 
 impl Hands for DaemonHands {
@@ -348,8 +335,11 @@ impl Hands for DaemonHands {
     fn perform(&mut self, engine: &Engine, _now: Now, action: Action) {
         self.acted = true;
         match action {
-            Action::Call(ticket) => self.call(engine, ticket),
-            Action::Keep(ticket, record) => self.keep(engine, ticket, record),
+            Action::Call(ticket) => {
+                self.calls.begin(ticket, engine.id(ticket.slot));
+                self.count_calls();
+            }
+            Action::Keep { ticket, id, record } => self.keep(ticket, id, record),
             Action::Discard(ticket) | Action::Release(ticket) => drop(self.parked.remove(&ticket)),
             Action::Publish(ticket, sink) => self.begin_publication(engine, ticket, sink),
             Action::Expire(ticket, sink) => self.expire(engine, ticket, sink),
@@ -358,15 +348,4 @@ impl Hands for DaemonHands {
             Action::Say(notice) => notices::say(notice, &self.outlets),
         }
     }
-}
-
-async fn ask(access: &Access, id: &TenantId, credentials_directory: Option<&Path>) -> Answer {
-    match secret::read(&access.secret, credentials_directory) {
-        Ok(secret) => access.client.ask(&access.client_id, &secret, &id.corp_id).await,
-        Err(error) => failed(FailureKind::SecretUnreadable, error.to_string()),
-    }
-}
-
-fn failed(kind: FailureKind, detail: impl Into<Box<str>>) -> Answer {
-    Answer { outcome: Err(Failure::new(kind, detail)), server_date: None }
 }

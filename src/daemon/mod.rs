@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `start` | from a config path to a running daemon |
 //! | `turn` | one turn of the engine; a simulation uses it as well |
-//! | `hands` | carries actions out: calls, commits, publications |
+//! | `hands`, `calls` | carry actions out: calls, commits, publications |
 //! | `outlets` | sinks by number: sets, roots, lanes |
 //! | `reload`, `prepare`, `plan` | when the config is read again, what is made of it, and the steps towards it |
 //! | `watch` | notices that files changed |
@@ -16,6 +16,7 @@
 //! | `harden` | what this process gives up |
 
 mod answers;
+mod calls;
 pub mod clock;
 mod hands;
 pub mod harden;
@@ -68,8 +69,6 @@ enum Input {
     Stored(Vec<Reply>),
     /// A lane reports.
     Reported(LaneId, Vec<Report>),
-    /// A call ended.
-    Answered(Ticket, Answer),
     /// There was nothing to publish after all.
     Unpublished(Ticket, SinkId),
     /// A file near the config may have changed.
@@ -157,12 +156,7 @@ impl Daemon {
             if until == Until::CaughtUp && self.is_caught_up(now) {
                 break;
             }
-            if self.reload.has_steps() {
-                tokio::task::yield_now().await;
-                self.take_waiting_inputs(now);
-                continue;
-            }
-            self.alarm.set(wake)?;
+            self.alarm.set(if self.reload.has_steps() { Some(now.boot) } else { wake })?;
             if !self.wait(&mut signals).await? {
                 break;
             }
@@ -201,7 +195,11 @@ impl Daemon {
                 if let Some(input) = input {
                     self.take(now, input);
                 }
-                self.take_waiting_inputs(now);
+                self.take_waiting_inputs(now)?;
+            }
+            Some(ended) = self.hands.calls.next() => {
+                self.take_answer(ended)?;
+                self.take_waiting_inputs(clock::now())?;
             }
             Some(query) = self.queries.recv() => self.answer(clock::now(), query),
             rung = self.alarm.rings() => rung?,
@@ -217,7 +215,18 @@ impl Daemon {
         Ok(true)
     }
 
-    fn take_waiting_inputs(&mut self, now: Now) {
+    fn take_answer(&mut self, ended: Result<(Ticket, Answer), tokio::task::JoinError>) -> io::Result<()> {
+        let (ticket, answer) =
+            ended.map_err(|defect| io::Error::other(format!("a call ended unexpectedly: {defect}")))?;
+        let event = self.hands.answered(ticket, answer);
+        self.events.push(event);
+        Ok(())
+    }
+
+    fn take_waiting_inputs(&mut self, now: Now) -> io::Result<()> {
+        while let Some(ended) = self.hands.calls.ended() {
+            self.take_answer(ended)?;
+        }
         for _ in 0..INPUTS_A_TURN {
             match self.inputs.try_recv() {
                 Ok(input) => self.take(now, input),
@@ -227,14 +236,11 @@ impl Daemon {
         while let Ok(query) = self.queries.try_recv() {
             self.answer(now, query);
         }
+        Ok(())
     }
 
     fn take(&mut self, now: Now, input: Input) {
         match input {
-            Input::Answered(ticket, answer) => {
-                let event = self.hands.answered(ticket, answer);
-                self.events.push(event);
-            }
             Input::Reported(lane, reports) => self.hands.reported(lane, reports, &mut self.events),
             Input::Stored(replies) => {
                 for reply in replies {
@@ -253,14 +259,8 @@ impl Daemon {
         }
     }
 
+    /// The store has told the log of it already.
     fn note_state(&mut self, trouble: Option<String>) {
-        match &trouble {
-            Some(reason) => tracing::error!(
-                event = "state_unwritable",
-                "tokens are published, but cannot be kept over a restart: {reason}; it is tried again"
-            ),
-            None => tracing::info!(event = "state_mended", "the state can be written again"),
-        }
         self.state_trouble = trouble;
         self.service.something_happened();
     }
@@ -411,16 +411,17 @@ impl Daemon {
             let events: Vec<Event> = std::mem::take(&mut self.events);
             turn::turn(&mut self.engine, now, events, &mut self.hands);
             self.hands.flush();
-            let done = self.hands.calls_under_way() == 0 && self.hands.all_kept() && !self.hands.publishes();
+            let done = self.hands.calls.under_way() == 0 && self.hands.all_kept() && !self.hands.publishes();
             if done || now.boot >= deadline {
                 return Ok(());
             }
             self.alarm.set(Some(deadline.min(now.boot + 1000)))?;
             tokio::select! {
                 input = self.inputs.recv() => if let Some(input) = input { self.take(clock::now(), input) },
+                Some(ended) = self.hands.calls.next() => self.take_answer(ended)?,
                 rung = self.alarm.rings() => rung?,
             }
-            self.take_waiting_inputs(clock::now());
+            self.take_waiting_inputs(clock::now())?;
         }
     }
 

@@ -10,7 +10,7 @@ use crate::config::{self, Checked, Config, Difference, Problem, Report, Severity
 use crate::domain::{AppName, Connection, Fingerprint, SecretSource, SinkKind, SinkSpec};
 use crate::sink;
 
-use super::hands::Access;
+use super::calls::Access;
 
 /// Whether a mass removal is carried out, or held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -234,7 +234,7 @@ impl Reload {
     pub(super) fn settle_on(&mut self, hands: &mut DaemonHands, candidate: Candidate, events: &mut Vec<Event>) {
         events.push(Event::Limit(candidate.config.limits.total));
         hands.make_room_for_lanes();
-        hands.access = candidate.access;
+        hands.calls.access = candidate.access;
         hands.use_config(candidate.config.clone());
         if candidate.held_back == 0 {
             hands.remember(candidate.texts);

@@ -103,13 +103,12 @@ impl Engine {
         let record = Record { asked: held.asked, expires: held.expires, fingerprint: held.fingerprint };
         let (fingerprint, lifetime_s) = (held.fingerprint, record.lifetime_s());
         self.outlets.keeping += 1;
-        self.outbox.push_back(Action::Keep(ticket, record));
-        if let Some(tenant) = self.id(slot) {
-            self.say(match renewed {
-                true => Notice::Renewed { tenant, fingerprint, lifetime_s },
-                false => Notice::Rotated { tenant, fingerprint, lifetime_s },
-            });
-        }
+        let Some(id) = self.id(slot) else { return };
+        self.outbox.push_back(Action::Keep { ticket, id: id.clone(), record });
+        self.say(match renewed {
+            true => Notice::Renewed { tenant: id, fingerprint, lifetime_s },
+            false => Notice::Rotated { tenant: id, fingerprint, lifetime_s },
+        });
     }
 
     /// The token that a tenant is thought to have is nowhere to be read: it has none, and is called for.

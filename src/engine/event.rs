@@ -41,8 +41,16 @@ pub enum Event {
 pub enum Action {
     /// Ask the endpoint for this tenant's token, now.
     Call(Ticket),
-    /// Commit the answer under this ticket, then send [`Event::Kept`].
-    Keep(Ticket, Record),
+    /// Commit the answer under this ticket, then send [`Event::Kept`]. The tenant is named, since its slot may be another's
+    /// by the time that this is carried out.
+    Keep {
+        /// Which answer.
+        ticket: Ticket,
+        /// Whose token it is.
+        id: TenantId,
+        /// What is known of it.
+        record: Record,
+    },
     /// Drop the answer under this ticket: it is late, or brought nothing new.
     Discard(Ticket),
     /// Make this sink of the tenant hold the token of this ticket.

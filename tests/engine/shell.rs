@@ -192,8 +192,7 @@ impl Shell {
                 let (after, outcome) = (self.endpoint)(self.now, &id);
                 self.later(self.now.boot + after, Happening::Answer(ticket, outcome));
             }
-            Action::Keep(ticket, record) => {
-                let id = self.engine.id(ticket.slot).expect("an answer is kept for a tenant");
+            Action::Keep { ticket, id, record } => {
                 assert!(self.parked.contains(&ticket), "kept without an answer");
                 self.judge.keep(self.now, ticket, &id, record);
                 self.write(StoreOp::Keep(ticket, id, record));
