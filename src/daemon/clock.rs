@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
@@ -11,12 +12,30 @@ use tokio::io::unix::AsyncFd;
 
 use crate::domain::{BootMs, Now, WallMs};
 
+/// How much the machine's wall clock is put forward, in milliseconds; 0 as long as it is trusted.
+///
+/// It is one for the whole process, like the clock: the scheduler, the store and the keyrings must not disagree on the time.
+static FORWARD_MS: AtomicU64 = AtomicU64::new(0);
+
 /// This moment, on both clocks.
 pub fn now() -> Now {
-    Now {
-        boot: BootMs(millis(clock_gettime(ClockId::Boottime))),
-        wall: WallMs(millis(clock_gettime(ClockId::Realtime))),
-    }
+    let boot = BootMs(millis(clock_gettime(ClockId::Boottime)));
+    Now { boot, wall: machine_wall() + FORWARD_MS.load(Ordering::Relaxed) }
+}
+
+/// The machine's wall clock, trusted or not.
+pub(super) fn machine_wall() -> WallMs {
+    WallMs(millis(clock_gettime(ClockId::Realtime)))
+}
+
+/// The machine's wall clock is behind the true time: from here on it is taken to say `now`.
+pub(super) fn put_forward(now: WallMs) {
+    FORWARD_MS.store(now.since(machine_wall()), Ordering::Relaxed);
+}
+
+/// The machine's wall clock is believed again.
+pub(super) fn trust() {
+    FORWARD_MS.store(0, Ordering::Relaxed);
 }
 
 /// This moment, on the wall clock.

@@ -1,0 +1,91 @@
+//! Whether the machine's wall clock can be believed.
+//!
+//! A clock that is earlier than the last commit is wrong: a machine without a battery-backed clock starts in 1970, or when
+//! its image was made. Expiries told on it would be nonsense, so it is put forward: to the last commit at first, which was
+//! certainly in the past, then to what the endpoint's answers say, until somebody sets it right. A clock that is merely
+//! askew is warned of: tokens are kept fresh all the same, on the boot clock, but readers see wrong expiries.
+
+use crate::domain::{Now, WallMs};
+
+use super::clock;
+
+/// A skew of so much is worth a warning, in milliseconds.
+const SKEW_MS: u64 = 60_000;
+/// How often it is said again, in milliseconds.
+const REMIND_MS: u64 = 60 * 60 * 1000;
+/// Answers travel, and `Date` counts in seconds: differences below this are none, in milliseconds.
+const NOISE_MS: u64 = 2_000;
+
+/// What is thought of the clock.
+pub(super) struct Skew {
+    /// The clock is behind this moment, which is in the past: it is not believed.
+    distrusted_below: Option<WallMs>,
+    /// How far the clock was from the endpoint's at the last answer, in seconds; positive when the clock is ahead.
+    seconds: i64,
+    said: Option<Now>,
+}
+
+/// Whether the time is now told otherwise than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// As before.
+    Alike,
+    /// Otherwise: as if somebody had set the clock.
+    Otherwise,
+}
+
+impl Skew {
+    /// At the start, before anything is told on the clock.
+    pub(super) fn new(last_commit: Option<WallMs>) -> Self {
+        let mut skew = Self { distrusted_below: None, seconds: 0, said: None };
+        if let Some(commit) = last_commit.filter(|commit| clock::machine_wall() < *commit) {
+            let machine = clock::machine_wall();
+            tracing::warn!(
+                event = "clock_distrusted",
+                "the clock says {machine}, but the state was last written at {commit}; it is not believed until the endpoint's answers tell the time"
+            );
+            clock::put_forward(commit);
+            skew.distrusted_below = Some(commit);
+        }
+        skew
+    }
+
+    /// An answer told the endpoint's time.
+    pub(super) fn answered(&mut self, now: Now, date: WallMs) -> Told {
+        if self.distrusted_below.is_some() {
+            if date.0.abs_diff(now.wall.0) < NOISE_MS || date < clock::machine_wall() {
+                return Told::Alike;
+            }
+            clock::put_forward(date);
+            return Told::Otherwise;
+        }
+        self.seconds = (i64::try_from(now.wall.0).unwrap_or(i64::MAX) - i64::try_from(date.0).unwrap_or(0)) / 1000;
+        let due = self.said.is_none_or(|said| now.boot.since(said.boot) >= REMIND_MS);
+        if let Some(warning) = self.warning().filter(|_| due) {
+            tracing::warn!(event = "clock_skew", seconds = self.seconds, "{warning}");
+            self.said = Some(now);
+        }
+        Told::Alike
+    }
+
+    /// Somebody set the clock.
+    pub(super) fn stepped(&mut self) {
+        if self.distrusted_below.is_some_and(|floor| clock::machine_wall() >= floor) {
+            tracing::info!(event = "clock_trusted", "the clock was set, and is believed again");
+            clock::trust();
+            self.distrusted_below = None;
+        }
+    }
+
+    /// What an operator should know of the clock.
+    pub(super) fn warning(&self) -> Option<String> {
+        if self.distrusted_below.is_some() {
+            return Some("the machine's clock is earlier than the last commit; set it (NTP), the endpoint's time is used meanwhile".to_owned());
+        }
+        let direction = if self.seconds > 0 { "ahead of" } else { "behind" };
+        let by = self.seconds.unsigned_abs();
+        (by * 1000 > SKEW_MS).then(|| {
+            format!("the machine's clock is {by} s {direction} the endpoint's; expiries that readers see are wrong by as much; set it (NTP)")
+        })
+    }
+}
