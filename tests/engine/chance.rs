@@ -9,83 +9,7 @@ use corptokend::domain::*;
 use corptokend::engine::{Event, SinkRow, State};
 
 use crate::shell::{Shell, lane_of, place, sink_set};
-
-/// Numbers that look random and are always the same.
-#[derive(Clone)]
-pub(crate) struct Chance(u64);
-
-impl Chance {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A number below `n`.
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn percent(&mut self, p: u64) -> bool {
-        self.below(100) < p
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-}
-
-/// How the world treats the daemon.
-struct World {
-    chance: Chance,
-    /// Calls that fail, in percent; all with `kind`, or with any.
-    failing: u64,
-    kind: Option<FailureKind>,
-    latency: u64,
-    lifetimes: &'static [u32],
-    same_token: u64,
-    remaining_life: bool,
-    sinks_fail: u64,
-    given: BTreeMap<TenantId, (Fingerprint, u64)>,
-    tokens: u64,
-}
-
-const LIFETIMES: [&[u32]; 4] = [&[1, 2, 5], &[10, 30, 60], &[600, 7200], &[1, 60, 7200, 86_400, 366 * 86_400]];
-const SINK_TROUBLE: [SinkFailureKind; 4] =
-    [SinkFailureKind::Full, SinkFailureKind::Denied, SinkFailureKind::Hangs, SinkFailureKind::Other];
-
-impl World {
-    fn call(&mut self, now: Now, id: &TenantId) -> (u64, Result<Grant, Failure>) {
-        let after = self.chance.below(self.latency) + 1;
-        if self.chance.percent(self.failing) {
-            let kind = self.kind.unwrap_or_else(|| self.chance.pick(&FailureKind::ALL));
-            let mut failure = Failure::new(kind, "as chance would have it");
-            failure.retry_after_s = self.chance.percent(20).then(|| self.chance.below(90) as u32);
-            return (after, Err(failure));
-        }
-        let life = u64::from(self.chance.pick(self.lifetimes));
-        let valid = self.given.get(id).copied().filter(|(_, expires)| *expires >= now.boot.0 + 1000);
-        let (fingerprint, life) = match valid.filter(|_| self.chance.percent(self.same_token)) {
-            Some((same, expires)) if self.remaining_life => (same, (expires - now.boot.0) / 1000),
-            Some((same, _)) => (same, life),
-            None => {
-                self.tokens += 1;
-                (Fingerprint(self.tokens), life)
-            }
-        };
-        self.given.insert(id.clone(), (fingerprint, now.boot.0 + life * 1000));
-        (after, Ok(Grant { lifetime_s: life as u32, fingerprint }))
-    }
-
-    fn attempt(&mut self) -> (u64, Result<Wrote, SinkFailure>) {
-        let takes = if self.chance.percent(3) { self.chance.below(20_000) } else { self.chance.below(30) };
-        let kind = self.chance.pick(&SINK_TROUBLE);
-        let failure = SinkFailure { kind, detail: "as chance would have it".into() };
-        (takes, if self.chance.percent(self.sinks_fail) { Err(failure) } else { Ok(Wrote::Replaced) })
-    }
-}
+use crate::world::{Chance, LIFETIMES, World};
 
 struct Play {
     shell: Shell,
@@ -294,10 +218,22 @@ impl Play {
         }
         self.shell.commit_ms = 50;
         self.shell.run_ms(2 * 3_600_000);
+        // Somebody may be in the midst of a refresh; not everybody, one after the other, all the time.
+        for _ in 0..60 {
+            if self.is_quiet() {
+                break;
+            }
+            self.shell.run_ms(1_000);
+        }
         self.check_counts();
         self.check_all_is_well();
         let bound = 1_000 + 12 * self.shell.actions;
         assert!(self.shell.wakes < bound, "{} wakes for {} actions", self.shell.wakes, self.shell.actions);
+    }
+
+    fn is_quiet(&self) -> bool {
+        let summary = self.shell.engine.summary(self.shell.now);
+        summary.every_sink_had_an_attempt && summary.apps.iter().all(|app| app.in_flight == 0)
     }
 
     fn check_all_is_well(&self) {

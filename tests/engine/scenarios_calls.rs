@@ -287,3 +287,20 @@ fn the_answer_to_a_call_from_a_former_life_is_dropped() {
     assert!(shell.places.values().all(|content| content.fingerprint == Fingerprint(2)));
     assert_eq!((calls.get(), shell.places.len()), (2, 1));
 }
+
+#[test]
+fn the_queue_entry_of_a_tenant_that_left_is_not_its_successors() {
+    let mut shell = shell();
+    shell.room.calls = 0;
+    restore(&mut shell, 0, 7_000);
+    restore(&mut shell, 1, 7_100);
+    add(&mut shell, 2..3);
+    shell.run_ms(1_000);
+    shell.change(Change::Removed { id: tenant(0), withdraw: Vec::new() });
+    add(&mut shell, 3..4);
+    assert_eq!(shell.engine.slot(&tenant(3)), Some(Slot(0)), "the slot is used again");
+    shell.room.calls = 64;
+    shell.run_ms(1_000);
+    let order: Vec<&TenantId> = shell.calls.iter().map(|(_, id)| id).collect();
+    assert_eq!(order, [&tenant(1), &tenant(2), &tenant(3)]);
+}

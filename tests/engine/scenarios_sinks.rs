@@ -283,3 +283,36 @@ fn an_app_that_left_and_came_back_starts_anew() {
     assert_eq!(shell.calls.len(), 6);
     assert!(shell.calls.iter().all(|(at, _)| *at > BOOT));
 }
+
+#[test]
+fn a_commit_for_a_tenant_that_left_publishes_nothing_of_its_successors() {
+    let mut shell = shell();
+    shell.commit_ms = 10_000;
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    shell.change(Change::Removed { id: tenant(0), withdraw: Vec::new() });
+    add(&mut shell, 1..2);
+    assert_eq!(shell.engine.slot(&tenant(1)), Some(Slot(0)), "the slot is used again");
+    shell.run_ms(15_000);
+    assert_eq!(shell.attempts.len(), 0);
+    shell.run_ms(10_000);
+    assert_eq!(shell.places.len(), 1);
+}
+
+#[test]
+fn failing_places_are_tried_again_even_if_those_before_them_left() {
+    let mut shell = two_formats();
+    breakable(&mut shell, RAW);
+    add(&mut shell, 0..400);
+    shell.run_ms(60_000);
+    shell.room.lanes[0] = 0;
+    shell.run_ms(31_000);
+    (0..400).filter(|n| n % 3 != 0).for_each(|n| {
+        shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() });
+    });
+    shell.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+    shell.room.lanes[0] = 8;
+    shell.run_ms(120_000);
+    let published = (0..400).filter(|n| shell.places.contains_key(&place(&outlet(RAW), &tenant(*n)))).count();
+    assert_eq!(published, 134);
+}

@@ -61,6 +61,8 @@ pub(crate) struct Shell {
     /// What the store holds, and by which call, where this process made it.
     pub(crate) stored: BTreeMap<TenantId, (Option<Ticket>, Record)>,
     store: VecDeque<StoreOp>,
+    /// How many of them are being committed; what comes meanwhile waits for the next commit.
+    committing: usize,
     /// Tokens that are held in memory.
     pub(crate) parked: BTreeSet<Ticket>,
     agenda: BTreeMap<(BootMs, u64), Happening>,
@@ -99,6 +101,7 @@ impl Shell {
             notices: Vec::new(),
             stored: BTreeMap::new(),
             store: VecDeque::new(),
+            committing: 0,
             parked: BTreeSet::new(),
             agenda: BTreeMap::new(),
             entries: 0,
@@ -237,7 +240,14 @@ impl Shell {
 
     fn write(&mut self, op: StoreOp) {
         self.store.push_back(op);
-        if self.store.len() == 1 {
+        if self.committing == 0 {
+            self.commit();
+        }
+    }
+
+    fn commit(&mut self) {
+        self.committing = self.store.len();
+        if self.committing > 0 {
             self.later(self.now.boot + self.commit_ms, Happening::Stored);
         }
     }
@@ -253,7 +263,8 @@ impl Shell {
                 self.tell(Event::Called(ticket, outcome));
             }
             Happening::Stored => {
-                for op in std::mem::take(&mut self.store) {
+                let batch: Vec<StoreOp> = self.store.drain(..self.committing).collect();
+                for op in batch {
                     match op {
                         StoreOp::Forget(id) => _ = self.stored.remove(&id),
                         StoreOp::Keep(ticket, id, record) => {
@@ -262,6 +273,7 @@ impl Shell {
                         }
                     }
                 }
+                self.commit();
             }
             Happening::Done(lane, job, outcome) => {
                 self.room.lanes[usize::from(lane.0)] += 1;
