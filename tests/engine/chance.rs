@@ -263,8 +263,8 @@ impl Play {
 fn random_outlets(chance: &mut Chance, set: u32) -> Vec<Outlet> {
     let outlet = |n: u64, chance: &mut Chance| {
         let root = RootId(n as u32 + if chance.percent(50) { 0 } else { set * 4 });
-        let on_expiry = if root.0 % 3 == 0 { OnExpiry::Delete } else { OnExpiry::Keep };
-        Outlet { root, lane: lane_of(root), shows_expiry: root.0 % 2 == 0, on_expiry }
+        let on_expiry = if root.0.is_multiple_of(3) { OnExpiry::Delete } else { OnExpiry::Keep };
+        Outlet { root, lane: lane_of(root), shows_expiry: root.0.is_multiple_of(2), on_expiry }
     };
     (0..chance.below(5)).map(|n| outlet(n, chance)).collect()
 }

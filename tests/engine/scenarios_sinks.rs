@@ -300,19 +300,20 @@ fn a_commit_for_a_tenant_that_left_publishes_nothing_of_its_successors() {
 }
 
 #[test]
-fn failing_places_are_tried_again_even_if_those_before_them_left() {
-    let mut shell = two_formats();
-    breakable(&mut shell, RAW);
-    add(&mut shell, 0..400);
-    shell.run_ms(60_000);
-    shell.room.lanes[0] = 0;
-    shell.run_ms(31_000);
-    (0..400).filter(|n| n % 3 != 0).for_each(|n| {
-        shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() });
-    });
-    shell.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
-    shell.room.lanes[0] = 8;
-    shell.run_ms(120_000);
-    let published = (0..400).filter(|n| shell.places.contains_key(&place(&outlet(RAW), &tenant(*n)))).count();
-    assert_eq!(published, 134);
+fn a_failing_place_is_tried_again_even_if_all_those_before_it_left() {
+    for last in (0..400).step_by(50) {
+        let mut shell = two_formats();
+        breakable(&mut shell, RAW);
+        add(&mut shell, 0..400);
+        shell.run_ms(60_000);
+        shell.room.lanes[0] = 0; // the next round waits in the lane's queue
+        shell.run_ms(31_000);
+        (0..400).filter(|n| *n != last).for_each(|n| {
+            shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() });
+        });
+        shell.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+        shell.room.lanes[0] = 8;
+        shell.run_ms(120_000);
+        assert!(shell.places.contains_key(&place(&outlet(RAW), &tenant(last))), "{last}");
+    }
 }

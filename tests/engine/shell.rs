@@ -13,6 +13,9 @@ pub(crate) type Reply = (u64, Result<Grant, Failure>);
 /// What an attempt at a place brings, and how long it takes in milliseconds.
 pub(crate) type Attempt = (u64, Result<Wrote, SinkFailure>);
 
+type Endpoint = Box<dyn FnMut(Now, &TenantId) -> Reply>;
+type Disk = Box<dyn FnMut(Now, RootId, &Place) -> Attempt>;
+
 /// What a place holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Content {
@@ -44,8 +47,8 @@ pub(crate) struct Shell {
     pub(crate) engine: Engine,
     pub(crate) now: Now,
     pub(crate) judge: Judge,
-    pub(crate) endpoint: Box<dyn FnMut(Now, &TenantId) -> Reply>,
-    pub(crate) disk: Box<dyn FnMut(Now, RootId, &Place) -> Attempt>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) disk: Disk,
     /// How long a commit takes, in milliseconds.
     pub(crate) commit_ms: u64,
     /// How much fits at once.
