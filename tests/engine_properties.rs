@@ -16,6 +16,8 @@ mod scenarios_faults;
 mod scenarios_sinks;
 #[path = "engine/shell.rs"]
 mod shell;
+#[path = "engine/world.rs"]
+mod world;
 
 use proptest::prelude::*;
 

@@ -131,3 +131,13 @@ impl Tenant {
         self.held.map(|held| Ticket { slot, seq: held.seq })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_takes_no_more_than_its_share_of_memory() {
+        assert!(size_of::<Tenant>() <= 144, "{} bytes", size_of::<Tenant>());
+    }
+}

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use corptokend::domain::*;
 use corptokend::engine::Engine;
 
+/// With more tenants than this, looking at all of them at each call takes too long.
+const CROWD: usize = 200;
+
 /// A limit, and what it was before.
 struct Limit {
     /// From when on, and how much.
@@ -37,7 +40,7 @@ struct Watched {
     present: bool,
     last_call: Option<u64>,
     latest: Option<Ticket>,
-    /// Its token's life, on the boot clock: asked, expires.
+    /// How long its token lives, and when, on the boot clock, it expires.
     token: Option<(u64, u64)>,
     /// Its token came from the state, and the clock was set since: what the engine makes of that cannot be told from here.
     doubtful: bool,
@@ -70,6 +73,11 @@ impl Judge {
         self.total.rates.push((now, total));
     }
 
+    /// Whether there has been a tenant of this name.
+    pub(crate) fn knows(&self, id: &TenantId) -> bool {
+        self.tenants.contains_key(id)
+    }
+
     pub(crate) fn clock_stepped(&mut self) {
         self.tenants.values_mut().for_each(|tenant| tenant.doubtful |= tenant.restored);
     }
@@ -89,11 +97,7 @@ impl Judge {
             Change::Added { id, record, .. } => {
                 let tenant = self.tenants.entry(id.clone()).or_default();
                 let life = tenant.life + 1;
-                let token = record.map(|record| {
-                    let life = record.expires.since(record.asked);
-                    let expires = Record::on_boot_clock(record.expires, at).0;
-                    (expires.saturating_sub(life), expires)
-                });
+                let token = record.map(|record| life_of(record, at));
                 *tenant = Watched { life, present: true, token, restored: token.is_some(), ..Watched::default() };
             }
             Change::Removed { id, .. } => self.tenants.entry(id.clone()).or_default().present = false,
@@ -132,18 +136,17 @@ impl Judge {
         assert_eq!(whose, id, "an answer is kept for another tenant");
         assert!(tenant.present && tenant.life == *life, "{id}: a late answer is kept, from before it left");
         assert_eq!(tenant.latest, Some(ticket), "{id}: a late answer is kept");
-        let expires = Record::on_boot_clock(record.expires, now).0;
         (tenant.restored, tenant.doubtful) = (false, false);
-        tenant.token = Some((expires.saturating_sub(record.expires.since(record.asked)), expires));
+        tenant.token = Some(life_of(record, now));
     }
 
     /// With a backlog: valid tokens with under a tenth of their life left, then tenants without one, then by expiry.
     fn check_order(&self, now: Now, engine: &Engine, id: &TenantId) {
-        if self.tenants[id].doubtful {
+        if self.tenants[id].doubtful || self.tenants.len() > CROWD {
             return;
         }
         let rank = |id: &TenantId| match self.tenants[id].token {
-            Some((asked, expires)) if expires > now.boot.0 => match expires - now.boot.0 <= (expires - asked) / 10 {
+            Some((life, expires)) if expires > now.boot.0 => match expires - now.boot.0 <= life / 10 {
                 true => (0, expires),
                 false => (2, expires),
             },
@@ -155,10 +158,13 @@ impl Judge {
                 let other = rank(&row.id);
                 assert!(
                     other >= first || self.tenants[&row.id].doubtful,
-                    "{id} {first:?} is called before {} {other:?}",
-                    row.id
+                    "at {now:?} {id} {first:?} is called before {other:?} {row:?}"
                 );
             }
         }
     }
+}
+
+fn life_of(record: Record, now: Now) -> (u64, u64) {
+    (record.expires.since(record.asked), Record::on_boot_clock(record.expires, now).0)
 }

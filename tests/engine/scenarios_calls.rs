@@ -1,1 +1,306 @@
+//! When calls are made, and in which order, as the endpoint sees it.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use corptokend::domain::*;
+use corptokend::engine::{Notice, State};
+
+use crate::shell::{Shell, lane_of, sink_set};
+
+pub(crate) const HOUR: u64 = 3_600_000;
+pub(crate) const BOOT: u64 = 86_400_000;
+
+pub(crate) fn policy() -> AppPolicy {
+    AppPolicy {
+        rate: Rate::per_second(15),
+        refresh: Refresh { at: 0.7, jitter: 0.05 },
+        retry: Retry { min: Duration::from_secs(1), max: Duration::from_secs(300) },
+        enabled: true,
+    }
+}
+
+pub(crate) fn outlet(root: u32) -> Outlet {
+    Outlet { root: RootId(root), lane: lane_of(RootId(root)), shows_expiry: false, on_expiry: OnExpiry::Keep }
+}
+
+pub(crate) fn app() -> AppName {
+    AppName::new("crm").unwrap()
+}
+
+pub(crate) fn tenant(n: usize) -> TenantId {
+    TenantId { app: app(), corp_id: CorpId::new(&format!("ding{n}")).unwrap() }
+}
+
+/// A daemon with one app, whose tenants have one raw sink (set 0), and an endpoint that gives a new token for two hours.
+pub(crate) fn shell() -> Shell {
+    let mut shell = Shell::new(BOOT, Rate::per_second(400));
+    shell.change(sink_set(0, &[outlet(0)]));
+    set_policy(&mut shell, policy(), Freshness::Current);
+    shell.endpoint = Box::new(new_tokens(7200));
+    shell
+}
+
+pub(crate) fn new_tokens(lifetime_s: u32) -> impl FnMut(Now, &TenantId) -> crate::shell::Reply {
+    let mut number = 0;
+    move |_, _| {
+        number += 1;
+        (20, Ok(Grant { lifetime_s, fingerprint: Fingerprint(number) }))
+    }
+}
+
+pub(crate) fn set_policy(shell: &mut Shell, policy: AppPolicy, freshness: Freshness) {
+    shell.change(Change::App { name: app(), policy, freshness });
+}
+
+pub(crate) fn add(shell: &mut Shell, tenants: std::ops::Range<usize>) {
+    tenants.for_each(|n| shell.change(Change::Added { id: tenant(n), sinks: SinkSetId(0), record: None }));
+}
+
+/// Adds a tenant that the state remembers: asked for `age_s` ago, good for two hours from then.
+pub(crate) fn restore(shell: &mut Shell, n: usize, age_s: u64) {
+    let asked = shell.now.wall - age_s * 1000;
+    let record = Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(1_000_000 + n as u64) };
+    shell.stored.insert(tenant(n), (None, record));
+    shell.change(Change::Added { id: tenant(n), sinks: SinkSetId(0), record: Some(record) });
+}
+
+pub(crate) fn fails(kind: FailureKind) -> crate::shell::Reply {
+    (20, Err(Failure::new(kind, "as the test wants it")))
+}
+
+pub(crate) fn state(shell: &Shell, n: usize) -> State {
+    shell.engine.row(shell.now, shell.engine.slot(&tenant(n)).unwrap()).state
+}
+
+/// When a tenant was called, in milliseconds since the beginning.
+pub(crate) fn calls_of(shell: &Shell, n: usize) -> Vec<u64> {
+    shell.calls.iter().filter(|(_, id)| *id == tenant(n)).map(|(at, _)| at - BOOT).collect()
+}
+
+#[test]
+fn every_new_tenant_is_served_in_the_time_that_the_rate_allows() {
+    let mut shell = shell();
+    add(&mut shell, 0..300);
+    shell.run_ms(300 * 1000 / 15 * 102 / 100 + 500);
+    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Fresh), 300);
+    assert_eq!((shell.calls.len(), shell.places.len()), (300, 300));
+}
+
+#[test]
+fn jitter_spreads_a_herd() {
+    let mut shell = shell();
+    let fast = AppPolicy { rate: Rate::per_second(1000), ..policy() };
+    set_policy(&mut shell, fast, Freshness::Current);
+    add(&mut shell, 0..1000);
+    shell.run_ms(5 * HOUR / 3);
+    let due: Vec<u64> = shell.calls[1000..].iter().map(|(at, _)| at - BOOT).collect();
+    assert_eq!(due.len(), 1000);
+    assert!(due[0] >= 4_680_000 && due[999] <= 5_410_000, "{} to {}", due[0], due[999]);
+    let mut minutes = BTreeMap::new();
+    due.iter().for_each(|at| *minutes.entry(at / 60_000).or_insert(0) += 1);
+    assert!(minutes.values().all(|calls| *calls < 130), "{minutes:?}");
+}
+
+#[test]
+fn a_restored_valid_token_is_not_called_for_and_is_published_once() {
+    let mut shell = shell();
+    (0..50).for_each(|n| restore(&mut shell, n, 60));
+    shell.run_ms(HOUR);
+    assert_eq!(shell.calls, []);
+    assert_eq!((shell.attempts.len(), shell.places.len()), (50, 50));
+    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Fresh), 50);
+}
+
+#[test]
+fn a_token_from_before_the_boot_is_renewed_in_time() {
+    let mut shell = Shell::new(30_000, Rate::per_second(400));
+    shell.change(sink_set(0, &[outlet(0)]));
+    set_policy(&mut shell, policy(), Freshness::Current);
+    shell.endpoint = Box::new(new_tokens(7200));
+    restore(&mut shell, 0, 3600);
+    shell.run_ms(HOUR);
+    assert!(!shell.notices.iter().any(|(_, said)| matches!(said, Notice::Expired { .. })));
+    let due = shell.calls[0].0 / 1000;
+    assert!((1_000..1_900).contains(&due), "half an hour after the boot, but {due} s");
+}
+
+#[test]
+fn a_wrong_clock_gives_a_restored_token_no_more_than_its_life() {
+    let mut shell = shell();
+    shell.now.wall = WallMs(0); // no battery: it is 1970
+    let asked = WallMs(1_700_000_000_000);
+    let record = Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(5) };
+    shell.stored.insert(tenant(0), (None, record));
+    shell.change(Change::Added { id: tenant(0), sinks: SinkSetId(0), record: Some(record) });
+    shell.run_ms(2 * HOUR);
+    assert_eq!(shell.calls.len(), 1);
+}
+
+#[test]
+fn a_crowd_of_new_tenants_lets_no_old_token_expire() {
+    let mut shell = shell();
+    (0..200).for_each(|n| restore(&mut shell, n, 4_000 + n as u64));
+    add(&mut shell, 1_000..6_000); // five and a half minutes of the app's rate, with 200 renewals due in between
+    shell.run_ms(2 * HOUR);
+    let expired = shell.notices.iter().filter(|(_, said)| matches!(said, Notice::Expired { .. })).count();
+    assert_eq!(expired, 0);
+    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Pending), 0);
+}
+
+#[test]
+fn an_expired_token_goes_before_tenants_that_never_had_one() {
+    let mut shell = shell();
+    shell.room.calls = 0;
+    add(&mut shell, 1..100);
+    restore(&mut shell, 0, 7_199);
+    shell.run_ms(5_000);
+    assert_eq!(state(&shell, 0), State::Expired);
+    shell.room.calls = 64;
+    shell.run_ms(10);
+    assert_eq!(shell.calls[0].1, tenant(0));
+}
+
+#[test]
+fn an_endpoint_that_answers_the_remaining_life_gets_three_calls_a_lifetime() {
+    let mut shell = shell();
+    let (mut token, mut expires) = (0, 0);
+    shell.endpoint = Box::new(move |now, _| {
+        if now.boot.0 + 1000 > expires {
+            (token, expires) = (token + 1, now.boot.0 + 7_200_000);
+        }
+        let lifetime_s = ((expires - now.boot.0) / 1000) as u32;
+        (200, Ok(Grant { lifetime_s, fingerprint: Fingerprint(token) }))
+    });
+    add(&mut shell, 0..1);
+    shell.run_ms(20 * HOUR);
+    assert!((20..=31).contains(&shell.calls.len()), "{} calls in ten lifetimes", shell.calls.len());
+    assert_eq!(state(&shell, 0), State::Fresh);
+}
+
+#[test]
+fn a_lifetime_of_a_second_makes_one_call_a_second() {
+    let mut shell = shell();
+    shell.endpoint = Box::new(new_tokens(1));
+    add(&mut shell, 0..1);
+    shell.run_ms(60_000);
+    assert!((58..=61).contains(&shell.calls.len()), "{}", shell.calls.len());
+}
+
+#[test]
+fn a_token_for_a_year_is_renewed_after_seven_tenths_of_it() {
+    let mut shell = shell();
+    shell.endpoint = Box::new(new_tokens(MAX_LIFETIME_S));
+    add(&mut shell, 0..1);
+    shell.run_ms(280 * 24 * HOUR);
+    assert_eq!(calls_of(&shell, 0).len(), 2);
+    assert!(shell.wakes < 10_000, "{} wakes", shell.wakes);
+}
+
+#[test]
+fn a_suspend_of_days_is_made_up_for_at_once() {
+    let mut shell = shell();
+    add(&mut shell, 0..30);
+    shell.run_ms(60_000);
+    shell.pass(3 * 24 * HOUR);
+    shell.run_ms(3_000);
+    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Fresh), 30);
+}
+
+#[test]
+fn a_disabled_app_is_left_alone_and_comes_back() {
+    let mut shell = shell();
+    add(&mut shell, 0..10);
+    shell.run_ms(10_000);
+    set_policy(&mut shell, AppPolicy { enabled: false, ..policy() }, Freshness::Current);
+    shell.run_ms(3 * HOUR);
+    assert_eq!((shell.calls.len(), shell.places.len()), (10, 10));
+    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Disabled), 10);
+    set_policy(&mut shell, policy(), Freshness::Current);
+    shell.run_ms(10_000);
+    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Fresh), 10);
+}
+
+#[test]
+fn credentials_that_change_while_an_app_is_disabled_are_used_when_it_is_enabled() {
+    let mut shell = shell();
+    add(&mut shell, 0..1);
+    shell.run_ms(10_000);
+    let disabled = AppPolicy { enabled: false, ..policy() };
+    set_policy(&mut shell, disabled, Freshness::Current);
+    set_policy(&mut shell, disabled, Freshness::Stale);
+    shell.run_ms(10_000);
+    set_policy(&mut shell, policy(), Freshness::Current);
+    shell.run_ms(10_000);
+    assert_eq!(shell.calls.len(), 2);
+}
+
+#[test]
+fn changed_credentials_fetch_anew_and_keep_the_old_token_until_that_succeeds() {
+    let mut shell = shell();
+    add(&mut shell, 0..20);
+    shell.run_ms(10_000);
+    shell.endpoint = Box::new(|_, _| fails(FailureKind::ServerError));
+    set_policy(&mut shell, policy(), Freshness::Stale);
+    shell.run_ms(3_000);
+    assert!(shell.calls.len() >= 40);
+    assert_eq!(shell.places.len(), 20);
+    let mut tokens = new_tokens(7200);
+    shell.endpoint = Box::new(move |now, id| {
+        let (after, outcome) = tokens(now, id);
+        (after, outcome.map(|grant| Grant { fingerprint: Fingerprint(grant.fingerprint.0 + 500), ..grant }))
+    });
+    shell.run_ms(HOUR / 2);
+    assert!(shell.places.values().all(|content| content.fingerprint.0 > 500));
+}
+
+#[test]
+fn a_higher_rate_takes_effect_at_once() {
+    let mut shell = shell();
+    set_policy(&mut shell, AppPolicy { rate: Rate::per_minute(1), ..policy() }, Freshness::Current);
+    add(&mut shell, 0..10);
+    shell.run_ms(61_500);
+    assert_eq!(shell.calls.len(), 2);
+    set_policy(&mut shell, policy(), Freshness::Current);
+    shell.run_ms(1_000);
+    assert_eq!(shell.calls.len(), 10);
+}
+
+#[test]
+fn the_answer_to_a_call_from_a_former_life_is_dropped() {
+    let mut shell = shell();
+    let calls = Rc::new(Cell::new(0));
+    let count = Rc::clone(&calls);
+    shell.endpoint = Box::new(move |_, _| {
+        count.set(count.get() + 1);
+        (5_000, Ok(Grant { lifetime_s: 7200, fingerprint: Fingerprint(count.get()) }))
+    });
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    shell.change(Change::Removed { id: tenant(0), withdraw: Vec::new() });
+    add(&mut shell, 0..1);
+    shell.run_ms(6_000);
+    assert_eq!((calls.get(), shell.places.len()), (2, 0));
+    shell.run_ms(6_000);
+    assert!(shell.places.values().all(|content| content.fingerprint == Fingerprint(2)));
+    assert_eq!((calls.get(), shell.places.len()), (2, 1));
+}
+
+#[test]
+fn the_queue_entry_of_a_tenant_that_left_is_not_its_successors() {
+    let mut shell = shell();
+    shell.room.calls = 0;
+    restore(&mut shell, 0, 7_000);
+    restore(&mut shell, 1, 7_100);
+    add(&mut shell, 2..3);
+    shell.run_ms(1_000);
+    shell.change(Change::Removed { id: tenant(0), withdraw: Vec::new() });
+    add(&mut shell, 3..4);
+    assert_eq!(shell.engine.slot(&tenant(3)), Some(Slot(0)), "the slot is used again");
+    shell.room.calls = 64;
+    shell.run_ms(1_000);
+    let order: Vec<&TenantId> = shell.calls.iter().map(|(_, id)| id).collect();
+    assert_eq!(order, [&tenant(1), &tenant(2), &tenant(3)]);
+}

@@ -1,1 +1,319 @@
+//! What readers find in the places, and what becomes of places that fail.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
+use corptokend::domain::*;
+use corptokend::engine::{Notice, SinkRow, State};
+
+use crate::scenarios_calls::{BOOT, HOUR, add, app, new_tokens, outlet, policy, restore, set_policy, shell, tenant};
+use crate::shell::{Shell, place, sink_set};
+
+const RAW: u32 = 0;
+const JSON: u32 = 1;
+
+/// As [`shell`], with tenants that are published raw and as JSON.
+fn two_formats() -> Shell {
+    let mut shell = shell();
+    shell.change(sink_set(0, &[outlet(RAW), Outlet { shows_expiry: true, ..outlet(JSON) }]));
+    shell
+}
+
+/// An endpoint that renews the same token.
+fn one_token(lifetime_s: u32) -> impl FnMut(Now, &TenantId) -> crate::shell::Reply {
+    move |_, _| (20, Ok(Grant { lifetime_s, fingerprint: Fingerprint(1) }))
+}
+
+fn attempts(shell: &Shell, root: u32, n: usize) -> usize {
+    let place = place(&outlet(root), &tenant(n));
+    shell.attempts.iter().filter(|(_, at)| *at == place).count()
+}
+
+/// Attempts below a root fail as long as the switch is on.
+fn breakable(shell: &mut Shell, root: u32) -> Rc<Cell<bool>> {
+    let broken = Rc::new(Cell::new(true));
+    let switch = Rc::clone(&broken);
+    let full = || SinkFailure { kind: SinkFailureKind::Full, detail: "no space".into() };
+    shell.disk = Box::new(move |_, at, _| match at == RootId(root) && switch.get() {
+        true => (1, Err(full())),
+        false => (1, Ok(Wrote::Replaced)),
+    });
+    broken
+}
+
+fn count(shell: &Shell, chosen: impl Fn(&Notice) -> bool) -> usize {
+    shell.notices.iter().filter(|(_, said)| chosen(said)).count()
+}
+
+#[test]
+fn a_renewal_touches_only_sinks_that_show_the_expiry() {
+    let mut shell = two_formats();
+    shell.endpoint = Box::new(one_token(7200));
+    add(&mut shell, 0..1);
+    shell.run_ms(2 * HOUR);
+    assert_eq!((attempts(&shell, RAW, 0), attempts(&shell, JSON, 0)), (1, 2));
+    assert_eq!(count(&shell, |n| matches!(n, Notice::Renewed { .. })), 1);
+    assert_eq!(count(&shell, |n| matches!(n, Notice::Rotated { .. })), 1);
+}
+
+#[test]
+fn a_file_that_is_deleted_is_restored_even_after_a_renewal() {
+    let mut shell = two_formats();
+    shell.endpoint = Box::new(one_token(7200));
+    add(&mut shell, 0..1);
+    shell.run_ms(2 * HOUR);
+    let slot = shell.engine.slot(&tenant(0)).unwrap();
+    for sink in [SinkId(0), SinkId(1)] {
+        shell.vandalise(slot, sink);
+        assert_eq!(shell.places.len(), 1);
+        shell.run_ms(100);
+        assert_eq!(shell.places.len(), 2);
+    }
+}
+
+#[test]
+fn nothing_is_published_before_it_is_kept() {
+    let mut shell = two_formats();
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    shell.commit_ms = 60_000;
+    set_policy(&mut shell, policy(), Freshness::Stale);
+    shell.run_ms(1_000);
+    let slot = shell.engine.slot(&tenant(0)).unwrap();
+    shell.vandalise(slot, SinkId(0));
+    shell.run_ms(50_000);
+    assert_eq!(shell.attempts.len(), 2);
+    assert!(!shell.engine.summary(shell.now).every_sink_had_an_attempt);
+    shell.run_ms(10_000);
+    assert_eq!((shell.attempts.len(), shell.places.len()), (4, 2));
+    assert!(shell.places.values().all(|content| content.fingerprint == Fingerprint(2)));
+    assert!(shell.engine.summary(shell.now).every_sink_had_an_attempt);
+}
+
+#[test]
+fn a_failing_sink_is_retried_alone_with_backoff_and_without_calls() {
+    let mut shell = two_formats();
+    let broken = breakable(&mut shell, RAW);
+    add(&mut shell, 0..20);
+    shell.run_ms(HOUR / 2);
+    assert_eq!(shell.calls.len(), 20);
+    assert_eq!(shell.places.len(), 20, "the other sink is not held up");
+    assert_eq!(attempts(&shell, JSON, 0), 1);
+    let tries = attempts(&shell, RAW, 0);
+    assert!((60..200).contains(&tries), "{tries} tries in half an hour");
+    let row = shell.engine.row(shell.now, shell.engine.slot(&tenant(0)).unwrap());
+    assert!(matches!(&row.sinks[..], [SinkRow::Failing(Some(_)), SinkRow::Published]), "{row:?}");
+    broken.set(false);
+    shell.run_ms(31_000);
+    assert_eq!((shell.places.len(), shell.calls.len()), (40, 20));
+}
+
+#[test]
+fn a_failing_root_is_said_at_the_start_once_an_hour_and_at_the_end() {
+    let mut shell = two_formats();
+    let broken = breakable(&mut shell, RAW);
+    add(&mut shell, 0..400);
+    shell.run_ms(2 * HOUR - 60_000);
+    assert_eq!(count(&shell, |n| matches!(n, Notice::SinkFailing { .. })), 2);
+    broken.set(false);
+    shell.run_ms(31_000);
+    assert_eq!(count(&shell, |n| matches!(n, Notice::SinkMended { .. })), 1);
+    assert_eq!(shell.places.len(), 800);
+}
+
+#[test]
+fn a_root_whose_failing_tenants_left_fails_no_more() {
+    let mut shell = two_formats();
+    let broken = breakable(&mut shell, RAW);
+    add(&mut shell, 0..400);
+    shell.run_ms(60_000);
+    (0..399).for_each(|n| shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
+    broken.set(false);
+    shell.run_ms(31_000);
+    assert!(shell.places.contains_key(&place(&outlet(RAW), &tenant(399))), "the last one is not forgotten");
+    assert_eq!(count(&shell, |n| matches!(n, Notice::SinkMended { .. })), 1);
+
+    broken.set(true);
+    shell.change(Change::Added { id: tenant(400), sinks: SinkSetId(0), record: None });
+    shell.run_ms(5_000);
+    shell.change(Change::Removed { id: tenant(400), withdraw: Vec::new() });
+    assert_eq!(count(&shell, |n| matches!(n, Notice::SinkMended { .. })), 2);
+    shell.run_ms(1_000);
+    let wakes = shell.wakes;
+    shell.run_ms(HOUR / 2);
+    assert_eq!(shell.wakes, wakes, "nothing is retried");
+}
+
+#[test]
+fn one_place_that_fails_for_ever_does_not_unsettle_its_root() {
+    let mut shell = two_formats();
+    let bad = place(&outlet(RAW), &tenant(3));
+    shell.disk = Box::new(move |_, _, at| match *at == bad {
+        true => (1, Err(SinkFailure { kind: SinkFailureKind::Unsafe, detail: "a link".into() })),
+        false => (1, Ok(Wrote::Replaced)),
+    });
+    add(&mut shell, 0..10);
+    shell.run_ms(HOUR / 2);
+    assert_eq!(shell.places.len(), 19);
+    assert_eq!(count(&shell, |n| matches!(n, Notice::SinkFailing { .. } | Notice::SinkMended { .. })), 1);
+}
+
+#[test]
+fn an_expired_token_goes_where_on_expiry_says_so_and_stays_elsewhere() {
+    let mut shell = shell();
+    shell.change(sink_set(0, &[outlet(RAW), Outlet { on_expiry: OnExpiry::Delete, ..outlet(JSON) }]));
+    restore(&mut shell, 0, 7_100);
+    shell.endpoint = Box::new(|_, _| crate::scenarios_calls::fails(FailureKind::Timeout));
+    shell.run_ms(10_000);
+    assert_eq!(shell.places.len(), 2);
+    shell.run_ms(100_000);
+    assert_eq!(shell.places.keys().collect::<Vec<_>>(), [&place(&outlet(RAW), &tenant(0))]);
+    assert_eq!(count(&shell, |n| matches!(n, Notice::Expired { .. })), 1);
+    shell.endpoint = Box::new(new_tokens(7200));
+    shell.run_ms(301_000);
+    assert_eq!(shell.places.len(), 2);
+}
+
+#[test]
+fn a_token_that_expired_and_is_then_renewed_comes_back_where_it_was_deleted() {
+    let mut shell = shell();
+    shell.change(sink_set(0, &[Outlet { on_expiry: OnExpiry::Delete, ..outlet(RAW) }]));
+    let down = Rc::new(Cell::new(false));
+    let (switch, mut same) = (Rc::clone(&down), one_token(60));
+    shell.endpoint = Box::new(move |now, id| match switch.get() {
+        true => crate::scenarios_calls::fails(FailureKind::Timeout),
+        false => same(now, id),
+    });
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    down.set(true);
+    shell.run_ms(120_000);
+    assert_eq!(shell.places.len(), 0);
+    down.set(false);
+    shell.run_ms(301_000);
+    assert_eq!(shell.places.len(), 1);
+}
+
+#[test]
+fn changed_sinks_are_published_without_a_call_and_left_places_are_emptied() {
+    let mut shell = shell();
+    shell.change(sink_set(1, &[outlet(2)]));
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    let left = vec![(outlet(0).lane, outlet(0).root, place(&outlet(0), &tenant(0)))];
+    shell.change(Change::Resinked { id: tenant(0), sinks: SinkSetId(1), withdraw: left });
+    shell.run_ms(1_000);
+    assert_eq!(shell.places.keys().collect::<Vec<_>>(), [&place(&outlet(2), &tenant(0))]);
+    assert_eq!(shell.calls.len(), 1);
+}
+
+#[test]
+fn a_place_is_emptied_after_a_publication_to_it_that_was_under_way() {
+    let mut shell = shell();
+    shell.disk = Box::new(|_, _, _| (10_000, Ok(Wrote::Replaced)));
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    assert_eq!((shell.attempts.len(), shell.places.len()), (1, 0));
+    let left = vec![(outlet(0).lane, outlet(0).root, place(&outlet(0), &tenant(0)))];
+    shell.change(Change::Removed { id: tenant(0), withdraw: left });
+    assert_eq!(shell.attempts.len(), 1);
+    shell.run_ms(60_000);
+    assert_eq!((shell.attempts.len(), shell.places.len()), (2, 0));
+    assert_eq!(shell.engine.withdrawing().count(), 0);
+}
+
+#[test]
+fn a_hanging_sink_holds_up_neither_another_nor_its_withdrawal() {
+    let mut shell = two_formats();
+    shell.disk = Box::new(|_, root, _| (if root == RootId(RAW) { 10 * HOUR } else { 1 }, Ok(Wrote::Replaced)));
+    add(&mut shell, 0..5);
+    shell.run_ms(5_000);
+    assert_eq!(shell.places.len(), 5);
+    let json = vec![(outlet(JSON).lane, outlet(JSON).root, place(&outlet(JSON), &tenant(0)))];
+    shell.change(Change::Removed { id: tenant(0), withdraw: json });
+    shell.run_ms(1_000);
+    assert_eq!(shell.places.len(), 4);
+}
+
+#[test]
+fn a_withdrawal_that_fails_is_tried_again_until_its_place_is_somebodys() {
+    let mut shell = shell();
+    add(&mut shell, 0..2);
+    shell.run_ms(1_000);
+    breakable(&mut shell, 0);
+    let left = |n| vec![(outlet(0).lane, outlet(0).root, place(&outlet(0), &tenant(n)))];
+    shell.change(Change::Removed { id: tenant(0), withdraw: left(0) });
+    shell.change(Change::Removed { id: tenant(1), withdraw: left(1) });
+    shell.run_ms(60_000);
+    assert_eq!(shell.engine.withdrawing().count(), 2);
+    shell.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+    shell.room.calls = 0;
+    add(&mut shell, 0..1);
+    shell.run_ms(31_000);
+    assert_eq!(shell.engine.withdrawing().count(), 0);
+    assert_eq!(shell.places.keys().collect::<Vec<_>>(), [&place(&outlet(0), &tenant(0))]);
+}
+
+#[test]
+fn a_clock_step_moves_the_expiry_that_is_shown_and_calls_nobody() {
+    let mut shell = two_formats();
+    add(&mut shell, 0..10);
+    shell.run_ms(10_000);
+    shell.step_clock(-86_400_000);
+    shell.run_ms(1_000);
+    assert_eq!((attempts(&shell, RAW, 0), attempts(&shell, JSON, 0)), (1, 2));
+    let shown = shell.places[&place(&outlet(JSON), &tenant(0))].expires;
+    let left = shown.since(shell.now.wall);
+    assert!((7_180_000..7_200_000).contains(&left), "{left}");
+    assert_eq!(shell.calls.len(), 10);
+    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Fresh), 10);
+}
+
+#[test]
+fn an_app_that_left_and_came_back_starts_anew() {
+    let mut shell = shell();
+    add(&mut shell, 0..3);
+    shell.run_ms(1_000);
+    (0..3).for_each(|n| shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
+    shell.change(Change::AppGone { name: app() });
+    assert_eq!(shell.engine.summary(shell.now).apps, []);
+    set_policy(&mut shell, policy(), Freshness::Current);
+    add(&mut shell, 0..3);
+    shell.run_ms(1_000);
+    assert_eq!(shell.calls.len(), 6);
+    assert!(shell.calls.iter().all(|(at, _)| *at > BOOT));
+}
+
+#[test]
+fn a_commit_for_a_tenant_that_left_publishes_nothing_of_its_successors() {
+    let mut shell = shell();
+    shell.commit_ms = 10_000;
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    shell.change(Change::Removed { id: tenant(0), withdraw: Vec::new() });
+    add(&mut shell, 1..2);
+    assert_eq!(shell.engine.slot(&tenant(1)), Some(Slot(0)), "the slot is used again");
+    shell.run_ms(15_000);
+    assert_eq!(shell.attempts.len(), 0);
+    shell.run_ms(10_000);
+    assert_eq!(shell.places.len(), 1);
+}
+
+#[test]
+fn a_failing_place_is_tried_again_even_if_all_those_before_it_left() {
+    for last in (0..400).step_by(50) {
+        let mut shell = two_formats();
+        breakable(&mut shell, RAW);
+        add(&mut shell, 0..400);
+        shell.run_ms(60_000);
+        shell.room.lanes[0] = 0; // the next round waits in the lane's queue
+        shell.run_ms(31_000);
+        (0..400).filter(|n| *n != last).for_each(|n| {
+            shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() });
+        });
+        shell.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+        shell.room.lanes[0] = 8;
+        shell.run_ms(120_000);
+        assert!(shell.places.contains_key(&place(&outlet(RAW), &tenant(last))), "{last}");
+    }
+}

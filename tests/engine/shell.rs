@@ -13,6 +13,9 @@ pub(crate) type Reply = (u64, Result<Grant, Failure>);
 /// What an attempt at a place brings, and how long it takes in milliseconds.
 pub(crate) type Attempt = (u64, Result<Wrote, SinkFailure>);
 
+type Endpoint = Box<dyn FnMut(Now, &TenantId) -> Reply>;
+type Disk = Box<dyn FnMut(Now, RootId, &Place) -> Attempt>;
+
 /// What a place holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Content {
@@ -44,8 +47,8 @@ pub(crate) struct Shell {
     pub(crate) engine: Engine,
     pub(crate) now: Now,
     pub(crate) judge: Judge,
-    pub(crate) endpoint: Box<dyn FnMut(Now, &TenantId) -> Reply>,
-    pub(crate) disk: Box<dyn FnMut(Now, RootId, &Place) -> Attempt>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) disk: Disk,
     /// How long a commit takes, in milliseconds.
     pub(crate) commit_ms: u64,
     /// How much fits at once.
@@ -61,6 +64,8 @@ pub(crate) struct Shell {
     /// What the store holds, and by which call, where this process made it.
     pub(crate) stored: BTreeMap<TenantId, (Option<Ticket>, Record)>,
     store: VecDeque<StoreOp>,
+    /// How many of them are being committed; what comes meanwhile waits for the next commit.
+    committing: usize,
     /// Tokens that are held in memory.
     pub(crate) parked: BTreeSet<Ticket>,
     agenda: BTreeMap<(BootMs, u64), Happening>,
@@ -99,6 +104,7 @@ impl Shell {
             notices: Vec::new(),
             stored: BTreeMap::new(),
             store: VecDeque::new(),
+            committing: 0,
             parked: BTreeSet::new(),
             agenda: BTreeMap::new(),
             entries: 0,
@@ -232,7 +238,14 @@ impl Shell {
 
     fn write(&mut self, op: StoreOp) {
         self.store.push_back(op);
-        if self.store.len() == 1 {
+        if self.committing == 0 {
+            self.commit();
+        }
+    }
+
+    fn commit(&mut self) {
+        self.committing = self.store.len();
+        if self.committing > 0 {
             self.later(self.now.boot + self.commit_ms, Happening::Stored);
         }
     }
@@ -248,7 +261,8 @@ impl Shell {
                 self.tell(Event::Called(ticket, outcome));
             }
             Happening::Stored => {
-                for op in std::mem::take(&mut self.store) {
+                let batch: Vec<StoreOp> = self.store.drain(..self.committing).collect();
+                for op in batch {
                     match op {
                         StoreOp::Forget(id) => _ = self.stored.remove(&id),
                         StoreOp::Keep(ticket, id, record) => {
@@ -257,6 +271,7 @@ impl Shell {
                         }
                     }
                 }
+                self.commit();
             }
             Happening::Done(lane, job, outcome) => {
                 self.room.lanes[usize::from(lane.0)] += 1;
