@@ -12,7 +12,7 @@ use super::reload::Reload;
 use super::systemd::Service;
 use super::watch::Watch;
 use super::{Daemon, Input, clock, plan};
-use crate::config::{self, Checked, Config, Report, Source, Sources, Surroundings};
+use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
 use crate::domain::Now;
 use crate::engine::{Engine, Event};
@@ -55,7 +55,7 @@ pub enum StartError {
 pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let surroundings = Surroundings::from_env();
     let on_disk = read(&startup.config, &surroundings);
-    let state = on_disk.config().map_or_else(|| default_state(&surroundings), |config| config.state.path.clone());
+    let state = on_disk.checked.outline.state.clone();
     if let Some(config) = on_disk.config() {
         super::log::init(config.log.format, config.log.level);
     }
@@ -90,13 +90,11 @@ impl OnDisk {
 fn read(path: &Path, surroundings: &Surroundings) -> OnDisk {
     match config::read(path) {
         Ok(sources) => OnDisk { checked: config::check(&sources, surroundings), sources },
-        Err(report) => OnDisk { sources: Sources::remembered(Vec::new()), checked: Checked { config: None, report } },
+        Err(report) => {
+            let checked = Checked { config: None, report, outline: Outline::usual(surroundings) };
+            OnDisk { sources: Sources::remembered(Vec::new()), checked }
+        }
     }
-}
-
-/// Where the state is when no config says otherwise.
-fn default_state(surroundings: &Surroundings) -> PathBuf {
-    surroundings.state_directory.as_deref().unwrap_or(Path::new("/var/lib/corptokend")).join("state.redb")
 }
 
 fn tell_of_state(opened: &Opened, path: &Path) {
@@ -181,11 +179,14 @@ impl Builder {
         let mut hands = DaemonHands::new(self.sender.clone(), opened.store, Arc::clone(&config), credentials);
         let mut reload = Reload::new(self.startup.config.clone(), self.surroundings.clone(), self.sender.clone());
         let vacated = plan::vacated(&candidate, last.as_deref(), &mut hands.outlets)?;
+        let stale = candidate.difference.apps.iter().filter(|app| app.credentials_changed).map(|app| app.name.clone());
+        let stale: Vec<_> = stale.collect();
         let whole = Candidate { difference: config::diff(None, &config), ..*candidate };
-        let steps = plan::steps(&whole, None, &mut hands.outlets, &|id| opened.restored.get(id))?;
+        let mut steps = plan::steps(&whole, None, &mut hands.outlets, &|id| opened.restored.get(id))?;
+        steps.extend(stale.iter().filter_map(|name| plan::made_stale(&config, name)));
         let mut events = Vec::new();
         reload.note(self.now, &prepared, whole.held_back);
-        reload.settle_on(&mut hands, whole, &mut events);
+        reload.settle_on(&mut hands, self.now, whole, &mut events);
         events.push(Event::Vacated(vacated));
         opened.restored.iter().filter(|(id, _)| !config.contains(id)).for_each(|(id, _)| hands.forget(id));
         if let Some(rejected) = rejected {
