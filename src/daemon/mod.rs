@@ -47,7 +47,7 @@ use hands::DaemonHands;
 use prepare::Prepared;
 use reload::Reload;
 use systemd::Service;
-use watch::Watch;
+use watch::{Watch, Watched};
 
 pub use start::{StartError, Startup, start};
 
@@ -178,11 +178,14 @@ impl Daemon {
             return Err(io::Error::other("a thread of the daemon ended by itself; this is a defect, see the log"));
         }
         if let (Some(watch), Some(directories)) = (&mut self.watch, self.reload.watch.take()) {
-            watch.set(directories);
+            if watch.set(directories) == Watched::FromNowOn {
+                self.reload.files_changed(now);
+            }
         }
+        self.reload.remember_if_done(&self.engine, &mut self.hands, now);
         self.service.beat(now.boot);
         let status_at = self.tell(now);
-        let others = [self.reload.wake_at(), self.service.next_beat(), status_at];
+        let others = [self.reload.wake_at(), self.reload.remembers_at(), self.service.next_beat(), status_at];
         Ok(wake.into_iter().chain(others.into_iter().flatten()).min())
     }
 
@@ -271,8 +274,10 @@ impl Daemon {
             }
             let line = self.status_line(now, &summary);
             self.service.status(now.boot, line);
+            return (!self.ready).then_some(deadline);
         }
-        (!self.ready).then_some(deadline)
+        // Nothing else may happen before what cannot be told now can be.
+        Some(self.service.may_tell_status_at())
     }
 
     /// Whether every tenant had an outcome and every sink an attempt.
@@ -378,6 +383,7 @@ impl Daemon {
         systemd::stopping();
         self.finish_calls().await?;
         let now = clock::now();
+        self.reload.remember_if_done(&self.engine, &mut self.hands, now);
         let ended = self.ended(now);
         if let Some((stop, task, socket)) = self.control.take() {
             let _ = stop.send(());

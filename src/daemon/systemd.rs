@@ -40,7 +40,12 @@ impl Service {
 
     /// Whether a status may be told at this moment, so that working one out is worth it.
     pub(super) fn may_tell_status(&self, now: BootMs) -> bool {
-        now.since(self.status_at) >= STATUS_EVERY_MS || self.status_at == BootMs(0)
+        now >= self.may_tell_status_at() || self.status_at == BootMs(0)
+    }
+
+    /// When one may be told again.
+    pub(super) fn may_tell_status_at(&self) -> BootMs {
+        self.status_at + STATUS_EVERY_MS
     }
 
     /// Tells the status, if it is another.

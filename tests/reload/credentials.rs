@@ -131,7 +131,11 @@ fn another_place_of_the_secret_brings_new_tokens_for_exactly_that_app() {
 fn credentials_that_are_refused_leave_the_old_token_in_place() {
     let machine = two_apps();
     let before = machine.token("crm", "ding1").unwrap();
-    machine.sandbox.inject(Scope { client_id: Some("client-crm".into()), corp_id: None }, Fault::InvalidClient, Times::UntilCleared);
+    machine.sandbox.inject(
+        Scope { client_id: Some("client-crm".into()), corp_id: None },
+        Fault::InvalidClient,
+        Times::UntilCleared,
+    );
     new_secret(&machine);
     machine.wait_until("it was tried", |machine| !machine.sandbox.calls().is_empty());
     settle();

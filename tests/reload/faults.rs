@@ -60,13 +60,18 @@ fn an_edit_while_the_first_tokens_are_still_being_fetched_is_applied_at_once() {
     let mut machine = with_drop_in(&many(0, 400));
     machine.edit("rate = \"1000/s\"", "rate = \"40/s\"");
     machine.launch();
-    machine.wait_until("it runs", |machine| machine.status_json()["tenants"]["pending"].as_u64().is_some_and(|n| n > 300));
+    machine
+        .wait_until("it runs", |machine| machine.status_json()["tenants"]["pending"].as_u64().is_some_and(|n| n > 300));
     let ids = [many(0, 10), many(380, 400)].concat();
     save_list(&machine, &ids);
     reload(&machine, &["--allow-mass-removal"]);
     has_exactly(&machine, &ids);
     machine.wait_until("it is ready", |machine| machine.status_json()["ready"] == true);
-    assert!(machine.sandbox.calls().len() < 300, "those that left are not called for: {}", machine.sandbox.calls().len());
+    assert!(
+        machine.sandbox.calls().len() < 300,
+        "those that left are not called for: {}",
+        machine.sandbox.calls().len()
+    );
 }
 
 #[test]
@@ -98,7 +103,10 @@ fn a_kill_during_a_reload_leaves_no_file_behind_that_the_config_does_not_name() 
         machine.kill();
         let _ = asked.wait();
         for id in &many(140, 300) {
-            assert!(machine.token("crm", id).is_some_and(|token| !token.is_empty()), "{id} stayed, and so does its file");
+            assert!(
+                machine.token("crm", id).is_some_and(|token| !token.is_empty()),
+                "{id} stayed, and so does its file"
+            );
         }
         machine.start();
         has_exactly(&machine, ids);
@@ -202,6 +210,7 @@ fn a_file_that_cannot_be_deleted_is_deleted_once_it_can() {
     machine.save(&machine.config_text().replace(&list(&["ding1", "ding2", "ding3"]), &list(&["ding2", "ding3"])));
     reload(&machine, &[]);
     machine.wait_until("it is told", |machine| !machine.events("sink_failing").is_empty());
+    settle(); // whatever is going to be committed has been
     machine.kill();
     tokens.remount("rw");
     machine.start();

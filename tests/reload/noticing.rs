@@ -239,9 +239,9 @@ fn a_config_written_bit_by_bit_is_read_when_the_writer_pauses() {
     let machine = running(&["ding1", "ding2", "ding3"]);
     let text = with_list(&machine, &["ding1", "ding2", "ding3"], &["ding1", "ding2", "ding3", "ding4"]);
     let mut file = fs::File::create(machine.config_path()).unwrap();
-    for part in text.as_bytes().chunks(text.len() / 7) {
+    for part in text.as_bytes().chunks(text.len() / 12) {
         file.write_all(part).unwrap();
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(50));
     }
     drop(file);
     only_the_newcomer_is_fetched(&machine, "ding4");

@@ -106,7 +106,8 @@ fn a_config_that_is_gone_at_the_start_leaves_the_last_one_running() {
     machine.launch();
     machine.wait_until("the daemon runs", |machine| machine.events("ready").len() == 2);
     machine.save(&text);
-    machine.wait_until("the config is taken", |machine| machine.status_json()["config"]["last_reload_successful"] == true);
+    machine
+        .wait_until("the config is taken", |machine| machine.status_json()["config"]["last_reload_successful"] == true);
     assert!(called(&machine).is_empty());
     assert_eq!(machine.token_files(), ["crm/ding1"]);
 }

@@ -86,7 +86,8 @@ fn one_tenant_can_move_alone() {
     machine.wait_until("it is published there", |machine| machine.read("acme/acme") == before);
     // Another name is another file.
     machine.save(&text.replace("name = \"acme\"", "name = \"emca\""));
-    machine.wait_until("it moved", |machine| machine.read("acme/emca") == before && machine.read("acme/acme").is_none());
+    machine
+        .wait_until("it moved", |machine| machine.read("acme/emca") == before && machine.read("acme/acme").is_none());
     assert!(called(&machine).is_empty());
 }
 
@@ -133,8 +134,11 @@ fn rates_refresh_and_limits_change_without_calls() {
     let machine = running(&["ding1", "ding2"]);
     let due = machine.tenant_json("crm/ding1")["next_refresh_in_s"].as_i64().unwrap();
     applies(&machine, || {
-        let text = machine.config_text().replace("rate = \"1000/s\"", "rate = \"7/s\"\nrefresh = { at = 0.2, jitter = 0.0 }");
-        machine.save(&text.replace("total = \"10000/s\"", "total = \"300/s\"").replace("[api]\n", "[api]\ntimeout = \"7s\"\n"));
+        let text =
+            machine.config_text().replace("rate = \"1000/s\"", "rate = \"7/s\"\nrefresh = { at = 0.2, jitter = 0.0 }");
+        machine.save(
+            &text.replace("total = \"10000/s\"", "total = \"300/s\"").replace("[api]\n", "[api]\ntimeout = \"7s\"\n"),
+        );
     });
     settle();
     assert!(called(&machine).is_empty());
@@ -145,14 +149,14 @@ fn rates_refresh_and_limits_change_without_calls() {
 
 #[test]
 fn a_refresh_point_that_has_passed_brings_a_call_and_a_later_one_does_not() {
-    let machine = ready(Machine::with(corptokend::sandbox::Options { lifetime_s: 100, ..Default::default() }).app(
+    let machine = ready(Machine::with(corptokend::sandbox::Options { lifetime_s: 40, ..Default::default() }).app(
         "crm",
         &["ding1"],
         "refresh = { at = 0.9, jitter = 0.0 }",
     ));
     let before = machine.token("crm", "ding1");
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    machine.edit("at = 0.9", "at = 0.01");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    machine.edit("at = 0.9", "at = 0.05");
     machine.wait_until("it is renewed", |machine| machine.token("crm", "ding1") != before);
 }
 
@@ -186,7 +190,8 @@ fn an_app_that_gets_another_name_moves_with_its_tenants() {
 fn a_tenant_that_comes_under_another_app_never_misses_its_file() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let machine = Machine::new();
-    let sink = |app: &str| format!("[[app.{app}.sink]]\nfile = \"{}/tokens/{{corp_id}}\"\n", machine.dir.path().display());
+    let sink =
+        |app: &str| format!("[[app.{app}.sink]]\nfile = \"{}/tokens/{{corp_id}}\"\n", machine.dir.path().display());
     let (crm, hr) = (sink("crm"), sink("hr"));
     let mut machine = machine.app("crm", &["ding1", "ding2"], &crm).app("hr", &["ding3"], &hr);
     machine.start();

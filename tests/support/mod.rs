@@ -145,6 +145,7 @@ impl Machine {
         {
             command.env_remove(variable);
         }
+        command.env("CORPTOKEND_SOCKET", self.path("run/control.sock"));
         for variable in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
             command.env_remove(variable);
         }
