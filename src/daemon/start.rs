@@ -92,7 +92,8 @@ fn read(path: &Path, surroundings: &Surroundings) -> OnDisk {
         Ok(sources) => OnDisk { checked: config::check(&sources, surroundings), sources },
         Err(report) => {
             let checked = Checked { config: None, report, outline: Outline::usual(surroundings) };
-            OnDisk { sources: Sources::remembered(Vec::new()), checked }
+            let sources = Sources { watch: config::where_to_watch(path), ..Sources::remembered(Vec::new()) };
+            OnDisk { sources, checked }
         }
     }
 }
