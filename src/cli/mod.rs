@@ -85,8 +85,8 @@ fn socket(config: Option<&Path>) -> PathBuf {
         return usual;
     }
     let read = config::read(config.unwrap_or(Path::new(CONFIG))).ok();
-    let checked = read.and_then(|sources| config::check(&sources, &surroundings).config);
-    checked.map_or(usual, |config| config.control.socket)
+    // A config in error is what one asks the daemon about above all.
+    read.map_or(usual, |sources| config::check(&sources, &surroundings).outline.socket)
 }
 
 /// Whether what goes there may be coloured: it is a terminal, and nobody said `NO_COLOR`.

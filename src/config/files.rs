@@ -41,6 +41,16 @@ impl Source {
     }
 }
 
+/// Where a config's texts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// They were read from disk just now.
+    Disk,
+    /// They ran before, and are remembered. What they name may be gone by now (an app's secret goes with the app), which is
+    /// worth a warning and no error: it is found out again where it is used.
+    Memory,
+}
+
 /// All files of the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
@@ -54,13 +64,22 @@ pub struct Sources {
     pub watch: Vec<PathBuf>,
     /// What is wrong with the files as files: permissions, drop-ins that cannot be read.
     pub problems: Vec<Problem>,
+    /// Where they come from.
+    pub origin: Origin,
 }
 
 impl Sources {
     /// A config that is not on disk, but remembered: the main file first.
     pub fn remembered(files: Vec<Source>) -> Self {
         let main = files.first().map(|file| file.path.clone()).unwrap_or_default();
-        Self { drop_ins: drop_ins_of(&main), main, files, watch: Vec::new(), problems: Vec::new() }
+        Self {
+            drop_ins: drop_ins_of(&main),
+            main,
+            files,
+            watch: Vec::new(),
+            problems: Vec::new(),
+            origin: Origin::Memory,
+        }
     }
 }
 
@@ -94,7 +113,7 @@ pub fn read(path: &Path) -> Result<Sources, Report> {
     }
     watch.sort();
     watch.dedup();
-    Ok(Sources { files, main: path.to_path_buf(), drop_ins, watch, problems })
+    Ok(Sources { files, main: path.to_path_buf(), drop_ins, watch, problems, origin: Origin::Disk })
 }
 
 /// The directories in which a change can give `path` another content: its own, and, link by link, those of what it leads

@@ -42,13 +42,16 @@ mod diff_tests;
 
 pub use capacity::{AppCapacity, Capacity, Figures, capacity};
 pub use diff::{AppDifference, Counts, Difference, Fate, Vacated, diff};
-pub use files::{Source, Sources, read, where_to_watch};
+pub use files::{Origin, Source, Sources, read, where_to_watch};
 pub use keep::keep_removed;
 pub use keys::{KnownKeys, known_keys};
 pub use model::{Api, App, Config, Control, Limits, Log, LogFormat, LogLevel, Special, State};
 pub use report::{Problem, Report, Severity, Spot};
 pub use surroundings::{KeyQuota, Surroundings};
 
+use std::path::PathBuf;
+
+use crate::domain::SecretSource;
 use problems::{Mark, Problems};
 use toml::de::DeTable;
 use tree::{Entry, Table, Value};
@@ -60,6 +63,40 @@ pub struct Checked {
     pub config: Option<Config>,
     /// All that is wrong with it, and all that the operator should know.
     pub report: Report,
+    /// What it tells even if it is in error.
+    pub outline: Outline,
+}
+
+/// What a config tells, as far as it can be understood, even if it is in error: enough to find the daemon that runs, the
+/// state that knows the last good config, and what else may end the error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    /// The database.
+    pub state: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// The files that hold client secrets, be they there or not.
+    pub secret_files: Vec<PathBuf>,
+}
+
+impl Outline {
+    /// Of a config that says nothing.
+    pub fn usual(surroundings: &Surroundings) -> Self {
+        check(&Sources::remembered(Vec::new()), surroundings).outline
+    }
+
+    fn of(config: &Config) -> Self {
+        let secret_files = config.apps.values().filter_map(|app| match &app.client_secret {
+            // An empty one stands for a secret that the config does not name.
+            SecretSource::File(path) => Some(path.clone()).filter(|path| path.is_absolute()),
+            SecretSource::Credential(_) | SecretSource::Env(_) => None,
+        });
+        Self {
+            state: config.state.path.clone(),
+            socket: config.control.socket.clone(),
+            secret_files: secret_files.collect(),
+        }
+    }
 }
 
 /// Parses, merges, resolves and validates, and tells all problems at once.
@@ -84,8 +121,9 @@ pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
     if !problems.has_errors() {
         capacity::warn(&config, &|name| place_of_app(&tree, name.as_str()), surroundings, &mut problems);
     }
+    let outline = Outline::of(&config);
     let config = (!problems.has_errors()).then_some(config);
-    Checked { config, report: problems.into_report() }
+    Checked { config, report: problems.into_report(), outline }
 }
 
 fn place_of_app(tree: &Table<'_>, name: &str) -> Option<Mark> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::app::{self, ReadApp};
-use super::files::{self, Sources};
+use super::files::{self, Origin, Sources};
 use super::keys;
 use super::model::{Api, Config, Control, Limits, Log, LogFormat, LogLevel, State};
 use super::places::{self, Taken};
@@ -41,7 +41,7 @@ pub(super) fn resolve(
     let defaults = settings::defaults(top.table("defaults", problems), standard, &reading, problems);
     let apps = app::apps(top.table("app", problems), &defaults, &reading, problems);
     for app in &apps {
-        check_secret(app, surroundings, problems);
+        check_secret(app, sources.origin, surroundings, problems);
     }
     let mut watched = sources.watch.clone();
     watched.extend(bases.iter().map(|base| base.to_path_buf()));
@@ -197,12 +197,15 @@ fn standard_sink(surroundings: &Surroundings) -> Sink {
 }
 
 /// The secret must be there and be one; what it is, is forgotten again at once.
-fn check_secret(app: &ReadApp, surroundings: &Surroundings, problems: &mut Problems<'_>) {
+fn check_secret(app: &ReadApp, origin: Origin, surroundings: &Surroundings, problems: &mut Problems<'_>) {
     let Some(secret) = &app.secret else { return };
     match secret::inspect(&secret.value, surroundings.credentials_directory.as_deref()) {
         Ok((_, None)) => {}
         Ok((_, Some(loose))) => {
             problems.warning(secret.at, format!("{loose}, on a read-only mount")).help(loose.remedy());
+        }
+        Err(error) if origin == Origin::Memory => {
+            problems.warning(secret.at, error.to_string()).help(error.remedy());
         }
         Err(error) => {
             problems.error(secret.at, error.to_string()).help(error.remedy());

@@ -167,11 +167,9 @@ impl DaemonHands {
     pub(super) fn stored(&mut self, engine: &Engine, reply: Reply, events: &mut Vec<Event>) -> Option<Option<String>> {
         match reply {
             Reply::Kept(tickets) | Reply::NotKept(tickets) => {
-                // What was not kept comes a second time, once it is.
-                for ticket in &tickets {
-                    self.keeping.remove(ticket);
-                }
-                events.extend(tickets.into_iter().map(Event::Kept));
+                // What was not kept comes a second time, once it is; the engine hears of each once.
+                let first = tickets.into_iter().filter(|ticket| self.keeping.remove(ticket));
+                events.extend(first.map(Event::Kept));
                 None
             }
             Reply::Loaded(loaded) => {

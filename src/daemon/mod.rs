@@ -9,7 +9,7 @@
 //! | `outlets` | sinks by number: sets, roots, lanes |
 //! | `reload`, `prepare`, `plan` | when the config is read again, what is made of it, and the steps towards it |
 //! | `watch` | notices that files changed |
-//! | `clock` | the only file that reads a clock |
+//! | `clock`, `skew` | the only file that reads a clock, and whether that can be believed |
 //! | `answers` | what the control socket is told |
 //! | `notices`, `log` | what the operator is told |
 //! | `systemd` | what systemd is told |
@@ -26,6 +26,7 @@ mod outlets;
 mod plan;
 mod prepare;
 mod reload;
+mod skew;
 mod start;
 mod systemd;
 pub mod turn;
@@ -47,8 +48,9 @@ use crate::store::Reply;
 use hands::DaemonHands;
 use prepare::Prepared;
 use reload::Reload;
+use skew::{Skew, Told};
 use systemd::Service;
-use watch::Watch;
+use watch::{Watch, Watched};
 
 pub use start::{StartError, Startup, start};
 
@@ -108,6 +110,7 @@ pub struct Daemon {
     alarm: clock::Alarm,
     steps: clock::Steps,
     service: Service,
+    skew: Skew,
     log: log::Log,
     started: Now,
     ready: bool,
@@ -178,12 +181,15 @@ impl Daemon {
         if !self.hands.threads_are_alive() {
             return Err(io::Error::other("a thread of the daemon ended by itself; this is a defect, see the log"));
         }
-        if let (Some(watch), Some(directories)) = (&mut self.watch, self.reload.watch.take()) {
-            watch.set(directories);
+        if let (Some(watch), Some(directories)) = (&mut self.watch, self.reload.watch.take())
+            && watch.set(directories) == Watched::FromNowOn
+        {
+            self.reload.files_changed(now);
         }
+        self.reload.remember_if_done(&self.engine, &mut self.hands, now);
         self.service.beat(now.boot);
         let status_at = self.tell(now);
-        let others = [self.reload.wake_at(), self.service.next_beat(), status_at];
+        let others = [self.reload.wake_at(), self.reload.remembers_at(), self.service.next_beat(), status_at];
         Ok(wake.into_iter().chain(others.into_iter().flatten()).min())
     }
 
@@ -206,6 +212,7 @@ impl Daemon {
             stepped = self.steps.happens() => {
                 stepped?;
                 tracing::warn!(event = "clock_stepped", "the wall clock was set; every deadline is looked at again");
+                self.skew.stepped();
                 self.events.push(Event::ClockStepped);
             }
             _ = signals.hangup.recv() => self.reload.asked(clock::now(), ReloadRequest::default(), None),
@@ -218,8 +225,12 @@ impl Daemon {
     fn take_answer(&mut self, ended: Result<(Ticket, Answer), tokio::task::JoinError>) -> io::Result<()> {
         let (ticket, answer) =
             ended.map_err(|defect| io::Error::other(format!("a call ended unexpectedly: {defect}")))?;
+        let date = answer.server_date;
         let event = self.hands.answered(ticket, answer);
         self.events.push(event);
+        if date.is_some_and(|date| self.skew.answered(clock::now(), date) == Told::Otherwise) {
+            self.events.push(Event::ClockStepped);
+        }
         Ok(())
     }
 
@@ -359,6 +370,7 @@ impl Daemon {
         let summary = self.engine.summary(now);
         let last = &self.reload.last;
         let mut warnings = last.warnings.clone();
+        warnings.extend(self.skew.warning());
         match self.hands.outlets.unwatched() {
             0 => {}
             n => warnings.push(format!(
@@ -391,6 +403,7 @@ impl Daemon {
         systemd::stopping();
         self.finish_calls().await?;
         let now = clock::now();
+        self.reload.remember_if_done(&self.engine, &mut self.hands, now);
         let ended = self.ended(now);
         if let Some((stop, task, socket)) = self.control.take() {
             let _ = stop.send(());

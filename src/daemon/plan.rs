@@ -38,6 +38,12 @@ pub(super) fn steps(
     Ok(plan.steps)
 }
 
+/// The step after which all tenants that an app has by then are fetched anew.
+pub(super) fn made_stale(config: &Config, name: &AppName) -> Option<Change> {
+    let policy = config.apps.get(name)?.policy;
+    Some(Change::App { name: name.clone(), policy, freshness: Freshness::Stale })
+}
+
 /// The places that tenants get, or keep in another way: withdrawals of them that have not succeeded yet are off.
 pub(super) fn reclaimed(candidate: &Candidate, withdrawing: &HashSet<Place>) -> Vec<Place> {
     let places_of = |app: &AppName, corp_id: &CorpId| match candidate.config.apps.get(app) {

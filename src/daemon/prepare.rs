@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::api::Client;
 use crate::config::{self, Checked, Config, Difference, Problem, Report, Severity, Sources, Surroundings, secret};
-use crate::domain::{AppName, Connection, Fingerprint, SecretSource, SinkKind, SinkSpec};
+use crate::domain::{AppName, Connection, Fingerprint, SinkKind, SinkSpec};
 use crate::sink;
 
 use super::calls::Access;
@@ -110,10 +110,10 @@ pub(super) fn prepare_checked(
     running: &Running,
     removal: MassRemoval,
 ) -> Prepared {
-    let Checked { config, mut report } = checked;
+    let Checked { config, mut report, outline } = checked;
     let mut watch = sources.watch.clone();
+    watch.extend(outline.secret_files.iter().flat_map(|path| config::where_to_watch(path)));
     let candidate = config.and_then(|config| {
-        watch.extend(secret_files(&config).flat_map(config::where_to_watch));
         make(config, sources, surroundings, running, removal).map_err(|problem| report.problems.insert(0, problem)).ok()
     });
     let rendered = report.render(sources, false);
@@ -203,13 +203,6 @@ fn secrets(config: &Config, surroundings: &Surroundings) -> BTreeMap<AppName, Fi
         Some((name.clone(), secret::read(&app.client_secret, directory).ok()?.fingerprint()))
     };
     config.apps.iter().filter_map(print).collect()
-}
-
-fn secret_files(config: &Config) -> impl Iterator<Item = &Path> {
-    config.apps.values().filter_map(|app| match &app.client_secret {
-        SecretSource::File(path) => Some(path.as_path()),
-        SecretSource::Credential(_) | SecretSource::Env(_) => None,
-    })
 }
 
 /// The file system of every root that either config has. One that cannot be looked at shares a lane with its like.

@@ -17,6 +17,10 @@ use super::hands::DaemonHands;
 
 /// How long changes are gathered before the config is read, in milliseconds.
 const SETTLE_MS: u64 = 250;
+/// It is read after so long even if there is no end to the changes, in milliseconds.
+const SETTLE_MOST_MS: u64 = 2_000;
+/// A config that was applied is remembered after so long even if what it removed could not all be deleted, in milliseconds.
+const REMEMBER_MOST_MS: u64 = 60_000;
 
 /// The state of reloading.
 pub(super) struct Reload {
@@ -26,6 +30,8 @@ pub(super) struct Reload {
     pub(super) running: Running,
     /// When the config is read next.
     due: Option<BootMs>,
+    /// When the first of the changes that are being gathered came.
+    gathering_since: Option<BootMs>,
     removal: MassRemoval,
     /// Who waits for the next verdict.
     waiting: Vec<oneshot::Sender<Verdict>>,
@@ -38,6 +44,15 @@ pub(super) struct Reload {
     digest: Option<Fingerprint>,
     /// The directories to watch from here on, if those are others.
     pub(super) watch: Option<Vec<PathBuf>>,
+    /// The texts of a config that was applied, but not carried out to the end yet.
+    unremembered: Option<Unremembered>,
+}
+
+/// A config that was applied. It takes the place of the last one only once the places that it leaves are empty: a daemon
+/// that is killed before that finds them by comparing with the last one.
+struct Unremembered {
+    texts: Vec<(PathBuf, String)>,
+    since: BootMs,
 }
 
 /// How far the reload that is under way has come.
@@ -79,6 +94,7 @@ impl Reload {
             inputs,
             running: Running::default(),
             due: None,
+            gathering_since: None,
             removal: MassRemoval::HeldBack,
             waiting: Vec::new(),
             explicit: false,
@@ -87,12 +103,17 @@ impl Reload {
             announces: false,
             digest: None,
             watch: None,
+            unremembered: None,
         }
     }
 
     /// Something may have changed: the config is read once it has settled.
     pub(super) fn files_changed(&mut self, now: Now) {
-        self.due.get_or_insert(now.boot + SETTLE_MS);
+        if self.explicit {
+            return; // somebody asked for it, and does not wait for anything to settle
+        }
+        let since = *self.gathering_since.get_or_insert(now.boot);
+        self.due = Some((now.boot + SETTLE_MS).min(since + SETTLE_MOST_MS));
     }
 
     /// Somebody wants it read now, and perhaps to hear what becomes of it.
@@ -144,7 +165,7 @@ impl Reload {
         if self.wake_at().is_none_or(|at| at > now.boot) {
             return;
         }
-        self.due = None;
+        (self.due, self.gathering_since) = (None, None);
         let removal = std::mem::replace(&mut self.removal, MassRemoval::HeldBack);
         let (explicit, waiting) = (std::mem::take(&mut self.explicit), std::mem::take(&mut self.waiting));
         self.stage = Stage::Reading { explicit, waiting };
@@ -186,11 +207,14 @@ impl Reload {
         self.note(now, &prepared, held_back);
         let steps = match prepared.candidate {
             None => None,
-            Some(candidate) => match self.adopt(engine, hands, *candidate, events) {
+            Some(candidate) => match self.adopt(engine, hands, now, *candidate, events) {
                 Ok(steps) => Some(steps),
                 Err(error) => {
+                    let why = format!("the config cannot be applied: {error}");
                     verdict.applied = false;
-                    verdict.report = format!("the config cannot be applied: {error}\n");
+                    verdict.report = format!("{why}\n");
+                    (self.last.rejected, self.last.headline) = (true, Some(why.clone()));
+                    self.last.problems.push(why);
                     None
                 }
             },
@@ -213,6 +237,7 @@ impl Reload {
         &mut self,
         engine: &Engine,
         hands: &mut DaemonHands,
+        now: Now,
         candidate: Candidate,
         events: &mut Vec<Event>,
     ) -> std::io::Result<VecDeque<Change>> {
@@ -226,23 +251,45 @@ impl Reload {
         if !reclaimed.is_empty() {
             events.push(Event::Reclaimed(reclaimed));
         }
-        self.settle_on(hands, candidate, events);
+        self.settle_on(hands, now, candidate, events);
         Ok(steps)
     }
 
     /// Makes a candidate's settings the ones in force.
-    pub(super) fn settle_on(&mut self, hands: &mut DaemonHands, candidate: Candidate, events: &mut Vec<Event>) {
+    pub(super) fn settle_on(
+        &mut self,
+        hands: &mut DaemonHands,
+        now: Now,
+        candidate: Candidate,
+        events: &mut Vec<Event>,
+    ) {
         events.push(Event::Limit(candidate.config.limits.total));
         hands.make_room_for_lanes();
         hands.calls.access = candidate.access;
         hands.use_config(candidate.config.clone());
         if candidate.held_back == 0 {
-            hands.remember(candidate.texts);
+            self.unremembered = Some(Unremembered { texts: candidate.texts, since: now.boot });
         }
         let mut secrets: BTreeMap<_, _> = std::mem::take(&mut self.running.secrets);
         secrets.retain(|app, _| candidate.config.apps.contains_key(app));
         secrets.extend(candidate.secrets);
         self.running = Running { config: Some(candidate.config), clients: candidate.clients, secrets };
+    }
+
+    /// Remembers the config that was applied last, over a restart, once it has been carried out.
+    pub(super) fn remember_if_done(&mut self, engine: &Engine, hands: &mut DaemonHands, now: Now) {
+        let done = || self.is_idle() && engine.withdrawing().next().is_none();
+        let overdue = self.remembers_at().is_some_and(|at| at <= now.boot);
+        if (overdue || done())
+            && let Some(Unremembered { texts, .. }) = self.unremembered.take()
+        {
+            hands.remember(texts);
+        }
+    }
+
+    /// When the config that was applied last is remembered at the latest.
+    pub(super) fn remembers_at(&self) -> Option<BootMs> {
+        self.unremembered.as_ref().map(|texts| texts.since + REMEMBER_MOST_MS)
     }
 
     /// The next steps of the reload that is being applied. After the last one, those who wait hear the verdict.

@@ -10,10 +10,11 @@ use super::hands::DaemonHands;
 use super::log::Log;
 use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
 use super::reload::Reload;
+use super::skew::Skew;
 use super::systemd::Service;
 use super::watch::Watch;
 use super::{Daemon, Input, clock, plan};
-use crate::config::{self, Checked, Config, LogFormat, LogLevel, Report, Source, Sources, Surroundings};
+use crate::config::{self, Checked, Config, LogFormat, LogLevel, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
 use crate::domain::Now;
 use crate::engine::{Engine, Event};
@@ -56,7 +57,7 @@ pub enum StartError {
 pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let surroundings = Surroundings::from_env();
     let on_disk = read(&startup.config, &surroundings);
-    let state = on_disk.config().map_or_else(|| default_state(&surroundings), |config| config.state.path.clone());
+    let state = on_disk.checked.outline.state.clone();
     let settings = on_disk.config().map_or((LogFormat::Auto, LogLevel::Info), |c| (c.log.format, c.log.level));
     if on_disk.config().is_none() && (startup.strict || !state.exists()) {
         return Err(on_disk.into_error());
@@ -66,8 +67,9 @@ pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let replies = sender.clone();
     let opened = store::open(&state, move |replies_now| drop(replies.send(Input::Stored(replies_now))), clock::now)?;
     tell_of_state(&opened, &state);
+    let skew = Skew::new(opened.last_commit);
     let chosen = choose(on_disk, &opened, &surroundings)?;
-    Builder { startup, surroundings, log, sender, inputs, now: clock::now() }.build(opened, chosen)
+    Builder { startup, surroundings, log, skew, sender, inputs, now: clock::now() }.build(opened, chosen)
 }
 
 /// The config on disk, as far as it could be read.
@@ -90,13 +92,12 @@ impl OnDisk {
 fn read(path: &Path, surroundings: &Surroundings) -> OnDisk {
     match config::read(path) {
         Ok(sources) => OnDisk { checked: config::check(&sources, surroundings), sources },
-        Err(report) => OnDisk { sources: Sources::remembered(Vec::new()), checked: Checked { config: None, report } },
+        Err(report) => {
+            let checked = Checked { config: None, report, outline: Outline::usual(surroundings) };
+            let sources = Sources { watch: config::where_to_watch(path), ..Sources::remembered(Vec::new()) };
+            OnDisk { sources, checked }
+        }
     }
-}
-
-/// Where the state is when no config says otherwise.
-fn default_state(surroundings: &Surroundings) -> PathBuf {
-    surroundings.state_directory.as_deref().unwrap_or(Path::new("/var/lib/corptokend")).join("state.redb")
 }
 
 fn tell_of_state(opened: &Opened, path: &Path) {
@@ -164,6 +165,7 @@ struct Builder {
     startup: Startup,
     surroundings: Surroundings,
     log: Log,
+    skew: Skew,
     sender: mpsc::UnboundedSender<Input>,
     inputs: mpsc::UnboundedReceiver<Input>,
     now: Now,
@@ -182,11 +184,14 @@ impl Builder {
         let mut hands = DaemonHands::new(self.sender.clone(), opened.store, Arc::clone(&config), credentials);
         let mut reload = Reload::new(self.startup.config.clone(), self.surroundings.clone(), self.sender.clone());
         let vacated = plan::vacated(&candidate, last.as_deref(), &mut hands.outlets)?;
+        let stale = candidate.difference.apps.iter().filter(|app| app.credentials_changed).map(|app| app.name.clone());
+        let stale: Vec<_> = stale.collect();
         let whole = Candidate { difference: config::diff(None, &config), ..*candidate };
-        let steps = plan::steps(&whole, None, &mut hands.outlets, &|id| opened.restored.get(id))?;
+        let mut steps = plan::steps(&whole, None, &mut hands.outlets, &|id| opened.restored.get(id))?;
+        steps.extend(stale.iter().filter_map(|name| plan::made_stale(&config, name)));
         let mut events = Vec::new();
         reload.note(self.now, &prepared, whole.held_back);
-        reload.settle_on(&mut hands, whole, &mut events);
+        reload.settle_on(&mut hands, self.now, whole, &mut events);
         events.push(Event::Vacated(vacated));
         opened.restored.iter().filter(|(id, _)| !config.contains(id)).for_each(|(id, _)| hands.forget(id));
         if let Some(rejected) = rejected {
@@ -233,6 +238,7 @@ impl Builder {
             alarm: clock::Alarm::new()?,
             steps: clock::Steps::new()?,
             service: Service::from_env(self.now.boot),
+            skew: self.skew,
             log: self.log,
             started: self.now,
             ready: false,

@@ -1,7 +1,8 @@
 //! Notices that the config, a drop-in or a secret file may have changed. What changed is found out by reading: an event
 //! only says when to look.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -12,7 +13,21 @@ use super::Input;
 /// Watches directories, not files: a file that is renamed into place, or a link that is swapped, is another file.
 pub(super) struct Watch {
     watcher: Option<RecommendedWatcher>,
-    watched: BTreeSet<PathBuf>,
+    /// What is watched, by name. The kernel watches a directory, whatever it is called by now.
+    watched: BTreeMap<PathBuf, Directory>,
+}
+
+/// A directory, by device and inode number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Directory(u64, u64);
+
+/// Whether everything that can be watched was watched before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// Yes: whatever changed was told of.
+    Already,
+    /// No: what changed before this moment was not told of, so it must be looked at once more.
+    FromNowOn,
 }
 
 impl Watch {
@@ -33,24 +48,35 @@ impl Watch {
                 );
             })
             .ok();
-        Self { watcher, watched: BTreeSet::new() }
+        Self { watcher, watched: BTreeMap::new() }
     }
 
-    /// Watches exactly these directories from here on. One that does not exist is tried again with the next call.
-    pub(super) fn set(&mut self, wanted: impl IntoIterator<Item = PathBuf>) {
-        let Some(watcher) = &mut self.watcher else { return };
-        let wanted: BTreeSet<PathBuf> = wanted.into_iter().collect();
-        for gone in self.watched.difference(&wanted) {
+    /// Watches exactly these directories from here on. For one that does not exist, the nearest that does is watched, in
+    /// which it will appear. One that was replaced by another of its name is another directory, and watched anew.
+    pub(super) fn set(&mut self, wanted: impl IntoIterator<Item = PathBuf>) -> Watched {
+        let Some(watcher) = &mut self.watcher else { return Watched::Already };
+        let wanted: BTreeMap<PathBuf, Directory> = wanted.into_iter().filter_map(nearest).collect();
+        for (path, _) in self.watched.extract_if(.., |path, directory| wanted.get(path) != Some(directory)) {
             // It fails when the directory is gone, which is just as well.
-            let _ = watcher.unwatch(gone);
+            let _ = watcher.unwatch(&path);
         }
-        self.watched.retain(|path| wanted.contains(path));
-        for path in wanted {
-            if !self.watched.contains(&path) && watch_one(watcher, &path) {
-                self.watched.insert(path);
+        let mut outcome = Watched::Already;
+        for (path, directory) in wanted {
+            if !self.watched.contains_key(&path) && watch_one(watcher, &path) {
+                self.watched.insert(path, directory);
+                outcome = Watched::FromNowOn;
             }
         }
+        outcome
     }
+}
+
+/// The directory, or the nearest above it that exists.
+fn nearest(path: PathBuf) -> Option<(PathBuf, Directory)> {
+    path.ancestors().find_map(|path| {
+        let status = path.metadata().ok().filter(std::fs::Metadata::is_dir)?;
+        Some((path.to_path_buf(), Directory(status.dev(), status.ino())))
+    })
 }
 
 fn watch_one(watcher: &mut RecommendedWatcher, path: &Path) -> bool {

@@ -25,6 +25,7 @@ pub struct Machine {
     pub dir: tempfile::TempDir,
     apps: Vec<(String, String)>,
     head: String,
+    env: Vec<(String, String)>,
     daemon: Option<Child>,
 }
 
@@ -42,7 +43,7 @@ impl Machine {
             fs::create_dir(dir.path().join(name)).unwrap();
             fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let machine = Self { sandbox, dir, apps: Vec::new(), head: String::new(), daemon: None };
+        let machine = Self { sandbox, dir, apps: Vec::new(), head: String::new(), env: Vec::new(), daemon: None };
         machine.write_with_mode("etc/ca.pem", &machine.sandbox.ca_pem(), 0o644);
         machine
     }
@@ -64,6 +65,11 @@ impl Machine {
         writeln!(self.head, "{toml}").unwrap();
         self.write_config();
         self
+    }
+
+    /// Sets a variable in the environment of every command that runs on this machine.
+    pub fn env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
     }
 
     /// The whole config as the builder has it.
@@ -139,9 +145,11 @@ impl Machine {
         {
             command.env_remove(variable);
         }
+        command.env("CORPTOKEND_SOCKET", self.path("run/control.sock"));
         for variable in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
             command.env_remove(variable);
         }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
     }

@@ -1,0 +1,28 @@
+//! Editing the config of a running daemon, as an operator sees it.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `noticing` | every way in which editors, links, ConfigMaps and drop-ins change a config |
+//! | `asking` | SIGHUP, `corptokend reload`, `corptokend check` |
+//! | `rejecting` | a config in error changes nothing |
+//! | `tenants` | what an edit does to tenants: added, removed, moved |
+//! | `credentials` | other secrets and other client_ids |
+//! | `mass_removal` | what looks like an accident is held back |
+//! | `restarting` | what changed while the daemon was down |
+//! | `notify` | what systemd is told |
+//! | `faults` | kills, floods and broken file systems in the middle of it |
+//! | `rig` | words that these share |
+#![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
+
+mod asking;
+mod credentials;
+mod faults;
+mod mass_removal;
+mod noticing;
+mod notify;
+mod rejecting;
+mod restarting;
+mod rig;
+#[path = "../support/mod.rs"]
+mod support;
+mod tenants;
