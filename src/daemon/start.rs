@@ -14,7 +14,7 @@ use super::skew::Skew;
 use super::systemd::Service;
 use super::watch::Watch;
 use super::{Daemon, Input, clock, plan};
-use crate::config::{self, Checked, Config, LogFormat, LogLevel, Outline, Report, Source, Sources, Surroundings};
+use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
 use crate::domain::Now;
 use crate::engine::{Engine, Event};
@@ -58,17 +58,21 @@ pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let surroundings = Surroundings::from_env();
     let on_disk = read(&startup.config, &surroundings);
     let state = on_disk.checked.outline.state.clone();
-    let settings = on_disk.config().map_or((LogFormat::Auto, LogLevel::Info), |c| (c.log.format, c.log.level));
     if on_disk.config().is_none() && (startup.strict || !state.exists()) {
         return Err(on_disk.into_error());
     }
-    let log = super::log::init(settings.0, settings.1);
+    // A config in error says nothing of the log; the one that runs instead does, once it is known.
+    let log = on_disk.config().map(|config| super::log::init(config.log.format, config.log.level));
     let (sender, inputs) = mpsc::unbounded_channel();
     let replies = sender.clone();
     let opened = store::open(&state, move |replies_now| drop(replies.send(Input::Stored(replies_now))), clock::now)?;
+    let chosen = choose(on_disk, &opened, &surroundings)?;
+    let log = log.unwrap_or_else(|| {
+        let settings = &chosen.candidate.config.log;
+        super::log::init(settings.format, settings.level)
+    });
     tell_of_state(&opened, &state);
     let skew = Skew::new(opened.last_commit);
-    let chosen = choose(on_disk, &opened, &surroundings)?;
     Builder { startup, surroundings, log, skew, sender, inputs, now: clock::now() }.build(opened, chosen)
 }
 
@@ -128,6 +132,8 @@ fn tell_of_state(opened: &Opened, path: &Path) {
 
 /// The config that will run, and what became of the one on disk.
 struct Chosen {
+    candidate: Box<Candidate>,
+    /// What there is to say of it.
     prepared: Prepared,
     /// The config that ran last, where the state knows it.
     last: Option<Arc<Config>>,
@@ -144,21 +150,19 @@ fn choose(on_disk: OnDisk, opened: &Opened, surroundings: &Surroundings) -> Resu
     let running = Running { config: last.clone(), ..Running::default() };
     if on_disk.config().is_some() {
         let OnDisk { sources, checked } = on_disk;
-        let prepared = prepare::prepare_checked(&sources, checked, surroundings, &running, MassRemoval::HeldBack);
-        if prepared.candidate.is_some() {
-            return Ok(Chosen { prepared, last, rejected: None });
-        }
-        return Err(StartError::Config { report: prepared.report, rendered: prepared.rendered });
+        let mut prepared = prepare::prepare_checked(&sources, checked, surroundings, &running, MassRemoval::HeldBack);
+        return match prepared.candidate.take() {
+            Some(candidate) => Ok(Chosen { candidate, prepared, last, rejected: None }),
+            None => Err(StartError::Config { report: prepared.report, rendered: prepared.rendered }),
+        };
     }
     let (Some(checked), true) = (remembered_checked, last.is_some()) else { return Err(on_disk.into_error()) };
-    let prepared = prepare::prepare_checked(&remembered, checked, surroundings, &running, MassRemoval::HeldBack);
-    if prepared.candidate.is_none() {
-        return Err(on_disk.into_error());
-    }
+    let mut prepared = prepare::prepare_checked(&remembered, checked, surroundings, &running, MassRemoval::HeldBack);
+    let Some(candidate) = prepared.candidate.take() else { return Err(on_disk.into_error()) };
     let OnDisk { sources, checked } = on_disk;
     let rejected =
         prepare::prepare_checked(&sources, checked, surroundings, &Running::default(), MassRemoval::HeldBack);
-    Ok(Chosen { prepared, last, rejected: Some(rejected) })
+    Ok(Chosen { candidate, prepared, last, rejected: Some(rejected) })
 }
 
 struct Builder {
@@ -173,10 +177,7 @@ struct Builder {
 
 impl Builder {
     fn build(self, opened: Opened, chosen: Chosen) -> Result<Daemon, StartError> {
-        let Chosen { mut prepared, last, rejected } = chosen;
-        let Some(candidate) = prepared.candidate.take() else {
-            return Err(StartError::Config { report: prepared.report, rendered: prepared.rendered });
-        };
+        let Chosen { candidate, prepared, last, rejected } = chosen;
         let config = Arc::clone(&candidate.config);
         self.log.set_level(config.log.level);
         let mut engine = Engine::new(self.now, opened.seed, config.limits.total);
