@@ -285,7 +285,14 @@ impl Daemon {
 
     fn is_caught_up(&self, now: Now) -> bool {
         let summary = self.engine.summary(now);
-        self.has_settled(&summary) && !summary.calls_are_wanted && self.events.is_empty()
+        if !self.events.is_empty() {
+            return false;
+        }
+        // A banned address gets no outcome for minutes: there is nothing to wait for then.
+        if summary.paused_until.is_some() && self.reload.is_idle() {
+            return self.hands.calls_under_way() == 0 && self.hands.all_kept() && summary.every_sink_had_an_attempt;
+        }
+        self.has_settled(&summary) && !summary.calls_are_wanted
     }
 
     fn become_ready(&mut self, summary: &Summary) {
