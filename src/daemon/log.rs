@@ -106,7 +106,8 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let layer = fmt::layer().with_writer(writer).json().flatten_event(true).with_target(false).log_internal_errors(false);
+    let layer =
+        fmt::layer().with_writer(writer).json().flatten_event(true).with_target(false).log_internal_errors(false);
     Box::new(layer.with_current_span(false).with_span_list(false))
 }
 
@@ -202,9 +203,21 @@ mod tests {
         let log = logged(to_text, LogLevel::Info, || {
             let (app, corp_id, fingerprint) = ("crm", "ding1", "0a1b2c3d");
             tracing::info!(
-                event = "rotated", app, corp_id, fingerprint, lifetime_s = 60, "{app}/{corp_id}: new token {fingerprint}"
+                event = "rotated",
+                app,
+                corp_id,
+                fingerprint,
+                lifetime_s = 60,
+                "{app}/{corp_id}: new token {fingerprint}"
             );
-            tracing::warn!(event = "failing", app, corp_id, requestid = "", attempt = 1, "crm/ding1: tries again in 1s");
+            tracing::warn!(
+                event = "failing",
+                app,
+                corp_id,
+                requestid = "",
+                attempt = 1,
+                "crm/ding1: tries again in 1s"
+            );
         });
         let lines: Vec<&str> = log.lines().map(|line| line.split_once(' ').unwrap().1).collect();
         assert_eq!(lines, ["INFO crm/ding1: new token 0a1b2c3d", "WARN crm/ding1: tries again in 1s attempt=1"]);

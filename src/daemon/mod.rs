@@ -40,7 +40,7 @@ use crate::api::Answer;
 use crate::control::protocol::{self, ConfigStatus, HeldBack, ReloadRequest, StateHealth, Status};
 use crate::control::{self, Query};
 use crate::domain::{BootMs, LaneId, Now, SinkId, Slot, Ticket, WallMs, Wrote};
-use crate::engine::{Engine, Event, State, Summary};
+use crate::engine::{Engine, Event, Row, SinkRow, State, Summary};
 use crate::sink::Report;
 use crate::store::Reply;
 use hands::DaemonHands;
@@ -90,7 +90,7 @@ pub enum Until {
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// The tenants that are not fresh, worst first.
+    /// The tenants that are not fresh, or not published everywhere, worst first.
     pub not_fresh: Vec<protocol::TenantRow>,
     /// How many there are in all.
     pub tenants: u32,
@@ -420,10 +420,12 @@ impl Daemon {
 
     fn ended(&self, now: Now) -> Ended {
         let summary = self.engine.summary(now);
-        let fine = summary.counts.of(State::Fresh) + summary.counts.of(State::Disabled);
-        let rows = if fine == summary.counts.total() { Vec::new() } else { self.engine.page(now, Slot(0), usize::MAX) };
-        let mut bad: Vec<_> =
-            rows.into_iter().filter(|row| !matches!(row.state, State::Fresh | State::Disabled)).collect();
+        let is_well = |row: &Row| {
+            let published = row.sinks.iter().all(|sink| *sink == SinkRow::Published);
+            row.state == State::Disabled || (row.state == State::Fresh && published)
+        };
+        let mut bad = self.engine.page(now, Slot(0), usize::MAX);
+        bad.retain(|row| !is_well(row));
         bad.sort_by(|a, b| (a.state, &a.id).cmp(&(b.state, &b.id)));
         let not_fresh = bad.into_iter().map(|row| answers::tenant_row(row, &self.hands.config, now)).collect();
         Ended { not_fresh, tenants: summary.counts.total() }
