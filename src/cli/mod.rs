@@ -69,7 +69,8 @@ pub fn main() -> u8 {
     let done = obey(&cli, &mut out);
     match out.flush() {
         Ok(()) => done,
-        Err(error) => done.max(unread(&error)),
+        Err(error) if done == 0 => unread(&error),
+        Err(_) => done,
     }
 }
 
@@ -97,9 +98,8 @@ fn socket(config: Option<&Path>) -> PathBuf {
     if config.is_none() && usual.exists() {
         return usual;
     }
-    let read = config::read(config.unwrap_or(Path::new(CONFIG))).ok();
-    let checked = read.and_then(|sources| config::check(&sources, &surroundings).config);
-    checked.map_or(usual, |config| config.control.socket)
+    let read = config::read(config.unwrap_or(Path::new(CONFIG)));
+    read.map_or(usual, |sources| config::control_socket(&sources, &surroundings))
 }
 
 /// Whether what goes there may be coloured: it is a terminal, and nobody said `NO_COLOR`.

@@ -118,7 +118,7 @@ fn tell(bad: &[TenantRow], total: u64, out: &mut dyn Write) -> u8 {
         complain(&format!("{}: {}: {}", row.tenant, row.state, why(row)));
     }
     let well = total - bad.len() as u64;
-    let tenants = if total == 1 { "tenant is" } else { "tenants are" };
+    let tenants = if total == 1 { "tenant" } else { "tenants" };
     match writeln!(out, "{well} of {total} {tenants} fresh and published") {
         Err(error) => unread(&error),
         Ok(()) if bad.is_empty() => 0,

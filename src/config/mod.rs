@@ -42,6 +42,8 @@ pub use model::{Api, App, Config, Control, Limits, Log, LogFormat, LogLevel, Spe
 pub use report::{Problem, Report, Severity, Spot};
 pub use surroundings::{KeyQuota, Surroundings};
 
+use std::path::PathBuf;
+
 use problems::{Mark, Problems};
 use toml::de::DeTable;
 use tree::{Entry, Table, Value};
@@ -57,6 +59,18 @@ pub struct Checked {
 
 /// Parses, merges, resolves and validates, and tells all problems at once.
 pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
+    let (config, report) = examine(sources, surroundings);
+    Checked { config: (!report.has_errors()).then_some(config), report }
+}
+
+/// Where the daemon's control socket is, as far as can be told: a config in error says so as well, and who wants to know
+/// what the daemon thinks of it needs the socket.
+pub fn control_socket(sources: &Sources, surroundings: &Surroundings) -> PathBuf {
+    examine(sources, surroundings).0.control.socket
+}
+
+/// What could be made out of a config, be it in error or not, and all that is wrong with it.
+fn examine(sources: &Sources, surroundings: &Surroundings) -> (Config, Report) {
     let mut problems = Problems::new(&sources.files);
     for problem in &sources.problems {
         problems.push(problem.clone());
@@ -77,8 +91,7 @@ pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
     if !problems.has_errors() {
         capacity::warn(&config, &|name| place_of_app(&tree, name.as_str()), surroundings, &mut problems);
     }
-    let config = (!problems.has_errors()).then_some(config);
-    Checked { config, report: problems.into_list().into_iter().collect() }
+    (config, problems.into_list().into_iter().collect())
 }
 
 fn place_of_app(tree: &Table<'_>, name: &str) -> Option<Mark> {

@@ -305,6 +305,7 @@ impl Daemon {
                 event = "ready",
                 "ready: no tenants are configured yet; waiting for the config to change"
             ),
+            0 if total == 1 => tracing::info!(event = "ready", tenants = total, "ready: 1 tenant"),
             0 => tracing::info!(event = "ready", tenants = total, "ready: {total} tenants"),
             _ => tracing::warn!(
                 event = "ready",

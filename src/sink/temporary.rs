@@ -60,7 +60,10 @@ impl<'a> Temporary<'a> {
         };
         match made {
             Ok(file) => Ok(Self { directory, name, path, file, placed: false }),
-            Err(errno) => Err(trouble::of("make a temporary file beside", path, errno)),
+            Err(errno) => {
+                let directory = path.parent().unwrap_or(path);
+                Err(trouble::within(directory, "make a temporary file beside", path, errno))
+            }
         }
     }
 

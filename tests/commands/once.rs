@@ -11,8 +11,8 @@ fn without_a_daemon_it_serves_everybody_and_the_next_time_nobody() {
     let machine = Machine::new().app("crm", &["ding1", "ding2"], "").app("hr", &["ding1"], "");
     let output = machine.run(&["once"]);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "3 of 3 tenants are fresh and published\n");
-    assert!(shown(&output).contains("3 of 3 tenants are up to date"), "plain progress: {}", shown(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "3 of 3 tenants fresh and published\n");
+    assert!(shown(&output).contains("3 of 3 tenants have had their turn"), "plain progress: {}", shown(&output));
     assert!(!shown(&output).contains('\x1b') && !shown(&output).contains('\r'), "no bar without a terminal");
     assert_eq!(machine.token_files(), ["crm/ding1", "crm/ding2", "hr/ding1"]);
     assert_eq!(machine.sandbox.calls().len(), 3);
@@ -31,7 +31,7 @@ fn with_a_daemon_it_acts_through_it() {
     machine.wait_until("the daemon answers", |machine| machine.path("run/control.sock").exists());
     let output = machine.run(&["once"]);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
-    assert!(shown(&output).contains("2 of 2 tenants are fresh"), "{}", shown(&output));
+    assert!(shown(&output).contains("2 of 2 tenants fresh"), "{}", shown(&output));
     assert_eq!(machine.sandbox.calls().len(), 2, "the daemon's own, and no more");
     assert!(machine.stop().success());
 }
@@ -47,7 +47,7 @@ fn each_failure_is_listed_with_why() {
     let line = |what: &str| errors.lines().find(|line| line.starts_with(what)).unwrap_or_default();
     assert!(line("error: crm/ding2: refused:").contains("not authorised"), "{errors}");
     assert!(line("error: crm/ding3: failing:").contains("breaks off"), "{errors}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "1 of 3 tenants are fresh and published\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1 of 3 tenants fresh and published\n");
     assert_eq!(machine.token_files(), ["crm/ding1"]);
 }
 
@@ -63,7 +63,7 @@ fn a_token_that_cannot_be_published_is_a_failure_too() {
         assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
         let text = shown(&output);
         assert!(text.contains("error: crm/ding1: fresh: ") && text.contains("tokens"), "{text}");
-        assert!(text.contains("0 of 1 tenants"), "{text}");
+        assert!(text.contains("0 of 1 tenant "), "{text}");
     }
 }
 
@@ -113,7 +113,7 @@ fn on_a_terminal_a_bar_shows_how_far_it_is() {
     let Some((screen, code)) = machine.run_on_a_terminal(&["once"]) else { return };
     assert_eq!(code, Some(0), "{screen}");
     assert!(screen.contains("/2 tenants, ") && screen.contains("left"), "{screen:?}");
-    assert!(screen.ends_with("2 of 2 tenants are fresh and published\r\n"), "{screen:?}");
+    assert!(screen.ends_with("2 of 2 tenants fresh and published\r\n"), "{screen:?}");
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::cli::say;
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
     tenths_said: u64,
+    /// Whether there was anything to do when it was first looked at.
+    is_wanted: Option<bool>,
 }
 
 impl Progress {
@@ -18,16 +20,19 @@ impl Progress {
             let style = ProgressStyle::with_template("{bar:40} {pos}/{len} tenants, {eta} left");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { bar, tenths_said: 0 }
+        Self { bar, tenths_said: 0, is_wanted: None }
     }
 
     pub(super) fn show(&mut self, done: u64, total: u64) {
+        if total == 0 || !*self.is_wanted.get_or_insert(done < total) {
+            return;
+        }
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
-        } else if total > 0 && done * 10 / total > self.tenths_said {
+        } else if done * 10 / total > self.tenths_said {
             self.tenths_said = done * 10 / total;
-            say(format_args!("{done} of {total} tenants are up to date"));
+            say(format_args!("{done} of {total} tenants have had their turn"));
         }
     }
 }
