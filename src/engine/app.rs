@@ -17,6 +17,8 @@ pub(super) struct App {
     pub(super) queue: Queue,
     pub(super) gate: Gate,
     pub(super) breaker: Option<Breaker>,
+    /// Its breaker was closed because its credentials changed; whether that helped is still to be said.
+    pub(super) awaits_proof: bool,
     /// Calls under way.
     pub(super) in_flight: u32,
     /// Its tenants, those included that left while a call was under way.

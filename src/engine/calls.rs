@@ -261,7 +261,8 @@ impl Engine {
         self.total.ease(now.boot);
         let app = self.app_mut(self.tenants[slot].app);
         app.limiter.ease(now.boot);
-        if app.breaker.take().is_some() {
+        let was_broken = std::mem::take(&mut app.awaits_proof);
+        if app.breaker.take().is_some() || was_broken {
             let app = app.name.clone();
             self.say(Notice::AppMended { app });
         }

@@ -40,7 +40,7 @@ impl Engine {
             app.limiter.set_rate(policy.rate);
         }
         if freshness == Freshness::Stale {
-            app.breaker = None;
+            app.awaits_proof |= app.breaker.take().is_some();
         }
         if freshness == Freshness::Stale || before.refresh != policy.refresh || before.enabled != policy.enabled {
             self.revisit_app(now, ix, freshness);
@@ -56,6 +56,7 @@ impl Engine {
             queue: Queue::default(),
             gate: Gate::Closed,
             breaker: None,
+            awaits_proof: false,
             in_flight: 0,
             tenants: 0,
             counts: Counts::default(),
