@@ -209,17 +209,39 @@ impl Machine {
     }
 
     pub fn launch_with(&mut self, args: &[&str]) {
+        self.launch_command(self.command(args));
+    }
+
+    /// Starts the daemon by way of another program, which must replace itself by it.
+    pub fn launch_under(&mut self, wrapper: &[&str]) {
+        let plain = self.command(&[]);
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).args([BINARY, "run"]).current_dir(self.dir.path()).stdin(Stdio::null());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.launch_command(command);
+    }
+
+    fn launch_command(&mut self, mut command: Command) {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let mut command = self.command(args);
         self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("the daemon starts"));
     }
 
     /// Starts the daemon and waits until it is ready.
     pub fn start(&mut self) -> &mut Self {
         self.launch();
-        self.wait_until("the daemon is ready", |machine| machine.status_json()["ready"] == true);
+        self.wait_until_ready();
         self
+    }
+
+    #[track_caller]
+    pub fn wait_until_ready(&self) {
+        self.wait_until("the daemon is ready", |machine| machine.status_json()["ready"] == true);
     }
 
     pub fn pid(&self) -> u32 {
