@@ -237,6 +237,8 @@ fn a_ban_stops_every_call_of_every_app_and_takes_no_token_away() {
         assert_eq!(machine.sandbox.calls().len(), 0, "{fault:?}");
         assert_eq!(tokens, [("crm", "ding1"), ("crm", "ding2"), ("hr", "ding1")].map(|(a, c)| machine.token(a, c)));
         assert!(machine.status_json()["api_paused_until"].is_string());
+        let struck = rows(&machine).into_values().find(|row| row["last_error"]["kind"] == "banned");
+        assert!(struck.is_some(), "status tells whose call it was: {:?}", rows(&machine));
         assert!(support::shown(&machine.run(&["status"])).contains("the endpoint banned this address"));
         assert_eq!(machine.events("paused").len(), 1, "said once");
         assert!(machine.stop().success());
@@ -250,7 +252,16 @@ fn an_app_that_is_throttled_slows_down_and_all_are_served() {
     let options = Options { per_app_limit: Some(20), ..Options::default() };
     let mut machine = Machine::with(options).app("crm", &corp_ids, "rate = \"60/s\"").app("hr", &["ding1"], "");
     machine.launch();
-    machine.wait_until("all are served", |machine| machine.status_json()["tenants"]["fresh"] == 61);
+    machine.wait_until("status tells of it", |machine| {
+        rows(machine).values().any(|row| {
+            row["last_error"]["kind"] == "app_throttled"
+                && row["last_error"]["code"] == "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
+        })
+    });
+    let once = machine.run(&["once"]);
+    assert_eq!(once.status.code(), Some(0), "it waits for those that are throttled: {}", support::shown(&once));
+    let states = machine.status_json()["tenants"].clone();
+    assert_eq!(states["fresh"], 61, "{states}");
     let slowed = machine.events("slowed_down");
     assert!(!slowed.is_empty() && slowed.iter().all(|event| event["app"] == "crm"), "{slowed:?}");
     assert_eq!(slowed[0]["code"], "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi");

@@ -13,6 +13,7 @@ use crate::config::{self, Config, LogLevel, Surroundings};
 use crate::control::protocol::{SinkState, State, Status, TenantRow};
 use crate::control::{Client, ClientError};
 use crate::daemon::{self, Ended, StartError, Startup, Until, harden};
+use crate::domain::FailureKind;
 use crate::engine;
 use progress::Progress;
 
@@ -69,7 +70,7 @@ fn become_owner(config: &Config) -> io::Result<()> {
 
 /// With a daemon: it does this anyway; wait until it has.
 fn through_daemon(mut client: Client, out: &mut dyn Write) -> u8 {
-    match wait_for_daemon(&mut client).and_then(|()| not_well(&mut client)) {
+    match wait_for_daemon(&mut client) {
         Ok((bad, total)) => tell(&bad, total, out),
         Err(error) => {
             complain(&error);
@@ -78,16 +79,21 @@ fn through_daemon(mut client: Client, out: &mut dyn Write) -> u8 {
     }
 }
 
-fn wait_for_daemon(client: &mut Client) -> Result<(), ClientError> {
+/// Waits until no tenant waits for its turn. Returns the tenants that are not well then, and how many there are in all.
+fn wait_for_daemon(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
     let mut progress = Progress::new();
     loop {
         let status = client.status()?;
         let total: u64 = status.tenants.values().sum();
         let waiting = count(&status, &[State::Pending, State::Due]);
         progress.show(total - waiting, total);
-        // Nobody is called for minutes then.
-        if waiting == 0 || status.api_paused_until.is_some() {
-            return Ok(());
+        // Nobody is called for minutes when the address is banned.
+        let is_paused = status.api_paused_until.is_some();
+        if waiting == 0 || is_paused {
+            let (bad, total) = not_well(client)?;
+            if is_paused || !bad.iter().any(was_throttled) {
+                return Ok((bad, total));
+            }
         }
         std::thread::sleep(LOOK_EVERY);
     }
@@ -95,6 +101,12 @@ fn wait_for_daemon(client: &mut Client) -> Result<(), ClientError> {
 
 fn count(status: &Status, states: &[State]) -> u64 {
     states.iter().filter_map(|state| status.tenants.get(state)).sum()
+}
+
+/// Its call came too early: it has its turn again within seconds.
+fn was_throttled(row: &TenantRow) -> bool {
+    let too_early = [FailureKind::AppThrottled.as_str(), FailureKind::ApiThrottled.as_str()];
+    row.last_error.as_ref().is_some_and(|error| too_early.contains(&error.kind.as_str()))
 }
 
 /// The tenants that are not fresh, or not published everywhere, worst first; and how many there are in all.

@@ -146,7 +146,11 @@ impl Engine {
                 self.count_failure(now, slot, &failure);
                 0
             }
-            Blame::AppTooFast | Blame::EveryoneTooFast | Blame::Banned => 0,
+            // The tenant did nothing wrong: it waits for its turn, and only `status` says what became of its call.
+            Blame::AppTooFast | Blame::EveryoneTooFast | Blame::Banned => {
+                self.note_trouble(now, slot, &failure, false);
+                0
+            }
         };
         self.brake(now, slot, &failure, retry_after_ms);
         self.probe_failed(now, slot, &failure);
@@ -172,11 +176,15 @@ impl Engine {
             Blame::Suspect => self.is_suspect(slot),
             _ => false,
         };
+        self.note_trouble(now, slot, failure, refused);
+        backoff::wait_ms(retry, failures, backoff::hash([self.seed, key, failures.into()]))
+    }
+
+    fn note_trouble(&mut self, now: Now, slot: Slot, failure: &Failure, refused: bool) {
         let trouble = self.troubles.entry(slot).or_insert_with(|| Trouble::new(failure.clone(), now));
         trouble.at = now.wall;
         trouble.refused = refused;
         trouble.failure = failure.clone();
-        backoff::wait_ms(retry, failures, backoff::hash([self.seed, key, failures.into()]))
     }
 
     /// Says a tenant's failure, if that is news. What an app or everybody suffers from is said by `brake` and `probe_failed`.
