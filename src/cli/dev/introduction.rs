@@ -21,8 +21,8 @@ fn text(scratch: &Scratch, endpoint: &str, lifetime_s: u32) -> String {
     let end = if scratch.is_ours { "Ctrl-C ends it and removes the directory." } else { "Ctrl-C ends it." };
     format!(
         "\
-corptokend keeps the access tokens of three tenants fresh, in three files, against a simulated DingTalk at
-{endpoint}. A token lives {lifetime_s} s here (7200 s at DingTalk), so each is renewed about every {due_s} s.
+corptokend keeps the access tokens of three tenants fresh, in three files. The endpoint that issues them is simulated,
+at {endpoint}: a token lives {lifetime_s} s there (7200 s in earnest), so each is renewed about every {due_s} s.
 
   config  {config}
   tokens  {directory}/tokens/
