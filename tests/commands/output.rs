@@ -91,11 +91,11 @@ fn a_closed_stderr_is_no_panic() {
     machine = Machine::new().app("crm", &["ding1"], "");
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut daemon = machine.command(&["run"]).stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    let mut command = machine.command(&["run"]);
+    command.stdout(Stdio::null()).stderr(writer);
+    let mut daemon = crate::support::Killed(command.spawn().unwrap());
     machine.wait_until("the token is there", |machine| machine.token("crm", "ding1").is_some());
-    assert_eq!(daemon.try_wait().unwrap(), None);
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
+    assert_eq!(daemon.0.try_wait().unwrap(), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command};
+use std::process::Command;
 
 use crate::support::{Machine, shown};
 
@@ -33,21 +33,12 @@ fn as_nobody(machine: &Machine, args: &[&str]) -> Option<Command> {
     Some(command)
 }
 
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn four_lines_are_a_whole_config() {
     if !crate::support::system_allows("giving directories away", crate::support::is_root()) {
         return;
     }
-    let machine = machine();
+    let mut machine = machine();
     let Some(mut once) = as_nobody(&machine, &["once"]) else { return };
     let output = once.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
@@ -56,16 +47,15 @@ fn four_lines_are_a_whole_config() {
     assert_eq!(machine.path("state/state.redb").metadata().unwrap().permissions().mode() & 0o777, 0o600);
 
     machine.sandbox.forget_calls();
-    let mut daemon = Daemon(as_nobody(&machine, &["run"]).unwrap().spawn().unwrap());
+    let daemon = as_nobody(&machine, &["run"]).unwrap();
+    machine.launch_command(daemon);
     machine.wait_until("the daemon listens", |machine| machine.path("run/control.sock").exists());
     for args in [&["status"][..], &["check"], &["reload"], &["once"]] {
         let output = as_nobody(&machine, args).unwrap().output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", shown(&output));
     }
     assert!(machine.sandbox.calls().is_empty(), "the token of `once` was still good");
-    let stopped = Command::new("kill").args(["-TERM", &daemon.0.id().to_string()]).status().unwrap();
-    assert!(stopped.success());
-    assert_eq!(daemon.0.wait().unwrap().code(), Some(0));
+    assert_eq!(machine.stop().code(), Some(0));
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn state_that_cannot_be_opened_never_stops_publication() {
 
 #[test]
 fn state_that_may_not_be_read_never_stops_publication() {
-    let machine = Machine::new().app("crm", &["ding1"], "");
+    let mut machine = Machine::new().app("crm", &["ding1"], "");
     if !crate::support::system_allows("giving directories away", crate::support::is_root()) {
         return;
     }
@@ -68,14 +68,11 @@ fn state_that_may_not_be_read_never_stops_publication() {
     }
     // It is root's, and the daemon is not root.
     machine.write_with_mode("state/state.redb", "", 0o600);
-    let Some(mut command) = machine.command_as_nobody(&["run"]) else { return };
-    let daemon = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let Some(command) = machine.command_as_nobody(&["run"]) else { return };
+    machine.launch_command(command);
     machine.wait_until("the token is published", |machine| machine.token("crm", "ding1").is_some());
     let state = machine.status_json()["state"].clone();
-    let sent = std::process::Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status().unwrap();
-    assert!(sent.success());
-    let output = daemon.wait_with_output().unwrap();
     assert_eq!(state["healthy"], false, "{state}");
     assert!(state["reason"].as_str().unwrap().contains("ermission denied"), "{state}");
-    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    ends_when_told_to(&mut machine);
 }

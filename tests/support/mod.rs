@@ -148,14 +148,14 @@ impl Machine {
 
     /// Runs a command to its end. Its output never holds a secret.
     pub fn run(&self, args: &[&str]) -> Output {
-        let output = self.command(args).output().expect("the binary runs");
+        let output = finish(self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()));
         assert!(!shown(&output).contains(SECRET), "a secret is shown by {args:?}");
         output
     }
 
     /// Runs a command as the user `nobody`, who owns nothing. `None`, loudly, where that is not possible.
     pub fn run_as_nobody(&self, args: &[&str]) -> Option<Output> {
-        let output = self.command_as_nobody(args)?.output().expect("setpriv runs");
+        let output = finish(self.command_as_nobody(args)?.stdout(Stdio::piped()).stderr(Stdio::piped()));
         assert!(!shown(&output).contains(SECRET), "a secret is shown by {args:?}");
         Some(output)
     }
@@ -226,7 +226,8 @@ impl Machine {
         self.launch_command(command);
     }
 
-    fn launch_command(&mut self, mut command: Command) {
+    /// Starts a daemon that was prepared elsewhere.
+    pub fn launch_command(&mut self, mut command: Command) {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("the daemon starts"));
@@ -342,6 +343,35 @@ impl Drop for Machine {
         let log = self.log();
         assert!(std::thread::panicking() || !log.contains(SECRET), "the log holds a secret");
     }
+}
+
+/// A child that does not outlive the test.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a command that must come to an end by itself.
+#[track_caller]
+pub fn finish(command: &mut Command) -> Output {
+    let child = command.spawn().expect("the binary runs");
+    let id = child.id().to_string();
+    let (ended, waits) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let late = waits.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        if late {
+            let _ = Command::new("kill").args(["-KILL", &id]).status();
+        }
+        late
+    });
+    let output = child.wait_with_output().expect("its output can be read");
+    drop(ended);
+    assert!(!watchdog.join().unwrap(), "it does not end: {command:?}\n{}", shown(&output));
+    output
 }
 
 /// A user and a group that own nothing.
