@@ -1,17 +1,17 @@
 //! `corptokend check`: validates the config, tries the sinks' directories, and tells what would come of it.
 
-use std::io;
+mod tell;
+
+use std::io::Write;
 use std::path::Path;
 
-use serde_json::{Value, json};
-
-use super::{block_on, code, complain, wants_colour};
+use super::{block_on, code, unread};
 use crate::api;
 use crate::config::{self, Capacity, Config, Problem, Report, Severity, Sources, Surroundings, secret};
-use crate::control::Client;
 use crate::control::protocol::{ReloadRequest, Verdict};
+use crate::control::{Client, ClientError};
 use crate::daemon::harden;
-use crate::domain::{SinkKind, SinkSpec, TenantId};
+use crate::domain::{Failure, SinkKind, SinkSpec, TenantId};
 use crate::sink;
 
 /// Validate the config, try the sinks' directories, and show what a reload would do
@@ -29,7 +29,7 @@ pub(super) struct Args {
 struct Findings {
     sources: Sources,
     report: Report,
-    /// The rest is known only of a valid config.
+    /// The rest is known only of a config that could be read whole.
     details: Option<Details>,
 }
 
@@ -39,17 +39,37 @@ struct Details {
     capacity: Capacity,
     /// What a running daemon would do with the config.
     reload: Option<Verdict>,
-    online: Option<Result<String, String>>,
+    online: Option<Call>,
 }
 
-pub(super) fn run(args: &Args, config: &Path, socket: Option<&Path>) -> u8 {
+/// The one real call.
+struct Call {
+    /// `None`: it could not be made, since there is no such tenant.
+    tenant: Option<TenantId>,
+    outcome: Result<Answered, Refused>,
+}
+
+struct Answered {
+    endpoint: String,
+    lifetime_s: u32,
+    fingerprint: String,
+}
+
+struct Refused {
+    /// Absent when no call was made.
+    failure: Option<Failure>,
+    detail: String,
+}
+
+pub(super) fn run(args: &Args, config: &Path, socket: Option<&Path>, out: &mut dyn Write) -> u8 {
     let findings = examine(args, config, socket);
-    let told = if args.json { tell_json(&findings) } else { tell(&findings) };
-    if told.is_err() {
-        return code::FAILED; // nobody reads it any more
+    let told = if args.json { tell::json(&findings, out) } else { tell::text(&findings, out) };
+    let online_failed = findings.details.as_ref().and_then(|d| d.online.as_ref()).is_some_and(|c| c.outcome.is_err());
+    match told {
+        Err(error) => unread(&error),
+        Ok(()) if findings.report.has_errors() || online_failed => code::CONFIG,
+        Ok(()) => 0,
     }
-    let online_failed = findings.details.as_ref().is_some_and(|d| matches!(d.online, Some(Err(_))));
-    if findings.report.has_errors() || online_failed { code::CONFIG } else { 0 }
 }
 
 fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
@@ -61,7 +81,10 @@ fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
     let checked = config::check(&sources, &surroundings);
     let mut report = checked.report;
     let Some(config) = checked.config else { return Findings { sources, report, details: None } };
-    let reload = ask_daemon(&config, path, socket);
+    let reload = ask_daemon(&config, path, socket).unwrap_or_else(|problem| {
+        report.problems.push(problem);
+        None
+    });
     let online = args.online.as_ref().map(|wanted| call(&config, wanted.as_ref(), &surroundings));
     // From here on as the daemon's user: what root may do in a directory says nothing.
     if let Err(error) = harden::become_owner_of(config.state.path.parent().unwrap_or(Path::new("/"))) {
@@ -109,92 +132,54 @@ fn path_of(spec: &SinkSpec) -> String {
     }
 }
 
-/// What a reload would do, if a daemon runs with this config.
-fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Option<Verdict> {
-    let mut client = Client::connect(socket.unwrap_or(&config.control.socket)).ok()?;
-    let theirs = client.status().ok()?.config.path;
-    let same = Path::new(&theirs).canonicalize().ok()? == path.canonicalize().ok()?;
-    same.then(|| client.reload(ReloadRequest { dry_run: true, ..ReloadRequest::default() }).ok())?
+/// What a reload would do, if a daemon runs with this config. A warning when one runs and does not tell.
+fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Result<Option<Verdict>, Problem> {
+    let asked = Client::connect(socket.unwrap_or(&config.control.socket)).and_then(|mut client| {
+        let theirs = client.status()?.config.path;
+        let same = matches!((Path::new(&theirs).canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        let request = ReloadRequest { dry_run: true, ..ReloadRequest::default() };
+        if same { client.reload(request).map(Some) } else { Ok(None) }
+    });
+    match asked {
+        Ok(verdict) => Ok(verdict),
+        Err(ClientError::NoDaemon(_)) => Ok(None),
+        Err(error) => {
+            let message = format!("what a reload would do is not known: {error}");
+            Err(Problem::new(Severity::Warning, message))
+        }
+    }
 }
 
-/// One real call.
-fn call(config: &Config, wanted: Option<&TenantId>, surroundings: &Surroundings) -> Result<String, String> {
-    let id = match wanted {
-        Some(id) if config.contains(id) => id.clone(),
-        Some(id) => return Err(format!("{id} is not in the config")),
-        None => first_tenant(config).ok_or("there is no tenant to call for")?,
+fn call(config: &Config, wanted: Option<&TenantId>, surroundings: &Surroundings) -> Call {
+    let tenant = match wanted {
+        Some(id) if config.contains(id) => Ok(id.clone()),
+        Some(id) => Err(format!("{id} is not in the config")),
+        None => first_tenant(config).ok_or_else(|| "there is no tenant to call for".to_owned()),
     };
+    match tenant {
+        Ok(id) => Call { outcome: ask(config, &id, surroundings), tenant: Some(id) },
+        Err(detail) => Call { tenant: None, outcome: Err(Refused { failure: None, detail }) },
+    }
+}
+
+fn ask(config: &Config, id: &TenantId, surroundings: &Surroundings) -> Result<Answered, Refused> {
+    let not_made = |detail: String| Refused { failure: None, detail };
     let app = &config.apps[&id.app];
     let secret = secret::read(&app.client_secret, surroundings.credentials_directory.as_deref())
-        .map_err(|error| format!("{error}; {}", error.remedy()))?;
-    let client = api::Client::new(config.connection(app)).map_err(|error| error.to_string())?;
-    let answer = block_on(async { Ok::<_, io::Error>(client.ask(&app.client_id, &secret, &id.corp_id).await) });
-    match answer.map_err(|error| error.to_string())?.outcome {
-        Ok((token, lifetime_s)) => Ok(format!(
-            "{id}: {} answers with a token, good for {lifetime_s} s (fingerprint {}); nothing was published",
-            app.endpoint,
-            token.fingerprint()
-        )),
-        Err(failure) => Err(format!("{id}: {}: {failure}", failure.kind)),
+        .map_err(|error| not_made(format!("{error}; {}", error.remedy())))?;
+    let client = api::Client::new(config.connection(app)).map_err(|error| not_made(error.to_string()))?;
+    let answer = block_on(async { Ok::<_, std::io::Error>(client.ask(&app.client_id, &secret, &id.corp_id).await) });
+    match answer.map_err(|error| not_made(format!("cannot start the runtime: {error}")))?.outcome {
+        Ok((token, lifetime_s)) => Ok(Answered {
+            endpoint: app.endpoint.to_string(),
+            lifetime_s,
+            fingerprint: token.fingerprint().to_string(),
+        }),
+        Err(failure) => Err(Refused { detail: failure.to_string(), failure: Some(failure) }),
     }
 }
 
 fn first_tenant(config: &Config) -> Option<TenantId> {
     let (app, settings) = config.apps.iter().find(|(_, app)| app.policy.enabled && !app.tenants.is_empty())?;
     Some(TenantId { app: app.clone(), corp_id: settings.tenants.first()?.clone() })
-}
-
-fn tell(findings: &Findings) -> io::Result<()> {
-    use std::io::Write;
-    let rendered = findings.report.render(&findings.sources, wants_colour(&io::stderr()));
-    if !rendered.trim().is_empty() {
-        writeln!(io::stderr(), "{}", rendered.trim_end())?;
-    }
-    let Some(details) = &findings.details else { return Ok(()) };
-    let mut out = io::stdout().lock();
-    writeln!(out, "{}: {} apps, {} tenants", findings.sources.main.display(), details.apps, details.tenants)?;
-    for app in &details.capacity.apps {
-        let figures = &app.figures;
-        writeln!(out, "  {}: {} tenants; {} keeps {} fresh", app.app, figures.tenants, figures.rate, figures.capacity)?;
-    }
-    if let Some(verdict) = &details.reload {
-        let Verdict { added, removed, changed, fetched, .. } = verdict;
-        writeln!(out, "a reload would add {added}, remove {removed}, change {changed} and fetch {fetched} tenants")?;
-        if let Some(held) = verdict.held_back {
-            writeln!(out, "  and hold back the removal of {} tenants", held.removed)?;
-        }
-    }
-    match &details.online {
-        Some(Ok(text)) => writeln!(out, "{text}"),
-        Some(Err(text)) => {
-            complain(text);
-            Ok(())
-        }
-        None => Ok(()),
-    }
-}
-
-/// `{"valid", "problems", "apps", "tenants", "capacity", "reload", "online"}`; all but the first two are null for a config
-/// in error, `reload` also when no daemon runs, `online` when no call was asked for.
-fn tell_json(findings: &Findings) -> io::Result<()> {
-    let details = findings.details.as_ref();
-    let reload = details.and_then(|d| d.reload.as_ref()).map(|verdict| {
-        let held_back = verdict.held_back.map_or(0, |held| held.removed);
-        json!({ "add": verdict.added, "remove": verdict.removed, "change": verdict.changed, "fetch": verdict.fetched, "held_back": held_back })
-    });
-    let online = details.and_then(|d| d.online.as_ref()).map(|outcome| match outcome {
-        Ok(text) => json!({ "ok": true, "detail": text }),
-        Err(text) => json!({ "ok": false, "detail": text }),
-    });
-    let value: Value = json!({
-        "valid": !findings.report.has_errors(),
-        "problems": findings.report.to_json(),
-        "apps": details.map(|d| d.apps),
-        "tenants": details.map(|d| d.tenants),
-        "capacity": details.map(|d| &d.capacity),
-        "reload": reload,
-        "online": online,
-    });
-    use std::io::Write;
-    writeln!(io::stdout().lock(), "{value:#}")
 }

@@ -7,7 +7,8 @@ pub mod reload;
 mod run;
 pub mod status;
 
-use std::io::{self, IsTerminal};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
@@ -56,23 +57,36 @@ pub fn main() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Who closed stdout or stderr has seen enough.
-            let _ = error.print();
-            return if error.use_stderr() { code::USAGE } else { 0 };
+            let printed = error.print();
+            return match printed {
+                _ if error.use_stderr() => code::USAGE,
+                Ok(()) => 0,
+                Err(error) => unread(&error),
+            };
         }
     };
+    let mut out = io::stdout().lock();
+    let done = obey(&cli, &mut out);
+    match out.flush() {
+        Ok(()) => done,
+        Err(error) if done == 0 => unread(&error),
+        Err(_) => done,
+    }
+}
+
+fn obey(cli: &Cli, out: &mut dyn Write) -> u8 {
     let config = cli.config.clone().unwrap_or_else(|| CONFIG.into());
     let socket = || cli.socket.clone().unwrap_or_else(|| socket(cli.config.as_deref()));
     match &cli.command {
         Command::Run(args) => run::run(args, config),
-        Command::Once(args) => once::run(args, &config, cli.socket.as_deref()),
-        Command::Check(args) => check::run(args, &config, cli.socket.as_deref()),
+        Command::Once(args) => once::run(args, &config, &socket(), out),
+        Command::Check(args) => check::run(args, &config, cli.socket.as_deref(), out),
         Command::Status(args) => {
             let colour = status::Colour::for_terminal(&io::stdout());
-            status::run(args, &socket(), &mut io::stdout().lock(), &mut io::stderr().lock(), colour)
+            status::run(args, &socket(), out, &mut io::stderr().lock(), colour)
         }
-        Command::Reload(args) => reload::run(args, &socket(), &mut io::stdout().lock(), &mut io::stderr().lock()),
-        Command::Dev(args) => dev::run(args),
+        Command::Reload(args) => reload::run(args, &socket(), out, &mut io::stderr().lock()),
+        Command::Dev(args) => dev::run(args, out),
     }
 }
 
@@ -104,6 +118,20 @@ fn block_on<T, E: From<io::Error>>(future: impl Future<Output = Result<T, E>>) -
 }
 
 /// Tells what went wrong: the cause in one line first.
-fn complain(error: &dyn std::fmt::Display) {
-    eprintln!("error: {error}");
+fn complain(error: &dyn fmt::Display) {
+    say(format_args!("error: {error}"));
+}
+
+/// Writes a line to stderr. When that is gone, nobody is left to tell.
+fn say(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// What a command says could not be written; returns the exit code.
+fn unread(error: &io::Error) -> u8 {
+    // Whoever closed the pipe (`| head`) has read enough.
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        complain(&format!("cannot write to stdout: {error}"));
+    }
+    code::FAILED
 }

@@ -1,17 +1,21 @@
 //! `corptokend once`: brings every due tenant up to date, publishes, and exits.
 
-use std::io::{self, IsTerminal};
+mod progress;
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-
 use super::run::failed_to_start;
-use super::{block_on, code, complain};
-use crate::config::{self, Config, Surroundings};
-use crate::control::protocol::{State, Status, TenantRow};
+use super::{block_on, code, complain, unread};
+use crate::config::{self, Config, LogLevel, Surroundings};
+use crate::control::protocol::{SinkState, State, Status, TenantRow};
 use crate::control::{Client, ClientError};
 use crate::daemon::{self, Ended, StartError, Startup, Until, harden};
+use crate::domain::FailureKind;
+use crate::engine;
+use progress::Progress;
 
 /// Bring every due tenant up to date, publish, and exit
 #[derive(Debug, clap::Args)]
@@ -20,26 +24,42 @@ pub(super) struct Args {}
 /// How often a running daemon is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-pub(super) fn run(_args: &Args, config: &Path, socket: Option<&Path>) -> u8 {
-    let checked = config::read(config).ok().and_then(|s| config::check(&s, &Surroundings::from_env()).config);
-    if let Some(checked) = &checked {
-        match Client::connect(socket.unwrap_or(&checked.control.socket)) {
-            Ok(client) => return through_daemon(client),
-            Err(ClientError::NoPermission(socket)) => {
-                complain(&format!("a daemon runs, and {} may not be used; be root or in its group", socket.display()));
-                return code::FAILED;
-            }
-            Err(_) => {}
-        }
-        if let Err(error) = become_owner(checked) {
+pub(super) fn run(_args: &Args, config: &Path, socket: &Path, out: &mut dyn Write) -> u8 {
+    match Client::connect(socket) {
+        Ok(client) => return through_daemon(client, out),
+        Err(ClientError::NoDaemon(_)) => {}
+        // A daemon may run: to go on without it would be to call for its tenants.
+        Err(error) => {
             complain(&error);
             return code::FAILED;
         }
     }
     match alone(config) {
-        Ok(ended) => tell(&ended.not_fresh, ended.tenants.into()),
+        Ok(ended) => tell(&ended.not_fresh, ended.tenants.into(), out),
         Err(error) => failed_to_start(&error),
     }
+}
+
+/// Without a daemon: be one, until everybody is served.
+fn alone(config: &Path) -> Result<Ended, StartError> {
+    let checked = config::read(config).ok().and_then(|s| config::check(&s, &Surroundings::from_env()).config);
+    if let Some(checked) = &checked {
+        become_owner(checked)?;
+        // Progress and the list at the end say the rest.
+        daemon::log::init(checked.log.format, LogLevel::Error);
+    }
+    let startup = Startup { config: config.to_path_buf(), strict: true, attended: false };
+    block_on(async {
+        let mut daemon = daemon::start(startup).await?;
+        let mut progress = Progress::new();
+        daemon.observe(move |summary| {
+            use engine::State::{Due, Expired, Pending};
+            let missing: u32 = [Pending, Due, Expired].iter().map(|&state| summary.counts.of(state)).sum();
+            let total = summary.counts.total();
+            progress.show((total - missing).into(), total.into());
+        });
+        Ok(daemon.run(Until::CaughtUp).await?)
+    })
 }
 
 /// As root, what is written must belong to the daemon's user, or it could not go on with it.
@@ -48,106 +68,78 @@ fn become_owner(config: &Config) -> io::Result<()> {
     harden::become_owner_of(directory)
 }
 
-/// Without a daemon: be one, until everybody is served.
-fn alone(config: &Path) -> Result<Ended, StartError> {
-    let startup = Startup { config: config.to_path_buf(), strict: true, attended: false };
-    block_on(async {
-        let mut daemon = daemon::start(startup).await?;
-        let mut bar = Bar::new();
-        daemon.observe(move |summary| {
-            let total = u64::from(summary.counts.total());
-            let missing = crate::engine::State::ALL.iter().filter(|state| {
-                use crate::engine::State::{Due, Expired, Pending};
-                matches!(state, Pending | Due | Expired)
-            });
-            let missing: u64 = missing.map(|&state| u64::from(summary.counts.of(state))).sum();
-            bar.show(total - missing, total);
-        });
-        Ok(daemon.run(Until::CaughtUp).await?)
-    })
+/// With a daemon: it does this anyway; wait until it has.
+fn through_daemon(mut client: Client, out: &mut dyn Write) -> u8 {
+    match wait_for_daemon(&mut client) {
+        Ok((bad, total)) => tell(&bad, total, out),
+        Err(error) => {
+            complain(&error);
+            code::FAILED
+        }
+    }
 }
 
-/// With a daemon: it does this anyway; wait until it has.
-fn through_daemon(mut client: Client) -> u8 {
-    let mut bar = Bar::new();
+/// Waits until no tenant waits for its turn. Returns the tenants that are not well then, and how many there are in all.
+fn wait_for_daemon(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
+    let mut progress = Progress::new();
     loop {
-        let status = match client.status() {
-            Ok(status) => status,
-            Err(error) => {
-                complain(&error);
-                return code::FAILED;
-            }
-        };
+        let status = client.status()?;
         let total: u64 = status.tenants.values().sum();
         let waiting = count(&status, &[State::Pending, State::Due]);
-        bar.show(total - waiting, total);
-        if waiting == 0 {
-            break;
+        progress.show(total - waiting, total);
+        // Nobody is called for minutes when the address is banned.
+        let is_paused = status.api_paused_until.is_some();
+        if waiting == 0 || is_paused {
+            let (bad, total) = not_well(client)?;
+            if is_paused || !bad.iter().any(was_throttled) {
+                return Ok((bad, total));
+            }
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    drop(bar);
-    let (mut bad, mut total) = (Vec::new(), 0);
-    let all = client.tenants(&[], |row| {
-        total += 1;
-        if !matches!(row.state, State::Fresh | State::Disabled) {
-            bad.push(row);
-        }
-        std::ops::ControlFlow::Continue(())
-    });
-    if let Err(error) = all {
-        complain(&error);
-        return code::FAILED;
-    }
-    bad.sort_by(|a, b| (a.state.rank(), &a.tenant).cmp(&(b.state.rank(), &b.tenant)));
-    tell(&bad, total)
 }
 
 fn count(status: &Status, states: &[State]) -> u64 {
     states.iter().filter_map(|state| status.tenants.get(state)).sum()
 }
 
+/// Its call came too early: it has its turn again within seconds.
+fn was_throttled(row: &TenantRow) -> bool {
+    let too_early = [FailureKind::AppThrottled.as_str(), FailureKind::ApiThrottled.as_str()];
+    row.last_error.as_ref().is_some_and(|error| too_early.contains(&error.kind.as_str()))
+}
+
+/// The tenants that are not fresh, or not published everywhere, worst first; and how many there are in all.
+fn not_well(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
+    let (mut bad, mut total) = (Vec::new(), 0);
+    client.tenants(&[], |row| {
+        total += 1;
+        let published = row.sinks.iter().all(|sink| sink.state != SinkState::Failing);
+        if !(row.state == State::Disabled || (row.state == State::Fresh && published)) {
+            bad.push(row);
+        }
+        ControlFlow::Continue(())
+    })?;
+    bad.sort_by(|a, b| (a.state.rank(), &a.tenant).cmp(&(b.state.rank(), &b.tenant)));
+    Ok((bad, total))
+}
+
 /// Says how it went, and returns the exit code.
-fn tell(bad: &[TenantRow], total: u64) -> u8 {
-    let fresh = total - bad.len() as u64;
-    println!("{fresh} of {total} tenants are fresh");
+fn tell(bad: &[TenantRow], total: u64, out: &mut dyn Write) -> u8 {
     for row in bad {
-        let why = row.last_error.as_ref().map_or(row.why.as_str(), |error| error.detail.as_str());
-        eprintln!("{}: {}: {why}", row.tenant, row.state);
+        complain(&format!("{}: {}: {}", row.tenant, row.state, why(row)));
     }
-    if bad.is_empty() { 0 } else { code::FAILED }
-}
-
-/// A bar on a terminal; elsewhere a line now and then.
-struct Bar {
-    bar: Option<ProgressBar>,
-    tenth: u64,
-}
-
-impl Bar {
-    fn new() -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:40} {pos}/{len} tenants, {eta} left");
-            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        Self { bar, tenth: 0 }
-    }
-
-    fn show(&mut self, done: u64, total: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(total);
-            bar.set_position(done);
-        } else if total > 0 && done * 10 / total > self.tenth {
-            self.tenth = done * 10 / total;
-            eprintln!("{done} of {total} tenants are up to date");
-        }
+    let well = total - bad.len() as u64;
+    let tenants = if total == 1 { "tenant" } else { "tenants" };
+    match writeln!(out, "{well} of {total} {tenants} fresh and published") {
+        Err(error) => unread(&error),
+        Ok(()) if bad.is_empty() => 0,
+        Ok(()) => code::FAILED,
     }
 }
 
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
+/// What ails it: the call that failed, else the place that cannot be written.
+fn why(row: &TenantRow) -> &str {
+    let sink = row.sinks.iter().find_map(|sink| sink.error.as_deref());
+    row.last_error.as_ref().map(|error| error.detail.as_str()).or(sink).unwrap_or(&row.why)
 }

@@ -27,8 +27,11 @@ pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write)
     let request = ReloadRequest { allow_mass_removal: args.allow_mass_removal, dry_run: false };
     let asked = Client::connect(socket).and_then(|mut client| client.reload(request));
     match asked {
-        // Nobody is left to tell when the terminal is gone.
-        Ok(verdict) => tell(&verdict, out, err).map_or(1, |()| if verdict.applied { 0 } else { REJECTED }),
+        Ok(verdict) => match tell(&verdict, out, err) {
+            Ok(()) if verdict.applied => 0,
+            Ok(()) => REJECTED,
+            Err(error) => super::unread(&error),
+        },
         Err(error) => {
             let _ = writeln!(err, "error: {error}");
             if matches!(error, ClientError::NoPermission(_)) { NO_PERMISSION } else { 1 }
@@ -36,20 +39,21 @@ pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write)
     }
 }
 
+/// Fails only where `out` does: when stderr is gone, nobody is left to tell.
 fn tell(verdict: &Verdict, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<()> {
     if !verdict.applied {
-        writeln!(err, "error: the config was rejected; what ran before runs on")?;
+        let _ = writeln!(err, "error: the config was rejected; what ran before runs on");
     }
     if !verdict.report.is_empty() {
-        writeln!(err, "{}", verdict.report.trim_end())?;
+        let _ = writeln!(err, "{}", verdict.report.trim_end());
     }
     if let Some(held) = verdict.held_back {
-        writeln!(
+        let _ = writeln!(
             err,
             "warning: the removal of {} tenants is held back, because it looks like an accident; they are kept and \
              renewed. If it is meant: `corptokend reload --allow-mass-removal`",
             held.removed
-        )?;
+        );
     }
     if verdict.applied {
         writeln!(out, "applied: {} added, {} removed, {} changed", verdict.added, verdict.removed, verdict.changed)?;

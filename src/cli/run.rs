@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{block_on, code, complain};
+use super::{block_on, code, complain, say};
 use crate::daemon::{self, StartError, Startup, Until};
 
 /// Run the daemon in the foreground
@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args, config: PathBuf) -> u8 {
 pub(super) fn failed_to_start(error: &StartError) -> u8 {
     match error {
         StartError::Config { rendered, .. } => {
-            eprintln!("{}", rendered.trim_end());
+            say(rendered.trim_end());
             code::CONFIG
         }
         StartError::State(_) | StartError::System(_) => {

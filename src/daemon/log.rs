@@ -1,5 +1,7 @@
 //! Where log lines go and how they look. All of them go to stderr, or straight to the journal.
 
+mod text;
+
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
@@ -14,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::config::{LogFormat, LogLevel};
+use text::{Line, Stamp};
 
 /// The running log. Its level can be changed by a reload; its format cannot.
 #[derive(Debug, Clone)]
@@ -45,7 +48,10 @@ pub fn init(format: LogFormat, level: LogLevel) -> Log {
     let fell_back = journal && journal_lines.is_none();
     let lines = journal_lines.unwrap_or_else(|| match format {
         LogFormat::Json => json(std::io::stderr),
-        LogFormat::Auto | LogFormat::Text | LogFormat::Journald => text(std::io::stderr, wants_colour()),
+        LogFormat::Auto | LogFormat::Text | LogFormat::Journald => {
+            let stamp = if std::io::stderr().is_terminal() { Stamp::Time } else { Stamp::Moment };
+            text(std::io::stderr, stamp, wants_colour())
+        }
     });
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     if fell_back {
@@ -85,12 +91,14 @@ where
     Some(Box::new(layer))
 }
 
-fn text<S, W>(writer: W, colour: bool) -> Lines<S>
+fn text<S, W>(writer: W, stamp: Stamp, colour: bool) -> Lines<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    Box::new(fmt::layer().with_writer(writer).with_target(false).with_ansi(colour))
+    // A line that cannot be written is lost: complaining about it on stderr as well would be a panic.
+    let layer = fmt::layer().with_writer(writer).with_ansi(colour).log_internal_errors(false);
+    Box::new(layer.event_format(Line { stamp }))
 }
 
 fn json<S, W>(writer: W) -> Lines<S>
@@ -98,7 +106,8 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let layer = fmt::layer().with_writer(writer).json().flatten_event(true).with_target(false);
+    let layer =
+        fmt::layer().with_writer(writer).json().flatten_event(true).with_target(false).log_internal_errors(false);
     Box::new(layer.with_current_span(false).with_span_list(false))
 }
 
@@ -158,7 +167,7 @@ mod tests {
     }
 
     fn to_text(sink: Sink) -> Lines<TestBase> {
-        text(move || sink.clone(), false)
+        text(move || sink.clone(), Stamp::Moment, false)
     }
 
     #[test]
@@ -187,6 +196,31 @@ mod tests {
         assert!(log.contains("ours") && log.contains("trouble") && !log.contains("chatter"), "{log}");
         let log = logged(to_text, LogLevel::Error, || tracing::warn!(target: "hyper", "trouble"));
         assert_eq!(log, "");
+    }
+
+    #[test]
+    fn a_line_of_text_has_only_the_fields_that_its_message_does_not_say() {
+        let log = logged(to_text, LogLevel::Info, || {
+            let (app, corp_id, fingerprint) = ("crm", "ding1", "0a1b2c3d");
+            tracing::info!(
+                event = "rotated",
+                app,
+                corp_id,
+                fingerprint,
+                lifetime_s = 60,
+                "{app}/{corp_id}: new token {fingerprint}"
+            );
+            tracing::warn!(
+                event = "failing",
+                app,
+                corp_id,
+                requestid = "",
+                attempt = 1,
+                "crm/ding1: tries again in 1s"
+            );
+        });
+        let lines: Vec<&str> = log.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+        assert_eq!(lines, ["INFO crm/ding1: new token 0a1b2c3d", "WARN crm/ding1: tries again in 1s attempt=1"]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ use crate::api::Answer;
 use crate::control::protocol::{self, ConfigStatus, HeldBack, ReloadRequest, StateHealth, Status};
 use crate::control::{self, Query};
 use crate::domain::{BootMs, LaneId, Now, SinkId, Slot, Ticket, WallMs, Wrote};
-use crate::engine::{Engine, Event, State, Summary};
+use crate::engine::{Engine, Event, Row, SinkRow, State, Summary};
 use crate::sink::Report;
 use crate::store::Reply;
 use hands::DaemonHands;
@@ -91,7 +91,7 @@ pub enum Until {
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// The tenants that are not fresh, worst first.
+    /// The tenants that are not fresh, or not published everywhere, worst first.
     pub not_fresh: Vec<protocol::TenantRow>,
     /// How many there are in all.
     pub tenants: u32,
@@ -309,7 +309,14 @@ impl Daemon {
 
     fn is_caught_up(&self, now: Now) -> bool {
         let summary = self.engine.summary(now);
-        self.has_settled(&summary) && !summary.calls_are_wanted && self.events.is_empty()
+        if !self.events.is_empty() {
+            return false;
+        }
+        // A banned address gets no outcome for minutes: there is nothing to wait for then.
+        if summary.paused_until.is_some() && self.reload.is_idle() {
+            return self.hands.calls.under_way() == 0 && self.hands.all_kept() && summary.every_sink_had_an_attempt;
+        }
+        self.has_settled(&summary) && !summary.calls_are_wanted
     }
 
     fn become_ready(&mut self, summary: &Summary) {
@@ -322,6 +329,7 @@ impl Daemon {
                 event = "ready",
                 "ready: no tenants are configured yet; waiting for the config to change"
             ),
+            0 if total == 1 => tracing::info!(event = "ready", tenants = total, "ready: 1 tenant"),
             0 => tracing::info!(event = "ready", tenants = total, "ready: {total} tenants"),
             _ => tracing::warn!(
                 event = "ready",
@@ -440,10 +448,12 @@ impl Daemon {
 
     fn ended(&self, now: Now) -> Ended {
         let summary = self.engine.summary(now);
-        let fine = summary.counts.of(State::Fresh) + summary.counts.of(State::Disabled);
-        let rows = if fine == summary.counts.total() { Vec::new() } else { self.engine.page(now, Slot(0), usize::MAX) };
-        let mut bad: Vec<_> =
-            rows.into_iter().filter(|row| !matches!(row.state, State::Fresh | State::Disabled)).collect();
+        let is_well = |row: &Row| {
+            let published = row.sinks.iter().all(|sink| *sink == SinkRow::Published);
+            row.state == State::Disabled || (row.state == State::Fresh && published)
+        };
+        let mut bad = self.engine.page(now, Slot(0), usize::MAX);
+        bad.retain(|row| !is_well(row));
         bad.sort_by(|a, b| (a.state, &a.id).cmp(&(b.state, &b.id)));
         let not_fresh = bad.into_iter().map(|row| answers::tenant_row(row, &self.hands.config, now)).collect();
         Ended { not_fresh, tenants: summary.counts.total() }

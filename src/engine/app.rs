@@ -19,6 +19,8 @@ pub(super) struct App {
     pub(super) queue: Queue,
     pub(super) gate: Gate,
     pub(super) breaker: Option<Breaker>,
+    /// Its breaker was closed because its credentials changed; whether that helped is still to be said.
+    pub(super) awaits_proof: bool,
     /// Calls under way.
     pub(super) in_flight: u32,
     /// Its tenants, those included that left while a call was under way.
@@ -91,7 +93,7 @@ impl Engine {
             app.limiter.set_rate(now.boot, policy.rate);
         }
         if freshness == Freshness::Stale || returned {
-            app.breaker = None;
+            app.awaits_proof |= app.breaker.take().is_some();
         }
         if freshness == Freshness::Stale || before.refresh != policy.refresh || before.enabled != policy.enabled {
             self.revisit_app(now, ix, freshness);
@@ -107,6 +109,7 @@ impl Engine {
             queue: Queue::default(),
             gate: Gate::Closed,
             breaker: None,
+            awaits_proof: false,
             in_flight: 0,
             tenants: 0,
             counts: Counts::default(),

@@ -128,7 +128,11 @@ impl Engine {
 
     fn failed(&mut self, now: Now, slot: Slot, failure: Failure) {
         let backoff = match failure.kind.blame() {
-            Blame::AppTooFast | Blame::EveryoneTooFast | Blame::Banned => 0,
+            // The tenant did nothing wrong: it waits for its turn, and only `status` says what became of its call.
+            Blame::AppTooFast | Blame::EveryoneTooFast | Blame::Banned => {
+                self.note_trouble(now, slot, &failure);
+                0
+            }
             _ => self.count_failure(now, slot, &failure),
         };
         let wait = match failure.kind.blame() {

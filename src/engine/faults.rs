@@ -34,8 +34,11 @@ impl Engine {
         let (sent, stale) = (self.tenants[slot].called, self.tenants[slot].stale);
         let app = self.app_mut(self.tenants[slot].app);
         app.limiter.ease(now.boot);
-        if !stale && app.breaker.as_ref().is_some_and(|open| sent >= open.opened) {
-            app.breaker = None;
+        if stale || app.breaker.as_ref().is_some_and(|open| sent < open.opened) {
+            return;
+        }
+        let was_broken = std::mem::take(&mut app.awaits_proof);
+        if app.breaker.take().is_some() || was_broken {
             let app = app.name.clone();
             self.say(Notice::AppMended { app });
         }

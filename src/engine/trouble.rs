@@ -47,18 +47,25 @@ impl Engine {
         let tenant = &mut self.tenants[slot];
         let failures = tenant.failures;
         tenant.failures = failures.saturating_add(1);
-        let trouble = self.troubles.entry(slot).or_insert_with(|| Trouble::new(failure.clone(), now));
-        trouble.at = now.wall;
-        trouble.failure = failure.clone();
+        let is_new = tenant.held.is_none();
+        let trouble = self.note_trouble(now, slot, failure);
         trouble.refused = match failure.kind.blame() {
             Blame::Tenant | Blame::App => true,
             Blame::Suspect => {
                 trouble.unknown = trouble.unknown.saturating_add(1);
-                tenant.held.is_none() && trouble.unknown >= SUSPECT_AFTER
+                is_new && trouble.unknown >= SUSPECT_AFTER
             }
             _ => false,
         };
         backoff::wait_ms(retry, failures, backoff::hash([self.seed, key, failures.into()]))
+    }
+
+    /// Remembers, for `status`, what became of a tenant's call.
+    pub(super) fn note_trouble(&mut self, now: Now, slot: Slot, failure: &Failure) -> &mut Trouble {
+        let trouble = self.troubles.entry(slot).or_insert_with(|| Trouble::new(failure.clone(), now));
+        trouble.at = now.wall;
+        trouble.failure = failure.clone();
+        trouble
     }
 
     /// Whether the endpoint says no to this tenant, and will go on saying so.

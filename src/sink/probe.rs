@@ -68,5 +68,5 @@ fn could_be_made(fixed: &Path, me: Me) -> Result<(), SinkFailure> {
         return Err(trouble::with_remedy("use the directory", fixed, Errno::NOENT, remedy));
     }
     accessat(rustix::fs::CWD, above, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
-        .map_err(|errno| trouble::of("make the directory below", above, errno))
+        .map_err(|errno| trouble::within(above, "make the directory below", above, errno))
 }

@@ -61,7 +61,10 @@ impl<'a> Temporary<'a> {
         };
         match made {
             Ok(file) => Ok(Self { directory, name, path, file, inode: 0, placed: false }),
-            Err(errno) => Err(trouble::of("make a temporary file beside", path, errno)),
+            Err(errno) => {
+                let directory = path.parent().unwrap_or(path);
+                Err(trouble::within(directory, "make a temporary file beside", path, errno))
+            }
         }
     }
 

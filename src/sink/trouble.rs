@@ -12,6 +12,19 @@ pub(super) fn of(doing: &str, path: &Path, errno: Errno) -> SinkFailure {
     with_remedy(doing, path, errno, remedy(errno))
 }
 
+/// A failure to make something in `directory`.
+pub(super) fn within(directory: &Path, doing: &str, path: &Path, errno: Errno) -> SinkFailure {
+    let remedy = match errno {
+        Errno::ACCESS | Errno::PERM => format!(
+            "let user {uid} write there: `chown {uid} {}`, or chmod it, or name it in the unit's ReadWritePaths=",
+            directory.display(),
+            uid = uid(),
+        ),
+        errno => remedy(errno),
+    };
+    with_remedy(doing, path, errno, remedy)
+}
+
 /// As [`of`], where the caller knows better what helps.
 pub(super) fn with_remedy(doing: &str, path: &Path, errno: Errno, remedy: impl Display) -> SinkFailure {
     SinkFailure {

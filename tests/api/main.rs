@@ -1,6 +1,7 @@
 //! The real client against the real sandbox, over TLS on loopback.
 
 mod admin;
+mod cases;
 mod refusals;
 mod rig;
 mod routes;

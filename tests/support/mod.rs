@@ -156,9 +156,59 @@ impl Machine {
 
     /// Runs a command to its end. Its output never holds a secret.
     pub fn run(&self, args: &[&str]) -> Output {
-        let output = self.command(args).output().expect("the binary runs");
+        let output = finish(self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()));
         assert!(!shown(&output).contains(SECRET), "a secret is shown by {args:?}");
         output
+    }
+
+    /// Runs a command as the user `nobody`, who owns nothing. `None`, loudly, where that is not possible.
+    pub fn run_as_nobody(&self, args: &[&str]) -> Option<Output> {
+        let output = finish(self.command_as_nobody(args)?.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        assert!(!shown(&output).contains(SECRET), "a secret is shown by {args:?}");
+        Some(output)
+    }
+
+    /// The same, not started yet. The binary is copied to where that user can read it.
+    pub fn command_as_nobody(&self, args: &[&str]) -> Option<Command> {
+        if !system_allows("running as another user", is_root() && has("setpriv")) {
+            return None;
+        }
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = self.path("corptokend");
+        if !copy.exists() && fs::hard_link(BINARY, &copy).is_err() {
+            fs::copy(BINARY, &copy).unwrap();
+        }
+        let command = self.command(args);
+        let mut other = Command::new("setpriv");
+        let id = NOBODY.to_string();
+        other.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(copy).args(args);
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => other.env(name, value),
+                None => other.env_remove(name),
+            };
+        }
+        other.stdin(Stdio::null()).current_dir(self.dir.path());
+        Some(other)
+    }
+
+    /// Gives a file or a whole directory to `nobody`.
+    pub fn give_to_nobody(&self, below: &str) {
+        let given = Command::new("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(self.path(below)).status();
+        assert!(given.unwrap().success());
+    }
+
+    /// Runs a command on a terminal, and returns what appears there. `None`, loudly, without script(1).
+    pub fn run_on_a_terminal(&self, args: &[&str]) -> Option<(String, Option<i32>)> {
+        if !system_allows("a terminal", has("script")) {
+            return None;
+        }
+        let line = format!("{BINARY} {}", args.join(" "));
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
+        command.env("CORPTOKEND_CONFIG", self.config_path()).current_dir(self.dir.path()).env_remove("NO_COLOR");
+        let output = command.output().expect("script runs");
+        Some((shown(&output), output.status.code()))
     }
 
     /// Starts the daemon; its log goes to a file.
@@ -167,17 +217,40 @@ impl Machine {
     }
 
     pub fn launch_with(&mut self, args: &[&str]) {
+        self.launch_command(self.command(args));
+    }
+
+    /// Starts the daemon by way of another program, which must replace itself by it.
+    pub fn launch_under(&mut self, wrapper: &[&str]) {
+        let plain = self.command(&[]);
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).args([BINARY, "run"]).current_dir(self.dir.path()).stdin(Stdio::null());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.launch_command(command);
+    }
+
+    /// Starts a daemon that was prepared elsewhere.
+    pub fn launch_command(&mut self, mut command: Command) {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let mut command = self.command(args);
         self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("the daemon starts"));
     }
 
     /// Starts the daemon and waits until it is ready.
     pub fn start(&mut self) -> &mut Self {
         self.launch();
-        self.wait_until("the daemon is ready", |machine| machine.status_json()["ready"] == true);
+        self.wait_until_ready();
         self
+    }
+
+    #[track_caller]
+    pub fn wait_until_ready(&self) {
+        self.wait_until("the daemon is ready", |machine| machine.status_json()["ready"] == true);
     }
 
     pub fn pid(&self) -> u32 {
@@ -278,6 +351,62 @@ impl Drop for Machine {
         let log = self.log();
         assert!(std::thread::panicking() || !log.contains(SECRET), "the log holds a secret");
     }
+}
+
+/// A child that does not outlive the test.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a command that must come to an end by itself.
+#[track_caller]
+pub fn finish(command: &mut Command) -> Output {
+    let child = command.spawn().expect("the binary runs");
+    let id = child.id().to_string();
+    let (ended, waits) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let late = waits.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        if late {
+            let _ = Command::new("kill").args(["-KILL", &id]).status();
+        }
+        late
+    });
+    let output = child.wait_with_output().expect("its output can be read");
+    drop(ended);
+    assert!(!watchdog.join().unwrap(), "it does not end: {command:?}\n{}", shown(&output));
+    output
+}
+
+/// A user and a group that own nothing.
+pub const NOBODY: u32 = 65534;
+
+/// Whether the system gives what a test needs. Where it does not, the test says so and is skipped, unless
+/// `CORPTOKEND_REQUIRE_SYSTEM=1` makes that a failure.
+#[track_caller]
+pub fn system_allows(what: &str, it_does: bool) -> bool {
+    if !it_does {
+        let required = std::env::var("CORPTOKEND_REQUIRE_SYSTEM").is_ok_and(|value| value == "1");
+        assert!(!required, "the system does not allow {what}, and CORPTOKEND_REQUIRE_SYSTEM=1 says that it must");
+        eprintln!("SKIPPED: the system does not allow {what}");
+    }
+    it_does
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|us| us.uid() == 0)
+}
+
+/// Whether a program of this name is installed.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 /// Stdout and stderr of a command, as a person sees them.

@@ -1,0 +1,127 @@
+//! Where token files cannot be written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::ends_when_told_to;
+use crate::support::{Machine, is_root, system_allows};
+
+/// A small file system of its own, in place of a directory.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None`, loudly, where mounting is not allowed.
+    fn on(directory: &Path, options: &str) -> Option<Self> {
+        let done = || {
+            let mut mount = Command::new("mount");
+            let status = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory).status();
+            status.is_ok_and(|status| status.success())
+        };
+        system_allows("mounting a tmpfs", is_root() && done()).then(|| Self(directory.to_owned()))
+    }
+
+    fn remount(&self, options: &str) {
+        let status = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The sink of this tenant fails, with this in its error.
+fn fails_with(machine: &Machine, tenant: &str, text: &str) -> bool {
+    let sink = machine.tenant_json(tenant)["sinks"][0].clone();
+    sink["state"] == "failing" && sink["error"].as_str().is_some_and(|error| error.contains(text))
+}
+
+#[test]
+fn a_full_disk_is_told_once_and_when_there_is_room_again_the_same_tokens_are_published() {
+    let mut machine = Machine::new().app("crm", &["ding1", "ding2", "ding3"], "");
+    let Some(_mount) = Mount::on(&machine.path("tokens"), "size=64k,mode=0755") else { return };
+    fs::create_dir(machine.path("tokens/crm")).unwrap();
+    let fill = fs::write(machine.path("tokens/crm/filler"), vec![0; 1 << 20]);
+    assert!(fill.is_err(), "it is full");
+    machine.start();
+    machine.wait_until("the failure is seen", |machine| fails_with(machine, "crm/ding1", "df -h"));
+    assert_eq!(machine.run(&["status"]).status.code(), Some(0), "the tokens themselves are fresh");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(machine.events("sink_failing").len(), 1, "said once, for all three");
+
+    fs::remove_file(machine.path("tokens/crm/filler")).unwrap();
+    machine.wait_until("all is published", |machine| machine.token_files() == ["crm/ding1", "crm/ding2", "crm/ding3"]);
+    for corp_id in ["ding1", "ding2", "ding3"] {
+        assert_eq!(machine.token("crm", corp_id).unwrap(), machine.sandbox.issued(corp_id)[0].token);
+    }
+    assert_eq!(machine.sandbox.calls().len(), 3, "no call is repeated for a full disk");
+    machine.wait_until("the end of it is said", |machine| machine.events("sink_mended").len() == 1);
+    ends_when_told_to(&mut machine);
+}
+
+#[test]
+fn on_a_full_disk_the_old_token_stays_whole_and_the_daemon_ends_when_told_to() {
+    let mut machine = Machine::new().app("crm", &["ding1"], "");
+    let Some(_mount) = Mount::on(&machine.path("tokens"), "size=64k,mode=0755") else { return };
+    machine.start();
+    let old = machine.token("crm", "ding1").unwrap();
+    assert!(fs::write(machine.path("tokens/filler"), vec![0; 1 << 20]).is_err());
+    // Another secret has the token fetched anew.
+    machine.write_with_mode("etc/crm.secret", "another-secret", 0o600);
+    machine.wait_until("the new token cannot be written", |machine| fails_with(machine, "crm/ding1", "df -h"));
+    assert_eq!(machine.token("crm", "ding1").as_deref(), Some(&*old));
+    ends_when_told_to(&mut machine);
+    assert_eq!(machine.token_files(), ["crm/ding1", "filler"], "no temporary file stays");
+}
+
+#[test]
+fn a_read_only_file_system_does_not_hold_up_the_others() {
+    let mut machine = Machine::new().app("crm", &["ding1"], "").app("hr", &["ding1"], "");
+    let elsewhere = machine.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let Some(mount) = Mount::on(&elsewhere, "size=64k,mode=0755") else { return };
+    mount.remount("ro");
+    machine =
+        machine.app("far", &["ding1"], &format!("[[app.far.sink]]\nfile = \"{}/{{corp_id}}\"", elsewhere.display()));
+    machine.start();
+    assert_eq!(machine.token_files(), ["crm/ding1", "hr/ding1"], "they do not wait for it");
+    machine.wait_until("the failure is seen", |machine| fails_with(machine, "far/ding1", "read-only"));
+    mount.remount("rw");
+    machine.wait_until("it is published", |machine| machine.path("elsewhere/ding1").exists());
+    assert_eq!(machine.sandbox.calls().len(), 3);
+    ends_when_told_to(&mut machine);
+}
+
+#[test]
+fn a_directory_replaced_by_a_link_is_not_followed() {
+    let mut machine = Machine::new().app("crm", &["ding1"], "");
+    machine.start();
+    let trap = machine.path("trap");
+    fs::create_dir(&trap).unwrap();
+    fs::rename(machine.path("tokens/crm"), machine.path("away")).unwrap();
+    std::os::unix::fs::symlink(&trap, machine.path("tokens/crm")).unwrap();
+    machine.write_with_mode("etc/crm.secret", "another-secret", 0o600);
+    machine.wait_until("the link is seen", |machine| fails_with(machine, "crm/ding1", "tokens/crm"));
+    assert_eq!(fs::read_dir(&trap).unwrap().count(), 0, "nothing was written through the link");
+    fs::remove_file(machine.path("tokens/crm")).unwrap();
+    machine.wait_until("the directory is made again", |machine| {
+        let newest = machine.sandbox.issued("ding1").last().map(|issued| issued.token.clone());
+        machine.token("crm", "ding1") == newest
+    });
+    assert_eq!(fs::read_dir(&trap).unwrap().count(), 0);
+    ends_when_told_to(&mut machine);
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_told_and_left_alone() {
+    let mut machine = Machine::new().app("crm", &["ding1"], "");
+    machine.write("tokens/crm", "mine");
+    machine.start();
+    machine.wait_until("the file is seen", |machine| fails_with(machine, "crm/ding1", "tokens/crm"));
+    assert_eq!(machine.read("tokens/crm").as_deref(), Some("mine"));
+    ends_when_told_to(&mut machine);
+}

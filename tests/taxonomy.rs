@@ -1,0 +1,283 @@
+//! Whatever the endpoint answers, the daemon says what it was, publishes nothing of it, and gets over it.
+#![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
+
+#[path = "api/cases.rs"]
+mod cases;
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use corptokend::domain::{Blame, FailureKind};
+use corptokend::sandbox::{Fault, Options, Protocols, Scope, Times};
+use serde_json::Value;
+
+use cases::Case;
+use support::{Machine, SECRET};
+
+/// Renewals are due soon, and tokens last long enough for a test to see that they stay.
+const SOON: &str = "refresh = { at = 0.05, jitter = 0 }\nretry = { min = \"1s\", max = \"2s\" }";
+const LIFETIME_S: u32 = 40;
+
+/// A case at work: the tenant that it strikes.
+struct Struck {
+    case: Case,
+    app: String,
+    corp_id: String,
+    /// Its token when the trouble began.
+    token: String,
+}
+
+impl Struck {
+    fn tenant(&self) -> String {
+        format!("{}/{}", self.app, self.corp_id)
+    }
+
+    fn name(&self) -> &'static str {
+        self.case.0
+    }
+
+    fn kind(&self) -> FailureKind {
+        self.case.2
+    }
+}
+
+/// Cases whose fault is the app's get an app of their own, the rest share one.
+fn machine(cases: &[Case], protocols: Protocols) -> (Machine, Vec<(String, String)>) {
+    let (mut shared, mut apps, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, (_, _, kind, _)) in cases.iter().enumerate() {
+        let corp_id = format!("ding{number:03}");
+        if kind.blame() == Blame::App {
+            apps.push((format!("own{number:03}"), corp_id.clone()));
+            places.push((format!("own{number:03}"), corp_id));
+        } else {
+            shared.push(corp_id.clone());
+            places.push(("crm".to_owned(), corp_id));
+        }
+    }
+    let shared: Vec<&str> = shared.iter().map(String::as_str).collect();
+    let options = Options { lifetime_s: LIFETIME_S, protocols, ..Options::default() };
+    let mut machine = Machine::with(options).app("crm", &shared, SOON);
+    for (app, corp_id) in &apps {
+        machine = machine.app(app, &[corp_id], SOON);
+    }
+    (machine, places)
+}
+
+fn rows(machine: &Machine) -> BTreeMap<String, Value> {
+    let output = machine.run(&["status", "--json"]);
+    let whole: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let rows = whole["tenants"].as_array().cloned().unwrap_or_default();
+    rows.into_iter().map(|row| (row["tenant"].as_str().unwrap_or_default().to_owned(), row)).collect()
+}
+
+fn all(machine: &Machine, whom: &[&Struck], condition: impl Fn(&Value) -> bool) -> bool {
+    let rows = rows(machine);
+    whom.iter().all(|struck| rows.get(&struck.tenant()).is_some_and(&condition))
+}
+
+/// No secret, no token and nothing of an answer's body is in the log, in status, or in a file where it does not belong.
+fn shows_no_secret(machine: &Machine, struck: &[Struck]) {
+    let status =
+        support::shown(&machine.run(&["status", "--json"])) + &support::shown(&machine.run(&["status", "--all"]));
+    let texts = [("the log", machine.log()), ("status", status)];
+    for (place, text) in texts {
+        for struck in struck {
+            for issued in machine.sandbox.issued(&struck.corp_id) {
+                assert!(!text.contains(&issued.token), "{place} shows a token of {}", struck.name());
+            }
+        }
+        for canary in ["canary", SECRET, "<html", "<!DOCTYPE"] {
+            assert!(!text.contains(canary), "{place} shows {canary:?}");
+        }
+    }
+    let stray: Vec<String> =
+        std::fs::read_dir(machine.path("run")).unwrap().flatten().map(|e| e.path().display().to_string()).collect();
+    assert_eq!(stray.len(), 1, "the control socket, and nothing else: {stray:?}");
+}
+
+/// Each case strikes a tenant that has a good token.
+fn strike(machine: &mut Machine, cases: Vec<Case>, places: Vec<(String, String)>) -> Vec<Struck> {
+    machine.start();
+    for ((_, fault, _, _), (_, corp_id)) in cases.iter().zip(&places) {
+        machine.sandbox.inject(Scope::corp(corp_id), fault.clone(), Times::UntilCleared);
+    }
+    let token = |machine: &Machine, app: &str, corp_id: &str| machine.token(app, corp_id).expect("it had a good start");
+    let struck = cases.into_iter().zip(places);
+    struck.map(|(case, (app, corp_id))| Struck { token: token(machine, &app, &corp_id), case, app, corp_id }).collect()
+}
+
+#[track_caller]
+fn each_is_told_once_and_leaves_the_old_token(machine: &Machine, struck: &[Struck]) {
+    machine.wait_until("every tenant has its failure", |machine| {
+        all(machine, &struck.iter().collect::<Vec<_>>(), |row| !row["last_error"].is_null())
+    });
+    // Some more attempts, which are no news.
+    std::thread::sleep(Duration::from_secs(3));
+    let rows = rows(machine);
+    for struck in struck {
+        let (name, row) = (struck.name(), &rows[&struck.tenant()]);
+        assert_eq!(row["last_error"]["kind"], struck.kind().as_str(), "{name}: {row}");
+        let state = if matches!(struck.kind().blame(), Blame::App | Blame::Tenant) { "refused" } else { "failing" };
+        assert_eq!(row["state"], state, "{name}: {row}");
+        assert_eq!(
+            machine.token(&struck.app, &struck.corp_id).as_ref(),
+            Some(&struck.token),
+            "{name}: the old token stays"
+        );
+        let told =
+            |event: &str, key: &str, whose: &str| machine.events(event).iter().filter(|e| e[key] == whose).count();
+        let lines = told("failing", "corp_id", &struck.corp_id) + told("app_broken", "app", &struck.app);
+        assert_eq!(lines, 1, "{name}: said once");
+    }
+    assert_eq!(machine.token_files().len(), struck.len(), "no litter");
+    shows_no_secret(machine, struck);
+}
+
+#[track_caller]
+fn each_recovers(machine: &Machine, struck: &[Struck]) {
+    machine.sandbox.clear_faults();
+    let (refused, transient): (Vec<&Struck>, Vec<&Struck>) =
+        struck.iter().partition(|struck| matches!(struck.kind().blame(), Blame::App | Blame::Tenant));
+    let is_well = |row: &Value| row["state"] == "fresh" && row["last_error"].is_null();
+    machine.wait_until("what was transient has passed", |machine| all(machine, &transient, is_well));
+    // The slow retry of those that were refused is cut short by another secret.
+    for app in struck.iter().map(|struck| &struck.app) {
+        machine.write_with_mode(&format!("etc/{app}.secret"), &format!("{SECRET}-new"), 0o600);
+    }
+    machine.wait_until("the refused are served", |machine| all(machine, &refused, is_well));
+    for struck in struck {
+        let new = || machine.token(&struck.app, &struck.corp_id).filter(|token| *token != struck.token);
+        machine.wait_until(&format!("{}: the new token is published", struck.name()), |_| new().is_some());
+        let token = new().unwrap();
+        assert!(
+            machine.sandbox.issued(&struck.corp_id).iter().any(|issued| issued.token == token),
+            "{}",
+            struck.name()
+        );
+    }
+}
+
+fn ends_in_its_refusal(cases: Vec<Case>) {
+    let (mut machine, places) = machine(&cases, Protocols::Both);
+    let struck = strike(&mut machine, cases, places);
+    each_is_told_once_and_leaves_the_old_token(&machine, &struck);
+    each_recovers(&machine, &struck);
+    assert!(machine.stop().success());
+}
+
+/// Throttling and bans are not one tenant's.
+fn is_of_one_tenant_or_app(case: &Case) -> bool {
+    !matches!(case.2.blame(), Blame::AppTooFast | Blame::EveryoneTooFast | Blame::Banned)
+}
+
+#[test]
+fn every_error_of_the_endpoint_ends_in_its_refusal_and_passes() {
+    ends_in_its_refusal(cases::taxonomy().into_iter().filter(is_of_one_tenant_or_app).collect());
+}
+
+#[test]
+fn every_malformed_answer_ends_in_its_refusal_and_passes() {
+    let cases = cases::malformed(SECRET);
+    assert!(cases.len() >= 25);
+    ends_in_its_refusal(cases);
+}
+
+#[test]
+fn an_answer_that_never_comes_whole_ends_in_its_refusal_and_passes() {
+    let cases = cases::broken();
+    // Over HTTP/2, where all share a connection, a reset strikes them all.
+    let (mut machine, places) = machine(&cases, Protocols::Http1);
+    machine.edit("ca_file = \"ca.pem\"", "ca_file = \"ca.pem\"\ntimeout = \"1s\"");
+    let struck = strike(&mut machine, cases, places);
+    each_is_told_once_and_leaves_the_old_token(&machine, &struck);
+    each_recovers(&machine, &struck);
+}
+
+#[test]
+fn a_wrong_secret_costs_a_probe_for_five_hundred_tenants_and_the_right_one_serves_them_all_at_once() {
+    let apps = [("client-crm".to_owned(), "the-right-one".to_owned())].into();
+    let corp_ids: Vec<String> = (0..500).map(|number| format!("ding{number}")).collect();
+    let corp_ids: Vec<&str> = corp_ids.iter().map(String::as_str).collect();
+    let options = Options { apps, ..Options::default() };
+    let mut machine = Machine::with(options).app("crm", &corp_ids, "rate = \"200/s\"");
+    machine.start();
+    let calls = machine.sandbox.calls().len();
+    assert!((1..=40).contains(&calls), "{calls} calls: one, and those that were under way when its answer came");
+    let counts = machine.status_json()["tenants"].clone();
+    assert_eq!(counts["refused"], 500, "{counts}");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(machine.sandbox.calls().len(), calls, "nobody else is tried");
+    assert_eq!(machine.events("app_broken").len(), 1);
+    assert_eq!(machine.events("failing").len(), 0, "no tenant is blamed");
+
+    machine.write_with_mode("etc/crm.secret", "the-right-one", 0o600);
+    machine.wait_until("all are served", |machine| machine.status_json()["tenants"]["fresh"] == 500);
+    machine.wait_until("all are published", |machine| machine.token_files().len() == 500);
+    assert_eq!(machine.sandbox.calls().len(), calls + 500, "one call for each");
+    assert_eq!(machine.events("app_mended").len(), 1);
+    assert!(!machine.log().contains("the-right-one"));
+}
+
+#[test]
+fn a_ban_stops_every_call_of_every_app_and_takes_no_token_away() {
+    for fault in [Fault::BanPage, Fault::Punish] {
+        let options = Options { lifetime_s: LIFETIME_S, ..Options::default() };
+        let mut machine = Machine::with(options).app("crm", &["ding1", "ding2"], SOON).app("hr", &["ding1"], SOON);
+        machine.start();
+        let tokens = [("crm", "ding1"), ("crm", "ding2"), ("hr", "ding1")].map(|(a, c)| machine.token(a, c));
+        machine.sandbox.inject(Scope::everyone(), fault.clone(), Times::UntilCleared);
+        machine.wait_until("the ban is noticed", |machine| !machine.events("paused").is_empty());
+        machine.sandbox.clear_faults();
+        machine.sandbox.forget_calls();
+        // Not even another secret makes it call, nor does a new tenant.
+        machine.edit("\"ding2\"", "\"ding2\",\"ding3\"");
+        machine.write_with_mode("etc/hr.secret", &format!("{SECRET}-new"), 0o600);
+        std::thread::sleep(Duration::from_secs(3));
+        assert_eq!(machine.sandbox.calls().len(), 0, "{fault:?}");
+        assert_eq!(tokens, [("crm", "ding1"), ("crm", "ding2"), ("hr", "ding1")].map(|(a, c)| machine.token(a, c)));
+        assert!(machine.status_json()["api_paused_until"].is_string());
+        let struck = rows(&machine).into_values().find(|row| row["last_error"]["kind"] == "banned");
+        assert!(struck.is_some(), "status tells whose call it was: {:?}", rows(&machine));
+        assert!(support::shown(&machine.run(&["status"])).contains("the endpoint banned this address"));
+        assert_eq!(machine.events("paused").len(), 1, "said once");
+        assert!(machine.stop().success());
+    }
+}
+
+#[test]
+fn an_app_that_is_throttled_slows_down_and_all_are_served() {
+    let corp_ids: Vec<String> = (0..60).map(|number| format!("ding{number}")).collect();
+    let corp_ids: Vec<&str> = corp_ids.iter().map(String::as_str).collect();
+    let options = Options { per_app_limit: Some(20), ..Options::default() };
+    let mut machine = Machine::with(options).app("crm", &corp_ids, "rate = \"60/s\"").app("hr", &["ding1"], "");
+    machine.launch();
+    machine.wait_until("status tells of it", |machine| {
+        rows(machine).values().any(|row| {
+            row["last_error"]["kind"] == "app_throttled"
+                && row["last_error"]["code"] == "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
+        })
+    });
+    let once = machine.run(&["once"]);
+    assert_eq!(once.status.code(), Some(0), "it waits for those that are throttled: {}", support::shown(&once));
+    let states = machine.status_json()["tenants"].clone();
+    assert_eq!(states["fresh"], 61, "{states}");
+    let slowed = machine.events("slowed_down");
+    assert!(!slowed.is_empty() && slowed.iter().all(|event| event["app"] == "crm"), "{slowed:?}");
+    assert_eq!(slowed[0]["code"], "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi");
+    assert_eq!(machine.events("failing").len(), 0, "no tenant is blamed");
+    let calls = machine.sandbox.calls().len();
+    assert!(calls < 61 + 60, "{calls} calls for 61 tokens: it slowed down");
+}
+
+#[test]
+fn an_endpoint_too_busy_for_anybody_slows_everybody_down() {
+    let options = Options { lifetime_s: LIFETIME_S, ..Options::default() };
+    let mut machine = Machine::with(options).app("crm", &["ding1"], SOON).app("hr", &["ding1"], SOON);
+    machine.sandbox.inject(Scope::app("client-crm"), Fault::ApiThrottled, Times::Next(1));
+    machine.launch();
+    machine.wait_until("all are served", |machine| machine.status_json()["tenants"]["fresh"] == 2);
+    let slowed = machine.events("slowed_down");
+    assert_eq!(slowed.len(), 1, "{slowed:?}");
+    assert_eq!(slowed[0]["app"], "everybody");
+}
