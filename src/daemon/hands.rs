@@ -1,6 +1,6 @@
 //! Carries out what the engine decides: gathers a turn's work for each thread, and hands it over in one piece.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +52,9 @@ pub(super) struct DaemonHands {
     parked: HashMap<Ticket, Token>,
     /// Publications that wait for their token to be read.
     loading: HashMap<Ticket, Vec<(SinkId, LaneId)>>,
-    emptying: HashMap<Place, Emptied>,
+    /// Why places are being emptied. A tenant that comes back and leaves again at once has its place emptied twice; a
+    /// lane keeps their order.
+    emptying: HashMap<Place, VecDeque<Emptied>>,
     requests: Vec<Request>,
     jobs: Vec<Vec<Job>>,
     room: Room,
@@ -222,7 +224,7 @@ impl DaemonHands {
                 }
                 Report::Withdrawn { place, outcome, .. } => {
                     self.give_room(lane);
-                    events.extend(match self.emptying.remove(&place) {
+                    events.extend(match self.emptied(&place) {
                         Some(Emptied::Left(id)) => Some(Event::Withdrawn(id, outcome)),
                         Some(Emptied::Expired(ticket, sink)) => {
                             Some(Event::Published(ticket, sink, outcome.map(|()| Wrote::Replaced)))
@@ -233,6 +235,16 @@ impl DaemonHands {
                 Report::Touched { ticket, sink } => events.push(Event::Touched(ticket, sink)),
             }
         }
+    }
+
+    /// What emptying this place was for.
+    fn emptied(&mut self, place: &Place) -> Option<Emptied> {
+        let waiting = self.emptying.get_mut(place)?;
+        let first = waiting.pop_front();
+        if waiting.is_empty() {
+            self.emptying.remove(place);
+        }
+        first
     }
 
     fn names(&self, id: &TenantId) -> Option<Names> {
@@ -322,7 +334,7 @@ impl DaemonHands {
 
     fn empty(&mut self, lane: LaneId, root: RootId, place: Place, why: Emptied) {
         self.take_room(lane);
-        self.emptying.insert(place.clone(), why);
+        self.emptying.entry(place.clone()).or_default().push_back(why);
         let fixed = Arc::clone(&self.outlets.root(root).fixed);
         self.jobs[usize::from(lane.0)].push(Job::Withdraw { root, place, fixed });
     }

@@ -177,10 +177,10 @@ impl Daemon {
         if !self.hands.threads_are_alive() {
             return Err(io::Error::other("a thread of the daemon ended by itself; this is a defect, see the log"));
         }
-        if let (Some(watch), Some(directories)) = (&mut self.watch, self.reload.watch.take()) {
-            if watch.set(directories) == Watched::FromNowOn {
-                self.reload.files_changed(now);
-            }
+        if let (Some(watch), Some(directories)) = (&mut self.watch, self.reload.watch.take())
+            && watch.set(directories) == Watched::FromNowOn
+        {
+            self.reload.files_changed(now);
         }
         self.reload.remember_if_done(&self.engine, &mut self.hands, now);
         self.service.beat(now.boot);

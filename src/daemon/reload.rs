@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
+use super::prepare::{self, Candidate, Fixed, MassRemoval, Prepared, Running};
 use super::{Input, plan, systemd};
 use crate::config::Surroundings;
 use crate::control::protocol::{HeldBack, ReloadRequest, Verdict};
@@ -267,7 +267,9 @@ impl Reload {
         let mut secrets: BTreeMap<_, _> = std::mem::take(&mut self.running.secrets);
         secrets.retain(|app, _| candidate.config.apps.contains_key(app));
         secrets.extend(candidate.secrets);
-        self.running = Running { config: Some(candidate.config), clients: candidate.clients, secrets };
+        let fixed = self.running.fixed.take().unwrap_or_else(|| Fixed::of(&candidate.config));
+        self.running =
+            Running { config: Some(candidate.config), clients: candidate.clients, secrets, fixed: Some(fixed) };
     }
 
     /// Remembers the config that was applied last, over a restart, once it has been carried out.
@@ -323,6 +325,10 @@ impl Reload {
         }
         let problems = prepared.report.problems.iter();
         let (errors, warnings): (Vec<_>, Vec<_>) = problems.partition(|p| p.severity == crate::config::Severity::Error);
+        let warnings: Vec<String> = warnings.iter().map(|problem| problem.one_line()).collect();
+        for warning in warnings.iter().filter(|warning| !self.last.warnings.contains(warning)) {
+            tracing::warn!(event = "config_warning", "{warning}");
+        }
         self.digest = Some(prepared.digest);
         self.watch = Some(prepared.watch.clone());
         self.last = Last {
@@ -331,7 +337,7 @@ impl Reload {
             problems: errors.iter().map(|problem| problem.one_line()).collect(),
             headline: prepared.report.headline(),
             held_back,
-            warnings: warnings.iter().map(|problem| problem.one_line()).collect(),
+            warnings,
         };
     }
 
