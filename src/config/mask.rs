@@ -23,10 +23,16 @@ const URLS: [&str; 2] = ["endpoint", "proxy"];
 pub(super) fn hidden(text: &str, lines: &[u32], broken: &dyn Fn(usize) -> bool) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
     let mut scan = Scan::new(text);
+    // Of a line with thousands of tokens it is found out once.
+    let mut known = None;
     while let Some(token) = scan.next() {
         let line = line_of(lines, u32::try_from(token.span.start).unwrap_or(u32::MAX));
         let broken = broken(line);
-        let suspicious = broken && speaks_of_secrets(line_text(text, lines, line));
+        let suspicious = broken
+            && match known {
+                Some((of, speaks)) if of == line => speaks,
+                _ => known.insert((line, speaks_of_secrets(line_text(text, lines, line)))).1,
+            };
         if let Some(range) = hide(text, &token, broken, suspicious) {
             hidden.push(range);
         }

@@ -55,19 +55,27 @@ pub enum StartError {
 pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let surroundings = Surroundings::from_env();
     let on_disk = read(&startup.config, &surroundings);
+    let fallback = if startup.strict { Fallback::None } else { Fallback::LastApplied };
     let state = on_disk.checked.outline.state.clone();
     if let Some(config) = on_disk.config() {
         super::log::init(config.log.format, config.log.level);
     }
-    if on_disk.config().is_none() && (startup.strict || !state.exists()) {
-        return Err(on_disk.into_error());
+    if on_disk.config().is_none() && (fallback == Fallback::None || !state.exists()) {
+        return Err(config_error(on_disk.checked.report, &on_disk.sources));
     }
     let (sender, inputs) = mpsc::unbounded_channel();
     let replies = sender.clone();
     let opened = store::open(&state, move |replies_now| drop(replies.send(Input::Stored(replies_now))), clock::now)?;
     tell_of_state(&opened, &state);
-    let chosen = choose(on_disk, &opened, &surroundings)?;
+    let chosen = choose(on_disk, &opened, &surroundings, fallback)?;
     Builder { startup, surroundings, sender, inputs, now: clock::now() }.build(opened, chosen)
+}
+
+/// What runs when the config on disk cannot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fallback {
+    LastApplied,
+    None,
 }
 
 /// The config on disk, as far as it could be read.
@@ -80,11 +88,11 @@ impl OnDisk {
     fn config(&self) -> Option<&Config> {
         self.checked.config.as_ref()
     }
+}
 
-    fn into_error(self) -> StartError {
-        let rendered = self.checked.report.render(&self.sources, super::log::wants_colour());
-        StartError::Config { report: self.checked.report, rendered }
-    }
+fn config_error(report: Report, sources: &Sources) -> StartError {
+    let rendered = report.render(sources, super::log::wants_colour());
+    StartError::Config { report, rendered }
 }
 
 fn read(path: &Path, surroundings: &Surroundings) -> OnDisk {
@@ -134,29 +142,31 @@ struct Chosen {
 }
 
 /// The config on disk, or, if that is in error, the one that was applied last.
-fn choose(on_disk: OnDisk, opened: &Opened, surroundings: &Surroundings) -> Result<Chosen, StartError> {
+fn choose(
+    on_disk: OnDisk,
+    opened: &Opened,
+    surroundings: &Surroundings,
+    fallback: Fallback,
+) -> Result<Chosen, StartError> {
     let applied: Vec<Source> = opened.applied.iter().map(|(path, text)| Source::new(path, text.clone())).collect();
     let remembered = Sources::remembered(applied);
-    let remembered_checked = (!remembered.files.is_empty()).then(|| config::check(&remembered, surroundings));
-    let last = remembered_checked.as_ref().and_then(|checked| checked.config.clone()).map(Arc::new);
+    let checked = (!remembered.files.is_empty()).then(|| config::check(&remembered, surroundings));
+    let last = checked.as_ref().and_then(|checked| checked.config.clone()).map(Arc::new);
     let running = Running { config: last.clone(), ..Running::default() };
-    if on_disk.config().is_some() {
-        let OnDisk { sources, checked } = on_disk;
-        let prepared = prepare::prepare_checked(&sources, checked, surroundings, &running, MassRemoval::HeldBack);
-        if prepared.candidate.is_some() {
-            return Ok(Chosen { prepared, last, rejected: None });
-        }
-        return Err(StartError::Config { report: prepared.report, rendered: prepared.rendered });
+    let prepare = |sources: &Sources, checked: Checked| {
+        prepare::prepare_checked(sources, checked, surroundings, &running, MassRemoval::HeldBack)
+    };
+    let OnDisk { sources, checked: on_disk } = on_disk;
+    let prepared = prepare(&sources, on_disk);
+    if prepared.candidate.is_some() {
+        return Ok(Chosen { prepared, last, rejected: None });
     }
-    let (Some(checked), true) = (remembered_checked, last.is_some()) else { return Err(on_disk.into_error()) };
-    let prepared = prepare::prepare_checked(&remembered, checked, surroundings, &running, MassRemoval::HeldBack);
-    if prepared.candidate.is_none() {
-        return Err(on_disk.into_error());
+    let from_memory =
+        checked.filter(|_| fallback == Fallback::LastApplied).map(|checked| prepare(&remembered, checked));
+    match from_memory.filter(|from_memory| from_memory.candidate.is_some()) {
+        Some(from_memory) => Ok(Chosen { prepared: from_memory, last, rejected: Some(prepared) }),
+        None => Err(config_error(prepared.report, &sources)),
     }
-    let OnDisk { sources, checked } = on_disk;
-    let rejected =
-        prepare::prepare_checked(&sources, checked, surroundings, &Running::default(), MassRemoval::HeldBack);
-    Ok(Chosen { prepared, last, rejected: Some(rejected) })
 }
 
 struct Builder {
