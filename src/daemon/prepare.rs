@@ -2,6 +2,7 @@
 //! what the new config needs. It is done off the scheduler's thread.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +28,35 @@ pub(super) struct Running {
     pub(super) config: Option<Arc<Config>>,
     pub(super) clients: Vec<(Connection, Client)>,
     pub(super) secrets: BTreeMap<AppName, Fingerprint>,
+    /// What no reload changes, as it was at the start.
+    pub(super) fixed: Option<Fixed>,
+}
+
+/// The settings that a daemon takes at its start, once and for all.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Fixed {
+    state: config::State,
+    control: config::Control,
+    log: config::Log,
+}
+
+impl Fixed {
+    pub(super) fn of(config: &Config) -> Self {
+        Self { state: config.state.clone(), control: config.control.clone(), log: config.log }
+    }
+
+    /// Says which of the new settings wait for a restart.
+    fn warn(&self, new: &Self, report: &mut Report) {
+        let differ = [
+            ("state", self.state != new.state),
+            ("control", self.control != new.control),
+            ("log", self.log != new.log),
+        ];
+        for (section, _) in differ.iter().filter(|(_, differs)| *differs) {
+            let message = format!("[{section}] is another than the daemon was started with, which takes a restart");
+            report.problems.push(Problem::new(Severity::Warning, message).help("systemctl restart corptokend"));
+        }
+    }
 }
 
 /// A config that could run.
@@ -63,42 +93,41 @@ pub(super) struct Prepared {
     pub(super) report: Report,
     /// The report for people, without colour.
     pub(super) rendered: String,
-    /// The directories in which a change may mean another config or another secret; `None`: those of before.
-    pub(super) watch: Option<Vec<PathBuf>>,
+    /// The directories in which a change may mean another config or another secret.
+    pub(super) watch: Vec<PathBuf>,
     /// Tells whether anything at all is other than the last time.
     pub(super) digest: Fingerprint,
 }
 
-impl Prepared {
-    /// The config could not even be looked at.
-    pub(super) fn failed(why: String) -> Self {
-        let report = Report::from(Problem::new(Severity::Error, why));
-        let rendered = report.render(&Sources::remembered(Vec::new()), false);
-        Self { candidate: None, digest: Fingerprint::of(rendered.as_bytes()), rendered, report, watch: None }
-    }
+/// Reads the config at `path` and makes a candidate of it. A text that makes this panic, which is a defect, is rejected
+/// like any other: ending the daemon for it would end it again at every start.
+pub(super) fn prepare(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
+    guarded(path, || read_and_prepare(path, surroundings, running, removal))
 }
 
-/// Reads the config at `path` and makes a candidate of it. A defect of ours that shows only with this config ends in a
-/// rejection, not in the daemon's end.
-pub(super) fn prepare(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
-    let attempt = std::panic::AssertUnwindSafe(|| prepare_or_panic(path, surroundings, running, removal));
-    std::panic::catch_unwind(attempt).unwrap_or_else(|_| {
-        Prepared::failed("reading the config failed: this is a defect of corptokend; please report it".to_owned())
+fn guarded(path: &Path, prepare: impl FnOnce() -> Prepared) -> Prepared {
+    // Nothing that runs is touched while preparing, so nothing can be left half done.
+    catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|_| {
+        let message = "the config cannot be read because of a defect of corptokend, which the log shows";
+        let problem = Problem::new(Severity::Error, message).help("undo the last change, and report the defect");
+        rejected(path, Report::from(problem))
     })
 }
 
-fn prepare_or_panic(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
+/// What becomes of a config that could not even be read.
+pub(super) fn rejected(path: &Path, report: Report) -> Prepared {
+    let rendered = report.render(&Sources::remembered(Vec::new()), false);
+    let digest = Fingerprint::of(rendered.as_bytes());
+    Prepared { rendered, candidate: None, report, watch: config::where_to_watch(path), digest }
+}
+
+fn read_and_prepare(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
     match config::read(path) {
         Ok(sources) => {
             let checked = config::check(&sources, surroundings);
             prepare_checked(&sources, checked, surroundings, running, removal)
         }
-        Err(report) => {
-            let sources = Sources::remembered(Vec::new());
-            let rendered = report.render(&sources, false);
-            let digest = Fingerprint::of(rendered.as_bytes());
-            Prepared { rendered, candidate: None, report, watch: Some(config::where_to_watch(path)), digest }
-        }
+        Err(report) => rejected(path, report),
     }
 }
 
@@ -113,12 +142,15 @@ pub(super) fn prepare_checked(
     let Checked { config, mut report, outline } = checked;
     let mut watch = sources.watch.clone();
     watch.extend(outline.secret_files.iter().flat_map(|path| config::where_to_watch(path)));
+    if let (Some(config), Some(fixed)) = (&config, &running.fixed) {
+        fixed.warn(&Fixed::of(config), &mut report);
+    }
     let candidate = config.and_then(|config| {
         make(config, sources, surroundings, running, removal).map_err(|problem| report.problems.insert(0, problem)).ok()
     });
     let rendered = report.render(sources, false);
     let digest = digest(sources, &rendered, candidate.as_ref());
-    Prepared { candidate: candidate.map(Box::new), rendered, report, watch: Some(watch), digest }
+    Prepared { candidate: candidate.map(Box::new), rendered, report, watch, digest }
 }
 
 fn digest(sources: &Sources, rendered: &str, candidate: Option<&Candidate>) -> Fingerprint {
@@ -223,4 +255,17 @@ fn all_sinks(config: &Config) -> impl Iterator<Item = &SinkSpec> {
     config.apps.values().flat_map(|app| {
         app.sinks.iter().chain(app.special.values().filter_map(|special| special.sinks.as_ref()).flat_map(|s| s.iter()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_a_config_is_read_is_a_rejection() {
+        let prepared = guarded(Path::new("/etc/corptokend/config.toml"), || panic!("a defect"));
+        assert!(prepared.candidate.is_none() && prepared.report.has_errors());
+        assert!(prepared.rendered.contains("a defect of corptokend"), "{}", prepared.rendered);
+        assert!(!prepared.watch.is_empty(), "the next change is noticed");
+    }
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
+use super::prepare::{self, Candidate, Fixed, MassRemoval, Prepared, Running};
 use super::{Input, plan, systemd};
-use crate::config::{Config, Surroundings};
+use crate::config::{Config, Problem, Report, Severity, Surroundings};
 use crate::control::protocol::{HeldBack, ReloadRequest, Verdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now, WallMs};
 use crate::engine::{Engine, Event};
@@ -179,7 +179,8 @@ impl Reload {
             let _ = inputs.send(Input::Prepared(Box::new(prepared)));
         });
         if let Err(error) = reading {
-            let prepared = Prepared::failed(format!("there is no thread to read the config with: {error}"));
+            let why = format!("there is no thread to read the config with: {error}");
+            let prepared = prepare::rejected(&self.path, Report::from(Problem::new(Severity::Error, why)));
             let _ = self.inputs.send(Input::Prepared(Box::new(prepared)));
         }
     }
@@ -196,7 +197,7 @@ impl Reload {
         let Stage::Reading { explicit, waiting } = std::mem::replace(&mut self.stage, Stage::Idle) else { return };
         let nothing_new = self.digest == Some(prepared.digest);
         if nothing_new && !explicit {
-            self.watch = prepared.watch;
+            self.watch = Some(prepared.watch);
             return;
         }
         if !explicit && self.announces {
@@ -273,7 +274,9 @@ impl Reload {
         let mut secrets: BTreeMap<_, _> = std::mem::take(&mut self.running.secrets);
         secrets.retain(|app, _| candidate.config.apps.contains_key(app));
         secrets.extend(candidate.secrets);
-        self.running = Running { config: Some(candidate.config), clients: candidate.clients, secrets };
+        let fixed = self.running.fixed.take().unwrap_or_else(|| Fixed::of(&candidate.config));
+        self.running =
+            Running { config: Some(candidate.config), clients: candidate.clients, secrets, fixed: Some(fixed) };
     }
 
     /// Remembers the config that was applied last, over a restart, once it has been carried out.
@@ -343,15 +346,19 @@ impl Reload {
         }
         let problems = prepared.report.problems.iter();
         let (errors, warnings): (Vec<_>, Vec<_>) = problems.partition(|p| p.severity == crate::config::Severity::Error);
+        let warnings: Vec<String> = warnings.iter().map(|problem| problem.one_line()).collect();
+        for warning in warnings.iter().filter(|warning| !self.last.warnings.contains(warning)) {
+            tracing::warn!(event = "config_warning", "{warning}");
+        }
         self.digest = Some(prepared.digest);
-        self.watch.clone_from(&prepared.watch);
+        self.watch = Some(prepared.watch.clone());
         self.last = Last {
             rejected: prepared.report.has_errors(),
             at: Some(now.wall),
             problems: errors.iter().map(|problem| problem.one_line()).collect(),
             headline: prepared.report.headline(),
             held_back,
-            warnings: warnings.iter().map(|problem| problem.one_line()).collect(),
+            warnings,
         };
     }
 

@@ -57,16 +57,17 @@ pub enum StartError {
 pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let surroundings = Surroundings::from_env();
     let on_disk = read(&startup.config, &surroundings);
+    let fallback = if startup.strict { Fallback::None } else { Fallback::LastApplied };
     let state = on_disk.checked.outline.state.clone();
-    if on_disk.config().is_none() && (startup.strict || !state.exists()) {
-        return Err(on_disk.into_error());
+    if on_disk.config().is_none() && (fallback == Fallback::None || !state.exists()) {
+        return Err(config_error(on_disk.checked.report, &on_disk.sources));
     }
     // A config in error says nothing of the log; the one that runs instead does, once it is known.
     let log = on_disk.config().map(|config| super::log::init(config.log.format, config.log.level));
     let (sender, inputs) = mpsc::unbounded_channel();
     let replies = sender.clone();
     let opened = store::open(&state, move |replies_now| drop(replies.send(Input::Stored(replies_now))), clock::now)?;
-    let chosen = choose(on_disk, &opened, &surroundings)?;
+    let chosen = choose(on_disk, &opened, &surroundings, fallback)?;
     let log = log.unwrap_or_else(|| {
         let settings = &chosen.candidate.config.log;
         super::log::init(settings.format, settings.level)
@@ -74,6 +75,13 @@ pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     tell_of_state(&opened, &state);
     let skew = Skew::new(opened.last_commit);
     Builder { startup, surroundings, log, skew, sender, inputs, now: clock::now() }.build(opened, chosen)
+}
+
+/// What runs when the config on disk cannot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fallback {
+    LastApplied,
+    None,
 }
 
 /// The config on disk, as far as it could be read.
@@ -86,11 +94,11 @@ impl OnDisk {
     fn config(&self) -> Option<&Config> {
         self.checked.config.as_ref()
     }
+}
 
-    fn into_error(self) -> StartError {
-        let rendered = self.checked.report.render(&self.sources, super::log::wants_colour());
-        StartError::Config { report: self.checked.report, rendered }
-    }
+fn config_error(report: Report, sources: &Sources) -> StartError {
+    let rendered = report.render(sources, super::log::wants_colour());
+    StartError::Config { report, rendered }
 }
 
 fn read(path: &Path, surroundings: &Surroundings) -> OnDisk {
@@ -142,27 +150,33 @@ struct Chosen {
 }
 
 /// The config on disk, or, if that is in error, the one that was applied last.
-fn choose(on_disk: OnDisk, opened: &Opened, surroundings: &Surroundings) -> Result<Chosen, StartError> {
+fn choose(
+    on_disk: OnDisk,
+    opened: &Opened,
+    surroundings: &Surroundings,
+    fallback: Fallback,
+) -> Result<Chosen, StartError> {
     let applied: Vec<Source> = opened.applied.iter().map(|(path, text)| Source::new(path, text.clone())).collect();
     let remembered = Sources::remembered(applied);
-    let remembered_checked = (!remembered.files.is_empty()).then(|| config::check(&remembered, surroundings));
-    let last = remembered_checked.as_ref().and_then(|checked| checked.config.clone()).map(Arc::new);
+    let checked = (!remembered.files.is_empty()).then(|| config::check(&remembered, surroundings));
+    let last = checked.as_ref().and_then(|checked| checked.config.clone()).map(Arc::new);
     let running = Running { config: last.clone(), ..Running::default() };
-    if on_disk.config().is_some() {
-        let OnDisk { sources, checked } = on_disk;
-        let mut prepared = prepare::prepare_checked(&sources, checked, surroundings, &running, MassRemoval::HeldBack);
-        return match prepared.candidate.take() {
-            Some(candidate) => Ok(Chosen { candidate, prepared, last, rejected: None }),
-            None => Err(StartError::Config { report: prepared.report, rendered: prepared.rendered }),
-        };
+    let prepare = |sources: &Sources, checked: Checked| {
+        prepare::prepare_checked(sources, checked, surroundings, &running, MassRemoval::HeldBack)
+    };
+    let OnDisk { sources, checked: on_disk } = on_disk;
+    let mut prepared = prepare(&sources, on_disk);
+    if let Some(candidate) = prepared.candidate.take() {
+        return Ok(Chosen { candidate, prepared, last, rejected: None });
     }
-    let (Some(checked), true) = (remembered_checked, last.is_some()) else { return Err(on_disk.into_error()) };
-    let mut prepared = prepare::prepare_checked(&remembered, checked, surroundings, &running, MassRemoval::HeldBack);
-    let Some(candidate) = prepared.candidate.take() else { return Err(on_disk.into_error()) };
-    let OnDisk { sources, checked } = on_disk;
-    let rejected =
-        prepare::prepare_checked(&sources, checked, surroundings, &Running::default(), MassRemoval::HeldBack);
-    Ok(Chosen { candidate, prepared, last, rejected: Some(rejected) })
+    let remembered = checked.filter(|_| fallback == Fallback::LastApplied).map(|checked| prepare(&remembered, checked));
+    let chosen = remembered.and_then(|mut prepared| Some((prepared.candidate.take()?, prepared)));
+    match chosen {
+        Some((candidate, from_memory)) => {
+            Ok(Chosen { candidate, prepared: from_memory, last, rejected: Some(prepared) })
+        }
+        None => Err(config_error(prepared.report, &sources)),
+    }
 }
 
 struct Builder {

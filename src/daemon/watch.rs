@@ -56,10 +56,14 @@ impl Watch {
     pub(super) fn set(&mut self, wanted: impl IntoIterator<Item = PathBuf>) -> Watched {
         let Some(watcher) = &mut self.watcher else { return Watched::Already };
         let wanted: BTreeMap<PathBuf, Directory> = wanted.into_iter().filter_map(nearest).collect();
-        for (path, _) in self.watched.extract_if(.., |path, directory| wanted.get(path) != Some(directory)) {
-            // It fails when the directory is gone, which is just as well.
-            let _ = watcher.unwatch(&path);
-        }
+        self.watched.retain(|path, directory| {
+            let stays = wanted.get(path) == Some(directory);
+            if !stays {
+                // It fails when the directory is gone, which is just as well.
+                let _ = watcher.unwatch(path);
+            }
+            stays
+        });
         let mut outcome = Watched::Already;
         for (path, directory) in wanted {
             if !self.watched.contains_key(&path) && watch_one(watcher, &path) {

@@ -220,6 +220,32 @@ fn a_file_that_cannot_be_deleted_is_deleted_once_it_can() {
     drop(tokens);
 }
 
+/// What could not be deleted must not be deleted later, when it is somebody's again.
+#[test]
+fn a_tenant_that_comes_back_before_its_file_could_be_deleted_keeps_it() {
+    let machine = Machine::new();
+    let Some(tokens) = Tmpfs::mount(machine.path("tokens"), "size=1m,mode=755") else { return };
+    let machine = ready(machine.app("crm", &["ding1", "ding2", "ding3"], ""));
+    let before = machine.token("crm", "ding1").unwrap();
+    tokens.remount("ro");
+    machine.save(&machine.config_text().replace(&list(&["ding1", "ding2", "ding3"]), &list(&["ding2", "ding3"])));
+    reload(&machine, &[]);
+    machine.wait_until("it is told", |machine| !machine.events("sink_failing").is_empty());
+    machine.save(&machine.config_text());
+    reload(&machine, &[]);
+    tokens.remount("rw");
+    machine.wait_until("its new token is there, and the old one was until then", |machine| {
+        let token = machine.token("crm", "ding1").expect("the file is never missing");
+        token != before
+    });
+    let quiet = Instant::now();
+    while quiet.elapsed() < Duration::from_secs(3) {
+        machine.token("crm", "ding1").expect("the file is never missing");
+    }
+    drop(machine);
+    drop(tokens);
+}
+
 #[test]
 fn a_state_that_cannot_be_written_does_not_hinder_a_reload() {
     let machine = Machine::new();

@@ -143,3 +143,14 @@ fn a_config_that_was_emptied_while_the_daemon_was_down_is_held_back_at_the_start
     assert_eq!(machine.events("mass_removal_held_back").len(), 1);
     assert!(called(&machine).is_empty());
 }
+
+/// All tenants of before would go, and that is what counts: whoever reads the old files goes on reading good tokens.
+#[test]
+fn the_only_app_that_gets_another_name_is_served_under_both_until_that_is_confirmed() {
+    let machine = running(&["ding1", "ding2"]);
+    machine.save(&machine.config_text().replace("[app.crm]", "[app.sales]"));
+    is_held_back(&machine, 2, &["crm/ding1", "crm/ding2", "sales/ding1", "sales/ding2"]);
+    reload(&machine, &["--allow-mass-removal"]);
+    wait_for_files(&machine, &["sales/ding1", "sales/ding2"]);
+    assert_eq!(called(&machine), ["ding1", "ding2"]);
+}

@@ -277,3 +277,29 @@ fn of_a_hundred_rapid_saves_the_last_one_counts() {
     assert_eq!(machine.token_files(), ["crm/ding0", "crm/ding100"]);
     assert!(machine.events("reloaded").len() < 20, "they are gathered");
 }
+
+/// Reading must not look like a change, or the daemon wakes itself for ever.
+#[test]
+fn an_idle_daemon_does_not_read_its_config_again_and_again() {
+    use notify::{EventKind, Watcher};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let machine = running(&["ding1"]);
+    settle();
+    let opened = std::sync::Arc::new(AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&opened);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+    .unwrap();
+    watcher.watch(&machine.path("etc"), notify::RecursiveMode::NonRecursive).unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(opened.load(Ordering::Relaxed), 0);
+    machine.write("etc/notes.txt", "something else");
+    settle();
+    assert!(opened.load(Ordering::Relaxed) > 0, "it looked whether that was a change");
+    opened.store(0, Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(opened.load(Ordering::Relaxed), 0);
+}

@@ -101,7 +101,8 @@ fn a_config_that_others_can_write_is_rejected() {
 #[test]
 fn a_config_that_is_monstrous_is_rejected_and_the_daemon_lives() {
     let machine = running(&["ding1"]);
-    for text in ["[".repeat(200_000), format!("x = {}", "[".repeat(200_000)), format!("x = {}", "{a=".repeat(200))] {
+    for text in ["[".repeat(200_000), format!("x = {}", "[".repeat(200_000)), format!("x = {}", "{a=".repeat(200_000))]
+    {
         rejects(&machine, || machine.save(&text));
     }
     rejects(&machine, || std::fs::write(machine.config_path(), [0xff_u8, 0xfe, 0, 1].repeat(1000)).unwrap());

@@ -143,3 +143,18 @@ fn what_was_reloaded_is_what_a_restart_begins_with() {
     assert_eq!(machine.token_files(), ["crm/ding2", "crm/ding3"]);
     assert!(called(&machine).is_empty());
 }
+
+/// Nothing is wrong with its text: what is wrong shows only when the endpoint's client is made.
+#[test]
+fn a_config_that_cannot_be_carried_out_at_the_start_leaves_the_last_one_running() {
+    let mut machine = running(&["ding1"]);
+    machine.stop();
+    machine.write_with_mode("etc/bad.pem", "no certificates here", 0o644);
+    machine.edit("ca.pem", "bad.pem");
+    let strict = machine.run(&["run", "--strict"]);
+    assert_eq!(strict.status.code(), Some(78), "{}", shown(&strict));
+    machine.start();
+    assert_eq!(machine.token_files(), ["crm/ding1"]);
+    assert_eq!(machine.status_json()["config"]["last_reload_successful"], false);
+    assert_eq!(machine.events("config_rejected").len(), 1);
+}

@@ -242,3 +242,21 @@ fn files_of_a_new_sink_are_mended_and_those_of_an_old_one_are_not() {
     machine.wait_until("it is back", |machine| machine.token("new", "ding1") == before);
     assert_eq!(machine.token_files(), ["new/ding1", "new/ding2"]);
 }
+
+#[test]
+fn a_setting_that_takes_a_restart_says_so_until_then() {
+    let mut machine = running(&["ding1"]);
+    let warned = |machine: &Machine| {
+        let status = machine.status_json();
+        status["warnings"].as_array().unwrap().iter().any(|w| w.as_str().unwrap().contains("[log]"))
+    };
+    assert!(!warned(&machine));
+    applies(&machine, || machine.edit("level = \"debug\"", "level = \"info\""));
+    assert!(warned(&machine), "{}", machine.status_json());
+    applies(&machine, || machine.edit(&list(&["ding1"]), &list(&["ding1", "ding2"])));
+    assert!(warned(&machine), "it is still so");
+    assert_eq!(machine.events("config_warning").len(), 1, "it is logged once");
+    machine.stop();
+    machine.start();
+    assert!(!warned(&machine));
+}
