@@ -54,8 +54,7 @@ fn fifty_kills_tear_no_file_lose_no_token_and_leave_no_litter() {
         machine.kill();
     }
     let rotations: u32 = seen.values().map(|sequence| sequence - 1).sum();
-    assert!(rotations >= 1, "only {rotations} rotations were seen: the daemons did not live long enough");
-    eprintln!("ROT {rotations} of {} tenants, {} events", seen.len(), machine.events("rotated").len());
+    assert!(rotations > 0, "no rotation was seen: the daemons did not live long enough");
     machine.start();
     machine.wait_until("all are served", |machine| machine.token_files().len() == TENANTS);
     let expected: Vec<String> = corp_ids.iter().map(|corp_id| format!("crm/{corp_id}")).collect();
