@@ -3,8 +3,10 @@
 mod introduction;
 mod scratch;
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::block_on;
 use super::run::failed_to_start;
@@ -36,9 +38,23 @@ async fn play(args: &Args, out: &mut dyn Write) -> Result<(), StartError> {
     let config = scratch.lay_out(&sandbox)?;
     let startup = Startup { config, strict: false, attended: true };
     introduction::write(&scratch, &sandbox, args.lifetime, out)?;
-    daemon::start(startup).await?.run(Until::Stopped).await?;
+    let daemon = daemon::start(startup).await?;
+    let hangups = tokio::spawn(end_with_the_terminal(signal(SignalKind::hangup())?));
+    let ended = daemon.run(Until::Stopped).await;
+    hangups.abort();
     sandbox.stop().await;
+    ended?;
     Ok(())
+}
+
+/// A daemon takes SIGHUP for a wish to reload. When the terminal was closed, nobody plays any more.
+async fn end_with_the_terminal(mut hangups: Signal) {
+    while io::stdin().is_terminal() && hangups.recv().await.is_some() {
+        if !io::stdin().is_terminal() {
+            // It ends as by Ctrl-C, and cleans up. That a process may not signal itself is unheard of.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+        }
+    }
 }
 
 /// DingTalk's limits, with lives short enough that something happens.

@@ -105,7 +105,7 @@ fn assemble(
 
 fn client_id(section: &Section<'_, '_>, name: &AppName, at: Mark, problems: &mut Problems<'_>) -> Option<ClientId> {
     if section.entry("client_id").is_none() {
-        missing("client_id", name, at, "client_id = \"…\"", problems);
+        missing("client_id", section, name, at, "client_id = \"…\"", problems);
     }
     let set = section.text("client_id", problems, |text| {
         ClientId::new(text).map_err(|_| Fault::new(format!("must be {}", ClientId::RULE)))
@@ -113,9 +113,16 @@ fn client_id(section: &Section<'_, '_>, name: &AppName, at: Mark, problems: &mut
     Some(set.value)
 }
 
-fn missing(key: &str, name: &AppName, at: Mark, example: &str, problems: &mut Problems<'_>) {
-    // Where the text does not parse, the key may be there and merely not have been seen.
-    if !problems.any_syntax() {
+fn missing(
+    key: &'static str,
+    section: &Section<'_, '_>,
+    name: &AppName,
+    at: Mark,
+    example: &str,
+    problems: &mut Problems<'_>,
+) {
+    // Where the text does not parse, the key may be there and merely not have been seen; a misspelt one is told of already.
+    if !problems.any_syntax() && !section.misspells(key) {
         problems.error(at, format!("the app {name} has no `{key}`")).help(format!("add {example}"));
     }
 }
@@ -129,7 +136,14 @@ fn client_secret(
     problems: &mut Problems<'_>,
 ) -> Option<Set<SecretSource>> {
     let Some(entry) = section.entry("client_secret") else {
-        missing("client_secret", name, at, &format!("client_secret = {{ file = \"{name}.secret\" }}"), problems);
+        missing(
+            "client_secret",
+            section,
+            name,
+            at,
+            &format!("client_secret = {{ file = \"{name}.secret\" }}"),
+            problems,
+        );
         return None;
     };
     let Value::Table(table) = &entry.value else {

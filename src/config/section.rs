@@ -209,6 +209,12 @@ impl<'t, 'i> Section<'t, 'i> {
         value.map(|value| Set { value, at: entry.at })
     }
 
+    /// Whether some unknown key looks like a misspelt `key`.
+    pub(super) fn misspells(&self, key: &'static str) -> bool {
+        let unknown = self.table.iter().flat_map(|table| table.entries.keys()).filter(|k| !self.keys.keys.contains(*k));
+        unknown.map(|unknown| self.keys.suggest(unknown)).any(|hint| hint.contains(&format!("mean `{key}`")))
+    }
+
     pub(super) fn entry(&self, key: &'static str) -> Option<&'t Entry<'i>> {
         debug_assert!(self.keys.keys.contains(&key), "{key} is missing among the known keys of {}", self.keys.table);
         self.table?.entries.get(key)

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{BINARY, PATIENCE, has, shown};
+use crate::support::{BINARY, Killed, PATIENCE, has, shown};
 
 /// `corptokend dev`, with a $TMPDIR of its own.
 struct Dev {
@@ -163,4 +163,26 @@ fn to_its_end(directory: &Path) -> (Option<i32>, String) {
     let mut text = String::new();
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     (child.wait().unwrap().code(), text)
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    if !crate::support::system_allows("a terminal", has("script")) {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let mut command = Command::new("script");
+    command.args(["-qec", &format!("exec {BINARY} dev"), "/dev/null"]).env("TMPDIR", tmp.path());
+    let mut terminal = Killed(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+    let there = || fs::read_dir(tmp.path()).unwrap().flatten().any(|entry| entry.path().join("tokens/crm").exists());
+    let deadline = Instant::now() + PATIENCE;
+    let wait = |what: &str, condition: &dyn Fn() -> bool| {
+        while !condition() {
+            assert!(Instant::now() < deadline, "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait("it runs", &there);
+    terminal.0.kill().unwrap();
+    wait("it has cleaned up", &|| fs::read_dir(tmp.path()).unwrap().count() == 0);
 }

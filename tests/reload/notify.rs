@@ -111,7 +111,13 @@ fn a_reload_that_is_applied_is_told_from_beginning_to_end() {
     machine.wait_until("its end is told", |_| manager.states().len() >= 2);
     settle();
     one_reload_was_told(&manager);
-    machine.wait_until("the counts are told", |_| manager.status() == "2 fresh");
+}
+
+#[test]
+fn the_counts_after_a_reload_are_told() {
+    let (machine, manager) = watched();
+    machine.save(&with_list(&machine, &["ding1", "ding2"], &["ding1", "ding2", "ding3"]));
+    machine.wait_until("the counts are told", |_| manager.status() == "3 fresh");
 }
 
 #[test]
