@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use corptokend::domain::{BootMs, Now, Record, Slot, TenantId, Ticket, Token, WallMs};
-use corptokend::store::{Kept, OpenError, Opened, Reply, Request, open};
+use corptokend::domain::{BootMs, Fingerprint, Now, Record, Slot, TenantId, Ticket, Token, WallMs};
+use corptokend::store::{Applied, Kept, OpenError, Opened, Reply, Request, open};
 use rustix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
 
@@ -106,13 +106,18 @@ fn scratch() -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
+fn applied(texts: Vec<(PathBuf, String)>) -> Request {
+    Request::Applied(Applied { texts, secrets: Vec::new() })
+}
+
 #[test]
 fn a_restart_finds_every_token_and_the_config_that_ran() {
     let (_dir, path) = scratch();
     let first = start(&path);
     let seed = first.opened.seed;
     let config = vec![(PathBuf::from("/etc/c.toml"), "a = 1".to_owned()), ("/etc/c.d/a.toml".into(), "b = 2".into())];
-    first.send(Request::Applied(config.clone()));
+    let secrets = vec![("crm".parse().unwrap(), Fingerprint(7))];
+    first.send(Request::Applied(Applied { texts: config.clone(), secrets: secrets.clone() }));
     first.keep(0..100);
     first.send(Request::Forget(vec![id(7)]));
     first.stop();
@@ -121,7 +126,7 @@ fn a_restart_finds_every_token_and_the_config_that_ran() {
     assert_eq!(second.opened.restored.len(), 99);
     assert_eq!(second.opened.restored.get(&id(42)), Some(kept(42).record));
     assert_eq!(second.opened.restored.get(&id(7)), None);
-    assert_eq!(second.opened.applied, config);
+    assert_eq!(second.opened.applied, Applied { texts: config, secrets });
     assert_eq!(second.opened.seed, seed);
     assert!(second.opened.last_commit.is_some_and(|moment| now().wall.since(moment) < 60_000));
     assert_eq!(second.opened.set_aside, None);
@@ -134,10 +139,10 @@ fn a_config_that_lost_a_file_is_remembered_without_it() {
     let (_dir, path) = scratch();
     let store = start(&path);
     let file = |name: &str| (PathBuf::from(name), "x".to_owned());
-    store.send(Request::Applied(vec![file("/b"), file("/a")]));
-    store.send(Request::Applied(vec![file("/b")]));
+    store.send(applied(vec![file("/b"), file("/a")]));
+    store.send(applied(vec![file("/b")]));
     store.stop();
-    assert_eq!(start(&path).opened.applied, [file("/b")]);
+    assert_eq!(start(&path).opened.applied.texts, [file("/b")]);
 }
 
 #[test]
@@ -345,7 +350,7 @@ fn never_wrong(path: &Path, bytes: &[u8], what: &str) -> usize {
 fn no_damage_makes_a_wrong_token_or_a_crash() {
     let (_dir, path) = scratch();
     let store = start(&path);
-    store.send(Request::Applied(vec![("/etc/c.toml".into(), "x".repeat(5000))]));
+    store.send(applied(vec![("/etc/c.toml".into(), "x".repeat(5000))]));
     (0..5).for_each(|part| store.keep(part * 10..part * 10 + 10));
     store.stop();
     let whole = std::fs::read(&path).unwrap();

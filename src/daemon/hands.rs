@@ -19,7 +19,7 @@ use crate::domain::{
 };
 use crate::engine::{Action, Engine, Event, Room, WithdrawId};
 use crate::sink::{Job, Publication, Report};
-use crate::store::{Kept, Reply, Request, Store};
+use crate::store::{Applied, Kept, Reply, Request, Store};
 
 /// How many jobs a lane is sent ahead. Enough for it to share a directory's sync, few enough to change one's mind.
 const LANE_ROOM: usize = 256;
@@ -116,8 +116,8 @@ impl DaemonHands {
         self.keeping.is_empty()
     }
 
-    /// Remembers the texts of the config that was applied.
-    pub(super) fn remember(&mut self, applied: Vec<(PathBuf, String)>) {
+    /// Remembers the config that was applied.
+    pub(super) fn remember(&mut self, applied: Applied) {
         self.requests.push(Request::Applied(applied));
     }
 

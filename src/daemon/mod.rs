@@ -10,7 +10,8 @@
 //! | `reload`, `prepare`, `plan` | when the config is read again, what is made of it, and the steps towards it |
 //! | `watch` | notices that files changed |
 //! | `clock`, `skew` | the only file that reads a clock, and whether that can be believed |
-//! | `answers` | what the control socket is told |
+//! | `telling`, `answers`, `verdict` | READY, the status line, and what the control socket is told |
+//! | `ending` | how it stops |
 //! | `notices`, `log` | what the operator is told |
 //! | `systemd` | what systemd is told |
 //! | `harden` | what this process gives up |
@@ -18,6 +19,7 @@
 mod answers;
 mod calls;
 pub mod clock;
+mod ending;
 mod hands;
 pub mod harden;
 pub mod log;
@@ -29,20 +31,23 @@ mod reload;
 mod skew;
 mod start;
 mod systemd;
+mod telling;
 pub mod turn;
+mod verdict;
 mod watch;
 
 use std::io;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::api::Answer;
-use crate::control::protocol::{self, ConfigStatus, HeldBack, ReloadRequest, StateHealth, Status};
-use crate::control::{self, Query};
-use crate::domain::{BootMs, LaneId, Now, SinkId, Slot, Ticket, WallMs, Wrote};
-use crate::engine::{Engine, Event, Row, SinkRow, State, Summary};
+use crate::control::Query;
+use crate::control::protocol::{self, ReloadRequest};
+use crate::domain::{BootMs, LaneId, Now, SinkId, Ticket, Wrote};
+use crate::engine::{Engine, Event, Summary};
 use crate::sink::Report;
 use crate::store::Reply;
 use hands::DaemonHands;
@@ -58,12 +63,6 @@ pub use start::{StartError, Startup, start};
 const READY_AFTER_MS: u64 = 30_000;
 /// The most inputs that one turn takes in.
 const INPUTS_A_TURN: usize = 4096;
-/// What calls under way may still take when the daemon stops.
-const STOP_CALLS_MS: u64 = 5_000;
-/// What publications may still take then.
-const STOP_LANES: Duration = Duration::from_secs(2);
-/// What the last commit may still take then.
-const STOP_STORE: Duration = Duration::from_secs(2);
 
 /// Something happened outside the scheduler.
 enum Input {
@@ -116,9 +115,24 @@ pub struct Daemon {
     ready: bool,
     /// Why tokens cannot be kept at the moment.
     state_trouble: Option<String>,
-    /// Completes the control socket's task.
-    control: Option<(oneshot::Sender<()>, tokio::task::JoinHandle<()>, std::path::PathBuf)>,
+    /// Serves the control socket; `once` has none.
+    control: Option<ControlTask>,
     on_turn: Option<Observer>,
+}
+
+/// The task that serves the control socket.
+struct ControlTask {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+    socket: PathBuf,
+}
+
+/// Ends when the task does, which it must not before it is told to.
+async fn ended(control: &mut Option<ControlTask>) {
+    match control {
+        Some(control) => drop((&mut control.task).await),
+        None => std::future::pending().await,
+    }
 }
 
 /// Hears of each turn's summary.
@@ -215,6 +229,9 @@ impl Daemon {
                 self.skew.stepped();
                 self.events.push(Event::ClockStepped);
             }
+            () = ended(&mut self.control) => {
+                return Err(io::Error::other("the control socket is no longer served; this is a defect, see the log"));
+            }
             _ = signals.hangup.recv() => self.reload.asked(clock::now(), ReloadRequest::default(), None),
             _ = signals.terminate.recv() => return Ok(false),
             _ = signals.interrupt.recv() => return Ok(false),
@@ -274,188 +291,5 @@ impl Daemon {
     fn note_state(&mut self, trouble: Option<String>) {
         self.state_trouble = trouble;
         self.service.something_happened();
-    }
-
-    /// Says READY when it is time, and keeps systemd's status line up to date. Returns when to come by again for it.
-    fn tell(&mut self, now: Now) -> Option<BootMs> {
-        let deadline = self.started.boot + READY_AFTER_MS;
-        if !self.ready {
-            let summary = self.engine.summary(now);
-            if self.has_settled(&summary) || now.boot >= deadline {
-                // Whoever waits for READY looks at the status next.
-                let line = self.status_line(now, &summary);
-                self.service.status(now.boot, line);
-                self.become_ready(&summary);
-            }
-        }
-        if let Some(on_turn) = &mut self.on_turn {
-            on_turn(&self.engine.summary(now));
-        }
-        let status_at = self.service.status_due(now.boot);
-        if status_at.is_some_and(|at| at <= now.boot) {
-            let line = self.status_line(now, &self.engine.summary(now));
-            self.service.status(now.boot, line);
-        }
-        [status_at.filter(|&at| at > now.boot), (!self.ready).then_some(deadline)].into_iter().flatten().min()
-    }
-
-    /// Whether every tenant had an outcome and every sink an attempt.
-    fn has_settled(&self, summary: &Summary) -> bool {
-        self.reload.is_idle()
-            && summary.every_tenant_had_an_outcome
-            && summary.every_sink_had_an_attempt
-            && self.hands.all_kept()
-    }
-
-    fn is_caught_up(&self, now: Now) -> bool {
-        let summary = self.engine.summary(now);
-        if !self.events.is_empty() {
-            return false;
-        }
-        // A banned address gets no outcome for minutes: there is nothing to wait for then.
-        if summary.paused_until.is_some() && self.reload.is_idle() {
-            return self.hands.calls.under_way() == 0 && self.hands.all_kept() && summary.every_sink_had_an_attempt;
-        }
-        self.has_settled(&summary) && !summary.calls_are_wanted
-    }
-
-    fn become_ready(&mut self, summary: &Summary) {
-        self.ready = true;
-        self.reload.announces = true;
-        let missing = summary.counts.of(State::Pending);
-        let total = summary.counts.total();
-        match missing {
-            0 if total == 0 => tracing::info!(
-                event = "ready",
-                "ready: no tenants are configured yet; waiting for the config to change"
-            ),
-            0 if total == 1 => tracing::info!(event = "ready", tenants = total, "ready: 1 tenant"),
-            0 => tracing::info!(event = "ready", tenants = total, "ready: {total} tenants"),
-            _ => tracing::warn!(
-                event = "ready",
-                tenants = total,
-                missing,
-                "ready: {total} tenants, {missing} of them without an outcome yet"
-            ),
-        }
-        systemd::ready();
-    }
-
-    fn status_line(&self, now: Now, summary: &Summary) -> String {
-        let worst = self.worst(now, summary).map(|row| format!("{} is {}", row.tenant, row.state));
-        let rejected = self.reload.last.headline.as_ref().map(|line| format!("config rejected: {line}"));
-        let held_back = (self.reload.last.held_back > 0)
-            .then(|| format!("removal of {} tenants held back", self.reload.last.held_back));
-        let complaint = rejected.or(held_back).or_else(|| self.state_trouble.clone());
-        systemd::status_line(summary, worst.as_deref(), complaint.as_deref())
-    }
-
-    /// The tenant that is worst off. Looked for only when not all are well.
-    fn worst(&self, now: Now, summary: &Summary) -> Option<protocol::TenantRow> {
-        let bad = [State::Expired, State::Refused, State::Failing];
-        let state = bad.into_iter().find(|&state| summary.counts.of(state) > 0)?;
-        let row = self.engine.first_in(now, state)?;
-        Some(answers::tenant_row(row, self.hands.config.as_ref(), now))
-    }
-
-    fn answer(&mut self, now: Now, query: Query) {
-        let config = std::sync::Arc::clone(&self.hands.config);
-        // Who went away in the meantime need not know.
-        match query {
-            Query::Status(reply) => drop(reply.send(self.status(now))),
-            Query::Page { after, limit, reply } => {
-                drop(reply.send(answers::page(&self.engine, &config, now, after.as_ref(), limit)));
-            }
-            Query::Tenant(id, reply) => {
-                let row = self.engine.slot(&id).map(|slot| self.engine.row(now, slot));
-                drop(reply.send(row.map(|row| answers::tenant_row(row, &config, now))));
-            }
-            Query::Reload { request, reply } => self.reload.asked(now, request, Some(reply)),
-        }
-    }
-
-    fn status(&self, now: Now) -> Status {
-        let summary = self.engine.summary(now);
-        let last = &self.reload.last;
-        let mut warnings = last.warnings.clone();
-        warnings.extend(self.skew.warning());
-        match self.hands.outlets.unwatched() {
-            0 => {}
-            n => warnings.push(format!(
-                "{n} directories of token files are swept each minute, not watched: raise fs.inotify.max_user_watches"
-            )),
-        }
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            started_at: self.started.wall.rfc3339(),
-            ready: self.ready,
-            tenants: answers::counts(&summary.counts),
-            apps: summary.apps.iter().map(|app| (app.name.to_string(), answers::counts(&app.counts))).collect(),
-            config: ConfigStatus {
-                path: self.reload.path().display().to_string(),
-                last_reload_successful: !last.rejected,
-                last_reload_at: last.at.map(WallMs::rfc3339),
-                problems: last.problems.clone(),
-                held_back: (last.held_back > 0).then_some(HeldBack { removed: last.held_back as u64 }),
-            },
-            state: StateHealth { healthy: self.state_trouble.is_none(), reason: self.state_trouble.clone() },
-            api_paused_until: summary.paused_until.map(|at| (now.wall + at.since(now.boot)).rfc3339()),
-            warnings,
-            worst: self.worst(now, &summary),
-        }
-    }
-
-    /// Ends: calls under way get their time, publications that began end, the state is committed.
-    async fn stop(mut self) -> io::Result<Ended> {
-        systemd::stopping();
-        self.finish_calls().await?;
-        let now = clock::now();
-        self.reload.remember_if_done(&self.engine, &mut self.hands, now);
-        let ended = self.ended(now);
-        if let Some((stop, task, socket)) = self.control.take() {
-            let _ = stop.send(());
-            let _ = task.await;
-            control::unbind(&socket);
-        }
-        self.hands.stop(STOP_LANES, STOP_STORE);
-        Ok(ended)
-    }
-
-    /// Turns on, without new calls, until what is under way has come back and is published.
-    async fn finish_calls(&mut self) -> io::Result<()> {
-        let deadline = clock::now().boot + STOP_CALLS_MS;
-        self.hands.no_more_calls();
-        loop {
-            let now = clock::now();
-            self.service.beat(now.boot);
-            let events: Vec<Event> = std::mem::take(&mut self.events);
-            turn::turn(&mut self.engine, now, events, &mut self.hands);
-            self.hands.flush();
-            let done = self.hands.calls.under_way() == 0 && self.hands.all_kept() && !self.hands.publishes();
-            if done || now.boot >= deadline {
-                return Ok(());
-            }
-            self.alarm.set(Some(deadline.min(now.boot + 1000)))?;
-            tokio::select! {
-                input = self.inputs.recv() => if let Some(input) = input { self.take(clock::now(), input) },
-                Some(ended) = self.hands.calls.next() => self.take_answer(ended)?,
-                rung = self.alarm.rings() => rung?,
-            }
-            self.take_waiting_inputs(clock::now())?;
-        }
-    }
-
-    fn ended(&self, now: Now) -> Ended {
-        let summary = self.engine.summary(now);
-        let is_well = |row: &Row| {
-            let published = row.sinks.iter().all(|sink| *sink == SinkRow::Published);
-            row.state == State::Disabled || (row.state == State::Fresh && published)
-        };
-        let mut bad = self.engine.page(now, Slot(0), usize::MAX);
-        bad.retain(|row| !is_well(row));
-        bad.sort_by(|a, b| (a.state, &a.id).cmp(&(b.state, &b.id)));
-        let not_fresh = bad.into_iter().map(|row| answers::tenant_row(row, &self.hands.config, now)).collect();
-        Ended { not_fresh, tenants: summary.counts.total() }
     }
 }

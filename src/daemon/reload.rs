@@ -7,13 +7,15 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::prepare::{self, Candidate, Fixed, MassRemoval, Prepared, Running};
+use super::verdict::{Last, verdict};
 use super::{Input, plan, systemd};
-use crate::config::{Config, Problem, Report, Severity, Surroundings};
-use crate::control::protocol::{HeldBack, ReloadRequest, Verdict};
-use crate::domain::{BootMs, Change, Fingerprint, Now, WallMs};
+use crate::config::{Problem, Report, Severity, Surroundings};
+use crate::control::protocol::{ReloadRequest, Verdict};
+use crate::domain::{BootMs, Change, Fingerprint, Now};
 use crate::engine::{Engine, Event};
 
 use super::hands::DaemonHands;
+use crate::store::Applied;
 
 /// How long changes are gathered before the config is read, in milliseconds.
 const SETTLE_MS: u64 = 250;
@@ -44,14 +46,14 @@ pub(super) struct Reload {
     digest: Option<Fingerprint>,
     /// The directories to watch from here on, if those are others.
     pub(super) watch: Option<Vec<PathBuf>>,
-    /// The texts of a config that was applied, but not carried out to the end yet.
+    /// A config that was applied, but not carried out to the end yet.
     unremembered: Option<Unremembered>,
 }
 
 /// A config that was applied. It takes the place of the last one only once the places that it leaves are empty: a daemon
 /// that is killed before that finds them by comparing with the last one.
 struct Unremembered {
-    texts: Vec<(PathBuf, String)>,
+    applied: Applied,
     since: BootMs,
 }
 
@@ -70,20 +72,6 @@ enum Stage {
         waiting: Vec<oneshot::Sender<Verdict>>,
         is_start: bool,
     },
-}
-
-/// How the last reload went, for `status`.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Last {
-    pub(super) rejected: bool,
-    pub(super) at: Option<WallMs>,
-    /// What is wrong with the config on disk, one line each.
-    pub(super) problems: Vec<String>,
-    /// Its first error.
-    pub(super) headline: Option<String>,
-    pub(super) held_back: usize,
-    /// What is worth knowing although nothing is wrong.
-    pub(super) warnings: Vec<String>,
 }
 
 impl Reload {
@@ -243,9 +231,6 @@ impl Reload {
         events: &mut Vec<Event>,
     ) -> std::io::Result<VecDeque<Change>> {
         let old = self.running.config.clone();
-        if let Some(old) = &old {
-            self.warn_of_settings_that_wait(old, &candidate.config);
-        }
         let steps = plan::steps(&candidate, old.as_deref(), &mut hands.outlets, &|_| None)?;
         let withdrawing: HashSet<_> = engine.withdrawing().cloned().collect();
         let reclaimed = plan::reclaimed(&candidate, &withdrawing);
@@ -266,14 +251,18 @@ impl Reload {
     ) {
         events.push(Event::Limit(candidate.config.limits.total));
         hands.make_room_for_lanes();
-        hands.calls.access = candidate.access;
+        // Tenants of apps that go are still called for until their step is taken.
+        let old = self.running.config.take();
+        hands.calls.access.retain(|app, _| old.as_ref().is_some_and(|old| old.apps.contains_key(app)));
+        hands.calls.access.extend(candidate.access);
         hands.use_config(candidate.config.clone());
-        if candidate.held_back == 0 {
-            self.unremembered = Some(Unremembered { texts: candidate.texts, since: now.boot });
-        }
         let mut secrets: BTreeMap<_, _> = std::mem::take(&mut self.running.secrets);
         secrets.retain(|app, _| candidate.config.apps.contains_key(app));
         secrets.extend(candidate.secrets);
+        if candidate.held_back == 0 {
+            let applied = Applied { texts: candidate.texts, secrets: secrets.clone().into_iter().collect() };
+            self.unremembered = Some(Unremembered { applied, since: now.boot });
+        }
         let fixed = self.running.fixed.take().unwrap_or_else(|| Fixed::of(&candidate.config));
         self.running =
             Running { config: Some(candidate.config), clients: candidate.clients, secrets, fixed: Some(fixed) };
@@ -284,15 +273,15 @@ impl Reload {
         let done = || self.is_idle() && engine.withdrawing().next().is_none();
         let overdue = self.remembers_at().is_some_and(|at| at <= now.boot);
         if (overdue || done())
-            && let Some(Unremembered { texts, .. }) = self.unremembered.take()
+            && let Some(Unremembered { applied, .. }) = self.unremembered.take()
         {
-            hands.remember(texts);
+            hands.remember(applied);
         }
     }
 
     /// When the config that was applied last is remembered at the latest.
     pub(super) fn remembers_at(&self) -> Option<BootMs> {
-        self.unremembered.as_ref().map(|texts| texts.since + REMEMBER_MOST_MS)
+        self.unremembered.as_ref().map(|waits| waits.since + REMEMBER_MOST_MS)
     }
 
     /// The next steps of the reload that is being applied. After the last one, those who wait hear the verdict.
@@ -319,20 +308,6 @@ impl Reload {
             "config applied: {added} tenants added, {removed} removed, {changed} changed"
         );
         self.finish(verdict, waiting);
-    }
-
-    /// What of another config takes effect with the next start only.
-    fn warn_of_settings_that_wait(&mut self, before: &Config, after: &Config) {
-        let waits = [
-            ("[state] path", before.state != after.state),
-            ("[control]", before.control != after.control),
-            ("[log] format", before.log.format != after.log.format),
-        ];
-        for (setting, _) in waits.into_iter().filter(|(_, changed)| *changed) {
-            let warning = format!("{setting} changed; that takes effect when the daemon is restarted");
-            tracing::warn!(event = "restart_needed", "{warning}");
-            self.last.warnings.push(warning);
-        }
     }
 
     /// Remembers, for `status`, what became of the config on disk.
@@ -381,23 +356,5 @@ impl Reload {
     /// The daemon starts with these steps; nobody waits for a verdict.
     pub(super) fn start_with(&mut self, steps: VecDeque<Change>) {
         self.stage = Stage::Applying { steps, verdict: Verdict::default(), waiting: Vec::new(), is_start: true };
-    }
-}
-
-fn verdict(prepared: &Prepared) -> Verdict {
-    let counts = prepared.candidate.as_ref().map(|candidate| candidate.difference.counts).unwrap_or_default();
-    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-    let held_back = prepared.candidate.as_ref().map_or(0, |candidate| candidate.held_back);
-    // Those of apps whose secret, at the same place, became another.
-    let renewed = prepared.candidate.as_ref().map_or(0, |candidate| candidate.refetched_for_secrets());
-    Verdict {
-        applied: prepared.candidate.is_some(),
-        added: count(counts.added),
-        removed: count(counts.removed),
-        changed: count(counts.resinked + counts.refetched),
-        fetched: count(counts.added + counts.refetched + renewed),
-        held_back: (held_back > 0).then(|| HeldBack { removed: count(held_back) }),
-        report: prepared.rendered.clone(),
-        problems: prepared.report.to_json().as_array().cloned().unwrap_or_default(),
     }
 }

@@ -13,12 +13,12 @@ use super::reload::Reload;
 use super::skew::Skew;
 use super::systemd::Service;
 use super::watch::Watch;
-use super::{Daemon, Input, clock, plan};
+use super::{ControlTask, Daemon, Input, clock, plan};
 use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
-use crate::domain::Now;
+use crate::domain::{AppName, Fingerprint, Now};
 use crate::engine::{Engine, Event};
-use crate::store::{self, OpenError, Opened};
+use crate::store::{self, Applied, OpenError, Opened};
 
 /// How the daemon is to start.
 pub struct Startup {
@@ -138,6 +138,17 @@ fn tell_of_state(opened: &Opened, path: &Path) {
     }
 }
 
+/// The apps whose credentials are others than when the daemon ran last.
+fn stale_apps(candidate: &Candidate, last: &Applied) -> Vec<AppName> {
+    let changed = candidate.difference.apps.iter().filter(|app| app.credentials_changed).map(|app| app.name.clone());
+    let other = |(app, secret): &&(AppName, Fingerprint)| candidate.secrets.get(app).is_some_and(|now| now != secret);
+    let mut stale: Vec<AppName> =
+        changed.chain(last.secrets.iter().filter(other).map(|(app, _)| app.clone())).collect();
+    stale.sort();
+    stale.dedup();
+    stale
+}
+
 /// The config that will run, and what became of the one on disk.
 struct Chosen {
     candidate: Box<Candidate>,
@@ -156,7 +167,8 @@ fn choose(
     surroundings: &Surroundings,
     fallback: Fallback,
 ) -> Result<Chosen, StartError> {
-    let applied: Vec<Source> = opened.applied.iter().map(|(path, text)| Source::new(path, text.clone())).collect();
+    let applied: Vec<Source> =
+        opened.applied.texts.iter().map(|(path, text)| Source::new(path, text.clone())).collect();
     let remembered = Sources::remembered(applied);
     let checked = (!remembered.files.is_empty()).then(|| config::check(&remembered, surroundings));
     let last = checked.as_ref().and_then(|checked| checked.config.clone()).map(Arc::new);
@@ -199,8 +211,7 @@ impl Builder {
         let mut hands = DaemonHands::new(self.sender.clone(), opened.store, Arc::clone(&config), credentials);
         let mut reload = Reload::new(self.startup.config.clone(), self.surroundings.clone(), self.sender.clone());
         let vacated = plan::vacated(&candidate, last.as_deref(), &mut hands.outlets)?;
-        let stale = candidate.difference.apps.iter().filter(|app| app.credentials_changed).map(|app| app.name.clone());
-        let stale: Vec<_> = stale.collect();
+        let stale = stale_apps(&candidate, &opened.applied);
         let whole = Candidate { difference: config::diff(None, &config), ..*candidate };
         let mut steps = plan::steps(&whole, None, &mut hands.outlets, &|id| opened.restored.get(id))?;
         steps.extend(stale.iter().filter_map(|name| plan::made_stale(&config, name)));
@@ -239,7 +250,7 @@ impl Builder {
             let admission = Admission::of_socket(&config.control.socket)?;
             let (stop, stopped) = oneshot::channel();
             let task = tokio::spawn(control::serve(listener, ask, admission, async { drop(stopped.await) }));
-            control = Some((stop, task, config.control.socket.clone()));
+            control = Some(ControlTask { stop, task, socket: config.control.socket.clone() });
             watch = Some(Watch::new(self.sender.clone()));
         }
         Ok(Daemon {

@@ -9,8 +9,8 @@ use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 
 use super::pending::Pending;
 use super::restored::Restored;
-use super::{SetAside, entry, file};
-use crate::domain::{Record, TenantId, Token, WallMs};
+use super::{Applied, SetAside, entry, file};
+use crate::domain::{AppName, Fingerprint, Record, TenantId, Token, WallMs};
 
 /// The layout of the tables. A higher number than this is a newer version's.
 const FORMAT: u64 = 1;
@@ -25,6 +25,9 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// The path of a file of the last applied config, to its rank (4 bytes, big-endian), its text and a checksum as in
 /// [`entry`].
 const APPLIED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("applied");
+
+/// An app's name to the fingerprint of the client secret that it had when the config was applied.
+const SECRETS: TableDefinition<'_, &str, u64> = TableDefinition::new("secrets");
 
 /// Why the database cannot be used.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub(super) enum Trouble {
 #[derive(Debug)]
 pub(super) struct Contents {
     pub(super) restored: Restored,
-    pub(super) applied: Vec<(PathBuf, String)>,
+    pub(super) applied: Applied,
     pub(super) seed: u64,
     pub(super) last_commit: Option<WallMs>,
     pub(super) rotten: u64,
@@ -50,7 +53,13 @@ pub(super) struct Contents {
 impl Contents {
     /// Nothing, and a new seed.
     pub(super) fn empty() -> Self {
-        Self { restored: Restored::default(), applied: Vec::new(), seed: random_seed(), last_commit: None, rotten: 0 }
+        Self {
+            restored: Restored::default(),
+            applied: Applied::default(),
+            seed: random_seed(),
+            last_commit: None,
+            rotten: 0,
+        }
     }
 }
 
@@ -120,7 +129,8 @@ impl Database {
                     }
                 }
                 if let Some(applied) = &pending.applied {
-                    write_applied(&txn, applied)?;
+                    write_texts(&txn, &applied.texts)?;
+                    write_secrets(&txn, &applied.secrets)?;
                 }
                 txn.open_table(META)?.insert("last_commit", now.0)?;
             }
@@ -169,6 +179,7 @@ impl Database {
         {
             txn.open_table(TOKENS)?;
             txn.open_table(APPLIED)?;
+            txn.open_table(SECRETS)?;
             let mut meta = txn.open_table(META)?;
             meta.insert("format", FORMAT)?;
             meta.insert("seed", seed)?;
@@ -192,7 +203,8 @@ impl Database {
             contents.seed = seed.value();
         }
         contents.last_commit = meta.get("last_commit")?.map(|moment| WallMs(moment.value()));
-        contents.applied = read_applied(&txn.open_table(APPLIED)?)?;
+        contents.applied.texts = read_texts(&txn.open_table(APPLIED)?)?;
+        contents.applied.secrets = read_secrets(&txn.open_table(SECRETS)?)?;
         Ok(contents)
     }
 }
@@ -215,11 +227,11 @@ enum Format {
     Foreign,
 }
 
-fn write_applied(txn: &redb::WriteTransaction, applied: &[(PathBuf, String)]) -> Result<(), redb::Error> {
+fn write_texts(txn: &redb::WriteTransaction, texts: &[(PathBuf, String)]) -> Result<(), redb::Error> {
     let mut table = txn.open_table(APPLIED)?;
-    let keys: std::collections::HashSet<&[u8]> = applied.iter().map(|(path, _)| bytes_of(path)).collect();
+    let keys: std::collections::HashSet<&[u8]> = texts.iter().map(|(path, _)| bytes_of(path)).collect();
     table.retain(|key, _| keys.contains(key))?;
-    for (rank, (path, text)) in (0_u32..).zip(applied) {
+    for (rank, (path, text)) in (0_u32..).zip(texts) {
         let key = bytes_of(path);
         let mut value = Vec::with_capacity(text.len() + 12);
         value.extend_from_slice(&rank.to_be_bytes());
@@ -235,21 +247,38 @@ fn write_applied(txn: &redb::WriteTransaction, applied: &[(PathBuf, String)]) ->
     Ok(())
 }
 
-/// The last applied config, or nothing at all when a part of it is not whole: half a config is another config.
-fn read_applied(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-) -> Result<Vec<(PathBuf, String)>, redb::Error> {
+fn write_secrets(txn: &redb::WriteTransaction, secrets: &[(AppName, Fingerprint)]) -> Result<(), redb::Error> {
+    let mut table = txn.open_table(SECRETS)?;
+    table.retain(|_, _| false)?;
+    for (app, fingerprint) in secrets {
+        table.insert(app.as_str(), fingerprint.0)?;
+    }
+    Ok(())
+}
+
+fn read_secrets(table: &impl ReadableTable<&'static str, u64>) -> Result<Vec<(AppName, Fingerprint)>, redb::Error> {
+    let mut secrets = Vec::new();
+    for item in table.iter()? {
+        let (app, fingerprint) = item?;
+        // One that rotted makes its app be fetched anew, or not: neither does harm.
+        secrets.extend(AppName::new(app.value()).ok().map(|app| (app, Fingerprint(fingerprint.value()))));
+    }
+    Ok(secrets)
+}
+
+/// The texts of the last applied config, or nothing at all when a part of it is not whole: half a config is another config.
+fn read_texts(table: &impl ReadableTable<&'static [u8], &'static [u8]>) -> Result<Vec<(PathBuf, String)>, redb::Error> {
     let mut files = Vec::new();
     for item in table.iter()? {
         let (key, value) = item?;
-        let Some((rank, text)) = whole_applied(key.value(), value.value()) else { return Ok(Vec::new()) };
+        let Some((rank, text)) = whole_text(key.value(), value.value()) else { return Ok(Vec::new()) };
         files.push((rank, path_of(key.value()), text.to_owned()));
     }
     files.sort();
     Ok(files.into_iter().map(|(_, path, text)| (path, text)).collect())
 }
 
-fn whole_applied<'a>(key: &[u8], value: &'a [u8]) -> Option<(u32, &'a str)> {
+fn whole_text<'a>(key: &[u8], value: &'a [u8]) -> Option<(u32, &'a str)> {
     let (body, sum) = value.split_last_chunk::<8>()?;
     let (rank, text) = body.split_first_chunk::<4>()?;
     let text = std::str::from_utf8(text).ok()?;

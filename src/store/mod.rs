@@ -11,12 +11,13 @@ mod pending;
 mod restored;
 mod worker;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::domain::{Now, Record, TenantId, Ticket, Token, WallMs};
+use crate::domain::{AppName, Fingerprint, Now, Record, TenantId, Ticket, Token, WallMs};
 use database::{Database, Trouble};
 use worker::{Message, Worker};
 
@@ -35,6 +36,23 @@ pub struct Kept {
     pub token: Token,
 }
 
+/// A config that was applied.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Its files, in order: paths and texts.
+    pub texts: Vec<(PathBuf, String)>,
+    /// Which client secret each app had.
+    pub secrets: Vec<(AppName, Fingerprint)>,
+}
+
+/// The texts may hold the password of a proxy.
+impl fmt::Debug for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths: Vec<&PathBuf> = self.texts.iter().map(|(path, _)| path).collect();
+        f.debug_struct("Applied").field("paths", &paths).field("secrets", &self.secrets.len()).finish()
+    }
+}
+
 /// What the store is asked to do.
 #[derive(Debug)]
 pub enum Request {
@@ -44,8 +62,8 @@ pub enum Request {
     Load(Vec<(Ticket, TenantId)>),
     /// Drop what is kept of these tenants.
     Forget(Vec<TenantId>),
-    /// Remember the texts of the config that was applied, so that the next start can compare and, if need be, run it.
-    Applied(Vec<(PathBuf, String)>),
+    /// Remember the config that was applied, so that the next start can compare and, if need be, run it.
+    Applied(Applied),
 }
 
 /// What the store has to say.
@@ -99,8 +117,8 @@ pub struct Opened {
     pub store: Store,
     /// What is known of each token; empty when nothing could be read.
     pub restored: Restored,
-    /// The config that was applied last, in the order in which it was given.
-    pub applied: Vec<(PathBuf, String)>,
+    /// The config that was applied last.
+    pub applied: Applied,
     /// A number that is this state's own: drawn once, the same after every restart.
     pub seed: u64,
     /// When something was last committed, on the wall clock of then.

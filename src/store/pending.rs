@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::PathBuf;
 
-use super::Kept;
+use super::{Applied, Kept};
 use crate::domain::{Record, TenantId, Ticket, Token};
 
 /// Changes that wait for a commit. The newest change of a tenant replaces the older ones.
@@ -12,8 +11,8 @@ use crate::domain::{Record, TenantId, Ticket, Token};
 pub(super) struct Pending {
     /// `None`: to be dropped. Sorted, because the database likes sorted insertions better.
     pub(super) tokens: BTreeMap<TenantId, Option<Kept>>,
-    /// The files of the last applied config.
-    pub(super) applied: Option<Vec<(PathBuf, String)>>,
+    /// The last applied config.
+    pub(super) applied: Option<Applied>,
     /// Asked for and replaced by something newer before the commit: still owed an answer.
     replaced: Vec<Ticket>,
 }

@@ -135,7 +135,7 @@ impl Worker {
                 }
             }
             Request::Forget(ids) => ids.into_iter().for_each(|id| self.pending.forget(id)),
-            Request::Applied(files) => self.pending.applied = Some(files),
+            Request::Applied(applied) => self.pending.applied = Some(applied),
             Request::Load(wanted) => self.load(wanted),
         }
     }

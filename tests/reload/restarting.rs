@@ -57,6 +57,23 @@ fn sinks_that_changed_while_the_daemon_was_down_are_filled_and_the_old_places_em
 }
 
 #[test]
+fn a_secret_that_changed_while_the_daemon_was_down_brings_new_tokens() {
+    let mut machine = running(&["ding1", "ding2"]);
+    let before = machine.token("crm", "ding1");
+    assert!(machine.stop().success());
+    machine.sandbox.set_secret("client-crm", "another-secret-of-crm");
+    machine.write_with_mode("etc/crm.secret", "another-secret-of-crm", 0o600);
+    machine.sandbox.forget_calls();
+    machine.start();
+    machine.wait_until("all are fetched anew", |machine| called(machine) == ["ding1", "ding2"]);
+    machine.wait_until("the new token is there", |machine| machine.token("crm", "ding1") != before);
+    assert!(machine.stop().success());
+    machine.sandbox.forget_calls();
+    machine.start();
+    assert!(called(&machine).is_empty(), "the new secret is known by now");
+}
+
+#[test]
 fn a_client_id_that_changed_while_the_daemon_was_down_brings_new_tokens() {
     let mut machine = ready(Machine::new().app("crm", &["ding1", "ding2"], "").app("hr", &["ding3"], ""));
     machine.stop();

@@ -1,0 +1,71 @@
+//! How the daemon ends: calls under way get their time, publications that began end, the state is committed.
+
+use std::io;
+use std::time::Duration;
+
+use super::{ControlTask, Daemon, Ended, answers, clock, systemd, turn};
+use crate::control;
+use crate::domain::{Now, Slot};
+use crate::engine::{Event, Row, SinkRow, State};
+
+/// What calls under way may still take when the daemon stops.
+const STOP_CALLS_MS: u64 = 5_000;
+/// What publications may still take then.
+const STOP_LANES: Duration = Duration::from_secs(2);
+/// What the last commit may still take then.
+const STOP_STORE: Duration = Duration::from_secs(2);
+
+impl Daemon {
+    /// Ends: calls under way get their time, publications that began end, the state is committed.
+    pub(super) async fn stop(mut self) -> io::Result<Ended> {
+        systemd::stopping();
+        self.finish_calls().await?;
+        let now = clock::now();
+        self.reload.remember_if_done(&self.engine, &mut self.hands, now);
+        let ended = self.ended(now);
+        if let Some(ControlTask { stop, task, socket }) = self.control.take() {
+            let _ = stop.send(());
+            let _ = task.await;
+            control::unbind(&socket);
+        }
+        self.hands.stop(STOP_LANES, STOP_STORE);
+        Ok(ended)
+    }
+
+    /// Turns on, without new calls, until what is under way has come back and is published.
+    async fn finish_calls(&mut self) -> io::Result<()> {
+        let deadline = clock::now().boot + STOP_CALLS_MS;
+        self.hands.no_more_calls();
+        loop {
+            let now = clock::now();
+            self.service.beat(now.boot);
+            let events: Vec<Event> = std::mem::take(&mut self.events);
+            turn::turn(&mut self.engine, now, events, &mut self.hands);
+            self.hands.flush();
+            let done = self.hands.calls.under_way() == 0 && self.hands.all_kept() && !self.hands.publishes();
+            if done || now.boot >= deadline {
+                return Ok(());
+            }
+            self.alarm.set(Some(deadline.min(now.boot + 1000)))?;
+            tokio::select! {
+                input = self.inputs.recv() => if let Some(input) = input { self.take(clock::now(), input) },
+                Some(ended) = self.hands.calls.next() => self.take_answer(ended)?,
+                rung = self.alarm.rings() => rung?,
+            }
+            self.take_waiting_inputs(clock::now())?;
+        }
+    }
+
+    fn ended(&self, now: Now) -> Ended {
+        let summary = self.engine.summary(now);
+        let is_well = |row: &Row| {
+            let published = row.sinks.iter().all(|sink| *sink == SinkRow::Published);
+            row.state == State::Disabled || (row.state == State::Fresh && published)
+        };
+        let mut bad = self.engine.page(now, Slot(0), usize::MAX);
+        bad.retain(|row| !is_well(row));
+        bad.sort_by(|a, b| (a.state, &a.id).cmp(&(b.state, &b.id)));
+        let not_fresh = bad.into_iter().map(|row| answers::tenant_row(row, &self.hands.config, now)).collect();
+        Ended { not_fresh, tenants: summary.counts.total() }
+    }
+}

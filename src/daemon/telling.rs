@@ -1,0 +1,139 @@
+//! What systemd and the operators are told: READY, the status line, and the answers on the control socket.
+
+use super::{Daemon, READY_AFTER_MS, answers, systemd};
+use crate::control::Query;
+use crate::control::protocol::{self, ConfigStatus, HeldBack, StateHealth, Status};
+use crate::domain::{BootMs, Now, WallMs};
+use crate::engine::{State, Summary};
+
+impl Daemon {
+    /// Says READY when it is time, and keeps systemd's status line up to date. Returns when to come by again for it.
+    pub(super) fn tell(&mut self, now: Now) -> Option<BootMs> {
+        let deadline = self.started.boot + READY_AFTER_MS;
+        if !self.ready {
+            let summary = self.engine.summary(now);
+            if self.has_settled(&summary) || now.boot >= deadline {
+                // Whoever waits for READY looks at the status next.
+                let line = self.status_line(now, &summary);
+                self.service.status(now.boot, line);
+                self.become_ready(&summary);
+            }
+        }
+        if let Some(on_turn) = &mut self.on_turn {
+            on_turn(&self.engine.summary(now));
+        }
+        let status_at = self.service.status_due(now.boot);
+        if status_at.is_some_and(|at| at <= now.boot) {
+            let line = self.status_line(now, &self.engine.summary(now));
+            self.service.status(now.boot, line);
+        }
+        [status_at.filter(|&at| at > now.boot), (!self.ready).then_some(deadline)].into_iter().flatten().min()
+    }
+
+    /// Whether every tenant had an outcome and every sink an attempt.
+    fn has_settled(&self, summary: &Summary) -> bool {
+        self.reload.is_idle()
+            && summary.every_tenant_had_an_outcome
+            && summary.every_sink_had_an_attempt
+            && self.hands.all_kept()
+    }
+
+    pub(super) fn is_caught_up(&self, now: Now) -> bool {
+        let summary = self.engine.summary(now);
+        if !self.events.is_empty() {
+            return false;
+        }
+        // A banned address gets no outcome for minutes: there is nothing to wait for then.
+        if summary.paused_until.is_some() && self.reload.is_idle() {
+            return self.hands.calls.under_way() == 0 && self.hands.all_kept() && summary.every_sink_had_an_attempt;
+        }
+        self.has_settled(&summary) && !summary.calls_are_wanted
+    }
+
+    fn become_ready(&mut self, summary: &Summary) {
+        self.ready = true;
+        self.reload.announces = true;
+        let missing = summary.counts.of(State::Pending);
+        let total = summary.counts.total();
+        match missing {
+            0 if total == 0 => tracing::info!(
+                event = "ready",
+                "ready: no tenants are configured yet; waiting for the config to change"
+            ),
+            0 if total == 1 => tracing::info!(event = "ready", tenants = total, "ready: 1 tenant"),
+            0 => tracing::info!(event = "ready", tenants = total, "ready: {total} tenants"),
+            _ => tracing::warn!(
+                event = "ready",
+                tenants = total,
+                missing,
+                "ready: {total} tenants, {missing} of them without an outcome yet"
+            ),
+        }
+        systemd::ready();
+    }
+
+    fn status_line(&self, now: Now, summary: &Summary) -> String {
+        let worst = self.worst(now, summary).map(|row| format!("{} is {}", row.tenant, row.state));
+        let rejected = self.reload.last.headline.as_ref().map(|line| format!("config rejected: {line}"));
+        let held_back = (self.reload.last.held_back > 0)
+            .then(|| format!("removal of {} tenants held back", self.reload.last.held_back));
+        let complaint = rejected.or(held_back).or_else(|| self.state_trouble.clone());
+        systemd::status_line(summary, worst.as_deref(), complaint.as_deref())
+    }
+
+    /// The tenant that is worst off. Looked for only when not all are well.
+    fn worst(&self, now: Now, summary: &Summary) -> Option<protocol::TenantRow> {
+        let bad = [State::Expired, State::Refused, State::Failing];
+        let state = bad.into_iter().find(|&state| summary.counts.of(state) > 0)?;
+        let row = self.engine.first_in(now, state)?;
+        Some(answers::tenant_row(row, self.hands.config.as_ref(), now))
+    }
+
+    pub(super) fn answer(&mut self, now: Now, query: Query) {
+        let config = std::sync::Arc::clone(&self.hands.config);
+        // Who went away in the meantime need not know.
+        match query {
+            Query::Status(reply) => drop(reply.send(self.status(now))),
+            Query::Page { after, limit, reply } => {
+                drop(reply.send(answers::page(&self.engine, &config, now, after.as_ref(), limit)));
+            }
+            Query::Tenant(id, reply) => {
+                let row = self.engine.slot(&id).map(|slot| self.engine.row(now, slot));
+                drop(reply.send(row.map(|row| answers::tenant_row(row, &config, now))));
+            }
+            Query::Reload { request, reply } => self.reload.asked(now, request, Some(reply)),
+        }
+    }
+
+    fn status(&self, now: Now) -> Status {
+        let summary = self.engine.summary(now);
+        let last = &self.reload.last;
+        let mut warnings = last.warnings.clone();
+        warnings.extend(self.skew.warning());
+        match self.hands.outlets.unwatched() {
+            0 => {}
+            n => warnings.push(format!(
+                "{n} directories of token files are swept each minute, not watched: raise fs.inotify.max_user_watches"
+            )),
+        }
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: self.started.wall.rfc3339(),
+            ready: self.ready,
+            tenants: answers::counts(&summary.counts),
+            apps: summary.apps.iter().map(|app| (app.name.to_string(), answers::counts(&app.counts))).collect(),
+            config: ConfigStatus {
+                path: self.reload.path().display().to_string(),
+                last_reload_successful: !last.rejected,
+                last_reload_at: last.at.map(WallMs::rfc3339),
+                problems: last.problems.clone(),
+                held_back: (last.held_back > 0).then_some(HeldBack { removed: last.held_back as u64 }),
+            },
+            state: StateHealth { healthy: self.state_trouble.is_none(), reason: self.state_trouble.clone() },
+            api_paused_until: summary.paused_until.map(|at| (now.wall + at.since(now.boot)).rfc3339()),
+            warnings,
+            worst: self.worst(now, &summary),
+        }
+    }
+}
