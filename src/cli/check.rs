@@ -73,6 +73,8 @@ pub(super) fn run(args: &Args, config: &Path, socket: Option<&Path>, out: &mut d
 }
 
 fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
+    // As the daemon's user: what root may read, and do in a directory, says nothing.
+    let as_root = become_daemon(path).err();
     let surroundings = Surroundings::from_env();
     let sources = match config::read(path) {
         Ok(sources) => sources,
@@ -86,9 +88,8 @@ fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
         None
     });
     let online = args.online.as_ref().map(|wanted| call(&config, wanted.as_ref(), &surroundings));
-    // From here on as the daemon's user: what root may do in a directory says nothing.
-    if let Err(error) = harden::become_owner_of(config.state.path.parent().unwrap_or(Path::new("/"))) {
-        report.problems.push(Problem::new(Severity::Warning, format!("the sinks are tried as root: {error}")));
+    if let Some(error) = as_root {
+        report.problems.push(Problem::new(Severity::Warning, format!("the config is checked as root: {error}")));
     }
     report.problems.extend(try_sinks(&config));
     report.problems.sort_by_key(|problem| problem.severity);
@@ -100,6 +101,13 @@ fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
         online,
     };
     Findings { sources, report, details: Some(details) }
+}
+
+/// Root becomes the owner of the state directory that the config names, be it in error or not.
+fn become_daemon(path: &Path) -> std::io::Result<()> {
+    let Ok(sources) = config::read(path) else { return Ok(()) };
+    let state = config::check(&sources, &Surroundings::from_env()).outline.state;
+    harden::become_owner_of(state.parent().unwrap_or(Path::new("/")))
 }
 
 /// Tries each distinct sink once.
