@@ -1,6 +1,7 @@
 //! `corptokend check`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use corptokend::sandbox::{Fault, Scope, Times};
 use serde_json::Value;
@@ -85,6 +86,23 @@ fn a_sink_that_cannot_be_written_is_an_error_whose_remedy_works() {
     assert!(mended.success(), "{remedy}");
     let output = machine.run(&["check"]);
     assert_eq!(output.status.code(), Some(0), "after {remedy}: {}", shown(&output));
+}
+
+#[test]
+fn root_judges_the_config_as_the_daemons_user_who_has_to_read_it() {
+    if !system_allows("another user", is_root()) {
+        return;
+    }
+    let machine = Machine::new().app("crm", &["ding1"], "");
+    for given in ["state", "tokens", "etc/crm.secret"] {
+        machine.give_to_nobody(given);
+    }
+    fs::set_permissions(machine.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(machine.run(&["check"]).status.code(), Some(0));
+    fs::set_permissions(machine.config_path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let output = machine.run(&["check"]);
+    assert_eq!(output.status.code(), Some(78), "{}", shown(&output));
+    assert!(shown(&output).contains("cannot be read"), "{}", shown(&output));
 }
 
 #[test]
