@@ -44,6 +44,7 @@ pub(super) struct Outlets {
     root_ids: HashMap<Arc<Path>, RootId>,
     lanes: Vec<Lane>,
     lane_ids: HashMap<LaneKey, LaneId>,
+    news: Vec<Change>,
 }
 
 impl Outlets {
@@ -56,6 +57,7 @@ impl Outlets {
             root_ids: HashMap::new(),
             lanes: Vec::new(),
             lane_ids: HashMap::new(),
+            news: Vec::new(),
         }
     }
 
@@ -91,7 +93,7 @@ impl Outlets {
         self.lanes.iter().any(|lane| !lane.is_alive())
     }
 
-    /// The number of a set of sinks; the first time, also the step that tells the engine of it.
+    /// The number of a set of sinks. The engine must hear of a new one before its number is used: [`take_news`](Self::take_news).
     ///
     /// # Errors
     /// When no thread is to be had for a new lane.
@@ -99,16 +101,22 @@ impl Outlets {
         &mut self,
         specs: &Arc<[SinkSpec]>,
         device_of: &dyn Fn(&Path) -> u64,
-    ) -> io::Result<(SinkSetId, Option<Change>)> {
+    ) -> io::Result<SinkSetId> {
         if let Some(&id) = self.set_ids.get(specs) {
-            return Ok((id, None));
+            return Ok(id);
         }
         let outlets: io::Result<Box<[Outlet]>> = specs.iter().map(|spec| self.make_outlet(spec, device_of)).collect();
         let outlets = outlets?;
         let id = SinkSetId(u32::try_from(self.sets.len()).unwrap_or(u32::MAX));
         self.sets.push(Set { specs: Arc::clone(specs), outlets: outlets.clone() });
         self.set_ids.insert(Arc::clone(specs), id);
-        Ok((id, Some(Change::SinkSet { id, outlets })))
+        self.news.push(Change::SinkSet { id, outlets });
+        Ok(id)
+    }
+
+    /// The sets that the engine has not heard of. They stay here while a plan that needs them cannot be carried out.
+    pub(super) fn take_news(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.news)
     }
 
     /// The lane and root of a sink's places.

@@ -15,7 +15,7 @@ use super::prepare::Candidate;
 pub(super) const STEPS_A_TURN: usize = 1000;
 
 /// Numbers the sinks of a candidate and lists the steps that lead to it, in an order that the engine can take: sink sets,
-/// then each app with its tenants.
+/// then each app with its tenants. After an error nothing is lost: the next plan has the sets.
 ///
 /// `record` tells what the state knows of a tenant's token; `old` is the config that the difference starts from.
 pub(super) fn steps(
@@ -35,7 +35,8 @@ pub(super) fn steps(
             plan.policy(name, Freshness::Stale);
         }
     }
-    Ok(plan.steps)
+    let Planner { outlets, steps, .. } = plan;
+    Ok(outlets.take_news().into_iter().chain(steps).collect())
 }
 
 /// The step after which all tenants that an app has by then are fetched anew.
@@ -128,9 +129,7 @@ impl Planner<'_> {
     fn sinks(&mut self, app: &AppName, corp_id: &CorpId) -> io::Result<SinkSetId> {
         let none: Arc<[SinkSpec]> = Arc::new([]);
         let specs = self.new.apps.get(app).map_or(&none, |app| app.sinks_of(corp_id));
-        let (id, news) = self.outlets.define(specs, self.device_of)?;
-        self.steps.extend(news);
-        Ok(id)
+        self.outlets.define(specs, self.device_of)
     }
 
     /// The places that a tenant leaves, each with the lane that empties it.
