@@ -3,6 +3,8 @@
 
 mod support;
 
+use corptokend::domain::{BootMs, Now, WallMs};
+use corptokend::store;
 use support::{Machine, shown};
 
 #[test]
@@ -50,4 +52,41 @@ fn a_bad_config_at_the_first_start_exits_78_with_every_problem() {
     assert_eq!(output.status.code(), Some(78), "{}", shown(&output));
     let text = shown(&output);
     assert!(text.contains("no spaces") && text.contains("rte"), "{text}");
+}
+
+/// A moment a day ahead of the clock.
+fn tomorrow() -> Now {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Now { boot: BootMs(0), wall: WallMs(u64::try_from(since.as_millis()).unwrap()) + 24 * 3600 * 1000 }
+}
+
+#[test]
+fn a_clock_earlier_than_the_last_commit_is_not_believed_until_the_endpoint_agrees() {
+    let mut machine =
+        Machine::new().app("crm", &["ding1"], "[[app.crm.sink]]\nfile = \"TOKENS/{corp_id}\"\nformat = \"env\"");
+    machine.save(&machine.config_text().replace("TOKENS", machine.path("tokens").to_str().unwrap()));
+    let state = machine.path("state/state.redb");
+    let opened = store::open(&state, |_| {}, tomorrow).unwrap();
+    opened.store.stop(support::PATIENCE);
+    machine.start();
+    assert_eq!(machine.events("clock_distrusted").len(), 1, "{}", machine.log());
+    machine.wait_until("the endpoint's answer is believed", |machine| !machine.events("clock_trusted").is_empty());
+    let expires = |machine: &Machine| {
+        let text = machine.read("tokens/ding1").unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("EXPIRES_AT=")?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let today = (tomorrow().wall.seconds() - 24 * 3600, tomorrow().wall.seconds() - 24 * 3600 + 7200);
+    machine.wait_until("readers see the right expiry", |machine| (today.0..=today.1 + 60).contains(&expires(machine)));
+    assert_eq!(machine.status_json()["warnings"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_clock_that_is_askew_is_warned_of_and_tokens_come_all_the_same() {
+    let options = corptokend::sandbox::Options { date_skew_s: 120, ..Default::default() };
+    let mut machine = Machine::with(options).app("crm", &["ding1", "ding2", "ding3"], "");
+    machine.start();
+    assert_eq!(machine.token_files().len(), 3);
+    assert_eq!(machine.events("clock_skew").len(), 1, "it is said once, not for each answer");
+    let warnings = machine.status_json()["warnings"].to_string();
+    assert!(warnings.contains("behind the endpoint's"), "{warnings}");
 }

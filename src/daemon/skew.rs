@@ -53,11 +53,7 @@ impl Skew {
     /// An answer told the endpoint's time.
     pub(super) fn answered(&mut self, now: Now, date: WallMs) -> Told {
         if self.distrusted_below.is_some() {
-            if date.0.abs_diff(now.wall.0) < NOISE_MS || date < clock::machine_wall() {
-                return Told::Alike;
-            }
-            clock::put_forward(date);
-            return Told::Otherwise;
+            return self.learn(now, date);
         }
         self.seconds = (i64::try_from(now.wall.0).unwrap_or(i64::MAX) - i64::try_from(date.0).unwrap_or(0)) / 1000;
         let due = self.said.is_none_or(|said| now.boot.since(said.boot) >= REMIND_MS);
@@ -68,13 +64,32 @@ impl Skew {
         Told::Alike
     }
 
+    /// What an answer says of a clock that is not believed.
+    fn learn(&mut self, now: Now, date: WallMs) -> Told {
+        let machine = clock::machine_wall();
+        if date.0.abs_diff(machine.0) <= SKEW_MS {
+            // Then it was wrong when the state was written.
+            self.trust("the endpoint's time agrees with the clock: it is believed again");
+            Told::Otherwise
+        } else if date < machine || date.0.abs_diff(now.wall.0) < NOISE_MS {
+            Told::Alike
+        } else {
+            clock::put_forward(date);
+            Told::Otherwise
+        }
+    }
+
     /// Somebody set the clock.
     pub(super) fn stepped(&mut self) {
         if self.distrusted_below.is_some_and(|floor| clock::machine_wall() >= floor) {
-            tracing::info!(event = "clock_trusted", "the clock was set, and is believed again");
-            clock::trust();
-            self.distrusted_below = None;
+            self.trust("the clock was set, and is believed again");
         }
+    }
+
+    fn trust(&mut self, why: &str) {
+        tracing::info!(event = "clock_trusted", "{why}");
+        clock::trust();
+        self.distrusted_below = None;
     }
 
     /// What an operator should know of the clock.
