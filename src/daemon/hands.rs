@@ -189,7 +189,12 @@ impl DaemonHands {
         for (sink, lane) in self.loading.remove(&ticket).unwrap_or_default() {
             self.job_ended(lane);
             match &found {
-                Some((record, token)) => self.publish(engine, ticket, sink, token.clone(), record.expires),
+                Some((record, token)) => {
+                    // The wall clock may have been set since the record was written.
+                    let today = engine.record(ticket.slot).filter(|today| today.fingerprint == record.fingerprint);
+                    let expires = today.unwrap_or(*record).expires;
+                    self.publish(engine, ticket, sink, token.clone(), expires);
+                }
                 None => events.push(Event::Published(ticket, sink, Ok(Wrote::Unchanged))),
             }
         }
@@ -242,8 +247,8 @@ impl DaemonHands {
     }
 
     fn begin_publication(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId) {
-        match (self.parked.get(&ticket).cloned(), engine.expires(ticket.slot)) {
-            (Some(token), Some(expires)) => self.publish(engine, ticket, sink, token, expires),
+        match (self.parked.get(&ticket).cloned(), engine.record(ticket.slot)) {
+            (Some(token), Some(record)) => self.publish(engine, ticket, sink, token, record.expires),
             _ => self.load(engine, ticket, sink),
         }
     }

@@ -4,7 +4,7 @@ use super::app::App;
 use super::tenant::{Phase, Tenant};
 use super::{Engine, Trouble};
 use crate::domain::{
-    AppName, BootMs, FailureKind, Fingerprint, Now, RootId, SinkFailure, SinkId, Slot, TenantId, WallMs,
+    AppName, BootMs, FailureKind, Fingerprint, Now, Record, RootId, SinkFailure, SinkId, Slot, TenantId, WallMs,
 };
 
 /// The state of a tenant.
@@ -214,9 +214,11 @@ impl Engine {
         }
     }
 
-    /// What the shell needs to publish: when the token that a tenant has stops working.
-    pub fn expires(&self, slot: Slot) -> Option<WallMs> {
-        self.tenants.get(slot)?.held.map(|held| held.expires)
+    /// What the shell needs to publish: which token a tenant has, and when that stops working, as told on the wall clock of
+    /// today.
+    pub fn record(&self, slot: Slot) -> Option<Record> {
+        let held = self.tenants.get(slot)?.held?;
+        Some(Record { asked: held.asked, expires: held.expires, fingerprint: held.fingerprint })
     }
 
     /// The sink set of a tenant.

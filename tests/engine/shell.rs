@@ -220,7 +220,7 @@ impl Shell {
         let (by, record) = self.stored.get(&id).unwrap_or_else(|| panic!("{id}: published what is not committed"));
         assert!(by.is_none_or(|by| by == ticket), "{id}: published {ticket:?}, committed {by:?}");
         assert_eq!(Some(record.fingerprint), row.fingerprint, "{id}: published what is not committed");
-        let expires = self.engine.expires(ticket.slot).expect("a token expires");
+        let expires = self.engine.record(ticket.slot).expect("a token expires").expires;
         let content = token.then_some(Content { fingerprint: record.fingerprint, expires, ticket });
         self.employ(outlet.root, outlet.lane, Job::Publish { ticket, sink, place: place(&outlet, &id), content });
     }
