@@ -1,0 +1,50 @@
+//! Counts calls against a limit, over any period whatever moment it begins at.
+
+use std::collections::VecDeque;
+
+use corptokend::domain::Rate;
+
+pub(crate) struct Window {
+    /// The limit in force, and those before it: until when each was.
+    rate: Rate,
+    before: Vec<(u64, Rate)>,
+    /// The latest calls: as many as the limit allows in a period.
+    calls: VecDeque<u64>,
+}
+
+impl Window {
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self { rate, before: Vec::new(), calls: VecDeque::new() }
+    }
+
+    pub(crate) fn set_rate(&mut self, now: u64, rate: Rate) {
+        self.before.push((now, self.rate));
+        self.rate = rate;
+    }
+
+    /// How many calls a period that ends with `now` may hold: what the most generous limit says that was in force in it.
+    fn most(&mut self, now: u64) -> usize {
+        let period = u64::from(self.rate.period_ms());
+        self.before.retain(|(until, _)| until + period > now);
+        let scaled = |rate: Rate| (rate.hertz() * period as f64 / 1000.0).ceil() as usize;
+        self.before.iter().map(|(_, rate)| scaled(*rate)).fold(self.rate.count() as usize, usize::max)
+    }
+
+    /// Counts a call. Returns how many there were in the period that ends with it, if those are too many.
+    pub(crate) fn count(&mut self, now: u64) -> Option<usize> {
+        let most = if self.before.is_empty() { self.rate.count() as usize } else { self.most(now) };
+        self.calls.push_back(now);
+        while self.calls.len() > most + 1 {
+            self.calls.pop_front();
+        }
+        let crowded = self.calls.len() > most && now - self.calls[0] < u64::from(self.rate.period_ms());
+        crowded.then_some(self.calls.len())
+    }
+}
+
+#[test]
+fn one_call_too_many_is_seen_wherever_the_second_begins() {
+    let mut window = Window::new(Rate::per_second(3));
+    assert!([0, 400, 800, 1_000, 1_400].iter().all(|&at| window.count(at).is_none()));
+    assert_eq!(window.count(1_799), Some(4));
+}
