@@ -43,7 +43,7 @@ impl World {
                 self.step_clock(by);
                 self.script.add(now + ms, Twist::End(Ending::ClockStep(-by)));
             }
-            Twist::Restart => self.restart(),
+            Twist::Restart => self.doomed = true,
             Twist::Reboot => self.reboot(),
             Twist::SinksFail { root, ms } => {
                 self.stage.failing_roots[root] = true;

@@ -58,7 +58,11 @@ fn mixed(tenants: u32) -> Vec<AppSetup> {
     let app = |share: u32, lifetime_s: u32, habit| {
         let tenants = (tenants * share / 1000).max(1);
         let needed = f64::from(tenants) / (0.7 * f64::from(lifetime_s)) * 60.0 / 0.6;
-        let rate = Rate::per_minute((needed.ceil() as u32).max(4));
+        let rate = match habit {
+            // Asked before the expiry in vain, and again at the expiry, when there is no margin to wait in.
+            Habit::RemainingLife => Rate::per_second((needed / 60.0 * 4.0).ceil() as u32 + 2),
+            _ => Rate::per_minute((needed.ceil() as u32).max(12)),
+        };
         AppSetup { tenants, rate, lifetime_s, habit, refused: 5 }
     };
     vec![

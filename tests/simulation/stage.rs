@@ -6,7 +6,7 @@ use corptokend::domain::*;
 use corptokend::engine::{Action, Engine, Event, Notice, Room, WithdrawId};
 
 use crate::agenda::Agenda;
-use crate::endpoint::{Endpoint, Issued, Reply};
+use crate::endpoint::{Endpoint, Habit, Issued, Reply};
 use crate::figures::Figures;
 use crate::judge::Excuses;
 use crate::window::Window;
@@ -45,7 +45,8 @@ pub(crate) struct Tenant {
     pub(crate) failures: u16,
     /// How long failures have kept it from a token since it got the last one.
     pub(crate) hindered: u64,
-    /// How often the endpoint answered with the token that it has.
+    /// The token that the endpoint answered with last, and how often it has done so again.
+    latest: u64,
     pub(crate) repeats: u16,
     /// What its place below each root shows; 0: nothing.
     pub(crate) shown: [u64; ROOTS],
@@ -66,6 +67,7 @@ impl Tenant {
             called: 0,
             failures: 0,
             hindered: 0,
+            latest: 0,
             repeats: 0,
             shown: [0; ROOTS],
         }
@@ -342,10 +344,10 @@ impl Stage {
 
     fn keep(&mut self, ticket: Ticket, id: &TenantId, record: Record) {
         let answer = self.verdict(ticket);
-        let tenant = &mut self.tenants[answer.tenant as usize];
+        let tenant = &self.tenants[answer.tenant as usize];
         assert_eq!(number_of(id), answer.tenant, "an answer is kept for another tenant");
         assert!(tenant.present && tenant.lives == answer.life, "{id}: a late answer is kept, from before it left");
-        tenant.count_repeat(answer.token);
+        self.count_repeat(&answer);
         self.figures.refreshes += 1;
         let Parked { token, from, until, .. } = answer;
         let kept = Kept { token, seq: Some(ticket.seq), record, from, until };
@@ -354,11 +356,28 @@ impl Stage {
 
     fn discard(&mut self, ticket: Ticket) {
         let answer = self.verdict(ticket);
-        let tenant = &mut self.tenants[answer.tenant as usize];
+        let tenant = &self.tenants[answer.tenant as usize];
         if tenant.present && tenant.lives == answer.life {
-            tenant.count_repeat(answer.token);
+            self.count_repeat(&answer);
         }
         self.figures.discarded += 1;
+    }
+
+    /// An endpoint that answers with the same token and its remaining life must not be asked ever faster.
+    fn count_repeat(&mut self, answer: &Parked) {
+        let tenant = &mut self.tenants[answer.tenant as usize];
+        tenant.repeats = if tenant.latest == answer.token { tenant.repeats + 1 } else { 0 };
+        tenant.latest = answer.token;
+        if self.endpoint.apps[usize::from(tenant.app)].habit == Habit::RemainingLife {
+            let calls = tenant.repeats + 1;
+            assert!(calls <= 3, "tenant {}: {calls} calls in one life of a token that does not extend", answer.tenant);
+            self.figures.most_calls_a_life = self.figures.most_calls_a_life.max(calls);
+        }
+    }
+
+    /// Whether a token would be lost if the process ended now.
+    pub(crate) fn has_uncommitted(&self) -> bool {
+        !self.writes.is_empty()
     }
 
     fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, valid: bool) {
@@ -384,13 +403,6 @@ impl Stage {
     fn take_room(&mut self, root: RootId) {
         let free = &mut self.room.lanes[lane_of(root)];
         *free = free.checked_sub(1).expect("a lane gets what it has room for");
-    }
-}
-
-impl Tenant {
-    /// An endpoint that answers with the same token and its remaining life must not be asked ever faster.
-    fn count_repeat(&mut self, token: u64) {
-        self.repeats = if self.kept.is_some_and(|kept| kept.token == token) { self.repeats + 1 } else { 0 };
     }
 }
 

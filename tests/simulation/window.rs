@@ -17,6 +17,10 @@ impl Window {
         Self { rate, before: Vec::new(), calls: VecDeque::new() }
     }
 
+    pub(crate) fn rate(&self) -> Rate {
+        self.rate
+    }
+
     pub(crate) fn set_rate(&mut self, now: u64, rate: Rate) {
         self.before.push((now, self.rate));
         self.rate = rate;

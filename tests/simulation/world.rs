@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) steps: VecDeque<Change>,
     pub(crate) events: Vec<Event>,
     wake: Option<u64>,
+    /// The process dies as soon as a token would be lost by that.
+    pub(crate) doomed: bool,
     /// The machine sleeps until then.
     pub(crate) asleep_until: u64,
 }
@@ -95,6 +97,7 @@ impl World {
             steps: VecDeque::new(),
             events: Vec::new(),
             wake: None,
+            doomed: false,
             asleep_until: 0,
         };
         world.stage.t = BOOT_MS;
@@ -161,9 +164,16 @@ impl World {
             while self.steps.is_empty()
                 && let Some(twist) = self.script.take(self.stage.t)
             {
+                if std::env::var_os("SIMULATION_TRACE").is_some() {
+                    println!("  at {}: {twist:?}", self.stage.t);
+                }
                 self.befall(twist);
             }
             self.turn();
+            if self.doomed && self.stage.has_uncommitted() && self.steps.is_empty() {
+                self.doomed = false;
+                self.restart();
+            }
         }
         self.stage.t = end.max(self.stage.t);
     }
