@@ -81,7 +81,13 @@ impl Endpoint {
     }
 
     /// A call arrives. Returns how long the answer takes, in milliseconds, and what it is.
-    pub(crate) fn call(&mut self, now: u64, app: usize, refuses: Option<FailureKind>, issued: &mut Issued) -> (u64, Reply) {
+    pub(crate) fn call(
+        &mut self,
+        now: u64,
+        app: usize,
+        refuses: Option<FailureKind>,
+        issued: &mut Issued,
+    ) -> (u64, Reply) {
         let latency = self.latency.0 + self.chance.below(self.latency.1 - self.latency.0 + 1);
         let treatment = &mut self.apps[app];
         let failure = if treatment.is_too_fast(now) {

@@ -26,7 +26,8 @@ impl Excuses {
     /// How much of `from..until` is excused for an app.
     fn within(&self, from: u64, until: u64, app: usize) -> u64 {
         let ours = self.spans.iter().filter(|(_, _, whom)| whom.is_none_or(|whom| whom == app));
-        let mut spans: Vec<(u64, u64)> = ours.map(|&(a, b, _)| (a.max(from), b.min(until))).filter(|(a, b)| a < b).collect();
+        let mut spans: Vec<(u64, u64)> =
+            ours.map(|&(a, b, _)| (a.max(from), b.min(until))).filter(|(a, b)| a < b).collect();
         spans.sort_unstable();
         let (mut sum, mut reached) = (0, from);
         for (a, b) in spans {
@@ -42,11 +43,26 @@ impl Stage {
     pub(crate) fn judge_gap(&mut self, number: u32, next: &Kept) {
         let now = self.t;
         let tenant = &self.tenants[number as usize];
+        let without_since = tenant.kept.map_or(tenant.added, |before| before.until);
+        self.figures.without_ms += now.saturating_sub(without_since);
         if let Some(before) = tenant.kept.filter(|before| before.token != next.token || before.until < now) {
             self.judge_expiry(number, before.from, before.until, now);
         }
         let tenant = &mut self.tenants[number as usize];
         (tenant.hindered, tenant.failures) = (0, 0);
+    }
+
+    /// For how long tenants have been without a valid token up to now, all together, in milliseconds.
+    pub(crate) fn without_ms(&self) -> u64 {
+        let present = self.tenants.iter().filter(|tenant| tenant.present);
+        let since = present.map(|tenant| tenant.kept.map_or(tenant.added, |kept| kept.until));
+        self.figures.without_ms + since.map(|since| self.t.saturating_sub(since)).sum::<u64>()
+    }
+
+    /// How many tenants have a valid token.
+    pub(crate) fn valid(&self) -> u32 {
+        let valid = |kept: Kept| kept.until > self.t;
+        self.tenants.iter().filter(|tenant| tenant.present && tenant.kept.is_some_and(valid)).count() as u32
     }
 
     fn judge_expiry(&mut self, number: u32, from: u64, expired: u64, now: u64) {
@@ -69,6 +85,11 @@ impl Stage {
         }
         // From the latest moment at which a refresh can be due; an endpoint that does not extend leaves no margin.
         let margin_from = if remaining_life { expired } else { from + (expired - from) * 3 / 4 };
+        if self.apps[app].is_used_up(margin_from, now) {
+            self.figures.limited_gaps += 1;
+            self.figures.limited_ms += gap;
+            return;
+        }
         let excused = self.excuses.within(margin_from, now, app) + tenant.hindered;
         let served = (now - margin_from).saturating_sub(excused);
         assert!(
@@ -81,12 +102,13 @@ impl Stage {
     }
 
     fn excuse(&mut self, gap: u64) {
+        self.figures.longest_gap_ms = self.figures.longest_gap_ms.max(gap);
         self.figures.excused_gaps += 1;
         self.figures.excused_ms += gap;
     }
 
-    /// After peace for longer than any life and any backoff: everybody who can have a token has one, in every sink.
-    pub(crate) fn judge_end(&mut self) {
+    /// After peace for longer than any life and any backoff, and `quiet` milliseconds without calls: everybody who can have a token has one, in every sink.
+    pub(crate) fn judge_end(&self, quiet: u64) {
         for number in 0..self.tenants.len() as u32 {
             let tenant = &self.tenants[number as usize];
             if !tenant.present {
@@ -98,8 +120,11 @@ impl Stage {
             }
             let kept = tenant.kept.unwrap_or_else(|| panic!("tenant {number} was never served"));
             let remaining_life = self.endpoint.apps[usize::from(tenant.app)].habit == Habit::RemainingLife;
-            let until = kept.until + if remaining_life { HANDOVER_MS } else { 0 };
+            let until = kept.until + if remaining_life { HANDOVER_MS + quiet } else { 0 };
             assert!(until > self.t, "tenant {number} has no valid token at the end: {} < {}", kept.until, self.t);
+            if kept.until <= self.t + HANDOVER_MS {
+                continue; // where an expired token is deleted, it may just have been
+            }
             let mut wanted = [0; ROOTS];
             let roots = self.sets[usize::from(tenant.set)].iter().map(|outlet| outlet.root.0 as usize);
             roots.for_each(|root| wanted[root] = kept.token);

@@ -91,6 +91,30 @@ impl Script {
         }
         script
     }
+
+    /// What a well-kept service lives through in a month: an app or the endpoint is away for minutes every few hours, now and
+    /// then the process or the machine starts anew, tenants get other sinks, a secret changes.
+    pub(crate) fn of_a_month(mut chance: Chance, apps: usize, end: u64) -> Self {
+        let mut script = Self::default();
+        let mut at = 6 * HOUR;
+        while at + 6 * HOUR < end {
+            let (app, ms) = (chance.below(apps as u64) as usize, 1 + chance.below(8 * MINUTE));
+            let twist = match chance.below(12) {
+                0..4 => Twist::Outage { app: Some(app), kind: FailureKind::ServerError, ms },
+                4 => Twist::Outage { app: None, kind: FailureKind::Unreachable, ms },
+                5 => Twist::Suspend { ms },
+                6 => Twist::ClockStep { by: chance.below(7_200_000) as i64 - 3_600_000, ms },
+                7 => Twist::Flaky { app, per_mille: 50, ms },
+                8 => Twist::SinksFail { root: 0, ms },
+                9 => Twist::Resink { app, n: 1_000 },
+                10 => Twist::Ban { ms: ms / 8 },
+                _ => Twist::Restart,
+            };
+            script.add(at, twist);
+            at += 3 * HOUR + chance.below(6 * HOUR);
+        }
+        script
+    }
 }
 
 fn draw(chance: &mut Chance, apps: usize, tenants: u32) -> Twist {

@@ -161,9 +161,8 @@ impl Stage {
 
     /// The places of a tenant in a set of sinks. The last part of the path says which tenant.
     pub(crate) fn places(&self, tenant: u32, set: u8) -> Vec<(LaneId, RootId, Place)> {
-        let place = |outlet: &Outlet| {
-            (outlet.lane, outlet.root, Place::File(format!("/{}/{tenant}", outlet.root.0).into()))
-        };
+        let place =
+            |outlet: &Outlet| (outlet.lane, outlet.root, Place::File(format!("/{}/{tenant}", outlet.root.0).into()));
         self.sets[usize::from(set)].iter().map(place).collect()
     }
 

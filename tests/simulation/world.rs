@@ -59,7 +59,8 @@ pub(crate) fn policy(rate: Rate) -> AppPolicy {
 
 /// The sinks that tenants have: a plain file; a file that shows the expiry and a key that is deleted with it; those elsewhere.
 fn sink_sets() -> Vec<Box<[Outlet]>> {
-    let file = |root, shows_expiry| Outlet { root: RootId(root), lane: LaneId(0), shows_expiry, on_expiry: OnExpiry::Keep };
+    let file =
+        |root, shows_expiry| Outlet { root: RootId(root), lane: LaneId(0), shows_expiry, on_expiry: OnExpiry::Keep };
     let key = |root| Outlet { root: RootId(root), lane: LaneId(1), shows_expiry: true, on_expiry: OnExpiry::Delete };
     vec![[file(0, false)].into(), [file(0, true), key(1)].into(), [file(2, false), key(3)].into()]
 }
@@ -181,8 +182,9 @@ impl World {
     /// Peace: nothing fails, and nothing is changed any more. What is under way comes to its end, and all must be well.
     pub(crate) fn come_to_an_end(&mut self) {
         self.stage.room.calls = 0;
-        self.run_until(self.stage.t + 3_000);
-        self.stage.judge_end();
+        let quiet = 3_000;
+        self.run_until(self.stage.t + quiet);
+        self.stage.judge_end(quiet);
     }
 
     fn turn(&mut self) {
