@@ -94,21 +94,12 @@ pub(super) struct Tenant {
     pub(super) disowned: bool,
     /// It left the config while a call was under way; the slot is free when the call ends.
     pub(super) gone: bool,
-    pub(super) timer: Timer,
+    /// When it is to be looked at again, or [`IDLE`].
+    pub(super) timer: BootMs,
 }
 
-/// A tenant's place in the wheel.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timer {
-    pub(super) at: BootMs,
-    pub(super) next: u32,
-    pub(super) prev: u32,
-}
-
-impl Timer {
-    pub(super) const NONE: u32 = u32::MAX;
-    pub(super) const IDLE: Self = Self { at: BootMs(u64::MAX), next: Self::NONE, prev: Self::NONE };
-}
+/// A timer that is not set.
+pub(super) const IDLE: BootMs = BootMs(u64::MAX);
 
 impl Tenant {
     /// Whether its token works at this moment.

@@ -88,11 +88,10 @@ pub(crate) enum Happening {
     Withdrawn { id: WithdrawId, root: RootId, tenant: u32 },
 }
 
-/// An answer that the engine has yet to judge, or has.
-#[derive(Clone, Copy, Default)]
+/// An answer that the engine has yet to judge.
+#[derive(Clone, Copy)]
 struct Parked {
-    open: bool,
-    seq: u32,
+    ticket: Ticket,
     tenant: u32,
     life: u16,
     token: u64,
@@ -256,11 +255,8 @@ impl Stage {
         }
         match reply {
             Reply::Granted { lifetime_s, token } => {
-                let index = ticket.slot.0 as usize;
-                self.parked.resize(self.parked.len().max(index + 1), Parked::default());
                 let from = until.saturating_sub(u64::from(lifetime_s) * 1000);
-                let parked = Parked { open: true, seq: ticket.seq, tenant: number, life, token: token.0, from, until };
-                self.parked[index] = parked;
+                self.parked.push(Parked { ticket, tenant: number, life, token: token.0, from, until });
                 if ours {
                     tenant.failures = 0;
                 }
@@ -335,10 +331,9 @@ impl Stage {
 
     /// The engine's verdict on the answer of this ticket.
     fn verdict(&mut self, ticket: Ticket) -> Parked {
-        let parked = &mut self.parked[ticket.slot.0 as usize];
-        assert!(parked.open && parked.seq == ticket.seq, "{ticket:?} is judged and was not answered, or was before");
-        parked.open = false;
-        *parked
+        let found = self.parked.iter().position(|parked| parked.ticket == ticket);
+        let found = found.unwrap_or_else(|| panic!("{ticket:?} is judged and was not answered, or was judged before"));
+        self.parked.swap_remove(found)
     }
 
     fn keep(&mut self, ticket: Ticket, id: &TenantId, record: Record) {
@@ -372,6 +367,11 @@ impl Stage {
             assert!(calls <= 3, "tenant {}: {calls} calls in one life of a token that does not extend", answer.tenant);
             self.figures.most_calls_a_life = self.figures.most_calls_a_life.max(calls);
         }
+    }
+
+    /// Every answer has been judged by the end of the turn that heard of it.
+    pub(crate) fn check_verdicts(&self) {
+        assert!(self.parked.is_empty(), "an answer was neither kept nor discarded: {:?}", self.parked[0].ticket);
     }
 
     /// Whether a token would be lost if the process ended now.

@@ -194,6 +194,7 @@ impl World {
         self.stage.figures.turns += 1;
         let events = self.events.drain(..).chain(self.steps.drain(..most).map(Event::Change));
         let wake = turn(&mut self.engine, now, events, &mut self.stage);
+        self.stage.check_verdicts();
         assert!(wake.is_none_or(|at| at > now.boot), "spins: would wake at {wake:?}, and it is {now:?}");
         self.wake = wake.map(|at| at.0 + self.booted);
     }
