@@ -77,6 +77,9 @@ impl Engine {
     fn not_extended(&mut self, now: Now, ticket: Ticket, old: Held, new: Held) {
         let slot = ticket.slot;
         if new.expires_boot.0.abs_diff(old.expires_boot.0) < SAME_EXPIRY_MS {
+            if let Some(held) = &mut self.tenants[slot].held {
+                held.restored = false; // its life was heard of anew, on the clock that does not step
+            }
             self.outbox.push_back(Action::Discard(ticket));
         } else {
             // Its life began when it was first asked for; the wall clock may have been set since.

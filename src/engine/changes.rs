@@ -2,7 +2,7 @@
 
 use super::app::AppIx;
 use super::table::Past;
-use super::tenant::{Held, Phase, Tenant, Timer};
+use super::tenant::{Held, IDLE, Phase, Tenant};
 use super::view::State;
 use super::{Action, Engine};
 use crate::domain::{BootMs, Change, CorpId, LaneId, Now, Place, Record, RootId, SinkSetId, Slot, TenantId};
@@ -68,7 +68,7 @@ impl Engine {
             stale: false,
             disowned: false,
             gone: false,
-            timer: Timer::IDLE,
+            timer: IDLE,
         }
     }
 

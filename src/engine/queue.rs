@@ -1,5 +1,5 @@
-//! An app's tenants that are due, in order: valid tokens with under a tenth of their life left, then tenants that have
-//! none (first those whose token has expired), then by expiry.
+//! An app's tenants that are due, in order: expired tokens, then valid ones with under a tenth of their life left, then
+//! tenants that never had one, then by expiry. `docs/decisions/0010-order-of-calls.md` says why.
 //!
 //! A tenant that changes class, or leaves, is not looked for in here: its stamp moves on, and the old entry is void.
 
@@ -19,8 +19,8 @@ struct Entry {
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    urgent: BinaryHeap<Reverse<Entry>>,
     lapsed: BinaryHeap<Reverse<Entry>>,
+    urgent: BinaryHeap<Reverse<Entry>>,
     without: VecDeque<Entry>,
     early: BinaryHeap<Reverse<Entry>>,
 }
@@ -37,8 +37,8 @@ impl Queue {
     pub(super) fn push(&mut self, class: Class, key: BootMs, slot: Slot, stamp: u32) {
         let entry = Entry { key, slot, stamp };
         match class {
-            Class::Urgent => self.urgent.push(Reverse(entry)),
             Class::Lapsed => self.lapsed.push(Reverse(entry)),
+            Class::Urgent => self.urgent.push(Reverse(entry)),
             Class::Without => self.without.push_back(entry),
             Class::Early => self.early.push(Reverse(entry)),
         }
@@ -51,7 +51,7 @@ impl Queue {
 
     /// Drops the entries that no longer hold, and gives back the room that they took.
     pub(super) fn tidy(&mut self, holds: impl Fn(Slot, u32) -> bool) {
-        for heap in [&mut self.urgent, &mut self.lapsed, &mut self.early] {
+        for heap in [&mut self.lapsed, &mut self.urgent, &mut self.early] {
             heap.retain(|Reverse(entry)| holds(entry.slot, entry.stamp));
             heap.shrink_to_fit();
         }
@@ -62,7 +62,7 @@ impl Queue {
     /// The first entry that still holds, after dropping those before it that do not.
     pub(super) fn best(&mut self, holds: impl Fn(Slot, u32) -> bool) -> Option<Best> {
         let void = |entry: &Entry| !holds(entry.slot, entry.stamp);
-        for heap in [&mut self.urgent, &mut self.lapsed, &mut self.early] {
+        for heap in [&mut self.lapsed, &mut self.urgent, &mut self.early] {
             while heap.peek().is_some_and(|Reverse(entry)| void(entry)) {
                 heap.pop();
             }
@@ -72,8 +72,8 @@ impl Queue {
         }
         let best = |class, entry: &Entry| Best { class, key: entry.key, slot: entry.slot };
         let top = |class, heap: &BinaryHeap<Reverse<Entry>>| heap.peek().map(|Reverse(entry)| best(class, entry));
-        top(Class::Urgent, &self.urgent)
-            .or_else(|| top(Class::Lapsed, &self.lapsed))
+        top(Class::Lapsed, &self.lapsed)
+            .or_else(|| top(Class::Urgent, &self.urgent))
             .or_else(|| self.without.front().map(|entry| best(Class::Without, entry)))
             .or_else(|| top(Class::Early, &self.early))
     }

@@ -3,7 +3,7 @@
 use super::app::{AppIx, Gate};
 use super::backoff::{self, due_after_ms, millis};
 use super::table::Table;
-use super::tenant::{Class, Held, Phase};
+use super::tenant::{Class, Held, PATIENCE_MS, Phase};
 use super::view::State;
 use super::{Action, Engine, Notice, Room};
 use crate::domain::{BootMs, Now, OnExpiry, Slot, Ticket};
@@ -18,7 +18,7 @@ impl Engine {
         if tenant.gone {
             return;
         }
-        let class = tenant.class(now.boot);
+        let (class, _) = tenant.place(now.boot, self.is_refused(slot));
         let enabled = self.app(tenant.app).policy.enabled;
         match tenant.phase {
             Phase::Waiting if enabled && now.boot >= tenant.due => self.enqueue(now, slot),
@@ -66,14 +66,11 @@ impl Engine {
 
     /// Puts a tenant into its app's queue, in the class of this moment.
     fn enqueue(&mut self, now: Now, slot: Slot) {
+        let refused = self.is_refused(slot);
         let tenant = &mut self.tenants[slot];
-        let class = tenant.class(now.boot);
+        let (class, key) = tenant.place(now.boot, refused);
         tenant.phase = Phase::Ready(class);
         tenant.stamp = tenant.stamp.wrapping_add(1);
-        let key = match (class, tenant.held) {
-            (Class::Urgent | Class::Lapsed | Class::Early, Some(held)) => held.expires_boot,
-            _ => now.boot,
-        };
         let (ix, stamp) = (tenant.app, tenant.stamp);
         self.app_mut(ix).queue.push(class, key, slot, stamp);
         self.regate(now, ix);
@@ -99,10 +96,11 @@ impl Engine {
     fn set_timer(&mut self, now: Now, slot: Slot) {
         let tenant = &self.tenants[slot];
         let due = (tenant.phase == Phase::Waiting && self.app(tenant.app).policy.enabled).then_some(tenant.due);
-        let life = tenant.held.map(|held| match tenant.phase {
-            Phase::Ready(Class::Early) => held.urgent_at(),
-            _ => held.expires_boot,
-        });
+        let life = match (tenant.phase, tenant.held) {
+            (Phase::Ready(Class::Early), Some(held)) => Some(held.urgent_at()),
+            (Phase::Ready(Class::Without), _) => Some(tenant.due + PATIENCE_MS),
+            (_, held) => held.map(|held| held.expires_boot),
+        };
         match [due, life].into_iter().flatten().filter(|&at| at > now.boot).min() {
             Some(at) => self.wheel.set(&mut self.tenants, slot, at),
             None => self.wheel.clear(&mut self.tenants, slot),

@@ -18,15 +18,20 @@ pub(super) enum Phase {
 /// The order among tenants that are due, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
+    /// Its token has expired: of all deadlines its own is the earliest. A tenant that has waited [`PATIENCE_MS`] for its first
+    /// token stands here as well.
+    Lapsed,
     /// Its token is valid, with less than a tenth of its life left.
     Urgent,
-    /// Its token has expired. It has readers, so it goes before those that never had one, however many they are.
-    Lapsed,
-    /// It never had a token.
+    /// It never had a token, or the endpoint refuses it one.
     Without,
     /// Its token is valid for a while yet.
     Early,
 }
+
+/// Newcomers let those go first that have a token to lose, however many both are, but not for ever: in milliseconds. With
+/// less of the limits in use than all of them, a newcomer never waits so long.
+pub(super) const PATIENCE_MS: u64 = 4 * 3600 * 1000;
 
 /// What is known of the token that a tenant has.
 #[derive(Debug, Clone, Copy)]
@@ -89,21 +94,12 @@ pub(super) struct Tenant {
     pub(super) disowned: bool,
     /// It left the config while a call was under way; the slot is free when the call ends.
     pub(super) gone: bool,
-    pub(super) timer: Timer,
+    /// When it is to be looked at again, or [`IDLE`].
+    pub(super) timer: BootMs,
 }
 
-/// A tenant's place in the wheel.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timer {
-    pub(super) at: BootMs,
-    pub(super) next: u32,
-    pub(super) prev: u32,
-}
-
-impl Timer {
-    pub(super) const NONE: u32 = u32::MAX;
-    pub(super) const IDLE: Self = Self { at: BootMs(u64::MAX), next: Self::NONE, prev: Self::NONE };
-}
+/// A timer that is not set.
+pub(super) const IDLE: BootMs = BootMs(u64::MAX);
 
 impl Tenant {
     /// Whether its token works at this moment.
@@ -111,13 +107,14 @@ impl Tenant {
         self.held.is_some_and(|held| now < held.expires_boot)
     }
 
-    /// Its place among tenants that are due.
-    pub(super) fn class(&self, now: BootMs) -> Class {
+    /// Its place among tenants that are due, and its key there: the earlier, the sooner it is called.
+    pub(super) fn place(&self, now: BootMs, refused: bool) -> (Class, BootMs) {
         match self.held {
-            None => Class::Without,
-            Some(held) if now >= held.expires_boot => Class::Lapsed,
-            Some(held) if now >= held.urgent_at() => Class::Urgent,
-            Some(_) => Class::Early,
+            Some(held) if now < held.urgent_at() => (Class::Early, held.expires_boot),
+            Some(held) if now < held.expires_boot => (Class::Urgent, held.expires_boot),
+            Some(held) if !refused => (Class::Lapsed, held.expires_boot),
+            _ if now >= self.due + PATIENCE_MS => (Class::Lapsed, self.due + PATIENCE_MS),
+            _ => (Class::Without, self.due),
         }
     }
 

@@ -1,4 +1,7 @@
-//! Timers: one a tenant, in slots of one second, linked through the tenants themselves.
+//! Timers: one a tenant, in cells of one second.
+//!
+//! A timer that is moved leaves its old entry behind: an entry holds only if the tenant's timer still says the same. To look
+//! for it would cost more than it takes, since its neighbours are anywhere in memory.
 //!
 //! A deadline within the running second waits in a small heap, so deadlines are exact to the millisecond although the
 //! wheel is not; those that need not be exact are set on whole seconds, and fire together.
@@ -7,16 +10,16 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::table::Table;
-use super::tenant::Timer;
+use super::tenant::IDLE;
 use crate::domain::{BootMs, Slot};
 
 /// Seconds in the wheel: a power of two that holds a token's usual life. A later deadline is passed over once a turn.
 const SECONDS: usize = 8192;
 
 pub(super) struct Wheel {
-    /// The first tenant of each second, or [`Timer::NONE`].
-    heads: Box<[u32; SECONDS]>,
-    /// Which seconds have tenants.
+    /// Whose deadlines lie in each second.
+    cells: Box<[Vec<Slot>]>,
+    /// Which seconds have entries.
     occupied: [u64; SECONDS / 64],
     /// Everything before this second has been taken out.
     second: u64,
@@ -31,7 +34,7 @@ fn cell(second: u64) -> usize {
 impl Wheel {
     pub(super) fn new(now: BootMs) -> Self {
         Self {
-            heads: Box::new([Timer::NONE; SECONDS]),
+            cells: vec![Vec::new(); SECONDS].into(),
             occupied: [0; SECONDS / 64],
             second: now.seconds(),
             soon: BinaryHeap::new(),
@@ -40,22 +43,19 @@ impl Wheel {
 
     /// Sets (or moves) a tenant's timer.
     pub(super) fn set(&mut self, tenants: &mut Table, slot: Slot, at: BootMs) {
-        self.clear(tenants, slot);
-        tenants[slot].timer.at = at;
+        if std::mem::replace(&mut tenants[slot].timer, at) == at {
+            return;
+        }
         if at.seconds() < self.second {
             self.soon.push(Reverse((at, slot)));
         } else {
-            self.link(tenants, slot, at.seconds());
+            self.enter(slot, at.seconds());
         }
     }
 
     /// Takes a tenant's timer away.
     pub(super) fn clear(&mut self, tenants: &mut Table, slot: Slot) {
-        let timer = std::mem::replace(&mut tenants[slot].timer, Timer::IDLE);
-        if timer.at == Timer::IDLE.at || timer.at.seconds() < self.second {
-            return; // never set, or in `soon`, where the entry is void from now on
-        }
-        self.unlink(tenants, timer);
+        tenants[slot].timer = IDLE;
     }
 
     /// The next tenant whose deadline has come.
@@ -66,8 +66,8 @@ impl Wheel {
                 return None;
             }
             self.soon.pop();
-            if tenants.get(slot).is_some_and(|tenant| tenant.timer.at == at) {
-                tenants[slot].timer = Timer::IDLE;
+            if tenants.get(slot).is_some_and(|tenant| tenant.timer == at) {
+                tenants[slot].timer = IDLE;
                 return Some(slot);
             }
         }
@@ -81,7 +81,7 @@ impl Wheel {
     }
 
     /// Moves the deadlines of all seconds that have begun by `now` into `soon`.
-    fn begin_seconds(&mut self, now: BootMs, tenants: &mut Table) {
+    fn begin_seconds(&mut self, now: BootMs, tenants: &Table) {
         // After a long sleep one round visits every cell; more would visit them again.
         let until = now.seconds();
         if until >= self.second + SECONDS as u64 {
@@ -94,18 +94,15 @@ impl Wheel {
         self.second = self.second.max(until + 1);
     }
 
-    fn drain(&mut self, second: u64, now: BootMs, tenants: &mut Table) {
-        let mut next = std::mem::replace(&mut self.heads[cell(second)], Timer::NONE);
+    fn drain(&mut self, second: u64, now: BootMs, tenants: &Table) {
+        let entries = std::mem::take(&mut self.cells[cell(second)]);
         self.occupied[cell(second) / 64] &= !(1 << (cell(second) % 64));
-        while next != Timer::NONE {
-            let slot = Slot(next);
-            let timer = &mut tenants[slot].timer;
-            (next, timer.next, timer.prev) = (timer.next, Timer::NONE, Timer::NONE);
-            let at = timer.at;
+        for slot in entries {
+            let Some(at) = tenants.get(slot).map(|tenant| tenant.timer) else { continue };
             if at.seconds() <= now.seconds() {
                 self.soon.push(Reverse((at, slot)));
-            } else {
-                self.link(tenants, slot, at.seconds());
+            } else if at != IDLE && cell(at.seconds()) == cell(second) {
+                self.enter(slot, at.seconds()); // a later round's; any other stands in its own cell
             }
         }
     }
@@ -129,28 +126,8 @@ impl Wheel {
         })
     }
 
-    fn link(&mut self, tenants: &mut Table, slot: Slot, second: u64) {
-        let head = std::mem::replace(&mut self.heads[cell(second)], slot.0);
+    fn enter(&mut self, slot: Slot, second: u64) {
+        self.cells[cell(second)].push(slot);
         self.occupied[cell(second) / 64] |= 1 << (cell(second) % 64);
-        if head != Timer::NONE {
-            tenants[Slot(head)].timer.prev = slot.0;
-        }
-        let timer = &mut tenants[slot].timer;
-        (timer.next, timer.prev) = (head, Timer::NONE);
-    }
-
-    fn unlink(&mut self, tenants: &mut Table, timer: Timer) {
-        if timer.next != Timer::NONE {
-            tenants[Slot(timer.next)].timer.prev = timer.prev;
-        }
-        if timer.prev == Timer::NONE {
-            let cell = cell(timer.at.seconds());
-            self.heads[cell] = timer.next;
-            if timer.next == Timer::NONE {
-                self.occupied[cell / 64] &= !(1 << (cell % 64));
-            }
-        } else {
-            tenants[Slot(timer.prev)].timer.next = timer.next;
-        }
     }
 }

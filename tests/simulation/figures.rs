@@ -1,0 +1,69 @@
+//! What a run comes to.
+
+use std::fmt;
+
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Figures {
+    pub(crate) turns: u64,
+    pub(crate) calls: u64,
+    pub(crate) failures: u64,
+    pub(crate) refreshes: u64,
+    pub(crate) discarded: u64,
+    pub(crate) publications: u64,
+    pub(crate) sink_failures: u64,
+    pub(crate) lost_writes: u64,
+    pub(crate) restarts: u64,
+    pub(crate) changes: u64,
+    pub(crate) expiries_said: u64,
+    /// Times that a token expired before the next was there, each with an excuse.
+    pub(crate) excused_gaps: u64,
+    pub(crate) excused_ms: u64,
+    /// Those that the limits left no call for.
+    pub(crate) limited_gaps: u64,
+    pub(crate) limited_ms: u64,
+    /// For how long tenants have been without a token, those that still are apart.
+    pub(crate) without_ms: u64,
+    pub(crate) longest_gap_ms: u64,
+    /// The longest gap of an endpoint that hands out the next token only when the last has expired.
+    pub(crate) longest_handover_ms: u64,
+    /// The most calls that such an endpoint saw in one life of a token.
+    pub(crate) most_calls_a_life: u16,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  {} turns, {} calls, {} failed, {} discarded",
+            self.turns, self.calls, self.failures, self.discarded
+        )?;
+        writeln!(
+            f,
+            "  {} refreshes, {} publications, {} sink failures",
+            self.refreshes, self.publications, self.sink_failures
+        )?;
+        writeln!(
+            f,
+            "  {} config changes, {} restarts, {} commits lost",
+            self.changes, self.restarts, self.lost_writes
+        )?;
+        writeln!(
+            f,
+            "  expired without excuse: 0; with an excuse: {} times, {} s in all ({} expiries said)",
+            self.excused_gaps,
+            self.excused_ms / 1000,
+            self.expiries_said
+        )?;
+        writeln!(
+            f,
+            "  because the limits forbade it: {} times, {} s in all",
+            self.limited_gaps,
+            self.limited_ms / 1000
+        )?;
+        write!(
+            f,
+            "  endpoints that hand out remaining life: at most {} calls a life, longest gap {} ms",
+            self.most_calls_a_life, self.longest_handover_ms
+        )
+    }
+}

@@ -1,0 +1,144 @@
+//! What befalls a daemon: drawn from a seed, and then peace.
+
+use std::collections::BTreeMap;
+
+use corptokend::domain::{FailureKind, Rate};
+
+use crate::chance::Chance;
+
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+
+/// One stroke of fate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Twist {
+    /// Every call fails, of an app or of everybody.
+    Outage { app: Option<usize>, kind: FailureKind, ms: u64 },
+    /// The endpoint does not take the app's secret until it changes its mind, or until the operator has put the right one in.
+    WrongSecret { app: usize, ms: u64, mended_by_operator: bool },
+    /// The address is banned.
+    Ban { ms: u64 },
+    /// Calls fail by bad luck, so many in a thousand.
+    Flaky { app: usize, per_mille: u32, ms: u64 },
+    /// The machine sleeps.
+    Suspend { ms: u64 },
+    /// The wall clock is set for a while, and set right again.
+    ClockStep { by: i64, ms: u64 },
+    /// The process is killed and started again.
+    Restart,
+    /// The machine starts anew: the boot clock begins again, and what was published is gone.
+    Reboot,
+    /// Sinks below a root fail.
+    SinksFail { root: usize, ms: u64 },
+    /// Commits take long.
+    SlowCommits { ms: u64 },
+    /// Tenants join an app.
+    Join { app: usize, n: u32 },
+    /// Tenants leave an app.
+    Leave { app: usize, n: u32 },
+    /// Tenants get other sinks.
+    Resink { app: usize, n: u32 },
+    /// An app's rate changes, to so many percent of the usual.
+    Rate { app: usize, percent: u32 },
+    /// An app's secret changes: all its tenants are fetched anew.
+    NewSecret { app: usize },
+    /// The limit on all calls changes.
+    Limit(Rate),
+    /// What came for a while is over.
+    End(Ending),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ending {
+    Outage(Option<usize>),
+    WrongSecret { app: usize, mended_by_operator: bool },
+    Flaky(usize),
+    ClockStep(i64),
+    SinksFail(usize),
+    SlowCommits,
+}
+
+#[derive(Default)]
+pub(crate) struct Script {
+    twists: BTreeMap<u64, Vec<Twist>>,
+}
+
+impl Script {
+    pub(crate) fn add(&mut self, at: u64, twist: Twist) {
+        self.twists.entry(at).or_default().push(twist);
+    }
+
+    pub(crate) fn next_at(&self) -> Option<u64> {
+        self.twists.first_key_value().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn take(&mut self, now: u64) -> Option<Twist> {
+        let mut entry = self.twists.first_entry().filter(|entry| *entry.key() <= now)?;
+        let twist = entry.get_mut().pop();
+        if entry.get().is_empty() {
+            entry.remove();
+        }
+        twist
+    }
+
+    /// A stroke of fate every `every` milliseconds or so, from `from` until `until`.
+    pub(crate) fn drawn(mut chance: Chance, apps: usize, tenants: u32, (from, until, every): (u64, u64, u64)) -> Self {
+        let mut script = Self::default();
+        let mut at = from;
+        while at < until {
+            script.add(at, draw(&mut chance, apps, tenants));
+            at += every / 2 + chance.below(every);
+        }
+        script
+    }
+
+    /// What a well-kept service lives through in a month: an app or the endpoint is away for minutes every few hours, now and
+    /// then the process or the machine starts anew, tenants get other sinks, a secret changes.
+    pub(crate) fn of_a_month(mut chance: Chance, apps: usize, end: u64) -> Self {
+        let mut script = Self::default();
+        let mut at = 6 * HOUR;
+        while at + 6 * HOUR < end {
+            let (app, ms) = (chance.below(apps as u64) as usize, 1 + chance.below(8 * MINUTE));
+            let twist = match chance.below(12) {
+                0..4 => Twist::Outage { app: Some(app), kind: FailureKind::ServerError, ms },
+                4 => Twist::Outage { app: None, kind: FailureKind::Unreachable, ms },
+                5 => Twist::Suspend { ms },
+                6 => Twist::ClockStep { by: chance.below(7_200_000) as i64 - 3_600_000, ms },
+                7 => Twist::Flaky { app, per_mille: 50, ms },
+                8 => Twist::SinksFail { root: 0, ms },
+                9 => Twist::Resink { app, n: 1_000 },
+                10 => Twist::Ban { ms: ms / 8 },
+                _ => Twist::Restart,
+            };
+            script.add(at, twist);
+            at += 3 * HOUR + chance.below(6 * HOUR);
+        }
+        script
+    }
+}
+
+fn draw(chance: &mut Chance, apps: usize, tenants: u32) -> Twist {
+    let app = chance.below(apps as u64) as usize;
+    let some = 1 + chance.below(u64::from(tenants / apps as u32).max(1)) as u32;
+    let kind = chance.pick(&[FailureKind::Unreachable, FailureKind::Timeout, FailureKind::ServerError]);
+    let long = chance.pick(&[5_000, 50_000, 10 * MINUTE, 30 * MINUTE, 2 * HOUR, 3 * HOUR]);
+    let short = 1 + chance.below(20 * MINUTE);
+    match chance.below(100) {
+        0..12 => Twist::Outage { app: Some(app).filter(|_| chance.per_mille(500)), kind, ms: 1 + chance.below(long) },
+        12..18 => Twist::WrongSecret { app, ms: 1 + chance.below(long), mended_by_operator: chance.per_mille(500) },
+        18..22 => Twist::Ban { ms: short },
+        22..30 => Twist::Flaky { app, per_mille: chance.pick(&[20, 200, 900]), ms: short },
+        30..36 => Twist::Suspend { ms: 1 + chance.below(long) },
+        36..42 => Twist::ClockStep { by: chance.below(2 * 86_400_000) as i64 - 86_400_000, ms: short },
+        42..52 => Twist::Restart,
+        52..56 => Twist::Reboot,
+        56..62 => Twist::SinksFail { root: chance.below(4) as usize, ms: short },
+        62..66 => Twist::SlowCommits { ms: short },
+        66..74 => Twist::Join { app, n: some },
+        74..80 => Twist::Leave { app, n: some },
+        80..86 => Twist::Resink { app, n: some },
+        86..92 => Twist::Rate { app, percent: 100 + chance.below(100) as u32 },
+        92..95 => Twist::NewSecret { app },
+        _ => Twist::Limit(Rate::per_second(100 + chance.below(400) as u32)),
+    }
+}

@@ -1,0 +1,435 @@
+//! The daemon's hands, in the model: calls go to the modelled endpoint, tokens to a modelled database and modelled sinks, and
+//! each is held against what was promised.
+
+use corptokend::daemon::turn::Hands;
+use corptokend::domain::*;
+use corptokend::engine::{Action, Engine, Event, Notice, Room, WithdrawId};
+
+use crate::agenda::Agenda;
+use crate::endpoint::{Endpoint, Habit, Issued, Reply};
+use crate::figures::Figures;
+use crate::judge::Excuses;
+use crate::window::Window;
+
+/// How many sink roots there are.
+pub(crate) const ROOTS: usize = 4;
+const NOBODY: u32 = u32::MAX;
+/// After a ban, everything stops for at least so long, in milliseconds.
+const BAN_MS: u64 = 5 * 60 * 1000;
+
+/// What the database holds of a tenant's token.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kept {
+    pub(crate) token: u64,
+    /// Which call brought it; `None`: it was read from the database, and the engine has numbered it anew.
+    seq: Option<u32>,
+    pub(crate) record: Record,
+    /// Its life as the endpoint counts it: milliseconds of the simulation.
+    pub(crate) from: u64,
+    pub(crate) until: u64,
+}
+
+/// A tenant, as the world sees it. Moments are milliseconds of the simulation.
+pub(crate) struct Tenant {
+    pub(crate) app: u16,
+    pub(crate) set: u8,
+    pub(crate) present: bool,
+    in_flight: bool,
+    /// Counts how often it left.
+    pub(crate) lives: u16,
+    pub(crate) refuses: Option<FailureKind>,
+    pub(crate) issued: Issued,
+    pub(crate) kept: Option<Kept>,
+    pub(crate) added: u64,
+    called: u64,
+    pub(crate) failures: u16,
+    /// How long failures have kept it from a token since it got the last one.
+    pub(crate) hindered: u64,
+    /// The token that the endpoint answered with last, and how often it has done so again.
+    latest: u64,
+    pub(crate) repeats: u16,
+    /// What its place below each root shows; 0: nothing.
+    pub(crate) shown: [u64; ROOTS],
+}
+
+impl Tenant {
+    pub(crate) fn new(app: u16, set: u8) -> Self {
+        Self {
+            app,
+            set,
+            present: false,
+            in_flight: false,
+            lives: 0,
+            refuses: None,
+            issued: Issued::default(),
+            kept: None,
+            added: 0,
+            called: 0,
+            failures: 0,
+            hindered: 0,
+            latest: 0,
+            repeats: 0,
+            shown: [0; ROOTS],
+        }
+    }
+
+    /// The daemon that knew of calls and failures is gone, or has forgotten them.
+    pub(crate) fn forget_calls(&mut self) {
+        (self.in_flight, self.called, self.failures) = (false, 0, 0);
+        self.repeats = 0;
+    }
+}
+
+/// What comes back to the daemon later.
+pub(crate) enum Happening {
+    Answer { ticket: Ticket, tenant: u32, life: u16, reply: Reply, until: u64 },
+    Committed,
+    Published { ticket: Ticket, sink: SinkId, root: RootId, tenant: u32, token: u64 },
+    Withdrawn { id: WithdrawId, root: RootId, tenant: u32 },
+}
+
+/// An answer that the engine has yet to judge.
+#[derive(Clone, Copy)]
+struct Parked {
+    ticket: Ticket,
+    tenant: u32,
+    life: u16,
+    token: u64,
+    from: u64,
+    until: u64,
+}
+
+enum Write {
+    Keep { ticket: Ticket, tenant: u32, kept: Kept },
+    Forget { tenant: u32 },
+}
+
+pub(crate) struct Stage {
+    /// Milliseconds of the simulation; they go on through reboots and suspends.
+    pub(crate) t: u64,
+    pub(crate) room: Room,
+    pub(crate) agenda: Agenda<Happening>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) tenants: Vec<Tenant>,
+    /// Which tenant a slot is known to be, as long as it is configured.
+    pub(crate) by_slot: Vec<u32>,
+    parked: Vec<Parked>,
+    writes: Vec<Write>,
+    /// Answers and publications end on multiples of this, in milliseconds.
+    pub(crate) grain: u64,
+    pub(crate) commit_ms: u64,
+    pub(crate) sets: Vec<Box<[Outlet]>>,
+    /// Which sink roots fail.
+    pub(crate) failing_roots: [bool; ROOTS],
+    pub(crate) total: Window,
+    pub(crate) apps: Vec<Window>,
+    pub(crate) names: Vec<AppName>,
+    banned_until: u64,
+    pub(crate) excuses: Excuses,
+    pub(crate) figures: Figures,
+}
+
+impl Stage {
+    pub(crate) fn new(endpoint: Endpoint, total: Rate, apps: Vec<(AppName, Rate)>, sets: Vec<Box<[Outlet]>>) -> Self {
+        Self {
+            t: 0,
+            room: Room { calls: 64, lanes: vec![64; 2] },
+            agenda: Agenda::new(0),
+            endpoint,
+            tenants: Vec::new(),
+            by_slot: Vec::new(),
+            parked: Vec::new(),
+            writes: Vec::new(),
+            grain: 1,
+            commit_ms: 50,
+            sets,
+            failing_roots: [false; ROOTS],
+            total: Window::new(total),
+            apps: apps.iter().map(|(_, rate)| Window::new(*rate)).collect(),
+            names: apps.into_iter().map(|(name, _)| name).collect(),
+            banned_until: 0,
+            excuses: Excuses::default(),
+            figures: Figures::default(),
+        }
+    }
+
+    pub(crate) fn id(&self, tenant: u32) -> TenantId {
+        let app = self.names[self.tenants[tenant as usize].app as usize].clone();
+        TenantId { app, corp_id: CorpId::new(&format!("c{tenant}")).expect("a corp_id") }
+    }
+
+    /// The places of a tenant in a set of sinks. The last part of the path says which tenant.
+    pub(crate) fn places(&self, tenant: u32, set: u8) -> Vec<(LaneId, RootId, Place)> {
+        let place =
+            |outlet: &Outlet| (outlet.lane, outlet.root, Place::File(format!("/{}/{tenant}", outlet.root.0).into()));
+        self.sets[usize::from(set)].iter().map(place).collect()
+    }
+
+    /// The process ended: what was under way is lost, and so is what was not committed.
+    pub(crate) fn crash(&mut self) {
+        self.agenda = Agenda::new(self.t);
+        self.by_slot.clear();
+        self.parked.clear();
+        self.figures.lost_writes += self.writes.len() as u64;
+        self.writes.clear();
+        self.room = Room { calls: 64, lanes: vec![64; self.room.lanes.len()] };
+        self.banned_until = 0;
+        for tenant in &mut self.tenants {
+            tenant.forget_calls();
+            if let Some(kept) = &mut tenant.kept {
+                kept.seq = None;
+            }
+        }
+    }
+
+    fn tenant_of(&mut self, engine: &Engine, slot: Slot) -> u32 {
+        let index = slot.0 as usize;
+        if let Some(&known) = self.by_slot.get(index).filter(|known| **known != NOBODY) {
+            return known;
+        }
+        let number = number_of(&engine.id(slot).expect("an action is about a tenant"));
+        if self.tenants[number as usize].present {
+            self.by_slot.resize(self.by_slot.len().max(index + 1), NOBODY);
+            self.by_slot[index] = number;
+        }
+        number
+    }
+
+    /// A step of a plan takes effect.
+    pub(crate) fn enact(&mut self, engine: &Engine, change: &Change) {
+        self.figures.changes += 1;
+        match change {
+            Change::Added { id, .. } => {
+                let tenant = &mut self.tenants[number_of(id) as usize];
+                tenant.present = true;
+                tenant.added = self.t;
+            }
+            Change::Removed { id, .. } => {
+                self.forget_slot(engine.slot(id));
+                let tenant = &mut self.tenants[number_of(id) as usize];
+                tenant.present = false;
+                tenant.lives += 1;
+                tenant.forget_calls();
+            }
+            Change::Resinked { id, sinks, .. } => self.tenants[number_of(id) as usize].set = sinks.0 as u8,
+            Change::App { .. } | Change::SinkSet { .. } | Change::AppGone { .. } => {}
+        }
+    }
+
+    /// A tenant leaves: its slot will be another's.
+    fn forget_slot(&mut self, slot: Option<Slot>) {
+        if let Some(entry) = slot.and_then(|slot| self.by_slot.get_mut(slot.0 as usize)) {
+            *entry = NOBODY;
+        }
+    }
+
+    fn later(&mut self, after: u64, happening: Happening) {
+        let at = (self.t + after.max(1)).next_multiple_of(self.grain);
+        self.agenda.add(at, happening);
+    }
+
+    /// What a happening is to the engine.
+    pub(crate) fn happen(&mut self, happening: Happening, events: &mut Vec<Event>) {
+        match happening {
+            Happening::Answer { ticket, tenant, life, reply, until } => {
+                self.room.calls += 1;
+                events.push(Event::Called(ticket, self.answered(ticket, tenant, life, reply, until)));
+            }
+            Happening::Committed => self.committed(events),
+            Happening::Published { ticket, sink, root, tenant, token } => {
+                let outcome = self.put(root, tenant, token).map(|()| Wrote::Replaced);
+                events.push(Event::Published(ticket, sink, outcome));
+            }
+            Happening::Withdrawn { id, root, tenant } => {
+                events.push(Event::Withdrawn(id, self.put(root, tenant, 0)));
+            }
+        }
+    }
+
+    fn answered(&mut self, ticket: Ticket, number: u32, life: u16, reply: Reply, until: u64) -> Result<Grant, Failure> {
+        let now = self.t;
+        let tenant = &mut self.tenants[number as usize];
+        let ours = tenant.lives == life;
+        if ours {
+            tenant.in_flight = false;
+        }
+        match reply {
+            Reply::Granted { lifetime_s, token } => {
+                let from = until.saturating_sub(u64::from(lifetime_s) * 1000);
+                self.parked.push(Parked { ticket, tenant: number, life, token: token.0, from, until });
+                if ours {
+                    tenant.failures = 0;
+                }
+                Ok(Grant { lifetime_s, fingerprint: token })
+            }
+            Reply::Refused(kind) => {
+                self.figures.failures += 1;
+                if kind == FailureKind::Banned {
+                    self.banned_until = self.banned_until.max(now + BAN_MS);
+                }
+                if ours {
+                    // The call itself, and the longest backoff that may follow it.
+                    let backoff = (1_000_u64 << tenant.failures.min(9)).min(300_000);
+                    tenant.hindered += now - tenant.called + backoff;
+                    tenant.failures += 1;
+                }
+                Err(Failure::new(kind, "as the seed would have it"))
+            }
+        }
+    }
+
+    fn committed(&mut self, events: &mut Vec<Event>) {
+        let mut writes = std::mem::take(&mut self.writes);
+        for write in writes.drain(..) {
+            match write {
+                Write::Forget { tenant } => self.tenants[tenant as usize].kept = None,
+                Write::Keep { ticket, tenant, kept } => {
+                    self.judge_gap(tenant, &kept);
+                    self.tenants[tenant as usize].kept = Some(kept);
+                    events.push(Event::Kept(ticket));
+                }
+            }
+        }
+        self.writes = writes;
+    }
+
+    fn write(&mut self, write: Write) {
+        if self.writes.is_empty() {
+            self.later(self.commit_ms, Happening::Committed);
+        }
+        self.writes.push(write);
+    }
+
+    /// A lane comes to a place: it shows this token from here on (0: none), unless its root fails.
+    fn put(&mut self, root: RootId, tenant: u32, token: u64) -> Result<(), SinkFailure> {
+        self.room.lanes[lane_of(root)] += 1;
+        if self.failing_roots[root.0 as usize] {
+            self.figures.sink_failures += 1;
+            return Err(SinkFailure { kind: SinkFailureKind::Full, detail: "no space left".into() });
+        }
+        self.tenants[tenant as usize].shown[root.0 as usize] = token;
+        Ok(())
+    }
+
+    fn call(&mut self, engine: &Engine, ticket: Ticket) {
+        let (now, number) = (self.t, self.tenant_of(engine, ticket.slot));
+        self.room.calls -= 1;
+        self.figures.calls += 1;
+        let tenant = &mut self.tenants[number as usize];
+        let app = usize::from(tenant.app);
+        assert!(tenant.present, "tenant {number} is called although it left");
+        assert!(!tenant.in_flight, "tenant {number} is called twice at once");
+        assert!(tenant.called == 0 || now >= tenant.called + 1000, "tenant {number} is called in a hot loop");
+        assert!(now >= self.banned_until, "tenant {number} is called during a ban");
+        let crowd = self.apps[app].count(now).or_else(|| self.total.count(now));
+        assert!(crowd.is_none(), "app {app}: {crowd:?} calls in a period that allows fewer, at {now}");
+        (tenant.in_flight, tenant.called) = (true, now);
+        let (after, reply) = self.endpoint.call(now, app, tenant.refuses, &mut tenant.issued);
+        let (life, until) = (tenant.lives, tenant.issued.until);
+        self.later(after, Happening::Answer { ticket, tenant: number, life, reply, until });
+    }
+
+    /// The engine's verdict on the answer of this ticket.
+    fn verdict(&mut self, ticket: Ticket) -> Parked {
+        let found = self.parked.iter().position(|parked| parked.ticket == ticket);
+        let found = found.unwrap_or_else(|| panic!("{ticket:?} is judged and was not answered, or was judged before"));
+        self.parked.swap_remove(found)
+    }
+
+    fn keep(&mut self, ticket: Ticket, id: &TenantId, record: Record) {
+        let answer = self.verdict(ticket);
+        let tenant = &self.tenants[answer.tenant as usize];
+        assert_eq!(number_of(id), answer.tenant, "an answer is kept for another tenant");
+        assert!(tenant.present && tenant.lives == answer.life, "{id}: a late answer is kept, from before it left");
+        self.count_repeat(&answer);
+        self.figures.refreshes += 1;
+        let Parked { token, from, until, .. } = answer;
+        let kept = Kept { token, seq: Some(ticket.seq), record, from, until };
+        self.write(Write::Keep { ticket, tenant: answer.tenant, kept });
+    }
+
+    fn discard(&mut self, ticket: Ticket) {
+        let answer = self.verdict(ticket);
+        let tenant = &self.tenants[answer.tenant as usize];
+        if tenant.present && tenant.lives == answer.life {
+            self.count_repeat(&answer);
+        }
+        self.figures.discarded += 1;
+    }
+
+    /// An endpoint that answers with the same token and its remaining life must not be asked ever faster.
+    fn count_repeat(&mut self, answer: &Parked) {
+        let tenant = &mut self.tenants[answer.tenant as usize];
+        tenant.repeats = if tenant.latest == answer.token { tenant.repeats + 1 } else { 0 };
+        tenant.latest = answer.token;
+        if self.endpoint.apps[usize::from(tenant.app)].habit == Habit::RemainingLife {
+            let calls = tenant.repeats + 1;
+            assert!(calls <= 3, "tenant {}: {calls} calls in one life of a token that does not extend", answer.tenant);
+            self.figures.most_calls_a_life = self.figures.most_calls_a_life.max(calls);
+        }
+    }
+
+    /// Every answer has been judged by the end of the turn that heard of it.
+    pub(crate) fn check_verdicts(&self) {
+        assert!(self.parked.is_empty(), "an answer was neither kept nor discarded: {:?}", self.parked[0].ticket);
+    }
+
+    /// Whether a token would be lost if the process ended now.
+    pub(crate) fn has_uncommitted(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, valid: bool) {
+        let number = self.tenant_of(engine, ticket.slot);
+        let tenant = &mut self.tenants[number as usize];
+        let kept = tenant.kept.as_mut().unwrap_or_else(|| panic!("tenant {number}: published, and not committed"));
+        let seq = *kept.seq.get_or_insert(ticket.seq);
+        assert_eq!(seq, ticket.seq, "tenant {number}: another token is published than was committed");
+        let token = if valid { kept.token } else { 0 };
+        let root = self.sets[usize::from(tenant.set)][usize::from(sink.0)].root;
+        self.take_room(root);
+        self.figures.publications += 1;
+        self.later(2, Happening::Published { ticket, sink, root, tenant: number, token });
+    }
+
+    fn withdraw(&mut self, id: WithdrawId, root: RootId, place: &Place) {
+        let text = place.to_string();
+        let tenant = text.rsplit('/').next().and_then(|part| part.parse().ok()).expect("a place of the simulation");
+        self.take_room(root);
+        self.later(2, Happening::Withdrawn { id, root, tenant });
+    }
+
+    fn take_room(&mut self, root: RootId) {
+        let free = &mut self.room.lanes[lane_of(root)];
+        *free = free.checked_sub(1).expect("a lane gets what it has room for");
+    }
+}
+
+impl Hands for Stage {
+    fn room(&self) -> &Room {
+        &self.room
+    }
+
+    fn perform(&mut self, engine: &Engine, _: Now, action: Action) {
+        match action {
+            Action::Call(ticket) => self.call(engine, ticket),
+            Action::Keep { ticket, id, record } => self.keep(ticket, &id, record),
+            Action::Discard(ticket) => self.discard(ticket),
+            Action::Publish(ticket, sink) => self.publish(engine, ticket, sink, true),
+            Action::Expire(ticket, sink) => self.publish(engine, ticket, sink, false),
+            Action::Withdraw { id, root, place, .. } => self.withdraw(id, root, &place),
+            Action::Forget(id) => self.write(Write::Forget { tenant: number_of(&id) }),
+            Action::Say(Notice::Expired { .. }) => self.figures.expiries_said += 1,
+            Action::Release(_) | Action::Say(_) => {}
+        }
+    }
+}
+
+fn number_of(id: &TenantId) -> u32 {
+    id.corp_id.as_str()[1..].parse().expect("a corp_id of the simulation")
+}
+
+/// Even roots lie on lane 0, odd ones on lane 1.
+fn lane_of(root: RootId) -> usize {
+    root.0 as usize % 2
+}

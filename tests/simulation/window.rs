@@ -1,0 +1,74 @@
+//! Counts calls against a limit, over any period whatever moment it begins at.
+
+use std::collections::VecDeque;
+
+use corptokend::domain::Rate;
+
+/// For how many seconds it is remembered how many calls there were.
+const SECONDS: usize = 1 << 14;
+
+pub(crate) struct Window {
+    /// Calls by second.
+    by_second: Vec<(u32, u32)>,
+    /// The limit in force, and those before it: until when each was.
+    rate: Rate,
+    before: Vec<(u64, Rate)>,
+    /// The latest calls: as many as the limit allows in a period.
+    calls: VecDeque<u64>,
+}
+
+impl Window {
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self { by_second: vec![(0, 0); SECONDS], rate, before: Vec::new(), calls: VecDeque::new() }
+    }
+
+    pub(crate) fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    pub(crate) fn set_rate(&mut self, now: u64, rate: Rate) {
+        self.before.push((now, self.rate));
+        self.rate = rate;
+    }
+
+    /// How many calls a period that ends with `now` may hold: what the most generous limit says that was in force in it.
+    fn most(&mut self, now: u64) -> usize {
+        let period = u64::from(self.rate.period_ms());
+        self.before.retain(|(until, _)| until + period > now);
+        let scaled = |rate: Rate| (rate.hertz() * period as f64 / 1000.0).ceil() as usize;
+        self.before.iter().map(|(_, rate)| scaled(*rate)).fold(self.rate.count() as usize, usize::max)
+    }
+
+    /// Whether the limit was used up from one moment until another: no more calls would have been allowed in between.
+    pub(crate) fn is_used_up(&self, from: u64, until: u64) -> bool {
+        let seconds = (from / 1000 + 1).max((until / 1000).saturating_sub(SECONDS as u64 - 1))..until / 1000;
+        let (length, mut calls) = (seconds.end.saturating_sub(seconds.start), 0);
+        for second in seconds {
+            let (which, n) = self.by_second[second as usize % SECONDS];
+            calls += if u64::from(which) == second { n } else { 0 };
+        }
+        // The calls are spaced a little wider than the limit says, and seconds do not begin with a call.
+        f64::from(calls) + 1.0 >= length as f64 * self.rate.hertz() * 0.97
+    }
+
+    /// Counts a call. Returns how many there were in the period that ends with it, if those are too many.
+    pub(crate) fn count(&mut self, now: u64) -> Option<usize> {
+        let most = if self.before.is_empty() { self.rate.count() as usize } else { self.most(now) };
+        let second = (now / 1000) as u32;
+        let count = &mut self.by_second[second as usize % SECONDS];
+        *count = if count.0 == second { (second, count.1 + 1) } else { (second, 1) };
+        self.calls.push_back(now);
+        while self.calls.len() > most + 1 {
+            self.calls.pop_front();
+        }
+        let crowded = self.calls.len() > most && now - self.calls[0] < u64::from(self.rate.period_ms());
+        crowded.then_some(self.calls.len())
+    }
+}
+
+#[test]
+fn one_call_too_many_is_seen_wherever_the_second_begins() {
+    let mut window = Window::new(Rate::per_second(3));
+    assert!([0, 400, 800, 1_000, 1_400].iter().all(|&at| window.count(at).is_none()));
+    assert_eq!(window.count(1_799), Some(4));
+}
