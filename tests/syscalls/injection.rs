@@ -1,4 +1,5 @@
 //! One strace on one thread of the daemon: while it is there, system calls fail.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
