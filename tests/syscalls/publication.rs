@@ -202,6 +202,11 @@ fn every_failing_call_of_a_publication_is_told_once_and_mended() {
         scene.wait_until_each("sink_failing");
         // Long enough for it to be tried again, in vain.
         std::thread::sleep(Duration::from_secs(3));
+        scene.machine.wait_until("no failure leaves a temporary file", |_| {
+            let can_unlink =
+                |place: &&Place| place.fault.as_ref().is_none_or(|fault| !fault.calls.contains(&"unlinkat"));
+            scene.places.iter().filter(can_unlink).all(|place| !place.file.with_file_name(TEMPORARY).exists())
+        });
         let failed: usize = injections.into_iter().map(Injection::lift).sum();
         scene.wait_until_each("sink_mended");
         scene.wait_until_equal();
