@@ -164,6 +164,7 @@ impl Outlets {
     /// Stops all lanes; each gets as much of `patience` as is left.
     pub(super) fn stop(self, patience: Duration) {
         let deadline = clock::now().boot + u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.lanes.iter().for_each(Lane::begin_to_stop);
         for lane in self.lanes {
             let left = Duration::from_millis(deadline.since(clock::now().boot));
             if lane.stop(left) == Stopped::Abandoned {

@@ -1,5 +1,5 @@
 //! An app's tenants that are due, in order: expired tokens, then valid ones with under a tenth of their life left, then
-//! tenants that never had one, then by expiry. `docs/decisions/0010-order-of-calls.md` says why.
+//! tenants that never had one, then by expiry. `docs/decisions/0011-order-of-calls.md` says why.
 //!
 //! A tenant that changes class, or leaves, is not looked for in here: its stamp moves on, and the old entry is void.
 

@@ -5,11 +5,12 @@ use std::path::{Component, Path};
 use std::rc::Rc;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FileType, Mode, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use super::directory::{DIRECTORY, Directory, Me, Rules, make};
 use super::fixed::open_fixed;
+use super::system::{openat, statat};
 use super::trouble;
 use crate::domain::SinkFailure;
 

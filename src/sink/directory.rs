@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, Stat, fchmod, fchown, fstat, mkdirat, openat};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use rustix::process::{Gid, getegid, geteuid};
 
 use super::known::DirectoryId;
+use super::system::{fchmod, fchown, fstat, fsync, mkdirat, openat, renameat, unlinkat};
+use super::temporary::temporary_name;
 use super::trouble;
 use crate::domain::{FileSink, SinkFailure};
 
@@ -150,7 +152,7 @@ impl Directory {
     /// Makes what was renamed, made or removed here survive a power cut.
     pub(super) fn sync(&self) -> Result<(), SinkFailure> {
         // A file system without directory sync (EINVAL) has nothing to offer.
-        match retry_on_intr(|| rustix::fs::fsync(&self.fd)) {
+        match fsync(&self.fd) {
             Ok(()) | Err(Errno::INVAL) => Ok(()),
             Err(errno) => Err(trouble::of("sync the directory", &self.path, errno)),
         }
@@ -232,13 +234,34 @@ impl Directory {
 pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Makes a directory, with the mode and group that the sink asks for whatever the umask is.
+/// Makes a directory, with the mode and group that the sink asks for whatever the umask is. It has them before it has its
+/// name: one that a failure or a `kill -9` left half made would be taken for somebody else's decision ever after.
 pub(super) fn make(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, rules: &Rules) -> Result<OwnedFd, SinkFailure> {
-    match mkdirat(parent, name, Mode::from_raw_mode(rules.dir_mode & 0o777)) {
+    let temporary = temporary_name(name);
+    let make = || mkdirat(parent, &temporary, Mode::RWXU);
+    let made = match make() {
+        // What is there is an interrupted predecessor's.
+        Err(Errno::EXIST) => unlinkat(parent, &temporary, AtFlags::REMOVEDIR).and_then(|()| make()),
+        other => other,
+    };
+    made.map_err(|errno| trouble::of("make the directory", path, errno))?;
+    let finished = finish(parent, &temporary, path, rules).and_then(|fd| match renameat(parent, &temporary, name) {
+        Ok(()) => Ok(Some(fd)),
         // Somebody else was faster; what is there is verified like any other.
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(trouble::of("make the directory", path, errno)),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(None),
+        Err(errno) => Err(trouble::of("give its name to the directory just made,", path, errno)),
+    });
+    if let Ok(Some(fd)) = finished {
+        return Ok(fd);
     }
+    // Should this fail, the next attempt finds the directory by its name and removes it.
+    let _ = unlinkat(parent, &temporary, AtFlags::REMOVEDIR);
+    finished?;
+    openat(parent, name, DIRECTORY, Mode::empty()).map_err(|errno| trouble::of("open the directory", path, errno))
+}
+
+/// Opens the directory just made, and gives it its group and mode.
+fn finish(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, rules: &Rules) -> Result<OwnedFd, SinkFailure> {
     let fd = openat(parent, name, DIRECTORY, Mode::empty())
         .map_err(|errno| trouble::of("open the directory just made,", path, errno))?;
     let stat = fstat(&fd).map_err(|errno| trouble::of("look at the directory just made,", path, errno))?;

@@ -21,12 +21,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fchmod, fstat, openat, unlinkat};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::directories::{Directories, Missing};
 use super::directory::{Directory, Me, Rules};
+use super::system::{fchmod, fstat, openat, read, statat, unlinkat};
 use super::temporary::{Temporary, temporary_name};
 use super::trouble;
 use crate::domain::{FileSink, SinkFailure, Wrote};
@@ -131,7 +132,7 @@ impl Standing {
         bytes: &[u8],
         wanted: Wanted,
     ) -> Result<Self, SinkFailure> {
-        let stat = match rustix::fs::statat(directory.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match statat(directory.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(Self::Other),
             Err(errno) => return Err(trouble::of("look at", path, errno)),
@@ -177,7 +178,7 @@ fn holds(file: &OwnedFd, bytes: &[u8]) -> bool {
     let mut found = Zeroizing::new(vec![0; bytes.len()]);
     let mut length = 0;
     while length < found.len() {
-        match retry_on_intr(|| rustix::io::read(file, &mut found[length..])) {
+        match read(file, &mut found[length..]) {
             Ok(0) | Err(_) => return false,
             Ok(more) => length += more,
         }
@@ -195,8 +196,8 @@ pub(super) fn withdraw<'a>(
 ) -> Result<Option<(Rc<Directory>, &'a OsStr)>, SinkFailure> {
     let (above, name) = split(path)?;
     let Some(directory) = directories.open(fixed, above, Missing::Leave)? else { return Ok(None) };
-    let _ = unlinkat(directory.fd(), temporary_name(name), AtFlags::empty());
-    match rustix::fs::statat(directory.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+    let _ = unlinkat(directory.fd(), &temporary_name(name), AtFlags::empty());
+    match statat(directory.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => {}
         Err(errno) => return Err(trouble::of("look at", path, errno)),
         Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {

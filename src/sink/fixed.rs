@@ -6,11 +6,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, readlinkat};
 use rustix::io::Errno;
 
 use super::directories::Missing;
 use super::directory::{Me, Rules, make};
+use super::system::{fstat, fsync, openat};
 use super::trouble;
 use crate::domain::SinkFailure;
 
@@ -116,7 +117,7 @@ impl Walk {
         }
         let made = make(self.at.as_fd(), step, path, rules)?;
         let above = openat(&self.at, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        above.and_then(rustix::fs::fsync).map_err(|errno| trouble::of("sync the directory", &self.path, errno))?;
+        above.and_then(fsync).map_err(|errno| trouble::of("sync the directory", &self.path, errno))?;
         Ok(made)
     }
 }

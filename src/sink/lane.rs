@@ -99,6 +99,11 @@ impl Lane {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
+    /// Tells the lane to stop, and does not wait for it: so that a lane which hangs takes no time from the others.
+    pub fn begin_to_stop(&self) {
+        self.shared.stop();
+    }
+
     /// Lets the publication that began end, waiting at most `patience` for it, and stops.
     pub fn stop(mut self, patience: Duration) -> Stopped {
         self.shared.stop();

@@ -18,6 +18,7 @@ mod lane;
 mod pace;
 mod probe;
 mod render;
+mod system;
 mod temporary;
 mod trouble;
 mod watch;

@@ -5,12 +5,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, fchmod, fchown, fstat, fsync, openat, renameat, statat, unlinkat};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::directory::Directory;
 use super::file::Wanted;
+use super::system::{fchmod, fchown, fstat, fsync, openat, renameat, statat, unlinkat, write};
 use super::trouble;
 use crate::domain::{Fingerprint, SinkFailure};
 
@@ -71,7 +72,7 @@ impl<'a> Temporary<'a> {
     /// Writes all of `bytes`.
     pub(super) fn fill(&mut self, mut bytes: &[u8]) -> Result<(), SinkFailure> {
         while !bytes.is_empty() {
-            match retry_on_intr(|| rustix::io::write(&self.file, bytes)) {
+            match write(&self.file, bytes) {
                 Ok(0) => return Err(self.failed("write the temporary file of", Errno::IO)),
                 Ok(written) => bytes = &bytes[written..],
                 Err(errno) => return Err(self.failed("write the temporary file of", errno)),
@@ -104,13 +105,13 @@ impl<'a> Temporary<'a> {
                 trouble::with_remedy("set the owner of", self.path, errno, remedy)
             })?;
         }
-        retry_on_intr(|| fsync(&self.file)).map_err(|errno| self.failed("sync the temporary file of", errno))
+        fsync(&self.file).map_err(|errno| self.failed("sync the temporary file of", errno))
     }
 
     /// Gives the file its name. Answers with the file as it was left.
     pub(super) fn take_place(mut self, name: &OsStr) -> Result<Stat, SinkFailure> {
         let fd = self.directory.fd();
-        renameat(fd, self.name, fd, name).map_err(|errno| self.failed("replace", errno))?;
+        renameat(fd, self.name, name).map_err(|errno| self.failed("replace", errno))?;
         self.placed = true;
         // The rename moved the change time, so this is the time to look.
         let left = statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).or_else(|_| fstat(&self.file));

@@ -269,6 +269,11 @@ impl Machine {
         daemon.wait().unwrap();
     }
 
+    /// Whether the daemon that was launched has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(|daemon| daemon.try_wait().unwrap().is_none())
+    }
+
     /// Stops the daemon as systemd does, and returns how it ended.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
@@ -329,6 +334,14 @@ impl Machine {
             assert!(Instant::now() < deadline, "waited in vain until {what}; the log:\n{}", tail(&self.log()));
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// What lies in a directory, sorted.
+    pub fn names_in(&self, below: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(below)).unwrap();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
     }
 
     /// All files below the tokens directory, relative to it.

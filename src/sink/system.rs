@@ -1,0 +1,54 @@
+//! The system calls of a publication, begun again when a signal interrupts them: a file system that lives in another process
+//! or on another machine may answer EINTR to any of them (fuse(4), nfs(5)), and that is no failure.
+
+use std::ffi::OsStr;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid};
+use rustix::io::{Result, retry_on_intr};
+use rustix::path::Arg;
+
+pub(super) fn openat(at: impl AsFd, name: impl Arg + Copy, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+    retry_on_intr(|| rustix::fs::openat(&at, name, flags, mode))
+}
+
+pub(super) fn statat(at: impl AsFd, name: impl Arg + Copy, flags: AtFlags) -> Result<Stat> {
+    retry_on_intr(|| rustix::fs::statat(&at, name, flags))
+}
+
+pub(super) fn fstat(file: impl AsFd) -> Result<Stat> {
+    retry_on_intr(|| rustix::fs::fstat(&file))
+}
+
+pub(super) fn read(file: impl AsFd, into: &mut [u8]) -> Result<usize> {
+    retry_on_intr(|| rustix::io::read(&file, &mut *into))
+}
+
+pub(super) fn write(file: impl AsFd, bytes: &[u8]) -> Result<usize> {
+    retry_on_intr(|| rustix::io::write(&file, bytes))
+}
+
+pub(super) fn fchown(file: impl AsFd, owner: Option<Uid>, group: Option<Gid>) -> Result<()> {
+    retry_on_intr(|| rustix::fs::fchown(&file, owner, group))
+}
+
+pub(super) fn fchmod(file: impl AsFd, mode: Mode) -> Result<()> {
+    retry_on_intr(|| rustix::fs::fchmod(&file, mode))
+}
+
+pub(super) fn fsync(file: impl AsFd) -> Result<()> {
+    retry_on_intr(|| rustix::fs::fsync(&file))
+}
+
+/// Renames within one directory.
+pub(super) fn renameat(at: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
+    retry_on_intr(|| rustix::fs::renameat(&at, from, &at, to))
+}
+
+pub(super) fn unlinkat(at: impl AsFd, name: impl Arg + Copy, flags: AtFlags) -> Result<()> {
+    retry_on_intr(|| rustix::fs::unlinkat(&at, name, flags))
+}
+
+pub(super) fn mkdirat(at: impl AsFd, name: impl Arg + Copy, mode: Mode) -> Result<()> {
+    retry_on_intr(|| rustix::fs::mkdirat(&at, name, mode))
+}

@@ -1,0 +1,116 @@
+//! A sink whose file system hangs in the kernel.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use corptokend::sandbox::{Options, sequence_of};
+
+use crate::injection::thread_named;
+use crate::readers::{Look, Readers};
+use crate::support::Machine;
+use crate::{needs, row, succeeds};
+
+const LIFETIME_S: u32 = 4;
+const TENANT: &str = "ding1";
+/// How long the daemon may take to stop.
+const STOP: Duration = Duration::from_secs(10);
+
+/// An ext4 file system in a file.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(image: &Path, at: &Path) -> Option<Self> {
+        fs::File::create(image).unwrap().set_len(8 << 20).unwrap();
+        fs::create_dir(at).unwrap();
+        let [image, text] = [image, at].map(|path| path.to_str().unwrap());
+        let mounted = succeeds("mkfs.ext4", &["-q", image]) && succeeds("mount", &["-o", "loop", image, text]);
+        let there =
+            needs("root, mkfs.ext4, loop devices and fsfreeze", mounted && succeeds("fsfreeze", &["--version"]));
+        there.then(|| Self(at.to_owned()))
+    }
+
+    /// From here on, whoever writes hangs.
+    fn freeze(&self) {
+        assert!(succeeds("fsfreeze", &["-f", self.0.to_str().unwrap()]));
+    }
+
+    fn thaw(&self) -> bool {
+        succeeds("fsfreeze", &["-u", self.0.to_str().unwrap()])
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.thaw();
+        succeeds("umount", &["-l", self.0.to_str().unwrap()]);
+    }
+}
+
+/// The state letter of a thread: proc_pid_stat(5).
+fn state_of(path: &str) -> Option<char> {
+    fs::read_to_string(path).ok()?.rsplit_once(") ")?.1.chars().next()
+}
+
+#[test]
+fn a_sink_that_hangs_delays_no_other_and_not_the_end() {
+    let options = Options { lifetime_s: LIFETIME_S, issue_log: 1000, ..Options::default() };
+    let machine = Machine::with(options);
+    let sinks = format!(
+        "[[app.crm.sink]]\nfile = \"{0}/disk/{{corp_id}}\"\n[[app.crm.sink]]\nfile = \"{0}/tokens/crm/{{corp_id}}\"\n",
+        machine.dir.path().display()
+    );
+    let mut machine = machine.app("crm", &[TENANT], &sinks);
+    // Behind the machine, so that it is thawed before the daemon is waited for, whatever happens.
+    let Some(disk) = Disk::mount(&machine.path("image"), &machine.path("disk")) else { return };
+    machine.start();
+    let lane = format!("files-{:x}", fs::metadata(&disk.0).unwrap().dev());
+    let thread = thread_named(machine.pid(), &lane);
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let frozen = machine.path("disk/ding1");
+    let paths = [frozen.clone(), machine.path("tokens/crm/ding1")];
+    let readers = Readers::watch(1, &paths, Look { mode: 0o640, uid, gid });
+
+    disk.freeze();
+    let stuck = format!("/proc/{}/task/{thread}/stat", machine.pid());
+    machine.wait_until("the lane hangs in the kernel", |_| state_of(&stuck) == Some('D'));
+    let sequence = |machine: &Machine| machine.token("crm", TENANT).as_deref().and_then(sequence_of);
+    let before = sequence(&machine);
+    machine.wait_until("the other sink goes on", |machine| sequence(machine) >= before.map(|before| before + 3));
+    assert_eq!(state_of(&stuck), Some('D'), "it hangs still");
+    assert_eq!(machine.status_json()["ready"], true, "the daemon answers");
+    let gaps = machine.sandbox.issued(TENANT).windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms).min();
+    assert!(gaps >= Some(1_200), "called again after {gaps:?} ms");
+
+    // A thread that cannot be interrupted keeps the process from being reaped, whatever the daemon does. What it can do
+    // is end itself: then all that is left of it is a zombie.
+    let (main, asked) = (format!("/proc/{}/stat", machine.pid()), Instant::now());
+    machine.signal("TERM");
+    machine.wait_until("the daemon has ended", |_| state_of(&main).is_none_or(|state| state == 'Z'));
+    let took = asked.elapsed();
+    assert!(took < STOP, "it took {took:?}");
+    assert_eq!(machine.events("lane_abandoned").len(), 1);
+    assert!(!machine.path("run/control.sock").exists());
+    assert!(sequence_of(&fs::read_to_string(&frozen).unwrap()).is_some(), "the old file is whole");
+    assert!(disk.thaw());
+    machine.exit();
+
+    // The next start catches up, without a call for it.
+    machine.sandbox.set_lifetime_s(7200);
+    machine.start();
+    machine.wait_until("both sinks hold the newest token", |machine| {
+        let newest = machine.sandbox.issued(TENANT).last().map(|issued| issued.token.clone());
+        paths.iter().all(|path| fs::read_to_string(path).ok() == newest)
+    });
+    assert!(machine.stop().success());
+    readers.finish().assert_flawless(&machine.sandbox);
+    let names: Vec<_> = fs::read_dir(&disk.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| name == TENANT || name == "lost+found"), "{names:?}");
+    row::leave(
+        "a_sink_that_hangs_delays_no_other_and_not_the_end",
+        "a sink's file system hangs in the kernel (ext4, frozen)",
+        "other sinks go on; the daemon answers; SIGTERM ends it within 10 s; the old file is whole; the next start catches up",
+        &format!("3 rotations beside a lane in state D; ended after {} ms", took.as_millis()),
+    );
+}

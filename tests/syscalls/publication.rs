@@ -1,0 +1,341 @@
+//! The system calls of a publication. One tenant has a sink on each of many file systems, and each of these has a fault of
+//! its own; one has none, and must not be delayed by the others.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use corptokend::sandbox::Options;
+
+use crate::can_inject;
+use crate::injection::{Fault, Injection, thread_named};
+use crate::mounts::Tmpfs;
+use crate::readers::{Look, Readers};
+use crate::row;
+use crate::support::Machine;
+
+const ERRORS: [&str; 6] = ["ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "EMFILE"];
+const LIFETIME_S: u32 = 4;
+/// A token is due after 0.7 ± 0.05 of its life, rounded down to a second: 1.6 s, less what the first of two calls takes
+/// longer to arrive on a busy machine.
+const NOT_DUE_BEFORE_MS: u64 = 1_200;
+/// The longest that a healthy file system may wait for a token, on a busy machine.
+const PROMPT: Duration = Duration::from_secs(2);
+const TENANT: &str = "ding1";
+const TEMPORARY: &str = ".ding1.corptokend-tmp";
+
+/// One file system of the tenant's, with the fault that it will have.
+struct Place {
+    disk: Tmpfs,
+    fault: Option<Fault>,
+    file: PathBuf,
+}
+
+/// What a fault is to do to.
+#[derive(Clone, Copy)]
+enum Target {
+    Anything,
+    Temporary,
+    Directory,
+}
+
+/// The calls of a publication into a directory that is there.
+const CALLS: [(&str, Target); 8] = [
+    ("openat", Target::Anything),
+    ("newfstatat", Target::Anything),
+    ("write", Target::Temporary),
+    ("fchown", Target::Anything),
+    ("fchmod", Target::Anything),
+    ("fsync", Target::Temporary),
+    ("renameat", Target::Anything),
+    ("fsync", Target::Directory),
+];
+
+struct Scene {
+    places: Vec<Place>,
+    machine: Machine,
+    born: Instant,
+}
+
+impl Scene {
+    /// A running daemon with one file system for each fault, and one without. `below` is what follows the mount point in
+    /// the sinks' paths.
+    fn start(faults: Vec<(&'static str, Target, &'static str)>, below: &str) -> Self {
+        let options = Options { lifetime_s: LIFETIME_S, issue_log: 10_000, ..Options::default() };
+        let machine = Machine::with(options);
+        let born = Instant::now();
+        let mut places = Vec::new();
+        let mut sinks = String::new();
+        let faults = faults.into_iter().map(Some).chain([None]);
+        for (number, fault) in faults.enumerate() {
+            let disk = Tmpfs::mount(&machine.path(&format!("mnt/{number}")));
+            let file = disk.path().join(below.replace("{app}", "crm").replace("{corp_id}", TENANT));
+            let fault = fault.map(|(call, target, error)| Fault {
+                calls: call.split('+').collect(),
+                error,
+                when: None,
+                on: match target {
+                    Target::Anything => None,
+                    Target::Temporary => Some(file.with_file_name(TEMPORARY)),
+                    Target::Directory => Some(disk.path().to_owned()),
+                },
+            });
+            let path = disk.path().join(below).display().to_string();
+            sinks += &format!("[[app.crm.sink]]\nfile = \"{path}\"\nmode = \"0640\"\nowner = 65534\ngroup = 65534\n");
+            places.push(Place { disk, fault, file });
+        }
+        let mut machine = machine.app("crm", &[TENANT], &sinks);
+        machine.start();
+        Self { places, machine, born }
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.places.iter().map(|place| place.file.clone()).collect()
+    }
+
+    fn readers(&self) -> Readers {
+        Readers::watch(1, &self.files(), Look { mode: 0o640, uid: 65534, gid: 65534 })
+    }
+
+    /// Begins every fault; `when` is as in [`Fault::when`].
+    fn inject(&mut self, when: Option<&'static str>) -> Vec<Injection> {
+        let machine = &self.machine;
+        let faulty = self.places.iter().enumerate().filter_map(|(n, place)| Some((n, place, place.fault.clone()?)));
+        let begin = |(n, place, fault): (usize, &Place, Fault)| {
+            let thread = thread_named(machine.pid(), &place.disk.lane());
+            Injection::begin(thread, &Fault { when, ..fault }, &machine.path(&format!("strace-{n}")))
+        };
+        faulty.map(begin).collect()
+    }
+
+    /// How often a place's root is named in events of this name.
+    fn said(&self, event: &str, place: &Place) -> usize {
+        let root = place.disk.path().display().to_string();
+        self.machine.events(event).iter().filter(|event| event["root"] == root.as_str()).count()
+    }
+
+    fn faulty(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter(|place| place.fault.is_some())
+    }
+
+    fn wait_until_each(&self, event: &str) {
+        let missing = || -> Vec<_> { self.faulty().filter(|place| self.said(event, place) == 0).collect() };
+        let deadline = Instant::now() + Duration::from_secs(45);
+        while !missing().is_empty() {
+            let faults: Vec<_> = missing().into_iter().map(|place| &place.fault).collect();
+            assert!(Instant::now() < deadline, "no {event} for {faults:#?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until all places hold the newest token.
+    fn wait_until_equal(&self) {
+        self.machine.wait_until("all places hold the newest token", |machine| {
+            let newest = machine.sandbox.issued(TENANT).last().map(|issued| issued.token.clone());
+            self.places.iter().all(|place| std::fs::read_to_string(&place.file).ok() == newest)
+        });
+    }
+
+    /// Nothing is left but the token file.
+    fn assert_no_litter(&self) {
+        for place in &self.places {
+            let directory = place.file.parent().unwrap();
+            let names: Vec<_> = directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(names, [TENANT], "{:?}", place.fault);
+        }
+    }
+
+    /// Nobody asked for a token before it was due.
+    fn assert_no_call_repeated(&self) -> usize {
+        let issued = self.machine.sandbox.issued(TENANT);
+        for pair in issued.windows(2) {
+            let gap = pair[1].at_ms - pair[0].at_ms;
+            assert!(gap >= NOT_DUE_BEFORE_MS, "called again after {gap} ms");
+        }
+        issued.len()
+    }
+
+    /// The place without a fault got each token, and at once. Answers with the longest that one took.
+    fn assert_prompt(&self, seen: &crate::readers::Seen) -> Duration {
+        let healthy = self.places.iter().find(|place| place.fault.is_none()).unwrap();
+        let tokens = &seen.tokens[&healthy.file];
+        let first = tokens[0].1.clone();
+        let issued = self.machine.sandbox.issued(TENANT);
+        let due = issued.iter().skip_while(|issued| issued.token != first).skip(1);
+        let mut longest = Duration::ZERO;
+        for issued in due {
+            let at = tokens.iter().find(|(_, token)| *token == issued.token);
+            let (at, _) = at.unwrap_or_else(|| panic!("the healthy place never had the token of {} ms", issued.at_ms));
+            longest = longest.max((*at - self.born).saturating_sub(Duration::from_millis(issued.at_ms)));
+        }
+        assert!(longest < PROMPT, "a token took {longest:?} to the healthy file system");
+        longest
+    }
+}
+
+/// Runs `each` for parts of `faults`, side by side; answers with what each answered.
+fn side_by_side<T: Send>(
+    faults: Vec<(&'static str, Target, &'static str)>,
+    each: impl Fn(Vec<(&'static str, Target, &'static str)>) -> T + Sync,
+) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = faults.chunks(14).map(<[_]>::to_vec).collect();
+        let each = &each;
+        let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || each(part))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn every_failing_call_of_a_publication_is_told_once_and_mended() {
+    if !can_inject() {
+        return;
+    }
+    let faults: Vec<_> = ERRORS.iter().flat_map(|error| CALLS.map(|(call, target)| (call, target, *error))).collect();
+    let both = ERRORS.map(|error| ("fsync+unlinkat", Target::Anything, error));
+    let faults: Vec<_> = faults.into_iter().chain(both).collect();
+    let count = faults.len();
+    let figures = side_by_side(faults, |part| {
+        let mut scene = Scene::start(part, "{corp_id}");
+        let readers = scene.readers();
+        let injections = scene.inject(None);
+        scene.wait_until_each("sink_failing");
+        // Long enough for it to be tried again, in vain.
+        std::thread::sleep(Duration::from_secs(3));
+        scene.machine.wait_until("no failure leaves a temporary file", |_| {
+            let can_unlink =
+                |place: &&Place| place.fault.as_ref().is_none_or(|fault| !fault.calls.contains(&"unlinkat"));
+            scene.places.iter().filter(can_unlink).all(|place| !place.file.with_file_name(TEMPORARY).exists())
+        });
+        let failed: usize = injections.into_iter().map(Injection::lift).sum();
+        scene.wait_until_each("sink_mended");
+        scene.wait_until_equal();
+        let calls = scene.assert_no_call_repeated();
+        assert!(scene.machine.stop().success());
+        let seen = readers.finish();
+        seen.assert_flawless(&scene.machine.sandbox);
+        scene.assert_no_litter();
+        for place in scene.faulty() {
+            assert_eq!(scene.said("sink_failing", place), 1, "{:?}", place.fault);
+            assert_eq!(scene.said("sink_mended", place), 1, "{:?}", place.fault);
+        }
+        (failed, seen.reads, calls, scene.assert_prompt(&seen))
+    });
+    let failed: usize = figures.iter().map(|figure| figure.0).sum();
+    let reads: u64 = figures.iter().map(|figure| figure.1).sum();
+    let calls: usize = figures.iter().map(|figure| figure.2).sum();
+    let longest = figures.iter().map(|figure| figure.3).max().unwrap_or_default();
+    row::leave(
+        "every_failing_call_of_a_publication_is_told_once_and_mended",
+        "each system call of a publication fails (ENOSPC, EIO, EDQUOT, EROFS, EACCES, EMFILE)",
+        "readers see whole tokens; told once; mended when it passes; no temporary file; no call repeated; other file systems not delayed",
+        &format!(
+            "{count} combinations, {failed} failed calls, {reads} reads: 0 faults; {calls} API calls, none early; \
+             another file system got each token within {} ms",
+            longest.as_millis()
+        ),
+    );
+}
+
+#[test]
+fn an_interrupted_call_of_a_publication_is_invisible() {
+    if !can_inject() {
+        return;
+    }
+    let faults = CALLS.map(|(call, target)| (call, target, "EINTR")).to_vec();
+    let mut scene = Scene::start(faults, "{corp_id}");
+    let readers = scene.readers();
+    // Each is interrupted, and not when it is made again.
+    let injections = scene.inject(Some("1+2"));
+    let counts = || injections.iter().map(Injection::count).collect::<Vec<_>>();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while counts().iter().any(|count| *count < 2) {
+        assert!(Instant::now() < deadline, "not every call was interrupted: {:?}", counts());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let failed: usize = injections.into_iter().map(Injection::lift).sum();
+    scene.wait_until_equal();
+    assert_eq!(scene.machine.events("sink_failing"), [serde_json::Value::Null; 0]);
+    let calls = scene.assert_no_call_repeated();
+    assert!(scene.machine.stop().success());
+    readers.finish().assert_flawless(&scene.machine.sandbox);
+    scene.assert_no_litter();
+    row::leave(
+        "an_interrupted_call_of_a_publication_is_invisible",
+        "each system call of a publication is interrupted (EINTR)",
+        "nobody notices",
+        &format!("{} calls, interrupted {failed} times: 0 events; {calls} API calls, none early", CALLS.len()),
+    );
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_told_once_and_made_later() {
+    if !can_inject() {
+        return;
+    }
+    let calls = ["mkdirat", "fchown", "fchmod"];
+    let errors = ["ENOSPC", "EIO", "EDQUOT", "EROFS"];
+    let faults = calls.iter().flat_map(|call| errors.map(|error| (*call, Target::Anything, error))).collect::<Vec<_>>();
+    let count = faults.len();
+    let mut scene = Scene::start(faults, "{app}/{corp_id}");
+    let injections = scene.inject(None);
+    for place in scene.faulty() {
+        std::fs::remove_dir_all(place.file.parent().unwrap()).unwrap();
+    }
+    scene.wait_until_each("sink_failing");
+    std::thread::sleep(Duration::from_secs(2));
+    for place in scene.faulty() {
+        assert!(!place.file.exists(), "{:?} does not fail", place.fault);
+    }
+    let failed: usize = injections.into_iter().map(Injection::lift).sum();
+    scene.wait_until_each("sink_mended");
+    scene.wait_until_equal();
+    let calls = scene.assert_no_call_repeated();
+    assert!(scene.machine.stop().success());
+    scene.assert_no_litter();
+    for place in scene.faulty() {
+        assert_eq!(scene.said("sink_failing", place), 1, "{:?}", place.fault);
+        let directory = std::fs::metadata(place.file.parent().unwrap()).unwrap();
+        let found = (directory.mode() & 0o7777, directory.gid());
+        assert_eq!(found, (0o750, 65534), "{:?}: mode and group of the directory", place.fault);
+    }
+    row::leave(
+        "a_directory_that_cannot_be_made_is_told_once_and_made_later",
+        "a token directory was removed, and making it again fails (mkdir, chown, chmod: ENOSPC, EIO, EDQUOT, EROFS)",
+        "told once; made when it passes, with the right mode and group; no call repeated",
+        &format!("{count} combinations, {failed} failed calls; {calls} API calls, none early"),
+    );
+}
+
+#[test]
+fn a_token_that_cannot_be_removed_is_removed_later() {
+    if !can_inject() {
+        return;
+    }
+    let faults: Vec<_> = ERRORS.map(|error| ("unlinkat", Target::Anything, error)).to_vec();
+    let count = faults.len();
+    let mut scene = Scene::start(faults, "{corp_id}");
+    let injections = scene.inject(None);
+    scene.machine.edit(&format!("[\"{TENANT}\"]"), "[]");
+    // The only tenant: a mass removal, which is carried out when it is asked for by name.
+    let reloaded = scene.machine.run(&["reload", "--allow-mass-removal"]);
+    assert!(reloaded.status.success(), "{}", crate::support::shown(&reloaded));
+    scene.wait_until_each("sink_failing");
+    let healthy = scene.places.iter().find(|place| place.fault.is_none()).unwrap();
+    scene.machine.wait_until("the healthy place is empty", |_| !healthy.file.exists());
+    let failed: usize = injections.into_iter().map(Injection::lift).sum();
+    scene.wait_until_each("sink_mended");
+    assert!(scene.machine.stop().success());
+    for place in &scene.places {
+        assert_eq!(std::fs::read_dir(place.disk.path()).unwrap().count(), 0, "{:?}", place.fault);
+    }
+    for place in scene.faulty() {
+        assert_eq!(scene.said("sink_failing", place), 1, "{:?}", place.fault);
+    }
+    row::leave(
+        "a_token_that_cannot_be_removed_is_removed_later",
+        "the token of a tenant that left cannot be removed (unlink: ENOSPC, EIO, EDQUOT, EROFS, EACCES, EMFILE)",
+        "told once; removed when it passes; other file systems not delayed",
+        &format!("{count} combinations, {failed} failed calls; nothing is left"),
+    );
+}
