@@ -8,6 +8,7 @@ mod publication;
 mod readers;
 #[path = "../crash/row.rs"]
 mod row;
+mod scene;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;

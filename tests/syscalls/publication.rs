@@ -1,43 +1,13 @@
-//! The system calls of a publication. One tenant has a sink on each of many file systems, and each of these has a fault of
-//! its own; one has none, and must not be delayed by the others.
+//! The system calls of a publication.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use corptokend::sandbox::Options;
-
-use crate::can_inject;
-use crate::injection::{Fault, Injection, thread_named};
-use crate::mounts::Tmpfs;
-use crate::readers::{Look, Readers};
-use crate::row;
-use crate::support::Machine;
+use crate::injection::Injection;
+use crate::scene::{Place, Scene, TEMPORARY, TENANT, Target};
+use crate::{can_inject, row};
 
 const ERRORS: [&str; 6] = ["ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "EMFILE"];
-const LIFETIME_S: u32 = 4;
-/// A token is due after 0.7 ± 0.05 of its life, rounded down to a second: 1.6 s, less what the first of two calls takes
-/// longer to arrive on a busy machine.
-const NOT_DUE_BEFORE_MS: u64 = 1_200;
-/// The longest that a healthy file system may wait for a token, on a busy machine.
-const PROMPT: Duration = Duration::from_secs(2);
-const TENANT: &str = "ding1";
-const TEMPORARY: &str = ".ding1.corptokend-tmp";
-
-/// One file system of the tenant's, with the fault that it will have.
-struct Place {
-    disk: Tmpfs,
-    fault: Option<Fault>,
-    file: PathBuf,
-}
-
-/// What a fault is to do to.
-#[derive(Clone, Copy)]
-enum Target {
-    Anything,
-    Temporary,
-    Directory,
-}
 
 /// The calls of a publication into a directory that is there.
 const CALLS: [(&str, Target); 8] = [
@@ -50,128 +20,6 @@ const CALLS: [(&str, Target); 8] = [
     ("renameat", Target::Anything),
     ("fsync", Target::Directory),
 ];
-
-struct Scene {
-    places: Vec<Place>,
-    machine: Machine,
-    born: Instant,
-}
-
-impl Scene {
-    /// A running daemon with one file system for each fault, and one without. `below` is what follows the mount point in
-    /// the sinks' paths.
-    fn start(faults: Vec<(&'static str, Target, &'static str)>, below: &str) -> Self {
-        let options = Options { lifetime_s: LIFETIME_S, issue_log: 10_000, ..Options::default() };
-        let machine = Machine::with(options);
-        let born = Instant::now();
-        let mut places = Vec::new();
-        let mut sinks = String::new();
-        let faults = faults.into_iter().map(Some).chain([None]);
-        for (number, fault) in faults.enumerate() {
-            let disk = Tmpfs::mount(&machine.path(&format!("mnt/{number}")));
-            let file = disk.path().join(below.replace("{app}", "crm").replace("{corp_id}", TENANT));
-            let fault = fault.map(|(call, target, error)| Fault {
-                calls: call.split('+').collect(),
-                error,
-                when: None,
-                on: match target {
-                    Target::Anything => None,
-                    Target::Temporary => Some(file.with_file_name(TEMPORARY)),
-                    Target::Directory => Some(disk.path().to_owned()),
-                },
-            });
-            let path = disk.path().join(below).display().to_string();
-            sinks += &format!("[[app.crm.sink]]\nfile = \"{path}\"\nmode = \"0640\"\nowner = 65534\ngroup = 65534\n");
-            places.push(Place { disk, fault, file });
-        }
-        let mut machine = machine.app("crm", &[TENANT], &sinks);
-        machine.start();
-        Self { places, machine, born }
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        self.places.iter().map(|place| place.file.clone()).collect()
-    }
-
-    fn readers(&self) -> Readers {
-        Readers::watch(1, &self.files(), Look { mode: 0o640, uid: 65534, gid: 65534 })
-    }
-
-    /// Begins every fault; `when` is as in [`Fault::when`].
-    fn inject(&mut self, when: Option<&'static str>) -> Vec<Injection> {
-        let machine = &self.machine;
-        let faulty = self.places.iter().enumerate().filter_map(|(n, place)| Some((n, place, place.fault.clone()?)));
-        let begin = |(n, place, fault): (usize, &Place, Fault)| {
-            let thread = thread_named(machine.pid(), &place.disk.lane());
-            Injection::begin(thread, &Fault { when, ..fault }, &machine.path(&format!("strace-{n}")))
-        };
-        faulty.map(begin).collect()
-    }
-
-    /// How often a place's root is named in events of this name.
-    fn said(&self, event: &str, place: &Place) -> usize {
-        let root = place.disk.path().display().to_string();
-        self.machine.events(event).iter().filter(|event| event["root"] == root.as_str()).count()
-    }
-
-    fn faulty(&self) -> impl Iterator<Item = &Place> {
-        self.places.iter().filter(|place| place.fault.is_some())
-    }
-
-    fn wait_until_each(&self, event: &str) {
-        let missing = || -> Vec<_> { self.faulty().filter(|place| self.said(event, place) == 0).collect() };
-        let deadline = Instant::now() + Duration::from_secs(45);
-        while !missing().is_empty() {
-            let faults: Vec<_> = missing().into_iter().map(|place| &place.fault).collect();
-            assert!(Instant::now() < deadline, "no {event} for {faults:#?}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Waits until all places hold the newest token.
-    fn wait_until_equal(&self) {
-        self.machine.wait_until("all places hold the newest token", |machine| {
-            let newest = machine.sandbox.issued(TENANT).last().map(|issued| issued.token.clone());
-            self.places.iter().all(|place| std::fs::read_to_string(&place.file).ok() == newest)
-        });
-    }
-
-    /// Nothing is left but the token file.
-    fn assert_no_litter(&self) {
-        for place in &self.places {
-            let directory = place.file.parent().unwrap();
-            let names: Vec<_> = directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
-            assert_eq!(names, [TENANT], "{:?}", place.fault);
-        }
-    }
-
-    /// Nobody asked for a token before it was due.
-    fn assert_no_call_repeated(&self) -> usize {
-        let issued = self.machine.sandbox.issued(TENANT);
-        for pair in issued.windows(2) {
-            let gap = pair[1].at_ms - pair[0].at_ms;
-            assert!(gap >= NOT_DUE_BEFORE_MS, "called again after {gap} ms");
-        }
-        issued.len()
-    }
-
-    /// The place without a fault got each token, and at once. Answers with the longest that one took.
-    fn assert_prompt(&self, seen: &crate::readers::Seen) -> Duration {
-        let healthy = self.places.iter().find(|place| place.fault.is_none()).unwrap();
-        let tokens = &seen.tokens[&healthy.file];
-        let first = tokens[0].1.clone();
-        let issued = self.machine.sandbox.issued(TENANT);
-        let due = issued.iter().skip_while(|issued| issued.token != first).skip(1);
-        let mut longest = Duration::ZERO;
-        for issued in due {
-            let at = tokens.iter().find(|(_, token)| *token == issued.token);
-            let (at, _) = at.unwrap_or_else(|| panic!("the healthy place never had the token of {} ms", issued.at_ms));
-            longest = longest.max((*at - self.born).saturating_sub(Duration::from_millis(issued.at_ms)));
-        }
-        assert!(longest < PROMPT, "a token took {longest:?} to the healthy file system");
-        longest
-    }
-}
 
 /// Runs `each` for parts of `faults`, side by side; answers with what each answered.
 fn side_by_side<T: Send>(
@@ -248,9 +96,9 @@ fn an_interrupted_call_of_a_publication_is_invisible() {
     // Each is interrupted, and not when it is made again.
     let injections = scene.inject(Some("1+2"));
     let counts = || injections.iter().map(Injection::count).collect::<Vec<_>>();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while counts().iter().any(|count| *count < 2) {
-        assert!(Instant::now() < deadline, "not every call was interrupted: {:?}", counts());
+        assert!(std::time::Instant::now() < deadline, "not every call was interrupted: {:?}", counts());
         std::thread::sleep(Duration::from_millis(50));
     }
     let failed: usize = injections.into_iter().map(Injection::lift).sum();
