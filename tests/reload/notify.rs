@@ -56,16 +56,19 @@ fn watched() -> (Machine, Manager) {
     (machine, manager)
 }
 
-/// `RELOADING=1` with the moment in the same datagram, then `READY=1`.
+/// `RELOADING=1` with the moment in the same datagram, then `READY=1`. A save that is followed by `corptokend reload` is one
+/// reload, or two on a machine so busy that the save had settled by then.
 #[track_caller]
-fn one_reload_was_told(manager: &Manager) {
+fn a_reload_was_told(manager: &Manager) {
     let states = manager.states();
-    assert_eq!(states.len(), 2, "{states:?}");
-    let lines: Vec<&str> = states[0].lines().collect();
-    assert_eq!(lines[0], "RELOADING=1");
-    let moment = lines[1].strip_prefix("MONOTONIC_USEC=").expect("the moment comes with it");
-    assert!(moment.parse::<u64>().unwrap() > 0);
-    assert_eq!(states[1].trim_end(), "READY=1");
+    assert!(matches!(states.len(), 2 | 4), "{states:?}");
+    for told in states.chunks(2) {
+        let lines: Vec<&str> = told[0].lines().collect();
+        assert_eq!(lines[0], "RELOADING=1");
+        let moment = lines[1].strip_prefix("MONOTONIC_USEC=").expect("the moment comes with it");
+        assert!(moment.parse::<u64>().unwrap() > 0);
+        assert_eq!(told[1].trim_end(), "READY=1");
+    }
 }
 
 #[test]
@@ -105,12 +108,12 @@ fn a_reload_that_is_applied_is_told_from_beginning_to_end() {
     reload(&machine, &[]);
     machine.wait_until("its end is told", |_| manager.states().len() >= 2);
     settle();
-    one_reload_was_told(&manager);
+    a_reload_was_told(&manager);
     manager.forget();
     applies(&machine, || machine.save(&machine.config_text()));
     machine.wait_until("its end is told", |_| manager.states().len() >= 2);
     settle();
-    one_reload_was_told(&manager);
+    a_reload_was_told(&manager);
 }
 
 #[test]
@@ -131,13 +134,13 @@ fn a_reload_that_is_rejected_is_told_from_beginning_to_end_and_names_the_line() 
         status.contains("config rejected") && status.contains("config.toml:") && status.contains("clientid")
     });
     settle();
-    one_reload_was_told(&manager);
+    a_reload_was_told(&manager);
     assert_eq!(manager.status().lines().count(), 1);
     manager.forget();
     assert_eq!(machine.run(&["reload"]).status.code(), Some(78));
     machine.wait_until("its end is told", |_| manager.states().len() >= 2);
     settle();
-    one_reload_was_told(&manager);
+    a_reload_was_told(&manager);
     applies(&machine, || machine.save(&machine.config_text()));
     machine.wait_until("all is well", |_| manager.status() == "2 fresh");
 }
