@@ -7,6 +7,8 @@
 //! | `SIMULATION_SEED` | this seed alone | a few fixed ones |
 //! | `SIMULATION_TENANTS` | how many tenants, over all apps | 2,500; the long run: 1,000,000 |
 //! | `SIMULATION_DAYS` | for how long | half a day; the long run: 30 |
+//! | `SIMULATION_TRACE=1` | shows what befalls the world, and when | |
+//! | `SIMULATION_TENANT` | shows the calls for this tenant, by its number | |
 //! | `SIMULATION_LONG=1` | makes the long run run | it says that it did not |
 //!
 //! | file | what |
@@ -89,6 +91,7 @@ fn any_seed_keeps_the_promises() {
         let mut world = World::new(seed, Rate::per_second(400), mixed(tenants));
         let peace = end - (6 * HOUR).min(end / 2);
         let apps = world.setups.len();
+        world.stage.watched = setting("SIMULATION_TENANT");
         world.script = Script::drawn(Chance::new(seed ^ 0x5eed), apps, tenants, (HOUR, peace, HOUR / 2));
         // A fifth joins later, if at all.
         for number in 0..world.stage.tenants.len() as u32 {

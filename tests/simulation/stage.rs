@@ -73,6 +73,11 @@ impl Tenant {
         }
     }
 
+    /// New credentials are tried at once, whatever was asked before.
+    pub(crate) fn forget_floor(&mut self) {
+        (self.called, self.repeats) = (0, 0);
+    }
+
     /// The daemon that knew of calls and failures is gone, or has forgotten them.
     pub(crate) fn forget_calls(&mut self) {
         (self.in_flight, self.called, self.failures) = (false, 0, 0);
@@ -127,6 +132,8 @@ pub(crate) struct Stage {
     banned_until: u64,
     pub(crate) excuses: Excuses,
     pub(crate) figures: Figures,
+    /// A tenant whose calls and answers are shown.
+    pub(crate) watched: Option<u32>,
 }
 
 impl Stage {
@@ -150,6 +157,7 @@ impl Stage {
             banned_until: 0,
             excuses: Excuses::default(),
             figures: Figures::default(),
+            watched: None,
         }
     }
 
@@ -248,6 +256,9 @@ impl Stage {
 
     fn answered(&mut self, ticket: Ticket, number: u32, life: u16, reply: Reply, until: u64) -> Result<Grant, Failure> {
         let now = self.t;
+        if self.watched == Some(number) {
+            println!("  at {now}: answered {ticket:?} {reply:?}, valid until {until}");
+        }
         let tenant = &mut self.tenants[number as usize];
         let ours = tenant.lives == life;
         if ours {
@@ -270,7 +281,8 @@ impl Stage {
                 if ours {
                     // The call itself, and the longest backoff that may follow it.
                     let backoff = (1_000_u64 << tenant.failures.min(9)).min(300_000);
-                    tenant.hindered += now - tenant.called + backoff;
+                    let called = if tenant.called == 0 { now } else { tenant.called };
+                    tenant.hindered += now - called + backoff;
                     tenant.failures += 1;
                 }
                 Err(Failure::new(kind, "as the seed would have it"))
@@ -313,6 +325,9 @@ impl Stage {
 
     fn call(&mut self, engine: &Engine, ticket: Ticket) {
         let (now, number) = (self.t, self.tenant_of(engine, ticket.slot));
+        if self.watched == Some(number) {
+            println!("  at {now}: {:?}", (ticket, self.tenants[number as usize].kept));
+        }
         self.room.calls -= 1;
         self.figures.calls += 1;
         let tenant = &mut self.tenants[number as usize];

@@ -39,16 +39,16 @@ impl Window {
         self.before.iter().map(|(_, rate)| scaled(*rate)).fold(self.rate.count() as usize, usize::max)
     }
 
-    /// Whether the limit was used up from one moment until another: no more calls would have been allowed in between.
-    pub(crate) fn is_used_up(&self, from: u64, until: u64) -> bool {
+    /// Which part of the limit was used from one moment until another, as far as it is remembered.
+    pub(crate) fn use_of(&self, from: u64, until: u64) -> f64 {
         let seconds = (from / 1000 + 1).max((until / 1000).saturating_sub(SECONDS as u64 - 1))..until / 1000;
         let (length, mut calls) = (seconds.end.saturating_sub(seconds.start), 0);
         for second in seconds {
             let (which, n) = self.by_second[second as usize % SECONDS];
             calls += if u64::from(which) == second { n } else { 0 };
         }
-        // The calls are spaced a little wider than the limit says, and seconds do not begin with a call.
-        f64::from(calls) + 1.0 >= length as f64 * self.rate.hertz() * 0.97
+        // Seconds do not begin with a call.
+        (f64::from(calls) + 1.0) / (length as f64 * self.rate.hertz()).max(1.0)
     }
 
     /// Counts a call. Returns how many there were in the period that ends with it, if those are too many.

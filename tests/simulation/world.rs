@@ -48,6 +48,7 @@ pub(crate) struct World {
     wake: Option<u64>,
     /// The process dies as soon as a token would be lost by that.
     pub(crate) doomed: bool,
+    pub(crate) no_restart_before: u64,
     /// The machine sleeps until then.
     pub(crate) asleep_until: u64,
 }
@@ -99,6 +100,7 @@ impl World {
             events: Vec::new(),
             wake: None,
             doomed: false,
+            no_restart_before: 0,
             asleep_until: 0,
         };
         world.stage.t = BOOT_MS;
