@@ -46,8 +46,8 @@ use world::{AppSetup, World};
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
 
-/// The seeds of a usual run.
-const SEEDS: std::ops::Range<u64> = 1..5;
+/// The seeds of a usual run; 146 has found a defect once.
+const SEEDS: [u64; 4] = [1, 2, 4, 146];
 
 fn setting<T: FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
@@ -84,7 +84,7 @@ fn mixed(tenants: u32) -> Vec<AppSetup> {
 fn any_seed_keeps_the_promises() {
     let tenants = setting("SIMULATION_TENANTS").unwrap_or(2_500);
     let days = setting("SIMULATION_DAYS").unwrap_or(0.5);
-    let seeds = setting::<u64>("SIMULATION_SEED").map_or(SEEDS, |seed| seed..seed + 1);
+    let seeds = setting("SIMULATION_SEED").map_or(SEEDS.to_vec(), |seed| vec![seed]);
     for seed in seeds {
         println!("SIMULATION_SEED={seed} SIMULATION_TENANTS={tenants} SIMULATION_DAYS={days}");
         let end = milliseconds(days);
