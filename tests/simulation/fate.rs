@@ -4,7 +4,7 @@ use corptokend::domain::*;
 use corptokend::engine::Event;
 
 use crate::script::{Ending, Twist};
-use crate::stage::{ROOTS, Tenant};
+use crate::tenant::{ROOTS, Tenant};
 use crate::world::{BOOT_MS, World, policy};
 
 /// After an outage, the longest backoff: milliseconds.

@@ -1,7 +1,8 @@
 //! Whether a tenant may have been without a token, and whether all is well in the end.
 
 use crate::endpoint::Habit;
-use crate::stage::{Kept, ROOTS, Stage};
+use crate::stage::Stage;
+use crate::tenant::{Kept, ROOTS};
 
 /// How long a tenant may wait for its turn, for a commit and for the answer, in milliseconds, before it counts as not served.
 const PATIENCE_MS: u64 = 3_000;

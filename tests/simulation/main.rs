@@ -20,7 +20,7 @@
 //! | `judge` | who may have been without a token, and whether all is well in the end |
 //! | `ideal` | the best that any schedule could do |
 //! | `window` | calls within a period |
-//! | `agenda`, `chance`, `figures` | the parts they stand on |
+//! | `tenant`, `agenda`, `chance`, `figures` | the parts they stand on |
 
 mod agenda;
 mod chance;
@@ -31,6 +31,7 @@ mod ideal;
 mod judge;
 mod script;
 mod stage;
+mod tenant;
 mod window;
 mod world;
 

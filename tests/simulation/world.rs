@@ -10,7 +10,8 @@ use corptokend::engine::{Engine, Event};
 use crate::chance::Chance;
 use crate::endpoint::{Endpoint, Habit, Treatment};
 use crate::script::Script;
-use crate::stage::{ROOTS, Stage, Tenant};
+use crate::stage::Stage;
+use crate::tenant::{ROOTS, Tenant};
 
 /// When the simulation begins, on the wall clock.
 const WALL_MS: u64 = 1_700_000_000_000;
