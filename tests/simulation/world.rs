@@ -128,17 +128,30 @@ impl World {
             self.steps.push_back(Change::App { name: name.clone(), policy, freshness: Freshness::Current });
         }
         for number in 0..self.stage.tenants.len() as u32 {
-            let tenant = &self.stage.tenants[number as usize];
-            if tenant.present {
-                let record = tenant.kept.map(|kept| kept.record);
-                let sinks = SinkSetId(tenant.set.into());
-                self.steps.push_back(Change::Added { id: self.stage.id(number), sinks, record });
-            } else if tenant.shown != [0; ROOTS] {
-                let places = (0..3).flat_map(|set| self.stage.places(number, set)).collect();
-                self.events.push(Event::Vacated(places));
-            }
+            self.restore(number);
         }
         self.turn();
+    }
+
+    /// What a start makes of a tenant: places that are not its own any more are emptied, and who left is forgotten.
+    fn restore(&mut self, number: u32) {
+        let tenant = &mut self.stage.tenants[number as usize];
+        let (set, shown) = (tenant.present.then_some(tenant.set), tenant.shown);
+        match set {
+            None => tenant.kept = None,
+            Some(set) => {
+                let (id, record) =
+                    (self.stage.id(number), self.stage.tenants[number as usize].kept.map(|kept| kept.record));
+                self.steps.push_back(Change::Added { id, sinks: SinkSetId(set.into()), record });
+            }
+        }
+        if shown != [0; ROOTS] {
+            let own = set.map_or(Vec::new(), |set| self.stage.places(number, set));
+            let all = (0..self.stage.sets.len() as u8).flat_map(|set| self.stage.places(number, set));
+            let foreign = |place: &(LaneId, RootId, Place)| shown[place.1.0 as usize] != 0 && !own.contains(place);
+            let left: Vec<_> = all.filter(foreign).collect();
+            self.events.push(Event::Vacated(left));
+        }
     }
 
     /// Adds a tenant to the config.
