@@ -82,6 +82,8 @@ impl Engine {
             None if !is_apps || stale => return, // not the app's fault, or that of credentials which are no longer used
             None => (now.boot, 0, None),
             Some(open) if stale || sent < open.opened => return,
+            // A probe that failed for another reason has not shown that the credentials are still wrong: the next is due soon.
+            Some(open) if !is_apps => (open.opened, 0, Some((open.kind, open.said))),
             Some(open) => (open.opened, open.probes.saturating_add(1), Some((open.kind, open.said))),
         };
         let kind = match (&app.breaker, is_apps) {

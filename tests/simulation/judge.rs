@@ -1,7 +1,8 @@
 //! Whether a tenant may have been without a token, and whether all is well in the end.
 
 use crate::endpoint::Habit;
-use crate::stage::{Kept, ROOTS, Stage};
+use crate::stage::Stage;
+use crate::tenant::{Kept, ROOTS};
 
 /// How long a tenant may wait for its turn, for a commit and for the answer, in milliseconds, before it counts as not served.
 const PATIENCE_MS: u64 = 3_000;
@@ -23,19 +24,22 @@ impl Excuses {
         self.spans.push((from, until, app));
     }
 
-    /// How much of `from..until` is excused for an app.
-    fn within(&self, from: u64, until: u64, app: usize) -> u64 {
+    /// The spans that excuse an app within `from..until`.
+    fn within(&self, from: u64, until: u64, app: usize) -> Vec<(u64, u64)> {
         let ours = self.spans.iter().filter(|(_, _, whom)| whom.is_none_or(|whom| whom == app));
-        let mut spans: Vec<(u64, u64)> =
-            ours.map(|&(a, b, _)| (a.max(from), b.min(until))).filter(|(a, b)| a < b).collect();
-        spans.sort_unstable();
-        let (mut sum, mut reached) = (0, from);
-        for (a, b) in spans {
-            sum += b.saturating_sub(a.max(reached));
-            reached = reached.max(b);
-        }
-        sum
+        ours.map(|&(a, b, _)| (a.max(from), b.min(until))).filter(|(a, b)| a < b).collect()
     }
+}
+
+/// How much of the time spans cover that may overlap, in milliseconds.
+fn covered(mut spans: Vec<(u64, u64)>) -> u64 {
+    spans.sort_unstable();
+    let (mut sum, mut reached) = (0, 0);
+    for (a, b) in spans {
+        sum += b.saturating_sub(a.max(reached));
+        reached = reached.max(b);
+    }
+    sum
 }
 
 impl Stage {
@@ -85,19 +89,21 @@ impl Stage {
         }
         // From the latest moment at which a refresh can be due; an endpoint that does not extend leaves no margin.
         let margin_from = if remaining_life { expired } else { from + (expired - from) * 3 / 4 };
-        if self.apps[app].is_used_up(margin_from, now) {
+        let spans = self.excuses.within(margin_from, now, app);
+        let busy = self.apps[app].busy_ms(margin_from, now, &spans);
+        let excused = covered(spans) + tenant.hindered;
+        let served = (now - margin_from).saturating_sub(excused + busy);
+        assert!(
+            served <= PATIENCE_MS + turn,
+            "tenant {number} of app {app} was without a token for {gap} ms until {now}, and could have had one for {served} ms: \
+             its token lived from {from} to {expired}, failures account for {} ms, others' calls for {busy} ms",
+            tenant.hindered,
+        );
+        if excused == 0 {
             self.figures.limited_gaps += 1;
             self.figures.limited_ms += gap;
             return;
         }
-        let excused = self.excuses.within(margin_from, now, app) + tenant.hindered;
-        let served = (now - margin_from).saturating_sub(excused);
-        assert!(
-            served <= PATIENCE_MS + turn,
-            "tenant {number} of app {app} was without a token for {gap} ms until {now}, and could have had one for {served} ms: \
-             its token lived from {from} to {expired}, failures account for {} ms",
-            tenant.hindered
-        );
         self.excuse(gap);
     }
 

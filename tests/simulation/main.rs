@@ -7,6 +7,8 @@
 //! | `SIMULATION_SEED` | this seed alone | a few fixed ones |
 //! | `SIMULATION_TENANTS` | how many tenants, over all apps | 2,500; the long run: 1,000,000 |
 //! | `SIMULATION_DAYS` | for how long | half a day; the long run: 30 |
+//! | `SIMULATION_TRACE=1` | shows what befalls the world, and when | |
+//! | `SIMULATION_TENANT` | shows the calls for this tenant, by its number | |
 //! | `SIMULATION_LONG=1` | makes the long run run | it says that it did not |
 //!
 //! | file | what |
@@ -18,7 +20,7 @@
 //! | `judge` | who may have been without a token, and whether all is well in the end |
 //! | `ideal` | the best that any schedule could do |
 //! | `window` | calls within a period |
-//! | `agenda`, `chance`, `figures` | the parts they stand on |
+//! | `tenant`, `agenda`, `chance`, `figures` | the parts they stand on |
 
 mod agenda;
 mod chance;
@@ -29,6 +31,7 @@ mod ideal;
 mod judge;
 mod script;
 mod stage;
+mod tenant;
 mod window;
 mod world;
 
@@ -44,8 +47,8 @@ use world::{AppSetup, World};
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
 
-/// The seeds of a usual run.
-const SEEDS: std::ops::Range<u64> = 1..5;
+/// The seeds of a usual run; 146 has found a defect once.
+const SEEDS: [u64; 4] = [1, 2, 4, 146];
 
 fn setting<T: FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
@@ -82,13 +85,14 @@ fn mixed(tenants: u32) -> Vec<AppSetup> {
 fn any_seed_keeps_the_promises() {
     let tenants = setting("SIMULATION_TENANTS").unwrap_or(2_500);
     let days = setting("SIMULATION_DAYS").unwrap_or(0.5);
-    let seeds = setting::<u64>("SIMULATION_SEED").map_or(SEEDS, |seed| seed..seed + 1);
+    let seeds = setting("SIMULATION_SEED").map_or(SEEDS.to_vec(), |seed| vec![seed]);
     for seed in seeds {
         println!("SIMULATION_SEED={seed} SIMULATION_TENANTS={tenants} SIMULATION_DAYS={days}");
         let end = milliseconds(days);
         let mut world = World::new(seed, Rate::per_second(400), mixed(tenants));
         let peace = end - (6 * HOUR).min(end / 2);
         let apps = world.setups.len();
+        world.stage.watched = setting("SIMULATION_TENANT");
         world.script = Script::drawn(Chance::new(seed ^ 0x5eed), apps, tenants, (HOUR, peace, HOUR / 2));
         // A fifth joins later, if at all.
         for number in 0..world.stage.tenants.len() as u32 {

@@ -6,79 +6,15 @@ use corptokend::domain::*;
 use corptokend::engine::{Action, Engine, Event, Notice, Room, WithdrawId};
 
 use crate::agenda::Agenda;
-use crate::endpoint::{Endpoint, Habit, Issued, Reply};
+use crate::endpoint::{Endpoint, Habit, Reply};
 use crate::figures::Figures;
 use crate::judge::Excuses;
+use crate::tenant::{Kept, ROOTS, Tenant};
 use crate::window::Window;
 
-/// How many sink roots there are.
-pub(crate) const ROOTS: usize = 4;
 const NOBODY: u32 = u32::MAX;
 /// After a ban, everything stops for at least so long, in milliseconds.
 const BAN_MS: u64 = 5 * 60 * 1000;
-
-/// What the database holds of a tenant's token.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Kept {
-    pub(crate) token: u64,
-    /// Which call brought it; `None`: it was read from the database, and the engine has numbered it anew.
-    seq: Option<u32>,
-    pub(crate) record: Record,
-    /// Its life as the endpoint counts it: milliseconds of the simulation.
-    pub(crate) from: u64,
-    pub(crate) until: u64,
-}
-
-/// A tenant, as the world sees it. Moments are milliseconds of the simulation.
-pub(crate) struct Tenant {
-    pub(crate) app: u16,
-    pub(crate) set: u8,
-    pub(crate) present: bool,
-    in_flight: bool,
-    /// Counts how often it left.
-    pub(crate) lives: u16,
-    pub(crate) refuses: Option<FailureKind>,
-    pub(crate) issued: Issued,
-    pub(crate) kept: Option<Kept>,
-    pub(crate) added: u64,
-    called: u64,
-    pub(crate) failures: u16,
-    /// How long failures have kept it from a token since it got the last one.
-    pub(crate) hindered: u64,
-    /// The token that the endpoint answered with last, and how often it has done so again.
-    latest: u64,
-    pub(crate) repeats: u16,
-    /// What its place below each root shows; 0: nothing.
-    pub(crate) shown: [u64; ROOTS],
-}
-
-impl Tenant {
-    pub(crate) fn new(app: u16, set: u8) -> Self {
-        Self {
-            app,
-            set,
-            present: false,
-            in_flight: false,
-            lives: 0,
-            refuses: None,
-            issued: Issued::default(),
-            kept: None,
-            added: 0,
-            called: 0,
-            failures: 0,
-            hindered: 0,
-            latest: 0,
-            repeats: 0,
-            shown: [0; ROOTS],
-        }
-    }
-
-    /// The daemon that knew of calls and failures is gone, or has forgotten them.
-    pub(crate) fn forget_calls(&mut self) {
-        (self.in_flight, self.called, self.failures) = (false, 0, 0);
-        self.repeats = 0;
-    }
-}
 
 /// What comes back to the daemon later.
 pub(crate) enum Happening {
@@ -127,6 +63,8 @@ pub(crate) struct Stage {
     banned_until: u64,
     pub(crate) excuses: Excuses,
     pub(crate) figures: Figures,
+    /// A tenant whose calls and answers are shown.
+    pub(crate) watched: Option<u32>,
 }
 
 impl Stage {
@@ -150,6 +88,7 @@ impl Stage {
             banned_until: 0,
             excuses: Excuses::default(),
             figures: Figures::default(),
+            watched: None,
         }
     }
 
@@ -248,6 +187,9 @@ impl Stage {
 
     fn answered(&mut self, ticket: Ticket, number: u32, life: u16, reply: Reply, until: u64) -> Result<Grant, Failure> {
         let now = self.t;
+        if self.watched == Some(number) {
+            println!("  at {now}: answered {ticket:?} {reply:?}, valid until {until}");
+        }
         let tenant = &mut self.tenants[number as usize];
         let ours = tenant.lives == life;
         if ours {
@@ -270,7 +212,8 @@ impl Stage {
                 if ours {
                     // The call itself, and the longest backoff that may follow it.
                     let backoff = (1_000_u64 << tenant.failures.min(9)).min(300_000);
-                    tenant.hindered += now - tenant.called + backoff;
+                    let called = if tenant.called == 0 { now } else { tenant.called };
+                    tenant.hindered += now - called + backoff;
                     tenant.failures += 1;
                 }
                 Err(Failure::new(kind, "as the seed would have it"))
@@ -313,6 +256,9 @@ impl Stage {
 
     fn call(&mut self, engine: &Engine, ticket: Ticket) {
         let (now, number) = (self.t, self.tenant_of(engine, ticket.slot));
+        if self.watched == Some(number) {
+            println!("  at {now}: {:?}", (ticket, self.tenants[number as usize].kept));
+        }
         self.room.calls -= 1;
         self.figures.calls += 1;
         let tenant = &mut self.tenants[number as usize];

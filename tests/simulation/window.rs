@@ -39,16 +39,17 @@ impl Window {
         self.before.iter().map(|(_, rate)| scaled(*rate)).fold(self.rate.count() as usize, usize::max)
     }
 
-    /// Whether the limit was used up from one moment until another: no more calls would have been allowed in between.
-    pub(crate) fn is_used_up(&self, from: u64, until: u64) -> bool {
-        let seconds = (from / 1000 + 1).max((until / 1000).saturating_sub(SECONDS as u64 - 1))..until / 1000;
-        let (length, mut calls) = (seconds.end.saturating_sub(seconds.start), 0);
-        for second in seconds {
+    /// For how many milliseconds the limit was used up, from one moment until another and outside of `spans`, as far as it
+    /// is remembered: each call uses up the time until the next may follow.
+    pub(crate) fn busy_ms(&self, from: u64, until: u64, spans: &[(u64, u64)]) -> u64 {
+        let seconds = (from / 1000).max((until / 1000).saturating_sub(SECONDS as u64 - 1))..until / 1000 + 1;
+        let calls_in = |second: u64| {
             let (which, n) = self.by_second[second as usize % SECONDS];
-            calls += if u64::from(which) == second { n } else { 0 };
-        }
-        // The calls are spaced a little wider than the limit says, and seconds do not begin with a call.
-        f64::from(calls) + 1.0 >= length as f64 * self.rate.hertz() * 0.97
+            if u64::from(which) == second { f64::from(n) } else { 0.0 }
+        };
+        let counted = seconds.filter(|second| spans.iter().all(|(a, b)| !(a / 1000..b / 1000).contains(second)));
+        // The calls are spaced a little wider than the limit says.
+        (counted.map(calls_in).sum::<f64>() * 1.015 / self.rate.hertz() * 1000.0) as u64
     }
 
     /// Counts a call. Returns how many there were in the period that ends with it, if those are too many.

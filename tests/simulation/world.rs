@@ -10,7 +10,8 @@ use corptokend::engine::{Engine, Event};
 use crate::chance::Chance;
 use crate::endpoint::{Endpoint, Habit, Treatment};
 use crate::script::Script;
-use crate::stage::{ROOTS, Stage, Tenant};
+use crate::stage::Stage;
+use crate::tenant::{ROOTS, Tenant};
 
 /// When the simulation begins, on the wall clock.
 const WALL_MS: u64 = 1_700_000_000_000;
@@ -48,6 +49,7 @@ pub(crate) struct World {
     wake: Option<u64>,
     /// The process dies as soon as a token would be lost by that.
     pub(crate) doomed: bool,
+    pub(crate) no_restart_before: u64,
     /// The machine sleeps until then.
     pub(crate) asleep_until: u64,
 }
@@ -99,6 +101,7 @@ impl World {
             events: Vec::new(),
             wake: None,
             doomed: false,
+            no_restart_before: 0,
             asleep_until: 0,
         };
         world.stage.t = BOOT_MS;
@@ -125,17 +128,30 @@ impl World {
             self.steps.push_back(Change::App { name: name.clone(), policy, freshness: Freshness::Current });
         }
         for number in 0..self.stage.tenants.len() as u32 {
-            let tenant = &self.stage.tenants[number as usize];
-            if tenant.present {
-                let record = tenant.kept.map(|kept| kept.record);
-                let sinks = SinkSetId(tenant.set.into());
-                self.steps.push_back(Change::Added { id: self.stage.id(number), sinks, record });
-            } else if tenant.shown != [0; ROOTS] {
-                let places = (0..3).flat_map(|set| self.stage.places(number, set)).collect();
-                self.events.push(Event::Vacated(places));
-            }
+            self.restore(number);
         }
         self.turn();
+    }
+
+    /// What a start makes of a tenant: places that are not its own any more are emptied, and who left is forgotten.
+    fn restore(&mut self, number: u32) {
+        let tenant = &mut self.stage.tenants[number as usize];
+        let (set, shown) = (tenant.present.then_some(tenant.set), tenant.shown);
+        match set {
+            None => tenant.kept = None,
+            Some(set) => {
+                let (id, record) =
+                    (self.stage.id(number), self.stage.tenants[number as usize].kept.map(|kept| kept.record));
+                self.steps.push_back(Change::Added { id, sinks: SinkSetId(set.into()), record });
+            }
+        }
+        if shown != [0; ROOTS] {
+            let own = set.map_or(Vec::new(), |set| self.stage.places(number, set));
+            let all = (0..self.stage.sets.len() as u8).flat_map(|set| self.stage.places(number, set));
+            let foreign = |place: &(LaneId, RootId, Place)| shown[place.1.0 as usize] != 0 && !own.contains(place);
+            let left: Vec<_> = all.filter(foreign).collect();
+            self.events.push(Event::Vacated(left));
+        }
     }
 
     /// Adds a tenant to the config.
