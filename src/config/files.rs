@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::problems::{line_of, line_starts};
 use super::report::{Problem, Report, Severity, Spot};
@@ -114,6 +115,13 @@ pub fn read(path: &Path) -> Result<Sources, Report> {
     watch.sort();
     watch.dedup();
     Ok(Sources { files, main: path.to_path_buf(), drop_ins, watch, problems, origin: Origin::Disk })
+}
+
+/// When the main file at `path`, or one of its drop-ins, was last written to; `None` when there is nothing to look at.
+pub fn last_written(path: &Path) -> Option<SystemTime> {
+    let drop_ins = drop_in_names(&drop_ins_of(path)).ok().flatten().unwrap_or_default();
+    let files = std::iter::once(path.to_path_buf()).chain(drop_ins);
+    files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max()
 }
 
 /// The directories in which a change can give `path` another content: its own, and, link by link, those of what it leads

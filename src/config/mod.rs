@@ -42,7 +42,7 @@ mod diff_tests;
 
 pub use capacity::{AppCapacity, Capacity, Figures, capacity};
 pub use diff::{AppDifference, Counts, Difference, Fate, Vacated, diff};
-pub use files::{Origin, Source, Sources, read, where_to_watch};
+pub use files::{Origin, Source, Sources, last_written, read, where_to_watch};
 pub use keep::keep_removed;
 pub use keys::{KnownKeys, known_keys};
 pub use model::{Api, App, Config, Control, Limits, Log, LogFormat, LogLevel, Special, State};

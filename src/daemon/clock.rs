@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
@@ -26,6 +27,12 @@ pub fn now() -> Now {
 /// The machine's wall clock, trusted or not.
 pub(super) fn machine_wall() -> WallMs {
     WallMs(millis(clock_gettime(ClockId::Realtime)))
+}
+
+/// How long ago a moment since 1970 was by the machine's wall clock, which files are stamped with, in milliseconds; `None`
+/// for the future.
+pub(super) fn machine_age_ms(since_1970: Duration) -> Option<u64> {
+    machine_wall().0.checked_sub(u64::try_from(since_1970.as_millis()).ok()?)
 }
 
 /// The machine's wall clock is behind the true time: from here on it is taken to say `now`.

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::prepare::{self, Candidate, Fixed, MassRemoval, Prepared, Running};
 use super::verdict::{Last, verdict};
-use super::{Input, plan, systemd};
-use crate::config::{Problem, Report, Severity, Surroundings};
+use super::{Input, clock, plan, systemd};
+use crate::config::{self, Problem, Report, Severity, Surroundings};
 use crate::control::protocol::{ReloadRequest, Verdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now};
 use crate::engine::{Engine, Event};
@@ -163,6 +164,9 @@ impl Reload {
         let (path, surroundings, running) = (self.path.clone(), self.surroundings.clone(), self.running.clone());
         let inputs = self.inputs.clone();
         let reading = std::thread::Builder::new().name("reload".into()).spawn(move || {
+            if !explicit {
+                wait_for_writers(&path);
+            }
             let prepared = prepare::prepare(&path, &surroundings, &running, removal);
             let _ = inputs.send(Input::Prepared(Box::new(prepared)));
         });
@@ -356,5 +360,16 @@ impl Reload {
     /// The daemon starts with these steps; nobody waits for a verdict.
     pub(super) fn start_with(&mut self, steps: VecDeque<Change>) {
         self.stage = Stage::Applying { steps, verdict: Verdict::default(), waiting: Vec::new(), is_start: true };
+    }
+}
+
+/// Waits until the files have not been written to for a while. On a busy machine the news of a change come late, and a
+/// writer may be in the middle of the next one.
+fn wait_for_writers(path: &Path) {
+    let deadline = clock::now().boot + SETTLE_MOST_MS;
+    while clock::now().boot < deadline {
+        let written = config::last_written(path).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let Some(age) = written.and_then(clock::machine_age_ms).filter(|age| *age < SETTLE_MS) else { return };
+        std::thread::sleep(Duration::from_millis(SETTLE_MS - age));
     }
 }
