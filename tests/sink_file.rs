@@ -405,7 +405,7 @@ impl Mount {
                 .status()
                 .unwrap()
                 .success();
-        needs("root, to mount a tmpfs", mounted).then_some(Self(at))
+        needs("root, to mount a tmpfs", mounted).then(|| Self(at))
     }
 
     fn remount(&self, options: &str) {
