@@ -20,7 +20,7 @@ impl Ring {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let permitted = has("keyctl") && keyctl(&["show", "@u"]).is_ok();
         let name = format!("corptokend-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        needs("keyctl (Debian: keyutils), and a kernel that lets us use it", permitted).then_some(Self { name })
+        needs("keyctl (Debian: keyutils), and a kernel that lets us use it", permitted).then(|| Self { name })
     }
 
     fn sink(&self, on_expiry: OnExpiry) -> SinkSpec {
