@@ -20,7 +20,7 @@ const BAN_MS: u64 = 5 * 60 * 1000;
 pub(crate) enum Happening {
     Answer { ticket: Ticket, tenant: u32, life: u16, reply: Reply, until: u64 },
     Committed,
-    Published { ticket: Ticket, sink: SinkId, root: RootId, tenant: u32, token: u64 },
+    Published { ticket: Ticket, sink: SinkId, root: RootId, tenant: u32, token: u32 },
     Withdrawn { id: WithdrawId, root: RootId, tenant: u32 },
 }
 
@@ -30,7 +30,7 @@ struct Parked {
     ticket: Ticket,
     tenant: u32,
     life: u16,
-    token: u64,
+    token: u32,
     from: u64,
     until: u64,
 }
@@ -198,11 +198,11 @@ impl Stage {
         match reply {
             Reply::Granted { lifetime_s, token } => {
                 let from = until.saturating_sub(u64::from(lifetime_s) * 1000);
-                self.parked.push(Parked { ticket, tenant: number, life, token: token.0, from, until });
+                self.parked.push(Parked { ticket, tenant: number, life, token, from, until });
                 if ours {
                     tenant.failures = 0;
                 }
-                Ok(Grant { lifetime_s, fingerprint: token })
+                Ok(Grant { lifetime_s, fingerprint: Fingerprint(token.into()) })
             }
             Reply::Refused(kind) => {
                 self.figures.failures += 1;
@@ -244,7 +244,7 @@ impl Stage {
     }
 
     /// A lane comes to a place: it shows this token from here on (0: none), unless its root fails.
-    fn put(&mut self, root: RootId, tenant: u32, token: u64) -> Result<(), SinkFailure> {
+    fn put(&mut self, root: RootId, tenant: u32, token: u32) -> Result<(), SinkFailure> {
         self.room.lanes[lane_of(root)] += 1;
         if self.failing_roots[root.0 as usize] {
             self.figures.sink_failures += 1;
