@@ -33,9 +33,8 @@ impl Engine {
             self.revive(now, slot, sinks);
             return;
         }
-        let slot = self.tenants.insert(ix, &id.corp_id, |hash, past| {
-            Self::newcomer(ix, (id.corp_id.clone(), hash), sinks, past)
-        });
+        let newcomer = |hash, past| Self::newcomer(ix, (id.corp_id.clone(), hash), sinks, past);
+        let slot = self.tenants.insert(ix, &id.corp_id, newcomer);
         let app = self.app_mut(ix);
         app.tenants += 1;
         app.counts.add(State::Pending);
