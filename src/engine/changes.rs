@@ -49,7 +49,7 @@ impl Engine {
         self.schedule(now, slot, due);
     }
 
-    fn newcomer(app: AppIx, (corp_id, hash): (CorpId, u64), sinks: SinkSetId, past: Past) -> Tenant {
+    fn newcomer(app: AppIx, (corp_id, hash): (CorpId, u32), sinks: SinkSetId, past: Past) -> Tenant {
         Tenant {
             corp_id,
             hash,

@@ -12,7 +12,6 @@ use crate::judge::Excuses;
 use crate::tenant::{Kept, ROOTS, Tenant};
 use crate::window::Window;
 
-const NOBODY: u32 = u32::MAX;
 /// After a ban, everything stops for at least so long, in milliseconds.
 const BAN_MS: u64 = 5 * 60 * 1000;
 
@@ -47,8 +46,6 @@ pub(crate) struct Stage {
     pub(crate) agenda: Agenda<Happening>,
     pub(crate) endpoint: Endpoint,
     pub(crate) tenants: Vec<Tenant>,
-    /// Which tenant a slot is known to be, as long as it is configured.
-    pub(crate) by_slot: Vec<u32>,
     parked: Vec<Parked>,
     writes: Vec<Write>,
     /// Answers and publications end on multiples of this, in milliseconds.
@@ -75,7 +72,6 @@ impl Stage {
             agenda: Agenda::new(0),
             endpoint,
             tenants: Vec::new(),
-            by_slot: Vec::new(),
             parked: Vec::new(),
             writes: Vec::new(),
             grain: 1,
@@ -107,7 +103,6 @@ impl Stage {
     /// The process ended: what was under way is lost, and so is what was not committed.
     pub(crate) fn crash(&mut self) {
         self.agenda = Agenda::new(self.t);
-        self.by_slot.clear();
         self.parked.clear();
         self.figures.lost_writes += self.writes.len() as u64;
         self.writes.clear();
@@ -121,21 +116,8 @@ impl Stage {
         }
     }
 
-    fn tenant_of(&mut self, engine: &Engine, slot: Slot) -> u32 {
-        let index = slot.0 as usize;
-        if let Some(&known) = self.by_slot.get(index).filter(|known| **known != NOBODY) {
-            return known;
-        }
-        let number = number_of(&engine.id(slot).expect("an action is about a tenant"));
-        if self.tenants[number as usize].present {
-            self.by_slot.resize(self.by_slot.len().max(index + 1), NOBODY);
-            self.by_slot[index] = number;
-        }
-        number
-    }
-
     /// A step of a plan takes effect.
-    pub(crate) fn enact(&mut self, engine: &Engine, change: &Change) {
+    pub(crate) fn enact(&mut self, change: &Change) {
         self.figures.changes += 1;
         match change {
             Change::Added { id, .. } => {
@@ -144,7 +126,6 @@ impl Stage {
                 tenant.added = self.t;
             }
             Change::Removed { id, .. } => {
-                self.forget_slot(engine.slot(id));
                 let tenant = &mut self.tenants[number_of(id) as usize];
                 tenant.present = false;
                 tenant.lives += 1;
@@ -152,13 +133,6 @@ impl Stage {
             }
             Change::Resinked { id, sinks, .. } => self.tenants[number_of(id) as usize].set = sinks.0 as u8,
             Change::App { .. } | Change::SinkSet { .. } | Change::AppGone { .. } => {}
-        }
-    }
-
-    /// A tenant leaves: its slot will be another's.
-    fn forget_slot(&mut self, slot: Option<Slot>) {
-        if let Some(entry) = slot.and_then(|slot| self.by_slot.get_mut(slot.0 as usize)) {
-            *entry = NOBODY;
         }
     }
 
@@ -255,7 +229,7 @@ impl Stage {
     }
 
     fn call(&mut self, engine: &Engine, ticket: Ticket) {
-        let (now, number) = (self.t, self.tenant_of(engine, ticket.slot));
+        let (now, number) = (self.t, tenant_in(engine, ticket.slot));
         if self.watched == Some(number) {
             println!("  at {now}: {:?}", (ticket, self.tenants[number as usize].kept));
         }
@@ -326,7 +300,7 @@ impl Stage {
     }
 
     fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, valid: bool) {
-        let number = self.tenant_of(engine, ticket.slot);
+        let number = tenant_in(engine, ticket.slot);
         let tenant = &mut self.tenants[number as usize];
         let kept = tenant.kept.as_mut().unwrap_or_else(|| panic!("tenant {number}: published, and not committed"));
         let seq = *kept.seq.get_or_insert(ticket.seq);
@@ -369,6 +343,10 @@ impl Hands for Stage {
             Action::Release(_) | Action::Say(_) => {}
         }
     }
+}
+
+fn tenant_in(engine: &Engine, slot: Slot) -> u32 {
+    number_of(&engine.id(slot).expect("an action is about a tenant"))
 }
 
 fn number_of(id: &TenantId) -> u32 {
