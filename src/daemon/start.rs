@@ -16,7 +16,7 @@ use super::watch::Watch;
 use super::{ControlTask, Daemon, Input, clock, plan};
 use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
-use crate::domain::{AppName, Fingerprint, Now};
+use crate::domain::{AppName, Fingerprint, Memory, Now, Subject};
 use crate::engine::{Engine, Event};
 use crate::store::{self, Applied, OpenError, Opened};
 
@@ -191,6 +191,15 @@ fn choose(
     }
 }
 
+/// A failure that may have passed by itself is not waited for.
+fn try_again(memory: &mut Memory) {
+    if let Memory::Failing(failing) = memory
+        && !failing.refused
+    {
+        failing.next = failing.next.cut_short();
+    }
+}
+
 struct Builder {
     startup: Startup,
     surroundings: Surroundings,
@@ -215,7 +224,8 @@ impl Builder {
         let whole = Candidate { difference: config::diff(None, &config), ..*candidate };
         let mut steps = plan::steps(&whole, None, &mut hands.outlets, &|id| opened.restored.get(id))?;
         steps.extend(stale.iter().filter_map(|name| plan::made_stale(&config, name)));
-        let mut events = Vec::new();
+        let recalled = self.recall(opened.memories, &config, &stale, &mut hands);
+        let mut events = vec![Event::Recalled(recalled)];
         reload.note(self.now, &prepared, whole.held_back);
         reload.settle_on(&mut hands, self.now, whole, &mut events);
         events.push(Event::Vacated(vacated));
@@ -233,6 +243,29 @@ impl Builder {
         }
         reload.start_with(steps);
         self.assemble(engine, hands, reload, &config, opened.unusable)
+    }
+
+    /// What is to be remembered of everybody, and of the apps and tenants that are still there. Other credentials than those
+    /// of then are tried at once.
+    fn recall(
+        &self,
+        memories: Vec<(Subject, Memory)>,
+        config: &Config,
+        stale: &[AppName],
+        hands: &mut DaemonHands,
+    ) -> Vec<(Subject, Memory)> {
+        let holds = |subject: &Subject| match subject {
+            // Whoever runs `once` wants to know whether it works now.
+            Subject::Breaker(_) if !self.startup.attended => false,
+            Subject::Tenant(id) => config.contains(id) && !stale.contains(&id.app),
+            _ => subject.app().is_none_or(|app| config.apps.contains_key(app) && !stale.contains(app)),
+        };
+        let (mut held, void): (Vec<_>, Vec<_>) = memories.into_iter().partition(|(subject, _)| holds(subject));
+        void.into_iter().for_each(|(subject, _)| hands.remember(subject, None));
+        if !self.startup.attended {
+            held.iter_mut().for_each(|(_, memory)| try_again(memory));
+        }
+        held
     }
 
     fn assemble(

@@ -18,6 +18,7 @@
 //! | `endpoint` | how the endpoint answers |
 //! | `script`, `fate` | what befalls the world, and what that excuses |
 //! | `judge` | who may have been without a token, and whether all is well in the end |
+//! | `memory` | what must still be known after a restart |
 //! | `ideal` | the best that any schedule could do |
 //! | `window` | calls within a period |
 //! | `tenant`, `agenda`, `chance`, `figures` | the parts they stand on |
@@ -29,6 +30,7 @@ mod fate;
 mod figures;
 mod ideal;
 mod judge;
+mod memory;
 mod script;
 mod stage;
 mod tenant;

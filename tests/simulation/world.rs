@@ -120,6 +120,7 @@ impl World {
         self.engine = Engine::new(now, self.seed, self.total);
         self.events.clear();
         self.steps.clear();
+        self.events.push(Event::Recalled(self.stage.memories.all()));
         for (number, outlets) in self.stage.sets.iter().enumerate() {
             self.steps.push_back(Change::SinkSet { id: SinkSetId(number as u32), outlets: outlets.clone() });
         }
@@ -138,7 +139,10 @@ impl World {
         let tenant = &mut self.stage.tenants[number as usize];
         let (set, shown) = (tenant.present.then_some(tenant.set), tenant.shown);
         match set {
-            None => tenant.kept = None,
+            None => {
+                tenant.kept = None;
+                self.stage.memories.forget(self.stage.id(number));
+            }
             Some(set) => {
                 let (id, record) =
                     (self.stage.id(number), self.stage.tenants[number as usize].kept.map(|kept| kept.record));
@@ -187,7 +191,7 @@ impl World {
                 self.befall(twist);
             }
             self.turn();
-            if self.doomed && self.stage.has_uncommitted() && self.steps.is_empty() {
+            if self.doomed && self.stage.has_uncommitted() && self.steps.is_empty() && self.may_restart() {
                 self.doomed = false;
                 self.restart();
             }
