@@ -5,7 +5,7 @@ use corptokend::engine::Event;
 
 use crate::script::{Ending, Twist};
 use crate::tenant::{ROOTS, Tenant};
-use crate::world::{BOOT_MS, World, policy};
+use crate::world::{BOOT_MS, Doom, World, policy};
 
 /// After an outage, the longest backoff: milliseconds.
 const BACKOFF_MS: u64 = 300_000;
@@ -27,11 +27,13 @@ impl World {
             }
             Twist::WrongSecret { app, ms, mended_by_operator } => {
                 *self.faults_of(Some(app)) = Some(FailureKind::WrongCredentials);
+                self.script.add(now + ms / 2, Twist::Kill);
                 self.script.add(now + ms, Twist::End(Ending::WrongSecret { app, mended_by_operator }));
                 self.excuse(now, ms, if mended_by_operator { 0 } else { PROBE_MS }, Some(app));
             }
             Twist::Ban { ms } => {
                 *self.faults_of(None) = Some(FailureKind::Banned);
+                self.script.add(now + ms / 2, Twist::Kill);
                 self.script.add(now + ms, Twist::End(Ending::Outage(None)));
                 self.excuse(now, ms, AFTER_BAN_MS, None);
             }
@@ -43,9 +45,11 @@ impl World {
             Twist::Suspend { ms } => self.sleep(ms),
             Twist::ClockStep { by, ms } => {
                 self.step_clock(by);
+                self.script.add(now + ms / 2, Twist::Kill);
                 self.script.add(now + ms, Twist::End(Ending::ClockStep(-by)));
             }
-            Twist::Restart => self.doomed = true,
+            Twist::Restart => self.doom = Some(Doom::WithALoss),
+            Twist::Kill => self.doom = Some(Doom::Now),
             Twist::Reboot => self.reboot(),
             Twist::SinksFail { root, ms } => {
                 self.stage.failing_roots[root] = true;
