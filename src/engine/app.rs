@@ -139,13 +139,14 @@ impl Engine {
             }
             let refresh_at = self.tenants[slot].held.map(|held| self.refresh_point(slot, &held));
             let earliest = self.earliest(slot);
+            let in_trouble = self.troubles.contains_key(&slot);
             let tenant = &mut self.tenants[slot];
             // Where asking before the expiry is known to bring nothing, a new refresh point changes nothing.
             let pointless = tenant.held.is_some_and(|held| tenant.due >= held.expires_boot);
             match refresh_at {
                 _ if tenant.phase != Phase::Waiting => {}
                 _ if freshness == Freshness::Stale => tenant.due = now.boot,
-                _ if tenant.stale || tenant.failures > 0 || pointless => {}
+                _ if tenant.stale || in_trouble || pointless => {}
                 Some(at) => tenant.due = at.max(earliest),
                 None => {}
             }

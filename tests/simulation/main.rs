@@ -197,6 +197,23 @@ fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
 }
 
 #[test]
+fn restarts_cause_no_calls_for_tokens_that_do_not_extend() {
+    let app =
+        AppSetup { tenants: 50, rate: Rate::per_second(5), lifetime_s: 7_200, habit: Habit::RemainingLife, refused: 0 };
+    let mut world = World::new(4, Rate::per_second(400), vec![app]);
+    world.stage.tenants.iter_mut().for_each(|tenant| tenant.present = true);
+    world.start();
+    // Past every refresh point: each was asked for once more, in vain.
+    world.run_until(HOUR * 7 / 4);
+    let before = world.stage.figures.calls;
+    for twist in [Twist::Kill, Twist::Reboot, Twist::Kill, Twist::Kill] {
+        world.befall(twist);
+        world.run_until(world.stage.t + 30_000);
+    }
+    assert_eq!(world.stage.figures.calls, before, "calls were made because the daemon was started anew");
+}
+
+#[test]
 fn a_month_of_a_million_tenants() {
     if std::env::var_os("SIMULATION_LONG").is_none() {
         eprintln!("SKIPPED: the long run takes up to half an hour in a release build; SIMULATION_LONG=1 makes it run");
