@@ -16,7 +16,7 @@ use super::watch::Watch;
 use super::{ControlTask, Daemon, Input, clock, plan};
 use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
-use crate::domain::{AppName, Fingerprint, Memory, Now, Subject};
+use crate::domain::{AppName, Blame, Fingerprint, Memory, Now, Subject};
 use crate::engine::{Engine, Event};
 use crate::store::{self, Applied, OpenError, Opened};
 
@@ -191,11 +191,11 @@ fn choose(
     }
 }
 
-/// A failure that may have passed by itself is not waited for.
+/// A failure that may be over is not waited for. The endpoint's word on a tenant is.
 fn try_again(memory: &mut Memory) {
-    if let Memory::Failing(failing) = memory
-        && !failing.refused
-    {
+    let Memory::Failing(failing) = memory else { return };
+    let is_refused = failing.refused && failing.failure.kind.blame() != Blame::App;
+    if !is_refused {
         failing.next = failing.next.cut_short();
     }
 }
