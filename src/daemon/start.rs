@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::hands::DaemonHands;
 use super::log::Log;
 use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
+use super::recall::{self, Impatience};
 use super::reload::Reload;
 use super::skew::Skew;
 use super::systemd::Service;
@@ -16,7 +17,7 @@ use super::watch::Watch;
 use super::{ControlTask, Daemon, Input, clock, plan};
 use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
-use crate::domain::{AppName, Blame, Fingerprint, Memory, Now, Subject};
+use crate::domain::{AppName, Fingerprint, Now};
 use crate::engine::{Engine, Event};
 use crate::store::{self, Applied, OpenError, Opened};
 
@@ -191,15 +192,6 @@ fn choose(
     }
 }
 
-/// A failure that may be over is not waited for. The endpoint's word on a tenant is.
-fn try_again(memory: &mut Memory) {
-    let Memory::Failing(failing) = memory else { return };
-    let is_refused = failing.refused && failing.failure.kind.blame() != Blame::App;
-    if !is_refused {
-        failing.next = failing.next.cut_short();
-    }
-}
-
 struct Builder {
     startup: Startup,
     surroundings: Surroundings,
@@ -224,7 +216,9 @@ impl Builder {
         let whole = Candidate { difference: config::diff(None, &config), ..*candidate };
         let mut steps = plan::steps(&whole, None, &mut hands.outlets, &|id| opened.restored.get(id))?;
         steps.extend(stale.iter().filter_map(|name| plan::made_stale(&config, name)));
-        let recalled = self.recall(opened.memories, &config, &stale, &mut hands);
+        let impatience = if self.startup.attended { Impatience::Daemon } else { Impatience::Once };
+        let (recalled, void) = recall::part(opened.memories, &config, &stale, impatience);
+        void.into_iter().for_each(|subject| hands.remember(subject, None));
         let mut events = vec![Event::Recalled(recalled)];
         reload.note(self.now, &prepared, whole.held_back);
         reload.settle_on(&mut hands, self.now, whole, &mut events);
@@ -243,29 +237,6 @@ impl Builder {
         }
         reload.start_with(steps);
         self.assemble(engine, hands, reload, &config, opened.unusable)
-    }
-
-    /// What is to be remembered of everybody, and of the apps and tenants that are still there. Other credentials than those
-    /// of then are tried at once.
-    fn recall(
-        &self,
-        memories: Vec<(Subject, Memory)>,
-        config: &Config,
-        stale: &[AppName],
-        hands: &mut DaemonHands,
-    ) -> Vec<(Subject, Memory)> {
-        let holds = |subject: &Subject| match subject {
-            // Whoever runs `once` wants to know whether it works now.
-            Subject::Breaker(_) if !self.startup.attended => false,
-            Subject::Tenant(id) => config.contains(id) && !stale.contains(&id.app),
-            _ => subject.app().is_none_or(|app| config.apps.contains_key(app) && !stale.contains(app)),
-        };
-        let (mut held, void): (Vec<_>, Vec<_>) = memories.into_iter().partition(|(subject, _)| holds(subject));
-        void.into_iter().for_each(|(subject, _)| hands.remember(subject, None));
-        if !self.startup.attended {
-            held.iter_mut().for_each(|(_, memory)| try_again(memory));
-        }
-        held
     }
 
     fn assemble(

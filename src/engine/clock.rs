@@ -9,7 +9,7 @@ const WORTH_MS: u64 = 1000;
 /// How many tenants' times are told anew in one go.
 const BATCH: usize = 1000;
 /// How long others have their turn between two of them, in milliseconds.
-const PAUSE_MS: u64 = 5;
+const PAUSE_MS: u64 = 20;
 
 /// How far the database has been told of the clock's last step.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! The database itself. Everything that touches redb is in here, and runs guarded: a damaged file may make redb panic,
 //! and that must not end the daemon.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 
 use super::pending::Pending;
 use super::restored::Restored;
-use super::{Applied, SetAside, entry, file, memory};
+use super::{Applied, SetAside, entry, file, memories};
 use crate::domain::{AppName, Fingerprint, Memory, Record, Subject, TenantId, Token, WallMs};
 
 /// The layout of the tables. A higher number than this is a newer version's.
@@ -29,9 +28,6 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// The path of a file of the last applied config, to its rank (4 bytes, big-endian), its text and a checksum as in
 /// [`entry`].
 const APPLIED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("applied");
-
-/// The key of a subject to its [`memory`]. It was added after the first release, which does without.
-const MEMORIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("memories");
 
 /// An app's name to the fingerprint of the client secret that it had when the config was applied.
 const SECRETS: TableDefinition<'_, &str, u64> = TableDefinition::new("secrets");
@@ -110,7 +106,7 @@ impl Database {
             Format::Ours(FORMAT) => {
                 let (contents, rotten_memories) = guarded(|| database.contents())?;
                 if rotten_memories > 0 {
-                    // Nothing comes to overwrite them, as with tokens. If this fails, the next commit tells why.
+                    // If this fails, the next commit tells why.
                     let _ = guarded(|| database.drop_rotten_memories());
                 }
                 contents
@@ -148,7 +144,7 @@ impl Database {
                     amend(&mut tokens, &id.to_string(), record)?;
                 }
                 if !pending.memories.is_empty() {
-                    write_memories(&txn, &pending.memories)?;
+                    memories::write(&txn, &pending.memories)?;
                 }
                 if let Some(applied) = &pending.applied {
                     write_texts(&txn, &applied.texts)?;
@@ -221,7 +217,8 @@ impl Database {
                 None => contents.rotten += 1,
             }
         }
-        let rotten_memories = read_memories(&txn, &mut contents.memories)?;
+        let (memories, rotten_memories) = memories::read(&txn)?;
+        contents.memories = memories;
         contents.rotten += rotten_memories;
         let meta = txn.open_table(META)?;
         if let Some(seed) = meta.get("seed")? {
@@ -235,7 +232,7 @@ impl Database {
 
     fn drop_rotten_memories(&self) -> Result<(), redb::Error> {
         let txn = self.db().begin_write()?;
-        txn.open_table(MEMORIES)?.retain(|key, value| memory::decode(key, value).is_some())?;
+        memories::drop_rotten(&txn)?;
         Ok(txn.commit()?)
     }
 }
@@ -275,39 +272,6 @@ fn amend(
 /// Whether the times of two records are so far apart that it is worth a write.
 fn differ(old: &Record, new: &Record) -> bool {
     old.expires.0.abs_diff(new.expires.0) >= WORTH_MS || old.asked.0.abs_diff(new.asked.0) >= WORTH_MS
-}
-
-fn write_memories(
-    txn: &redb::WriteTransaction,
-    memories: &BTreeMap<Subject, Option<Memory>>,
-) -> Result<(), redb::Error> {
-    let mut table = txn.open_table(MEMORIES)?;
-    for (subject, memory) in memories {
-        let key = memory::key(subject);
-        match memory {
-            Some(memory) => drop(table.insert(key.as_str(), memory::encode(&key, memory).as_slice())?),
-            None => drop(table.remove(key.as_str())?),
-        }
-    }
-    Ok(())
-}
-
-/// Reads what is remembered, and returns how much of it is not whole.
-fn read_memories(txn: &redb::ReadTransaction, memories: &mut Vec<(Subject, Memory)>) -> Result<u64, redb::Error> {
-    let table = match txn.open_table(MEMORIES) {
-        Ok(table) => table,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(0),
-        Err(error) => return Err(error.into()),
-    };
-    let mut rotten = 0;
-    for item in table.iter()? {
-        let (key, value) = item?;
-        match memory::decode(key.value(), value.value()) {
-            Some(memory) => memories.push(memory),
-            None => rotten += 1,
-        }
-    }
-    Ok(rotten)
 }
 
 fn write_texts(txn: &redb::WriteTransaction, texts: &[(PathBuf, String)]) -> Result<(), redb::Error> {

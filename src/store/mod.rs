@@ -7,6 +7,7 @@
 mod database;
 mod entry;
 mod file;
+mod memories;
 mod memory;
 mod pending;
 mod restored;

@@ -78,7 +78,10 @@ fn a_killed_daemon_leaves_word_whom_not_to_call() {
         "a_killed_daemon_leaves_word_whom_not_to_call",
         "`kill -9` while tenants are refused and the secret of an app is wrong",
         "the next process calls none of them before its time, shows the same states and errors, and does not wait for them to be ready; another secret is tried at once",
-        &format!("{KILLS} kills, 3 refused tenants, a broken app of 30: 0 calls; ready within {} ms", slowest.as_millis()),
+        &format!(
+            "{KILLS} kills, 3 refused tenants, a broken app of 30: 0 calls; ready within {} ms",
+            slowest.as_millis()
+        ),
     );
 }
 

@@ -11,7 +11,7 @@ use crate::world::{BOOT_MS, Doom, World, policy};
 const BACKOFF_MS: u64 = 300_000;
 /// The longest wait for a probe of an app whose secret was wrong, in milliseconds.
 const PROBE_MS: u64 = 900_000;
-/// So long after a step of the clock its times are told anew in the database, and 5 ms for each 1,000 tenants, in milliseconds.
+/// So long after a step of the clock its times are told anew in the database, and 20 ms for each 1,000 tenants, in milliseconds.
 const RETOLD_MS: u64 = 1_000;
 /// A ban stops everything for so long, and then everybody is slow for so long, in milliseconds.
 const AFTER_BAN_MS: u64 = 300_000 + 600_000;
@@ -118,7 +118,7 @@ impl World {
         self.events.push(Event::ClockStepped);
         self.stage.tenants.iter_mut().for_each(Tenant::clock_stepped);
         // Until the database is told of it, the next process would believe what the former clock said.
-        self.no_restart_before = self.stage.t + RETOLD_MS + self.stage.tenants.len() as u64 / 200;
+        self.no_restart_before = self.stage.t + RETOLD_MS + self.stage.tenants.len() as u64 / 50;
     }
 
     pub(crate) fn restart(&mut self) {
