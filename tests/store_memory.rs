@@ -205,6 +205,8 @@ fn times_are_told_anew_of_the_same_token_alone() {
 fn a_token_that_waits_for_its_commit_is_told_anew_too_and_a_newer_one_wins() {
     let (_dir, path) = scratch();
     let store = start(&path);
+    // The last commit was a moment ago, so what follows waits for the next.
+    store.keep(kept(9, 1_000));
     store.send(Request::Keep(vec![kept(1, 1_000), kept(2, 1_000)]));
     store.send(Request::Amend(vec![(id(1), record(1, 50_000)), (id(2), record(2, 50_000))]));
     store.send(Request::Keep(vec![kept(2, 90_000)]));
