@@ -3,7 +3,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `start` | from a config path to a running daemon |
+//! | `start`, `recall` | from a config path to a running daemon |
 //! | `turn` | one turn of the engine; a simulation uses it as well |
 //! | `hands`, `calls` | carry actions out: calls, commits, publications |
 //! | `outlets` | sinks by number: sets, roots, lanes |
@@ -27,6 +27,7 @@ mod notices;
 mod outlets;
 mod plan;
 mod prepare;
+mod recall;
 mod reload;
 mod skew;
 mod start;

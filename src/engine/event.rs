@@ -1,8 +1,8 @@
 //! What goes in and what comes out.
 
 use crate::domain::{
-    AppName, Change, Failure, Fingerprint, Grant, LaneId, Place, Rate, Record, RootId, SinkFailure, SinkId, TenantId,
-    Ticket, Wrote,
+    AppName, Change, Failure, Fingerprint, Grant, LaneId, Memory, Place, Rate, Record, RootId, SinkFailure, SinkId,
+    Subject, TenantId, Ticket, Wrote,
 };
 
 /// Names one withdrawal that is under way.
@@ -14,6 +14,8 @@ pub struct WithdrawId(pub u32);
 pub enum Event {
     /// One step of a plan.
     Change(Change),
+    /// What the state remembers of apps and tenants that are yet to be added, and of everybody.
+    Recalled(Vec<(Subject, Memory)>),
     /// The limit on all calls together is this from here on.
     Limit(Rate),
     /// A call ended.
@@ -72,6 +74,10 @@ pub enum Action {
     Release(Ticket),
     /// Drop what the database holds of this tenant.
     Forget(TenantId),
+    /// Tell the times of these tokens anew in the database, where it still holds them: the wall clock was set.
+    Amend(Vec<(TenantId, Record)>),
+    /// Keep this over a restart, in place of what was to be remembered so far; `None`: nothing any more.
+    Remember(Subject, Option<Memory>),
     /// Tell the operator.
     Say(Notice),
 }

@@ -15,6 +15,7 @@
 //! | `outlets` | which publication goes next, and when a failing one is tried again |
 //! | `changes`, `app` | how a step of a plan is applied, to tenants and to apps |
 //! | `clock` | what a step of the wall clock changes |
+//! | `memory` | what outlives a restart besides the tokens |
 //! | `view` | what `status` sees |
 //! | `limit`, `backoff`, `queue`, `wheel`, `tenant`, `table` | the parts they stand on |
 
@@ -26,6 +27,7 @@ mod clock;
 mod event;
 mod faults;
 mod limit;
+mod memory;
 mod outlets;
 mod publish;
 mod queue;
@@ -42,8 +44,9 @@ pub use event::{Action, Event, Notice, Room, WithdrawId};
 pub use trouble::Trouble;
 pub use view::{AppSummary, Counts, Row, SinkRow, State, Summary};
 
-use crate::domain::{AppName, BootMs, Now, Rate, Slot, TenantId};
+use crate::domain::{AppName, BootMs, Memory, Now, Rate, Slot, Subject, TenantId};
 use app::{App, AppIx};
+use clock::Retelling;
 use limit::Limiter;
 use outlets::Outlets;
 use table::Table;
@@ -67,6 +70,9 @@ pub struct Engine {
     paused_until: BootMs,
     outlets: Outlets,
     troubles: BTreeMap<Slot, Trouble>,
+    /// What a predecessor remembered of apps and tenants that are yet to be added.
+    recalled: BTreeMap<Subject, Memory>,
+    retelling: Retelling,
     /// Decisions that need no room: given out before anything else.
     outbox: VecDeque<Action>,
 }
@@ -87,6 +93,8 @@ impl Engine {
             paused_until: BootMs(0),
             outlets: Outlets::default(),
             troubles: BTreeMap::new(),
+            recalled: BTreeMap::new(),
+            retelling: Retelling::new(now),
             outbox: VecDeque::new(),
         }
     }
@@ -95,6 +103,7 @@ impl Engine {
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
             Event::Change(change) => self.apply(now, change),
+            Event::Recalled(memories) => self.recall(now, memories),
             Event::Limit(total) => self.total.set_rate(now.boot, total),
             Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
             Event::Lost(ticket) => self.lost(now, ticket),
@@ -121,7 +130,7 @@ impl Engine {
     /// for room needs no waking: the event that makes room brings it on.
     pub fn wake_at(&self, now: Now) -> Option<BootMs> {
         let calls = self.next_call_opportunity(now);
-        [self.wheel.next_at(), calls, self.outlets.next_retry()].into_iter().flatten().min()
+        [self.wheel.next_at(), calls, self.outlets.next_retry(), self.retelling.next_at()].into_iter().flatten().min()
     }
 
     /// Brings everything up to `now` that only time moves.
@@ -131,6 +140,7 @@ impl Engine {
         }
         self.wake_apps(now);
         self.outlets.wake(now.boot);
+        self.retell(now);
     }
 
     /// The slot of a tenant that is configured.

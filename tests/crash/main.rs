@@ -10,6 +10,7 @@ mod kills;
 mod outages;
 mod readers;
 mod row;
+mod silence;
 #[path = "../support/mod.rs"]
 mod support;
 
