@@ -12,6 +12,8 @@ mod judge;
 mod scenarios_calls;
 #[path = "engine/scenarios_faults.rs"]
 mod scenarios_faults;
+#[path = "engine/scenarios_repairs.rs"]
+mod scenarios_repairs;
 #[path = "engine/scenarios_sinks.rs"]
 mod scenarios_sinks;
 #[path = "engine/shell.rs"]

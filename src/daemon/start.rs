@@ -11,6 +11,7 @@ use super::log::Log;
 use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
 use super::reload::Reload;
 use super::skew::Skew;
+use super::stalls::Stalls;
 use super::systemd::Service;
 use super::watch::Watch;
 use super::{ControlTask, Daemon, Input, clock, plan};
@@ -265,6 +266,7 @@ impl Builder {
             steps: clock::Steps::new()?,
             service: Service::from_env(self.now.boot),
             skew: self.skew,
+            stalls: Stalls::default(),
             log: self.log,
             started: self.now,
             ready: false,

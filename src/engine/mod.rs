@@ -13,6 +13,7 @@
 //! | `schedule` | when a tenant is looked at next, and which call goes first |
 //! | `publish` | which sink must be made equal to the record |
 //! | `outlets` | which publication goes next, and when a failing one is tried again |
+//! | `repairs` | when a place that somebody else touched is set right |
 //! | `changes`, `app` | how a step of a plan is applied, to tenants and to apps |
 //! | `clock` | what a step of the wall clock changes |
 //! | `view` | what `status` sees |
@@ -29,6 +30,7 @@ mod limit;
 mod outlets;
 mod publish;
 mod queue;
+mod repairs;
 mod schedule;
 mod table;
 mod tenant;
@@ -46,6 +48,7 @@ use crate::domain::{AppName, BootMs, Now, Rate, Slot, TenantId};
 use app::{App, AppIx};
 use limit::Limiter;
 use outlets::Outlets;
+use repairs::Repairs;
 use table::Table;
 use wheel::Wheel;
 
@@ -66,6 +69,7 @@ pub struct Engine {
     /// No calls at all before this moment: a ban, or an endpoint too busy for anybody.
     paused_until: BootMs,
     outlets: Outlets,
+    repairs: Repairs,
     troubles: BTreeMap<Slot, Trouble>,
     /// Decisions that need no room: given out before anything else.
     outbox: VecDeque<Action>,
@@ -86,6 +90,7 @@ impl Engine {
             total: Limiter::new(total, now.boot),
             paused_until: BootMs(0),
             outlets: Outlets::default(),
+            repairs: Repairs::default(),
             troubles: BTreeMap::new(),
             outbox: VecDeque::new(),
         }
@@ -103,7 +108,9 @@ impl Engine {
             Event::Withdrawn(id, outcome) => self.withdrawn(now, id, outcome),
             Event::Vacated(places) => self.outlets.withdraw_all(places),
             Event::Reclaimed(places) => self.reclaimed(&places),
-            Event::Touched(ticket, sink) => self.touched(ticket, sink),
+            Event::Touched(ticket, sink) => self.touched(now, ticket, sink),
+            Event::LaneHangs(lane, failure) => self.lane_hangs(lane, failure),
+            Event::LaneMoves(lane) => self.lane_moves(lane),
             Event::ClockStepped => self.clock_stepped(now),
         }
     }
@@ -121,7 +128,7 @@ impl Engine {
     /// for room needs no waking: the event that makes room brings it on.
     pub fn wake_at(&self, now: Now) -> Option<BootMs> {
         let calls = self.next_call_opportunity(now);
-        [self.wheel.next_at(), calls, self.outlets.next_retry()].into_iter().flatten().min()
+        [self.wheel.next_at(), calls, self.outlets.next_retry(), self.repairs.next_at()].into_iter().flatten().min()
     }
 
     /// Brings everything up to `now` that only time moves.
@@ -131,6 +138,7 @@ impl Engine {
         }
         self.wake_apps(now);
         self.outlets.wake(now.boot);
+        self.wake_repairs(now);
     }
 
     /// The slot of a tenant that is configured.
