@@ -3,12 +3,18 @@
 
 mod damage;
 mod document;
+mod expiry;
+mod fights;
 mod hangs;
 #[path = "../syscalls/injection.rs"]
 mod injection;
+#[path = "../support/kinds.rs"]
+mod kinds;
 mod kills;
 mod outages;
 mod readers;
+#[path = "../support/ring.rs"]
+mod ring;
 mod row;
 #[path = "../support/mod.rs"]
 mod support;
