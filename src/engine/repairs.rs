@@ -61,7 +61,7 @@ enum Alarm {
 enum Touch {
     /// The place is set right now.
     Mend,
-    /// The place is set right later, or is about to be.
+    /// The place is set right later.
     Wait,
 }
 
@@ -93,17 +93,13 @@ impl Repairs {
         self.places.get(&(slot, sink)).is_some_and(|place| place.owed)
     }
 
-    /// The sink roots below which places are fought over, and how many.
-    pub(super) fn fights(&self) -> impl Iterator<Item = (RootId, u32)> + '_ {
-        self.roots.iter().filter(|(_, root)| root.fights > 0).map(|(id, root)| (*id, root.fights))
-    }
-
     /// Returns what to do, and whether that is the first fight below the root.
     fn touched(&mut self, now: BootMs, slot: Slot, sink: SinkId, root: RootId) -> (Touch, bool) {
         let new = Place { root, streak: 0, fought_over: false, owed: false, right: now, alarm: None };
         let place = self.places.entry((slot, sink)).or_insert(new);
         if place.owed {
-            return (Touch::Wait, false); // it is on its way already
+            // What is under way may have come before this touch.
+            return (if place.alarm.is_some() { Touch::Wait } else { Touch::Mend }, false);
         }
         place.owed = true;
         let (at, goes_on) = (place.not_before(), place.streak >= AT_ONCE);
@@ -168,6 +164,11 @@ impl Repairs {
 }
 
 impl Engine {
+    /// Sink roots below which somebody else keeps changing what was published, and how many places it is about.
+    pub fn contested(&self) -> impl Iterator<Item = (RootId, u32)> + '_ {
+        self.repairs.roots.iter().filter(|(_, root)| root.fights > 0).map(|(id, root)| (*id, root.fights))
+    }
+
     /// Somebody else changed what was published under this ticket. The token may have been renewed since, so the ticket need
     /// not be that of the token that is held; looking once too often at a place does no harm.
     pub(super) fn touched(&mut self, now: Now, ticket: Ticket, sink: SinkId) {

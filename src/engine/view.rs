@@ -4,7 +4,7 @@ use super::app::App;
 use super::tenant::{Phase, Tenant};
 use super::{Engine, Trouble};
 use crate::domain::{
-    AppName, BootMs, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot, TenantId, WallMs,
+    AppName, BootMs, FailureKind, Fingerprint, Now, Outlet, Record, SinkFailure, SinkId, Slot, TenantId, WallMs,
 };
 
 /// The state of a tenant.
@@ -232,11 +232,6 @@ impl Engine {
     /// The places that are being emptied, or wait to be.
     pub fn withdrawing(&self) -> impl Iterator<Item = &crate::domain::Place> {
         self.outlets.withdrawing()
-    }
-
-    /// Sink roots below which somebody else keeps changing what was published, and how many places it is about.
-    pub fn contested(&self) -> impl Iterator<Item = (RootId, u32)> + '_ {
-        self.repairs.fights()
     }
 
     /// What is to be told of the lanes that do not move.
