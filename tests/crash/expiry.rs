@@ -66,7 +66,7 @@ fn an_expired_token_stays_or_goes_in_every_kind_of_sink_as_on_expiry_says() {
     assert!(machine.stop().success());
     row::leave(
         "an_expired_token_stays_or_goes_in_every_kind_of_sink_as_on_expiry_says",
-        "a token expires before it can be renewed, with `on_expiry` \"keep\", \"delete\" and unsaid",
+        "a token expires before it can be renewed, with `on_expiry` keep, delete and unsaid",
         "it stays, goes, or, unsaid, stays in files and goes from keyrings; all come back with the next token",
         &format!("{} kinds of sink, 3 apps", all.len()),
     );

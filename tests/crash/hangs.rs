@@ -90,7 +90,7 @@ fn a_sink_that_hangs_is_told_of_while_it_does() {
     assert!(machine.stop().success());
     row::leave(
         "a_sink_that_hangs_is_told_of_while_it_does",
-        "the same, seen from the log and the status",
+        "a sink's file system hangs, seen from the log and the status",
         "told once after 10 s, with the paths that it is about; shown until it moves; other sinks are published as ever",
         &format!(
             "told {} ms after it began to hang; another file was restored within {} ms",
