@@ -209,7 +209,8 @@ impl Daemon {
         self.reload.remember_if_done(&self.engine, &mut self.hands, now);
         self.service.beat(now.boot);
         let status_at = self.tell(now);
-        let others = [self.reload.wake_at(), self.reload.remembers_at(), self.service.next_beat(), status_at, stalls_at];
+        let others =
+            [self.reload.wake_at(), self.reload.remembers_at(), self.service.next_beat(), status_at, stalls_at];
         Ok(wake.into_iter().chain(others.into_iter().flatten()).min())
     }
 

@@ -8,9 +8,9 @@ mod fights;
 mod hangs;
 #[path = "../syscalls/injection.rs"]
 mod injection;
+mod kills;
 #[path = "../support/kinds.rs"]
 mod kinds;
-mod kills;
 mod outages;
 mod readers;
 #[path = "../support/ring.rs"]
