@@ -1,5 +1,5 @@
 //! Self-repair: what others do to published keys. The kernel tells nobody of that, so the keys are looked at, a slice of
-//! them every half second; `docs/decisions/0017-sweeping-keys.md` has what that costs, and what many keys mean for it.
+//! them every 750 ms; `docs/decisions/0017-sweeping-keys.md` has what that costs, and what many keys mean for it.
 //!
 //! A key's timeout is not told either, so it is simply set again. A key that goes because its time is over was withdrawn by
 //! the kernel, as it was asked to.
@@ -19,10 +19,10 @@ use super::pace::Ticker;
 use crate::domain::{SinkId, Ticket, Token, WallMs};
 
 /// How often a slice of the keys is looked at.
-const PERIOD: Duration = Duration::from_millis(500);
+const PERIOD: Duration = Duration::from_millis(750);
 
 /// How many keys a slice has. With fewer, each is looked at every time.
-const SLICE: usize = 300;
+const SLICE: usize = 200;
 
 /// Whose key it is, and until when it is to be there.
 #[derive(Debug, Clone, Copy)]

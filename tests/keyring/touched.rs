@@ -10,7 +10,7 @@ use crate::{Ring, keyctl, seconds_before_expiry, timeout_of};
 /// Within this a touched key is noticed, unless the machine is very busy.
 const SOON: Duration = Duration::from_secs(2);
 /// Long enough for two looks at each key.
-const QUIET: Duration = Duration::from_millis(1200);
+const QUIET: Duration = Duration::from_millis(1800);
 
 /// Set in the process of a test that runs alone.
 const MARK: &str = "CORPTOKEND_TEST_ALONE";
