@@ -14,6 +14,8 @@ mod scenarios_calls;
 mod scenarios_faults;
 #[path = "engine/scenarios_memory.rs"]
 mod scenarios_memory;
+#[path = "engine/scenarios_repairs.rs"]
+mod scenarios_repairs;
 #[path = "engine/scenarios_sinks.rs"]
 mod scenarios_sinks;
 #[path = "engine/shell.rs"]

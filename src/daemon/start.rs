@@ -12,6 +12,7 @@ use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
 use super::recall::{self, Impatience};
 use super::reload::Reload;
 use super::skew::Skew;
+use super::stalls::Stalls;
 use super::systemd::Service;
 use super::watch::Watch;
 use super::{ControlTask, Daemon, Input, clock, plan};
@@ -269,6 +270,7 @@ impl Builder {
             steps: clock::Steps::new()?,
             service: Service::from_env(self.now.boot),
             skew: self.skew,
+            stalls: Stalls::default(),
             log: self.log,
             started: self.now,
             ready: false,

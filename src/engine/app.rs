@@ -26,6 +26,8 @@ pub(super) struct App {
     /// Its tenants, those included that left while a call was under way.
     pub(super) tenants: u32,
     pub(super) counts: Counts,
+    /// How often one of its places was set right after somebody else had touched it.
+    pub(super) repairs: u64,
     /// It left the config; it goes when its last call has ended.
     pub(super) gone: bool,
 }
@@ -115,6 +117,7 @@ impl Engine {
             in_flight: 0,
             tenants: 0,
             counts: Counts::default(),
+            repairs: 0,
             gone: false,
         };
         let free = self.apps.iter().position(Option::is_none);

@@ -34,6 +34,10 @@ pub enum Event {
     Reclaimed(Vec<Place>),
     /// Somebody else changed what was published; it must be looked at again.
     Touched(Ticket, SinkId),
+    /// Nothing that was sent to this lane moves, and has not for a while; how that is told.
+    LaneHangs(LaneId, SinkFailure),
+    /// The lane moves again.
+    LaneMoves(LaneId),
     /// The wall clock was set.
     ClockStepped,
 }
@@ -171,6 +175,49 @@ pub enum Notice {
     SinkMended {
         /// Which root.
         root: RootId,
+    },
+    /// A place that somebody else had touched is right again. When there are many, some are counted instead:
+    /// [`Notice::SinksRepaired`].
+    SinkRepaired {
+        /// Below which root.
+        root: RootId,
+        /// Whose place.
+        tenant: TenantId,
+        /// Which of the tenant's sinks.
+        sink: SinkId,
+    },
+    /// So many more places below a root were set right within the last minute.
+    SinksRepaired {
+        /// Which root.
+        root: RootId,
+        /// How many.
+        repairs: u32,
+    },
+    /// Somebody else keeps changing what is published below a root: it is set right more slowly. Said of the first place.
+    SinkContested {
+        /// Which root.
+        root: RootId,
+        /// Whose place it is about.
+        tenant: TenantId,
+        /// Which of the tenant's sinks.
+        sink: SinkId,
+    },
+    /// What is published below a root is left alone again.
+    SinkUncontested {
+        /// Which root.
+        root: RootId,
+    },
+    /// Publications to a lane do not come back.
+    LaneHangs {
+        /// Which lane.
+        lane: LaneId,
+        /// What is known of it.
+        failure: SinkFailure,
+    },
+    /// They do again.
+    LaneMoves {
+        /// Which lane.
+        lane: LaneId,
     },
 }
 

@@ -13,6 +13,7 @@
 //! | `schedule` | when a tenant is looked at next, and which call goes first |
 //! | `publish` | which sink must be made equal to the record |
 //! | `outlets` | which publication goes next, and when a failing one is tried again |
+//! | `repairs` | when a place that somebody else touched is set right |
 //! | `changes`, `app` | how a step of a plan is applied, to tenants and to apps |
 //! | `clock` | what a step of the wall clock changes |
 //! | `memory` | what outlives a restart besides the tokens |
@@ -31,6 +32,7 @@ mod memory;
 mod outlets;
 mod publish;
 mod queue;
+mod repairs;
 mod schedule;
 mod table;
 mod tenant;
@@ -49,6 +51,7 @@ use app::{App, AppIx};
 use clock::Retelling;
 use limit::Limiter;
 use outlets::Outlets;
+use repairs::Repairs;
 use table::Table;
 use wheel::Wheel;
 
@@ -69,6 +72,7 @@ pub struct Engine {
     /// No calls at all before this moment: a ban, or an endpoint too busy for anybody.
     paused_until: BootMs,
     outlets: Outlets,
+    repairs: Repairs,
     troubles: BTreeMap<Slot, Trouble>,
     /// What a predecessor remembered of apps and tenants that are yet to be added.
     recalled: BTreeMap<Subject, Memory>,
@@ -92,6 +96,7 @@ impl Engine {
             total: Limiter::new(total, now.boot),
             paused_until: BootMs(0),
             outlets: Outlets::default(),
+            repairs: Repairs::default(),
             troubles: BTreeMap::new(),
             recalled: BTreeMap::new(),
             retelling: Retelling::new(now),
@@ -112,7 +117,9 @@ impl Engine {
             Event::Withdrawn(id, outcome) => self.withdrawn(now, id, outcome),
             Event::Vacated(places) => self.outlets.withdraw_all(places),
             Event::Reclaimed(places) => self.reclaimed(&places),
-            Event::Touched(ticket, sink) => self.touched(ticket, sink),
+            Event::Touched(ticket, sink) => self.touched(now, ticket, sink),
+            Event::LaneHangs(lane, failure) => self.lane_hangs(lane, failure),
+            Event::LaneMoves(lane) => self.lane_moves(lane),
             Event::ClockStepped => self.clock_stepped(now),
         }
     }
@@ -130,7 +137,8 @@ impl Engine {
     /// for room needs no waking: the event that makes room brings it on.
     pub fn wake_at(&self, now: Now) -> Option<BootMs> {
         let calls = self.next_call_opportunity(now);
-        [self.wheel.next_at(), calls, self.outlets.next_retry(), self.retelling.next_at()].into_iter().flatten().min()
+        let others = [self.outlets.next_retry(), self.repairs.next_at(), self.retelling.next_at()];
+        [self.wheel.next_at(), calls].into_iter().chain(others).flatten().min()
     }
 
     /// Brings everything up to `now` that only time moves.
@@ -141,6 +149,7 @@ impl Engine {
         self.wake_apps(now);
         self.outlets.wake(now.boot);
         self.retell(now);
+        self.wake_repairs(now);
     }
 
     /// The slot of a tenant that is configured.
