@@ -12,6 +12,10 @@ mod judge;
 mod scenarios_calls;
 #[path = "engine/scenarios_faults.rs"]
 mod scenarios_faults;
+#[path = "engine/scenarios_memory.rs"]
+mod scenarios_memory;
+#[path = "engine/scenarios_repairs.rs"]
+mod scenarios_repairs;
 #[path = "engine/scenarios_sinks.rs"]
 mod scenarios_sinks;
 #[path = "engine/shell.rs"]

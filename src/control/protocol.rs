@@ -91,6 +91,8 @@ pub struct Status {
     pub tenants: Counts,
     /// The tenants of each app, by state; an app without tenants is there too.
     pub apps: BTreeMap<String, Counts>,
+    /// How often a place of each app was set right after somebody else had changed it, since the daemon started.
+    pub repairs: BTreeMap<String, u64>,
     /// What runs, and how the last reload went.
     pub config: ConfigStatus,
     /// Whether tokens can be kept over a restart.

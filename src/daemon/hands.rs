@@ -15,7 +15,8 @@ use super::{Input, notices};
 use crate::api::Answer;
 use crate::config::Config;
 use crate::domain::{
-    Grant, LaneId, Names, Now, Outlet, Place, Record, RootId, SinkId, TenantId, Ticket, Token, WallMs, Wrote,
+    Grant, LaneId, Memory, Names, Now, Outlet, Place, Record, RootId, SinkId, Subject, TenantId, Ticket, Token, WallMs,
+    Wrote,
 };
 use crate::engine::{Action, Engine, Event, Room, WithdrawId};
 use crate::sink::{Job, Publication, Report};
@@ -117,7 +118,7 @@ impl DaemonHands {
     }
 
     /// Remembers the config that was applied.
-    pub(super) fn remember(&mut self, applied: Applied) {
+    pub(super) fn remember_config(&mut self, applied: Applied) {
         self.requests.push(Request::Applied(applied));
     }
 
@@ -126,6 +127,14 @@ impl DaemonHands {
         match self.requests.last_mut() {
             Some(Request::Forget(ids)) => ids.push(id),
             _ => self.requests.push(Request::Forget(vec![id])),
+        }
+    }
+
+    /// Remembers this over a restart; `None`: nothing any more.
+    pub(super) fn remember(&mut self, subject: Subject, memory: Option<Memory>) {
+        match self.requests.last_mut() {
+            Some(Request::Remember(batch)) => batch.push((subject, memory)),
+            _ => self.requests.push(Request::Remember(vec![(subject, memory)])),
         }
     }
 
@@ -348,6 +357,8 @@ impl Hands for DaemonHands {
             Action::Expire(ticket, sink) => self.expire(engine, ticket, sink),
             Action::Withdraw { id, lane, root, place } => self.empty(lane, root, place, Emptied::Left(id)),
             Action::Forget(id) => self.forget(id),
+            Action::Amend(records) => self.requests.push(Request::Amend(records)),
+            Action::Remember(subject, memory) => self.remember(subject, memory),
             Action::Say(notice) => notices::say(notice, &self.outlets),
         }
     }

@@ -3,10 +3,10 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `start` | from a config path to a running daemon |
+//! | `start`, `recall` | from a config path to a running daemon |
 //! | `turn` | one turn of the engine; a simulation uses it as well |
 //! | `hands`, `calls` | carry actions out: calls, commits, publications |
-//! | `outlets` | sinks by number: sets, roots, lanes |
+//! | `outlets`, `stalls` | sinks by number: sets, roots, lanes; and which lane does not move |
 //! | `reload`, `prepare`, `plan` | when the config is read again, what is made of it, and the steps towards it |
 //! | `watch` | notices that files changed |
 //! | `clock`, `skew` | the only file that reads a clock, and whether that can be believed |
@@ -27,8 +27,10 @@ mod notices;
 mod outlets;
 mod plan;
 mod prepare;
+mod recall;
 mod reload;
 mod skew;
+mod stalls;
 mod start;
 mod systemd;
 mod telling;
@@ -54,6 +56,7 @@ use hands::DaemonHands;
 use prepare::Prepared;
 use reload::Reload;
 use skew::{Skew, Told};
+use stalls::Stalls;
 use systemd::Service;
 use watch::{Watch, Watched};
 
@@ -110,6 +113,7 @@ pub struct Daemon {
     steps: clock::Steps,
     service: Service,
     skew: Skew,
+    stalls: Stalls,
     log: log::Log,
     started: Now,
     ready: bool,
@@ -192,6 +196,9 @@ impl Daemon {
         if self.hands.flush() || something_came_in {
             self.service.something_happened();
         }
+        let (stalls, stalls_at) = self.stalls.look(now.boot, &self.hands.outlets);
+        let stalls_at = if stalls.is_empty() { stalls_at } else { Some(now.boot) };
+        self.events.extend(stalls);
         if !self.hands.threads_are_alive() {
             return Err(io::Error::other("a thread of the daemon ended by itself; this is a defect, see the log"));
         }
@@ -203,7 +210,8 @@ impl Daemon {
         self.reload.remember_if_done(&self.engine, &mut self.hands, now);
         self.service.beat(now.boot);
         let status_at = self.tell(now);
-        let others = [self.reload.wake_at(), self.reload.remembers_at(), self.service.next_beat(), status_at];
+        let others =
+            [self.reload.wake_at(), self.reload.remembers_at(), self.service.next_beat(), status_at, stalls_at];
         Ok(wake.into_iter().chain(others.into_iter().flatten()).min())
     }
 

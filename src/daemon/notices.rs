@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::outlets::Outlets;
-use crate::domain::{AppName, Failure, RootId, SinkFailure, TenantId};
+use crate::domain::{AppName, Failure, RootId, SinkFailure, SinkId, TenantId};
 use crate::engine::Notice;
 
 /// Writes one notice to the log.
@@ -39,6 +39,24 @@ pub(super) fn say(notice: Notice, outlets: &Outlets) {
             let root = outlets.root(root).fixed.display();
             tracing::info!(event = "sink_mended", %root, "publication below {root} works again");
         }
+        Notice::SinkRepaired { root, tenant, sink } => sink_repaired(outlets, root, &tenant, sink),
+        Notice::SinksRepaired { root, repairs } => {
+            let root = outlets.root(root).fixed.display();
+            tracing::warn!(event = "sinks_repaired", %root, repairs, "{repairs} more places below {root} were set right within a minute");
+        }
+        Notice::SinkContested { root, tenant, sink } => sink_contested(outlets, root, &tenant, sink),
+        Notice::SinkUncontested { root } => {
+            let root = outlets.root(root).fixed.display();
+            tracing::info!(event = "sink_uncontested", %root, "what is published below {root} is left alone again");
+        }
+        Notice::LaneHangs { lane, failure } => {
+            let roots = outlets.roots_of(lane);
+            tracing::error!(event = "lane_hangs", kind = failure.kind.as_str(), roots, "{failure}");
+        }
+        Notice::LaneMoves { lane } => {
+            let roots = outlets.roots_of(lane);
+            tracing::info!(event = "lane_moves", roots, "publications below {roots} come back again");
+        }
     }
 }
 
@@ -72,6 +90,23 @@ fn sink_failing(outlets: &Outlets, root: RootId, tenant: Option<TenantId>, failu
     let next_in = millis(next_in_ms);
     tracing::error!(
         event = "sink_failing", app, corp_id, %root, kind = failure.kind.as_str(), next_in, "{failure}; tries again in {next_in}"
+    );
+}
+
+fn sink_repaired(outlets: &Outlets, root: RootId, tenant: &TenantId, sink: SinkId) {
+    let (TenantId { app, corp_id }, root, sink) = (tenant, outlets.root(root).fixed.display(), sink.0);
+    tracing::warn!(
+        event = "sink_repaired", %app, %corp_id, %root, sink,
+        "{tenant}: somebody else had changed what is published below {root}; it is right again"
+    );
+}
+
+fn sink_contested(outlets: &Outlets, root: RootId, tenant: &TenantId, sink: SinkId) {
+    let (TenantId { app, corp_id }, root, sink) = (tenant, outlets.root(root).fixed.display(), sink.0);
+    tracing::error!(
+        event = "sink_contested", %app, %corp_id, %root, sink,
+        "{tenant}: somebody else keeps changing what is published below {root}; it is set right ever more slowly, at \
+         last once a minute"
     );
 }
 

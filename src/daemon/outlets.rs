@@ -12,6 +12,9 @@ use super::{Input, clock};
 use crate::domain::{Change, LaneId, Outlet, RootId, SinkId, SinkKind, SinkSetId, SinkSpec};
 use crate::sink::{Job, Lane, Stopped};
 
+/// How many roots of a lane a message names.
+const ROOTS_SHOWN: usize = 3;
+
 /// Which lane a root belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum LaneKey {
@@ -81,6 +84,21 @@ impl Outlets {
 
     pub(super) fn send(&self, lane: LaneId, jobs: Vec<Job>) {
         self.lanes[usize::from(lane.0)].send(jobs);
+    }
+
+    /// How many jobs each lane has before it, and a number that grows as it gets on.
+    pub(super) fn progress(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        self.lanes.iter().map(|lane| (lane.waiting(), lane.progress()))
+    }
+
+    /// The roots of a lane, for messages.
+    pub(super) fn roots_of(&self, lane: LaneId) -> String {
+        let all = self.roots.iter().filter(|root| root.lane == lane);
+        let mut shown: Vec<String> = all.map(|root| root.fixed.display().to_string()).take(ROOTS_SHOWN + 1).collect();
+        if shown.len() > ROOTS_SHOWN {
+            shown[ROOTS_SHOWN] = "others".to_owned();
+        }
+        shown.join(", ")
     }
 
     /// Directories that are swept, not watched, because the kernel has no watch left for them.

@@ -279,7 +279,7 @@ impl Reload {
         if (overdue || done())
             && let Some(Unremembered { applied, .. }) = self.unremembered.take()
         {
-            hands.remember(applied);
+            hands.remember_config(applied);
         }
     }
 

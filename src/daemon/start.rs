@@ -9,8 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::hands::DaemonHands;
 use super::log::Log;
 use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
+use super::recall::{self, Impatience};
 use super::reload::Reload;
 use super::skew::Skew;
+use super::stalls::Stalls;
 use super::systemd::Service;
 use super::watch::Watch;
 use super::{ControlTask, Daemon, Input, clock, plan};
@@ -215,7 +217,10 @@ impl Builder {
         let whole = Candidate { difference: config::diff(None, &config), ..*candidate };
         let mut steps = plan::steps(&whole, None, &mut hands.outlets, &|id| opened.restored.get(id))?;
         steps.extend(stale.iter().filter_map(|name| plan::made_stale(&config, name)));
-        let mut events = Vec::new();
+        let impatience = if self.startup.attended { Impatience::Daemon } else { Impatience::Once };
+        let (recalled, void) = recall::part(opened.memories, &config, &stale, impatience);
+        void.into_iter().for_each(|subject| hands.remember(subject, None));
+        let mut events = vec![Event::Recalled(recalled)];
         reload.note(self.now, &prepared, whole.held_back);
         reload.settle_on(&mut hands, self.now, whole, &mut events);
         events.push(Event::Vacated(vacated));
@@ -265,6 +270,7 @@ impl Builder {
             steps: clock::Steps::new()?,
             service: Service::from_env(self.now.boot),
             skew: self.skew,
+            stalls: Stalls::default(),
             log: self.log,
             started: self.now,
             ready: false,

@@ -110,6 +110,11 @@ impl Daemon {
         let last = &self.reload.last;
         let mut warnings = last.warnings.clone();
         warnings.extend(self.skew.warning());
+        warnings.extend(self.engine.hanging().map(ToString::to_string));
+        warnings.extend(self.engine.contested().map(|(root, places)| {
+            let root = self.hands.outlets.root(root).fixed.display();
+            format!("somebody else keeps changing what is published below {root} ({places} places): it is set right ever more slowly")
+        }));
         match self.hands.outlets.unwatched() {
             0 => {}
             n => warnings.push(format!(
@@ -123,6 +128,7 @@ impl Daemon {
             ready: self.ready,
             tenants: answers::counts(&summary.counts),
             apps: summary.apps.iter().map(|app| (app.name.to_string(), answers::counts(&app.counts))).collect(),
+            repairs: summary.apps.iter().map(|app| (app.name.to_string(), app.repairs)).collect(),
             config: ConfigStatus {
                 path: self.reload.path().display().to_string(),
                 last_reload_successful: !last.rejected,

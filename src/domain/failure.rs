@@ -70,6 +70,11 @@ impl FailureKind {
         Self::Banned,
     ];
 
+    /// The kind of this stable name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// The stable name, as in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@
 
 mod failure;
 mod ids;
+mod memory;
 mod plan;
 mod rate;
 mod record;
@@ -16,6 +17,7 @@ mod time;
 
 pub use failure::{Blame, Failure, FailureKind, SinkFailure, SinkFailureKind};
 pub use ids::{AppName, ClientId, CorpId, InvalidName, Names, Slot, TenantId, TenantName, Ticket};
+pub use memory::{Failing, Memory, Subject, Wait};
 pub use plan::{AppPolicy, Change, Freshness, OnExpiry, OnRemove, Outlet, Refresh, Retry, SinkSetId};
 pub use rate::{InvalidRate, Rate};
 pub use record::{Fingerprint, Grant, MAX_LIFETIME_S, Record};

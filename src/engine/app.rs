@@ -26,6 +26,8 @@ pub(super) struct App {
     /// Its tenants, those included that left while a call was under way.
     pub(super) tenants: u32,
     pub(super) counts: Counts,
+    /// How often one of its places was set right after somebody else had touched it.
+    pub(super) repairs: u64,
     /// It left the config; it goes when its last call has ended.
     pub(super) gone: bool,
 }
@@ -92,8 +94,10 @@ impl Engine {
         if before.rate != policy.rate {
             app.limiter.set_rate(now.boot, policy.rate);
         }
-        if freshness == Freshness::Stale || returned {
-            app.awaits_proof |= app.breaker.take().is_some();
+        let gave_way = (freshness == Freshness::Stale || returned) && app.breaker.take().is_some();
+        app.awaits_proof |= gave_way;
+        if gave_way {
+            self.remember_breaker(now, ix);
         }
         if freshness == Freshness::Stale || before.refresh != policy.refresh || before.enabled != policy.enabled {
             self.revisit_app(now, ix, freshness);
@@ -113,6 +117,7 @@ impl Engine {
             in_flight: 0,
             tenants: 0,
             counts: Counts::default(),
+            repairs: 0,
             gone: false,
         };
         let free = self.apps.iter().position(Option::is_none);
@@ -121,7 +126,9 @@ impl Engine {
             self.apps.len() - 1
         });
         self.apps[number] = Some(app);
-        self.app_index.insert(name, AppIx(u32::try_from(number).expect("fewer than 2^32 apps")));
+        let ix = AppIx(u32::try_from(number).expect("fewer than 2^32 apps"));
+        self.app_index.insert(name, ix);
+        self.recall_app(now, ix);
     }
 
     /// Looks at all tenants of an app again after its policy or its credentials changed.
@@ -135,13 +142,14 @@ impl Engine {
             }
             let refresh_at = self.tenants[slot].held.map(|held| self.refresh_point(slot, &held));
             let earliest = self.earliest(slot);
+            let in_trouble = self.troubles.contains_key(&slot);
             let tenant = &mut self.tenants[slot];
             // Where asking before the expiry is known to bring nothing, a new refresh point changes nothing.
             let pointless = tenant.held.is_some_and(|held| tenant.due >= held.expires_boot);
             match refresh_at {
                 _ if tenant.phase != Phase::Waiting => {}
                 _ if freshness == Freshness::Stale => tenant.due = now.boot,
-                _ if tenant.stale || tenant.failures > 0 || pointless => {}
+                _ if tenant.stale || in_trouble || pointless => {}
                 Some(at) => tenant.due = at.max(earliest),
                 None => {}
             }
@@ -155,6 +163,7 @@ impl Engine {
         if app.gone && app.tenants == 0 {
             let name = app.name.clone();
             self.app_mut(ix).queue = Queue::default();
+            self.forget_app(now, ix);
             self.regate(now, ix);
             self.apps[ix.0 as usize] = None;
             self.app_index.remove(&name);

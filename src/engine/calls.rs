@@ -66,6 +66,7 @@ impl Engine {
             Some(old) if !extends(&old, &held) => self.not_extended(now, ticket, old, held),
             _ => {
                 self.keep(now, ticket, held, same.is_some());
+                self.forget_trouble(slot);
                 let at = self.refresh_point(slot, &held);
                 self.schedule_after_answer(now, slot, at);
             }
@@ -77,15 +78,19 @@ impl Engine {
     fn not_extended(&mut self, now: Now, ticket: Ticket, old: Held, new: Held) {
         let slot = ticket.slot;
         if new.expires_boot.0.abs_diff(old.expires_boot.0) < SAME_EXPIRY_MS {
+            self.outbox.push_back(Action::Discard(ticket));
             if let Some(held) = &mut self.tenants[slot].held {
                 held.restored = false; // its life was heard of anew, on the clock that does not step
+                if held.tell_anew(now) {
+                    self.amend(slot);
+                }
             }
-            self.outbox.push_back(Action::Discard(ticket));
         } else {
             // Its life began when it was first asked for; the wall clock may have been set since.
             let asked = new.asked - asked_ms_later(&old, &new);
             self.keep(now, ticket, Held { asked, ..new }, true);
         }
+        self.remember_unextended(slot);
         let at = self.tenants[slot].held.map_or(now.boot, |held| held.expires_boot);
         self.schedule_after_answer(now, slot, at);
     }
@@ -147,6 +152,7 @@ impl Engine {
         };
         self.heed(now, slot, &failure);
         self.schedule_after_answer(now, slot, now.boot + wait);
+        self.remember_failure(now, slot);
         self.complain(now, slot, failure);
     }
 

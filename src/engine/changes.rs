@@ -46,6 +46,7 @@ impl Engine {
             due = if record.asked > now.wall { now.boot } else { self.refresh_point(slot, &held) };
             self.want(slot, u16::MAX);
         }
+        let due = self.recall_tenant(now, slot, &id).unwrap_or(due);
         self.schedule(now, slot, due);
     }
 
@@ -71,6 +72,7 @@ impl Engine {
             stale: false,
             disowned: false,
             gone: false,
+            remembered: false,
             timer: IDLE,
         }
     }
@@ -97,7 +99,7 @@ impl Engine {
             debug_assert!(false, "a tenant is added once");
             return;
         }
-        (tenant.gone, tenant.unkept, tenant.stale) = (false, false, false);
+        (tenant.gone, tenant.unkept, tenant.stale, tenant.remembered) = (false, false, false, false);
         tenant.disowned = tenant.phase == Phase::Calling;
         tenant.held = None;
         tenant.failures = 0;

@@ -1,8 +1,8 @@
 //! What goes in and what comes out.
 
 use crate::domain::{
-    AppName, Change, Failure, Fingerprint, Grant, LaneId, Place, Rate, Record, RootId, SinkFailure, SinkId, TenantId,
-    Ticket, Wrote,
+    AppName, Change, Failure, Fingerprint, Grant, LaneId, Memory, Place, Rate, Record, RootId, SinkFailure, SinkId,
+    Subject, TenantId, Ticket, Wrote,
 };
 
 /// Names one withdrawal that is under way.
@@ -14,6 +14,8 @@ pub struct WithdrawId(pub u32);
 pub enum Event {
     /// One step of a plan.
     Change(Change),
+    /// What the state remembers of apps and tenants that are yet to be added, and of everybody.
+    Recalled(Vec<(Subject, Memory)>),
     /// The limit on all calls together is this from here on.
     Limit(Rate),
     /// A call ended.
@@ -32,6 +34,10 @@ pub enum Event {
     Reclaimed(Vec<Place>),
     /// Somebody else changed what was published; it must be looked at again.
     Touched(Ticket, SinkId),
+    /// Nothing that was sent to this lane moves, and has not for a while; how that is told.
+    LaneHangs(LaneId, SinkFailure),
+    /// The lane moves again.
+    LaneMoves(LaneId),
     /// The wall clock was set.
     ClockStepped,
 }
@@ -72,6 +78,10 @@ pub enum Action {
     Release(Ticket),
     /// Drop what the database holds of this tenant.
     Forget(TenantId),
+    /// Tell the times of these tokens anew in the database, where it still holds them: the wall clock was set.
+    Amend(Vec<(TenantId, Record)>),
+    /// Keep this over a restart, in place of what was to be remembered so far; `None`: nothing any more.
+    Remember(Subject, Option<Memory>),
     /// Tell the operator.
     Say(Notice),
 }
@@ -165,6 +175,49 @@ pub enum Notice {
     SinkMended {
         /// Which root.
         root: RootId,
+    },
+    /// A place that somebody else had touched is right again. When there are many, some are counted instead:
+    /// [`Notice::SinksRepaired`].
+    SinkRepaired {
+        /// Below which root.
+        root: RootId,
+        /// Whose place.
+        tenant: TenantId,
+        /// Which of the tenant's sinks.
+        sink: SinkId,
+    },
+    /// So many more places below a root were set right within the last minute.
+    SinksRepaired {
+        /// Which root.
+        root: RootId,
+        /// How many.
+        repairs: u32,
+    },
+    /// Somebody else keeps changing what is published below a root: it is set right more slowly. Said of the first place.
+    SinkContested {
+        /// Which root.
+        root: RootId,
+        /// Whose place it is about.
+        tenant: TenantId,
+        /// Which of the tenant's sinks.
+        sink: SinkId,
+    },
+    /// What is published below a root is left alone again.
+    SinkUncontested {
+        /// Which root.
+        root: RootId,
+    },
+    /// Publications to a lane do not come back.
+    LaneHangs {
+        /// Which lane.
+        lane: LaneId,
+        /// What is known of it.
+        failure: SinkFailure,
+    },
+    /// They do again.
+    LaneMoves {
+        /// Which lane.
+        lane: LaneId,
     },
 }
 

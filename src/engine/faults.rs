@@ -30,17 +30,26 @@ impl Engine {
     /// The endpoint knew the app's credentials: if they were thought wrong, they are right again. An answer to a call that was
     /// sent before that was found out, or with credentials that are no longer used, says nothing about it.
     pub(super) fn app_succeeded(&mut self, now: Now, slot: Slot) {
-        self.total.ease(now.boot);
-        let (sent, stale) = (self.tenants[slot].called, self.tenants[slot].stale);
-        let app = self.app_mut(self.tenants[slot].app);
-        app.limiter.ease(now.boot);
+        self.forget_old_ban(now);
+        if self.total.ease(now.boot) {
+            self.remember_total(now);
+        }
+        let (ix, sent, stale) = (self.tenants[slot].app, self.tenants[slot].called, self.tenants[slot].stale);
+        if self.app_mut(ix).limiter.ease(now.boot) {
+            self.remember_rate(now, ix);
+        }
+        let app = self.app_mut(ix);
         if stale || app.breaker.as_ref().is_some_and(|open| sent < open.opened) {
             return;
         }
         let was_broken = std::mem::take(&mut app.awaits_proof);
-        if app.breaker.take().is_some() || was_broken {
+        let broken = app.breaker.take().is_some();
+        if broken || was_broken {
             let app = app.name.clone();
             self.say(Notice::AppMended { app });
+        }
+        if broken {
+            self.remember_breaker(now, ix);
         }
     }
 
@@ -49,17 +58,20 @@ impl Engine {
         let hold = retry_after_ms(failure).max(THROTTLE_MS);
         match failure.kind.blame() {
             Blame::AppTooFast => {
-                let app = self.app_mut(self.tenants[slot].app);
+                let ix = self.tenants[slot].app;
+                let app = self.app_mut(ix);
                 if app.limiter.slow_down(now.boot, hold) {
                     let (app, percent) = (Some(app.name.clone()), app.limiter.percent());
                     self.say(Notice::SlowedDown { app, failure: failure.clone(), percent });
                 }
+                self.remember_rate(now, ix);
             }
             Blame::EveryoneTooFast => {
                 if self.total.slow_down(now.boot, hold) {
                     let percent = self.total.percent();
                     self.say(Notice::SlowedDown { app: None, failure: failure.clone(), percent });
                 }
+                self.remember_total(now);
             }
             Blame::Banned => {
                 let for_ms = retry_after_ms(failure).max(BAN_MS);
@@ -68,6 +80,8 @@ impl Engine {
                 }
                 self.paused_until = self.paused_until.max(now.boot + for_ms);
                 self.total.slow_down(now.boot, 0);
+                self.remember_ban(now);
+                self.remember_total(now);
             }
             Blame::Transient | Blame::Suspect | Blame::Tenant | Blame::App => {}
         }
@@ -77,7 +91,8 @@ impl Engine {
     fn probe_failed(&mut self, now: Now, slot: Slot, failure: &Failure) {
         let is_apps = failure.kind.blame() == Blame::App;
         let (sent, stale) = (self.tenants[slot].called, self.tenants[slot].stale);
-        let app = self.app_mut(self.tenants[slot].app);
+        let ix = self.tenants[slot].app;
+        let app = self.app_mut(ix);
         let (opened, probes, said) = match &app.breaker {
             None if !is_apps || stale => return, // not the app's fault, or that of credentials which are no longer used
             None => (now.boot, 0, None),
@@ -98,5 +113,6 @@ impl Engine {
             let notice = Notice::AppBroken { app: app.name.clone(), failure: failure.clone(), next_in_ms: wait };
             self.say(notice);
         }
+        self.remember_breaker(now, ix);
     }
 }

@@ -6,7 +6,7 @@
 //! than the rate says; after `count` calls that is more than the tolerance, so call `count + 1` is outside the period.
 //! What is left over of the stretch absorbs the network's own jitter.
 
-use crate::domain::{BootMs, Rate};
+use crate::domain::{BootMs, Memory, Now, Rate, Wait};
 
 /// How early a call may be, in microseconds.
 const TOLERANCE_US: u64 = 4_000;
@@ -77,12 +77,27 @@ impl Limiter {
         news
     }
 
-    /// A call succeeded: after a while without trouble, a step back towards the full rate.
-    pub(super) fn ease(&mut self, now: BootMs) {
-        if self.share < FULL && now.since(self.changed_at) >= STEP_MS {
+    /// A call succeeded: after a while without trouble, a step back towards the full rate. Returns whether it was taken.
+    pub(super) fn ease(&mut self, now: BootMs) -> bool {
+        let due = self.share < FULL && now.since(self.changed_at) >= STEP_MS;
+        if due {
             self.share = (self.share + FULL / 16).min(FULL);
             self.changed_at = now;
         }
+        due
+    }
+
+    /// What a successor should know: how slow it is, if it is.
+    pub(super) fn to_remember(&self, now: Now) -> Option<Memory> {
+        let share = u16::try_from(self.share).ok().filter(|_| self.share < FULL)?;
+        Some(Memory::Slowed { share, hold: Wait::until(now, self.hold_until) })
+    }
+
+    /// Goes on as slowly as a predecessor went.
+    pub(super) fn resume(&mut self, now: BootMs, share: u16, hold_until: BootMs) {
+        (self.share, self.changed_at) = (u32::from(share).clamp(SLOWEST, FULL), now);
+        self.hold_until = hold_until;
+        self.due_us = self.due_us.max(now.0 * 1000 + self.spacing_us());
     }
 
     /// The share of the rate in force, in percent.

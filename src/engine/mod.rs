@@ -13,8 +13,10 @@
 //! | `schedule` | when a tenant is looked at next, and which call goes first |
 //! | `publish` | which sink must be made equal to the record |
 //! | `outlets` | which publication goes next, and when a failing one is tried again |
+//! | `repairs` | when a place that somebody else touched is set right |
 //! | `changes`, `app` | how a step of a plan is applied, to tenants and to apps |
 //! | `clock` | what a step of the wall clock changes |
+//! | `memory` | what outlives a restart besides the tokens |
 //! | `view` | what `status` sees |
 //! | `limit`, `backoff`, `queue`, `wheel`, `tenant`, `table` | the parts they stand on |
 
@@ -26,9 +28,11 @@ mod clock;
 mod event;
 mod faults;
 mod limit;
+mod memory;
 mod outlets;
 mod publish;
 mod queue;
+mod repairs;
 mod schedule;
 mod table;
 mod tenant;
@@ -42,10 +46,12 @@ pub use event::{Action, Event, Notice, Room, WithdrawId};
 pub use trouble::Trouble;
 pub use view::{AppSummary, Counts, Row, SinkRow, State, Summary};
 
-use crate::domain::{AppName, BootMs, Now, Rate, Slot, TenantId};
+use crate::domain::{AppName, BootMs, Memory, Now, Rate, Slot, Subject, TenantId};
 use app::{App, AppIx};
+use clock::Retelling;
 use limit::Limiter;
 use outlets::Outlets;
+use repairs::Repairs;
 use table::Table;
 use wheel::Wheel;
 
@@ -66,7 +72,11 @@ pub struct Engine {
     /// No calls at all before this moment: a ban, or an endpoint too busy for anybody.
     paused_until: BootMs,
     outlets: Outlets,
+    repairs: Repairs,
     troubles: BTreeMap<Slot, Trouble>,
+    /// What a predecessor remembered of apps and tenants that are yet to be added.
+    recalled: BTreeMap<Subject, Memory>,
+    retelling: Retelling,
     /// Decisions that need no room: given out before anything else.
     outbox: VecDeque<Action>,
 }
@@ -86,7 +96,10 @@ impl Engine {
             total: Limiter::new(total, now.boot),
             paused_until: BootMs(0),
             outlets: Outlets::default(),
+            repairs: Repairs::default(),
             troubles: BTreeMap::new(),
+            recalled: BTreeMap::new(),
+            retelling: Retelling::new(now),
             outbox: VecDeque::new(),
         }
     }
@@ -95,6 +108,7 @@ impl Engine {
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
             Event::Change(change) => self.apply(now, change),
+            Event::Recalled(memories) => self.recall(now, memories),
             Event::Limit(total) => self.total.set_rate(now.boot, total),
             Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
             Event::Lost(ticket) => self.lost(now, ticket),
@@ -103,7 +117,9 @@ impl Engine {
             Event::Withdrawn(id, outcome) => self.withdrawn(now, id, outcome),
             Event::Vacated(places) => self.outlets.withdraw_all(places),
             Event::Reclaimed(places) => self.reclaimed(&places),
-            Event::Touched(ticket, sink) => self.touched(ticket, sink),
+            Event::Touched(ticket, sink) => self.touched(now, ticket, sink),
+            Event::LaneHangs(lane, failure) => self.lane_hangs(lane, failure),
+            Event::LaneMoves(lane) => self.lane_moves(lane),
             Event::ClockStepped => self.clock_stepped(now),
         }
     }
@@ -121,7 +137,8 @@ impl Engine {
     /// for room needs no waking: the event that makes room brings it on.
     pub fn wake_at(&self, now: Now) -> Option<BootMs> {
         let calls = self.next_call_opportunity(now);
-        [self.wheel.next_at(), calls, self.outlets.next_retry()].into_iter().flatten().min()
+        let others = [self.outlets.next_retry(), self.repairs.next_at(), self.retelling.next_at()];
+        [self.wheel.next_at(), calls].into_iter().chain(others).flatten().min()
     }
 
     /// Brings everything up to `now` that only time moves.
@@ -131,6 +148,8 @@ impl Engine {
         }
         self.wake_apps(now);
         self.outlets.wake(now.boot);
+        self.retell(now);
+        self.wake_repairs(now);
     }
 
     /// The slot of a tenant that is configured.

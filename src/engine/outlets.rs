@@ -108,6 +108,8 @@ pub(super) struct Outlets {
     next_withdrawal: u32,
     /// Withdrawals of places that a publication may still be under way to.
     leaving: BTreeMap<Slot, Vec<Withdrawal>>,
+    /// Lanes that do not move.
+    hanging: BTreeMap<LaneId, SinkFailure>,
     /// Publications and withdrawals under way.
     pub(super) in_flight: usize,
     /// Tokens that are being kept, and will be published then.
@@ -134,6 +136,23 @@ impl Outlets {
     /// What the last failure below a root said, as long as something below it fails.
     pub(super) fn last_failure(&self, root: RootId) -> Option<&SinkFailure> {
         self.roots.get(&root).map(|root| &root.last)
+    }
+
+    /// What is known of a lane that does not move.
+    pub(super) fn hangs(&self, lane: LaneId) -> Option<&SinkFailure> {
+        self.hanging.get(&lane)
+    }
+
+    pub(super) fn hanging(&self) -> impl Iterator<Item = &SinkFailure> {
+        self.hanging.values()
+    }
+
+    /// Notes whether a lane moves. Returns whether that is news.
+    pub(super) fn set_hanging(&mut self, lane: LaneId, failure: Option<SinkFailure>) -> bool {
+        match failure {
+            Some(failure) => self.hanging.insert(lane, failure).is_none(),
+            None => self.hanging.remove(&lane).is_some(),
+        }
     }
 
     /// Whether nothing is under way, and nothing waits but what failed.

@@ -61,7 +61,11 @@ impl Engine {
         tenant.wanted &= !bit;
         tenant.flying |= bit;
         Some(match outlet.on_expiry {
-            OnExpiry::Delete if !valid => Action::Expire(ticket, sink),
+            OnExpiry::Delete if !valid => {
+                // To empty a place is not to mend it.
+                self.repairs.settled(now.boot, slot, sink, Wrote::Unchanged);
+                Action::Expire(ticket, sink)
+            }
             _ => Action::Publish(ticket, sink),
         })
     }
@@ -97,8 +101,12 @@ impl Engine {
         let (bit, item) = (1_u16 << sink.0, Item::Sink(slot, sink));
         let tenant = &mut self.tenants[slot];
         match outcome {
-            Ok(_) => {
+            Ok(wrote) => {
                 tenant.failing &= !bit;
+                // What is wanted again was touched after this publication began.
+                if tenant.wanted & bit == 0 {
+                    self.note_repair(now, slot, sink, outlet.root, wrote);
+                }
                 if self.outlets.heal(outlet.root, item) {
                     self.say(Notice::SinkMended { root: outlet.root });
                 }
@@ -127,18 +135,22 @@ impl Engine {
         }
     }
 
+    pub(super) fn lane_hangs(&mut self, lane: LaneId, failure: SinkFailure) {
+        if self.outlets.set_hanging(lane, Some(failure.clone())) {
+            self.say(Notice::LaneHangs { lane, failure });
+        }
+    }
+
+    pub(super) fn lane_moves(&mut self, lane: LaneId) {
+        if self.outlets.set_hanging(lane, None) {
+            self.say(Notice::LaneMoves { lane });
+        }
+    }
+
     /// Places that were withdrawn, or were to be, belong to somebody again.
     pub(super) fn reclaimed(&mut self, places: &[Place]) {
         for root in self.outlets.reclaim(places) {
             self.say(Notice::SinkMended { root });
-        }
-    }
-
-    /// Somebody else changed what was published under this ticket. The token may have been renewed since, so the ticket need
-    /// not be that of the token that is held; looking once too often at a place does no harm.
-    pub(super) fn touched(&mut self, ticket: Ticket, sink: SinkId) {
-        if self.tenants.get(ticket.slot).is_some_and(|t| !t.gone && t.held.is_some()) {
-            self.want(ticket.slot, 1_u16 << sink.0);
         }
     }
 
@@ -170,6 +182,7 @@ impl Engine {
 
     /// The sinks that a tenant has are not its concern any more.
     pub(super) fn excuse_sinks(&mut self, slot: Slot) {
+        self.forget_repairs(slot);
         let tenant = &mut self.tenants[slot];
         let (sinks, failing) = (tenant.sinks, std::mem::take(&mut tenant.failing));
         tenant.wanted = 0;
@@ -233,7 +246,7 @@ impl Engine {
         }
     }
 
-    fn outlet(&self, sinks: SinkSetId, sink: SinkId) -> Option<Outlet> {
+    pub(super) fn outlet(&self, sinks: SinkSetId, sink: SinkId) -> Option<Outlet> {
         self.outlets.set(sinks).get(usize::from(sink.0)).copied()
     }
 }

@@ -98,6 +98,8 @@ pub(super) struct Tenant {
     pub(super) disowned: bool,
     /// It left the config while a call was under way; the slot is free when the call ends.
     pub(super) gone: bool,
+    /// The state remembers something of it besides its token.
+    pub(super) remembered: bool,
     /// When it is to be looked at again, or [`IDLE`].
     pub(super) timer: BootMs,
 }

@@ -1,7 +1,7 @@
 //! What ails a tenant, and when it is worth a line in the log.
 
 use super::{Engine, Notice, backoff};
-use crate::domain::{Blame, BootMs, Failure, FailureKind, Now, Slot, WallMs};
+use crate::domain::{Blame, BootMs, Failing, Failure, FailureKind, Now, Slot, Wait, WallMs};
 
 /// A tenant that never had a token, and gets "unknown error" this often, is suspected of a wrong corp_id.
 const SUSPECT_AFTER: u16 = 4;
@@ -28,6 +28,20 @@ impl Trouble {
         Self { failure, since: now.wall, at: now.wall, refused: false, unknown: 0, said: None }
     }
 
+    /// One that a predecessor had, and told of.
+    pub(super) fn recalled(failing: Failing, now: Now) -> Self {
+        let Failing { failure, since, at, unknown, refused, .. } = failing;
+        let said = is_told(failure.kind).then_some(((failure.kind, refused), now.boot));
+        Self { failure, since, at, refused, unknown, said }
+    }
+
+    /// What a successor should know of it.
+    pub(super) fn to_remember(&self, failures: u16, next: Wait) -> Failing {
+        let Self { failure, since, at, refused, unknown, .. } = self;
+        let (failure, unknown, refused) = (failure.clone(), *unknown, *refused);
+        Failing { failure, since: *since, at: *at, failures, unknown, refused, next }
+    }
+
     /// Whether this trouble is to be said now: at its start, when its kind changes, and once an hour.
     fn is_news(&mut self, now: Now) -> bool {
         let kind: (FailureKind, bool) = (self.failure.kind, self.refused);
@@ -37,6 +51,11 @@ impl Trouble {
         }
         news
     }
+}
+
+/// Whether a tenant's failure is told as its own: what an app or everybody suffers from is said elsewhere.
+fn is_told(kind: FailureKind) -> bool {
+    matches!(kind.blame(), Blame::Transient | Blame::Suspect | Blame::Tenant)
 }
 
 impl Engine {
@@ -73,9 +92,9 @@ impl Engine {
         self.troubles.get(&slot).is_some_and(|trouble| trouble.refused)
     }
 
-    /// Says a tenant's failure, if that is news. What an app or everybody suffers from is said elsewhere.
+    /// Says a tenant's failure, if that is news.
     pub(super) fn complain(&mut self, now: Now, slot: Slot, failure: Failure) {
-        if !matches!(failure.kind.blame(), Blame::Transient | Blame::Suspect | Blame::Tenant) {
+        if !is_told(failure.kind) {
             return;
         }
         let next_in_ms = self.tenants[slot].due.since(now.boot);
@@ -102,5 +121,6 @@ impl Engine {
         if let Some(trouble) = self.troubles.get_mut(&slot) {
             trouble.unknown = 0;
         }
+        self.forget_trouble(slot);
     }
 }

@@ -4,7 +4,7 @@ use super::app::App;
 use super::tenant::{Phase, Tenant};
 use super::{Engine, Trouble};
 use crate::domain::{
-    AppName, BootMs, FailureKind, Fingerprint, Now, Record, RootId, SinkFailure, SinkId, Slot, TenantId, WallMs,
+    AppName, BootMs, FailureKind, Fingerprint, Now, Outlet, Record, SinkFailure, SinkId, Slot, TenantId, WallMs,
 };
 
 /// The state of a tenant.
@@ -105,6 +105,8 @@ pub struct AppSummary {
     pub in_flight: u32,
     /// Why all its tenants would fail alike, if they would.
     pub broken: Option<FailureKind>,
+    /// How often one of its sinks was set right after somebody else had touched it, since the start.
+    pub repairs: u64,
 }
 
 /// One tenant.
@@ -156,6 +158,7 @@ impl Engine {
                 counts: shown_counts(app),
                 in_flight: app.in_flight,
                 broken: app.breaker.as_ref().map(|breaker| breaker.kind),
+                repairs: app.repairs,
             })
             .collect();
         let mut counts = Counts::default();
@@ -214,7 +217,7 @@ impl Engine {
             why,
             failures: tenant.failures,
             trouble: self.troubles.get(&slot).cloned(),
-            sinks: self.sink_rows(tenant),
+            sinks: self.sink_rows(slot),
         }
     }
 
@@ -235,15 +238,23 @@ impl Engine {
         self.outlets.withdrawing()
     }
 
-    fn sink_rows(&self, tenant: &Tenant) -> Vec<SinkRow> {
-        let row = |(bit, root): (usize, RootId)| match 1_u16 << bit {
-            bit if tenant.failing & bit != 0 => SinkRow::Failing(self.outlets.last_failure(root).cloned()),
-            bit if (tenant.wanted | tenant.flying) & bit != 0 => SinkRow::Pending,
-            _ if tenant.held.is_none() => SinkRow::Pending,
+    /// What is to be told of the lanes that do not move.
+    pub fn hanging(&self) -> impl Iterator<Item = &SinkFailure> {
+        self.outlets.hanging()
+    }
+
+    fn sink_rows(&self, slot: Slot) -> Vec<SinkRow> {
+        let tenant = &self.tenants[slot];
+        let row = |(sink, outlet): (u8, &Outlet)| match 1_u16 << sink {
+            bit if tenant.failing & bit != 0 => SinkRow::Failing(self.outlets.last_failure(outlet.root).cloned()),
+            bit if (tenant.wanted | tenant.flying) & bit != 0 => match self.outlets.hangs(outlet.lane) {
+                Some(failure) => SinkRow::Failing(Some(failure.clone())),
+                None => SinkRow::Pending,
+            },
+            _ if tenant.held.is_none() || self.repairs.holds_back(slot, SinkId(sink)) => SinkRow::Pending,
             _ => SinkRow::Published,
         };
-        let outlets = self.outlets.set(tenant.sinks).iter().map(|outlet| outlet.root).take(SinkId::MAX);
-        outlets.enumerate().map(row).collect()
+        (0..).zip(self.outlets.set(tenant.sinks).iter().take(SinkId::MAX)).map(row).collect()
     }
 
     /// Brings the tenant's state, and its app's counts, up to date.

@@ -33,6 +33,8 @@ pub(super) struct Seen {
     pub(super) gone: HashSet<DirectoryId>,
     /// To be compared with what was left there.
     pub(super) suspects: Vec<(DirectoryId, Key, OsString)>,
+    /// There were events, of whatever kind.
+    pub(super) any: bool,
     /// Events were lost.
     pub(super) overflow: bool,
 }
@@ -44,6 +46,7 @@ impl Seen {
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         let mut events = Reader::new(inotify, &mut buffer);
         while let Ok(event) = events.next() {
+            seen.any = true;
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                 seen.overflow = true;
             } else if let Ok(directory) = u32::try_from(event.wd()) {

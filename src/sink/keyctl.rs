@@ -85,10 +85,11 @@ pub(super) struct Described {
 
 /// Looks at a key: `type;uid;gid;perm;description`.
 pub(super) fn describe(key: Serial) -> Result<Described, Errno> {
-    let mut buffer = vec![0; 4224];
+    // A description has at most 4,095 bytes (keyrings(7)).
+    let mut buffer = [0; 4224];
     let length = errno(keyutils_raw::keyctl_describe(key, Some(buffer.as_mut_slice().into())))?;
-    buffer.truncate(length.saturating_sub(1));
-    let text = String::from_utf8(buffer).map_err(|_| Errno::ILSEQ)?;
+    let text = buffer.get(..length.saturating_sub(1)).ok_or(Errno::ILSEQ)?;
+    let text = str::from_utf8(text).map_err(|_| Errno::ILSEQ)?;
     let mut parts = text.splitn(5, ';');
     let (Some(kind), Some(permissions), Some(description)) = (parts.next(), parts.nth(2), parts.next()) else {
         return Err(Errno::ILSEQ);
@@ -103,9 +104,14 @@ pub(super) fn describe(key: Serial) -> Result<Described, Errno> {
 /// A user key's payload.
 pub(super) fn read(key: Serial) -> Result<Zeroizing<Vec<u8>>, Errno> {
     let mut buffer = Zeroizing::new(vec![0; Token::MAX_BYTES + 1]);
-    let length = errno(keyutils_raw::keyctl_read(key, Some(buffer.as_mut_slice().into())))?;
+    let length = read_into(key, &mut buffer)?;
     buffer.truncate(length);
     Ok(buffer)
+}
+
+/// The same, into the caller's `buffer`. Returns how long the payload is, which may be more than fits.
+pub(super) fn read_into(key: Serial, buffer: &mut [u8]) -> Result<usize, Errno> {
+    errno(keyutils_raw::keyctl_read(key, Some(buffer.into())))
 }
 
 /// Adds a key, or updates the one of this type and description that hangs in `ring`.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::files::Files;
 use super::keyring::Keys;
+use super::sweep::Sweep;
 use super::watch::Watch;
 use super::{Job, Report};
 use crate::domain::WallMs;
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     wake: OwnedFd,
     stopping: AtomicBool,
     waiting: AtomicUsize,
+    begun: AtomicU64,
     pub(super) unwatched: AtomicUsize,
 }
 
@@ -71,7 +73,8 @@ impl Lane {
         clock: impl Fn() -> WallMs + Send + 'static,
         report: impl Fn(Vec<Report>) + Send + 'static,
     ) -> io::Result<Self> {
-        Self::start("keyring", Shared::new()?, move || Keys::new(clock), report)
+        let sweep = Sweep::new()?;
+        Self::start("keyring", Shared::new()?, move || Keys::new(clock, sweep), report)
     }
 
     /// Hands jobs over; they are done in this order. Never blocks. After the lane has ended, they are dropped.
@@ -87,6 +90,11 @@ impl Lane {
     /// How many jobs were sent and are not yet reported.
     pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// A number that grows as the lane gets on with its jobs.
+    pub fn progress(&self) -> u64 {
+        self.shared.begun.load(Ordering::Relaxed)
     }
 
     /// How many directories are swept each minute because the kernel has no watch left for them.
@@ -146,6 +154,7 @@ impl Shared {
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             stopping: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
             unwatched: AtomicUsize::new(0),
         }))
     }
@@ -157,6 +166,10 @@ impl Shared {
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    fn get_on(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     fn wake(&self) {
@@ -183,8 +196,9 @@ fn run(shared: &Shared, inbox: &Receiver<Vec<Job>>, worker: &mut impl Work, repo
             let mut jobs = batch.into_iter();
             while !shared.is_stopping() && jobs.len() > 0 {
                 let before = jobs.len();
-                let mut chunk = jobs.by_ref().take(CHUNK).take_while(|_| !shared.is_stopping());
-                let reports = worker.work(&mut chunk);
+                let chunk = jobs.by_ref().take(CHUNK).take_while(|_| !shared.is_stopping());
+                let reports = worker.work(&mut chunk.inspect(|_| shared.get_on()));
+                shared.get_on();
                 shared.waiting.fetch_sub(before - jobs.len(), Ordering::Relaxed);
                 say(report, reports);
             }

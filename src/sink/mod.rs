@@ -18,6 +18,8 @@ mod lane;
 mod pace;
 mod probe;
 mod render;
+mod rings;
+mod sweep;
 mod system;
 mod temporary;
 mod trouble;

@@ -32,6 +32,10 @@ impl Ticker {
         Ok(Self { fd, period, runs: false })
     }
 
+    pub(super) fn runs(&self) -> bool {
+        self.runs
+    }
+
     pub(super) fn run(&mut self, wanted: bool) {
         if self.runs == wanted {
             return;

@@ -28,6 +28,9 @@ use super::pace::{Pace, Ticker};
 /// The numbers of directories that the kernel did not give one begin here.
 const MADE_UP: DirectoryId = 1 << 27;
 
+/// Events are read at most so often, and gathered meanwhile: somebody who writes without end must not keep the lane busy.
+const REST: Duration = Duration::from_millis(20);
+
 /// In how many seconds every unwatched directory is swept once.
 const SWEEP_S: usize = 60;
 
@@ -37,6 +40,8 @@ pub(super) struct Watch {
     inotify: Option<OwnedFd>,
     known: Known,
     pace: Pace,
+    /// Runs after events were read.
+    rest: Ticker,
     unwatched: Vec<DirectoryId>,
     /// Which of them is swept next.
     next: usize,
@@ -52,6 +57,7 @@ impl Watch {
             inotify: init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok(),
             known: Known::default(),
             pace: Pace::new()?,
+            rest: Ticker::new(REST)?,
             unwatched: Vec::new(),
             next: 0,
             made_up: MADE_UP,
@@ -78,6 +84,8 @@ impl Watch {
     /// Reads the events that are there. Cheap when there are none.
     pub(super) fn look(&mut self) -> Vec<Report> {
         let seen = self.inotify.as_ref().map(|inotify| Seen::read(inotify, &self.known)).unwrap_or_default();
+        self.rest.elapsed();
+        self.rest.run(seen.any);
         let mut touched: Vec<Touched> = seen.altered.into_iter().filter_map(|key| self.known.remove(key)).collect();
         touched.extend(self.judge(seen.suspects));
         touched.extend(self.lose(seen.gone));
@@ -100,9 +108,8 @@ impl Watch {
     }
 
     pub(super) fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        let mut fds = vec![self.pace.fd(), self.sweep.fd()];
-        fds.extend(self.inotify.as_ref().map(AsFd::as_fd));
-        fds
+        let events = if self.rest.runs() { Some(self.rest.fd()) } else { self.inotify.as_ref().map(AsFd::as_fd) };
+        [self.pace.fd(), self.sweep.fd()].into_iter().chain(events).collect()
     }
 
     fn report(&mut self, touched: Vec<Touched>) -> Vec<Report> {

@@ -9,14 +9,17 @@ use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 
 use super::pending::Pending;
 use super::restored::Restored;
-use super::{Applied, SetAside, entry, file};
-use crate::domain::{AppName, Fingerprint, Record, TenantId, Token, WallMs};
+use super::{Applied, SetAside, entry, file, memories};
+use crate::domain::{AppName, Fingerprint, Memory, Record, Subject, TenantId, Token, WallMs};
 
 /// The layout of the tables. A higher number than this is a newer version's.
 const FORMAT: u64 = 1;
 
 /// redb's own default is 1 GiB; more than this brings nothing for a few hundred bytes a tenant.
 const CACHE_BYTES: usize = 4 << 20;
+
+/// A time that is off by less is not written again, in milliseconds.
+const WORTH_MS: u64 = 1000;
 
 /// `app/corp_id` to [`entry`].
 const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens");
@@ -44,6 +47,7 @@ pub(super) enum Trouble {
 #[derive(Debug)]
 pub(super) struct Contents {
     pub(super) restored: Restored,
+    pub(super) memories: Vec<(Subject, Memory)>,
     pub(super) applied: Applied,
     pub(super) seed: u64,
     pub(super) last_commit: Option<WallMs>,
@@ -55,6 +59,7 @@ impl Contents {
     pub(super) fn empty() -> Self {
         Self {
             restored: Restored::default(),
+            memories: Vec::new(),
             applied: Applied::default(),
             seed: random_seed(),
             last_commit: None,
@@ -98,7 +103,14 @@ impl Database {
                 guarded(|| database.begin(contents.seed, now))?;
                 contents
             }
-            Format::Ours(FORMAT) => guarded(|| database.contents())?,
+            Format::Ours(FORMAT) => {
+                let (contents, rotten_memories) = guarded(|| database.contents())?;
+                if rotten_memories > 0 {
+                    // If this fails, the next commit tells why.
+                    let _ = guarded(|| database.drop_rotten_memories());
+                }
+                contents
+            }
             Format::Ours(newer) => {
                 return Err(Trouble::Damaged(format!(
                     "its format is {newer}, and this version of corptokend knows {FORMAT}; a newer version wrote it"
@@ -127,6 +139,12 @@ impl Database {
                             tokens.remove(key.as_str())?;
                         }
                     }
+                }
+                for (id, record) in &pending.amended {
+                    amend(&mut tokens, &id.to_string(), record)?;
+                }
+                if !pending.memories.is_empty() {
+                    memories::write(&txn, &pending.memories)?;
                 }
                 if let Some(applied) = &pending.applied {
                     write_texts(&txn, &applied.texts)?;
@@ -188,7 +206,8 @@ impl Database {
         Ok(txn.commit()?)
     }
 
-    fn contents(&self) -> Result<Contents, redb::Error> {
+    /// What lies in the database, and how many memories are not whole.
+    fn contents(&self) -> Result<(Contents, u64), redb::Error> {
         let txn = self.db().begin_read()?;
         let mut contents = Contents::empty();
         for item in txn.open_table(TOKENS)?.iter()? {
@@ -198,6 +217,9 @@ impl Database {
                 None => contents.rotten += 1,
             }
         }
+        let (memories, rotten_memories) = memories::read(&txn)?;
+        contents.memories = memories;
+        contents.rotten += rotten_memories;
         let meta = txn.open_table(META)?;
         if let Some(seed) = meta.get("seed")? {
             contents.seed = seed.value();
@@ -205,7 +227,13 @@ impl Database {
         contents.last_commit = meta.get("last_commit")?.map(|moment| WallMs(moment.value()));
         contents.applied.texts = read_texts(&txn.open_table(APPLIED)?)?;
         contents.applied.secrets = read_secrets(&txn.open_table(SECRETS)?)?;
-        Ok(contents)
+        Ok((contents, rotten_memories))
+    }
+
+    fn drop_rotten_memories(&self) -> Result<(), redb::Error> {
+        let txn = self.db().begin_write()?;
+        memories::drop_rotten(&txn)?;
+        Ok(txn.commit()?)
     }
 }
 
@@ -225,6 +253,25 @@ enum Format {
     None,
     Ours(u64),
     Foreign,
+}
+
+/// Tells the times of a token anew that is still the one that the record speaks of.
+fn amend(
+    tokens: &mut redb::Table<'_, &'static str, &'static [u8]>,
+    key: &str,
+    record: &Record,
+) -> Result<(), redb::Error> {
+    let found = tokens.get(key)?.and_then(|value| entry::decode_token(key, value.value()));
+    let same = found.filter(|(old, _)| old.fingerprint == record.fingerprint && differ(old, record));
+    if let Some((_, token)) = same {
+        tokens.insert(key, entry::encode(key, record, &token).as_slice())?;
+    }
+    Ok(())
+}
+
+/// Whether the times of two records are so far apart that it is worth a write.
+fn differ(old: &Record, new: &Record) -> bool {
+    old.expires.0.abs_diff(new.expires.0) >= WORTH_MS || old.asked.0.abs_diff(new.asked.0) >= WORTH_MS
 }
 
 fn write_texts(txn: &redb::WriteTransaction, texts: &[(PathBuf, String)]) -> Result<(), redb::Error> {

@@ -7,6 +7,8 @@
 mod database;
 mod entry;
 mod file;
+mod memories;
+mod memory;
 mod pending;
 mod restored;
 mod worker;
@@ -17,7 +19,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::domain::{AppName, Fingerprint, Now, Record, TenantId, Ticket, Token, WallMs};
+use crate::domain::{AppName, Fingerprint, Memory, Now, Record, Subject, TenantId, Ticket, Token, WallMs};
 use database::{Database, Trouble};
 use worker::{Message, Worker};
 
@@ -62,6 +64,10 @@ pub enum Request {
     Load(Vec<(Ticket, TenantId)>),
     /// Drop what is kept of these tenants.
     Forget(Vec<TenantId>),
+    /// Tell the times of these tokens anew, where the same tokens are still kept. Not answered.
+    Amend(Vec<(TenantId, Record)>),
+    /// Remember these, each in place of what was remembered of its subject; `None`: nothing any more. Not answered.
+    Remember(Vec<(Subject, Option<Memory>)>),
     /// Remember the config that was applied, so that the next start can compare and, if need be, run it.
     Applied(Applied),
 }
@@ -117,6 +123,8 @@ pub struct Opened {
     pub store: Store,
     /// What is known of each token; empty when nothing could be read.
     pub restored: Restored,
+    /// What is remembered besides the tokens.
+    pub memories: Vec<(Subject, Memory)>,
     /// The config that was applied last.
     pub applied: Applied,
     /// A number that is this state's own: drawn once, the same after every restart.
@@ -166,6 +174,7 @@ pub fn open(
     Ok(Opened {
         store: Store { sender, end, thread },
         restored: contents.restored,
+        memories: contents.memories,
         applied: contents.applied,
         seed: contents.seed,
         last_commit: contents.last_commit,

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::{Applied, Kept};
-use crate::domain::{Record, TenantId, Ticket, Token};
+use crate::domain::{Memory, Record, Subject, TenantId, Ticket, Token};
 
 /// Changes that wait for a commit. The newest change of a tenant replaces the older ones.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// `None`: to be dropped. Sorted, because the database likes sorted insertions better.
     pub(super) tokens: BTreeMap<TenantId, Option<Kept>>,
+    /// Times to be told anew, of tokens that are on disk.
+    pub(super) amended: BTreeMap<TenantId, Record>,
+    /// `None`: to be forgotten.
+    pub(super) memories: BTreeMap<Subject, Option<Memory>>,
     /// The last applied config.
     pub(super) applied: Option<Applied>,
     /// Asked for and replaced by something newer before the commit: still owed an answer.
@@ -19,10 +23,17 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
-        self.tokens.is_empty() && self.applied.is_none()
+        let Self { tokens, amended, memories, applied, replaced: _ } = self;
+        tokens.is_empty() && amended.is_empty() && memories.is_empty() && applied.is_none()
+    }
+
+    /// How many changes wait, the config apart.
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len() + self.amended.len() + self.memories.len()
     }
 
     pub(super) fn keep(&mut self, kept: Kept) {
+        self.amended.remove(&kept.id);
         match self.tokens.entry(kept.id.clone()) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Some(kept));
@@ -36,8 +47,19 @@ impl Pending {
     }
 
     pub(super) fn forget(&mut self, id: TenantId) {
+        self.amended.remove(&id);
+        self.memories.insert(Subject::Tenant(id.clone()), None);
         if let Some(Some(older)) = self.tokens.insert(id, None) {
             self.replaced.push(older.ticket);
+        }
+    }
+
+    /// A token that waits is told anew at once; of one that is on disk, that waits for the commit.
+    pub(super) fn amend(&mut self, id: TenantId, record: Record) {
+        match self.tokens.get_mut(&id) {
+            Some(Some(kept)) if kept.record.fingerprint == record.fingerprint => kept.record = record,
+            Some(_) => {}
+            None => _ = self.amended.insert(id, record),
         }
     }
 

@@ -81,8 +81,8 @@ impl Worker {
         if !self.pending.is_empty() {
             tracing::error!(
                 event = "state_lost",
-                "{} changes could not be written to the state {}; the next start fetches those tokens anew",
-                self.pending.tokens.len(),
+                "{} changes could not be written to the state {}; the next start does not know of them, and fetches tokens anew",
+                self.pending.len(),
                 self.path.display()
             );
         }
@@ -135,6 +135,8 @@ impl Worker {
                 }
             }
             Request::Forget(ids) => ids.into_iter().for_each(|id| self.pending.forget(id)),
+            Request::Amend(batch) => batch.into_iter().for_each(|(id, record)| self.pending.amend(id, record)),
+            Request::Remember(batch) => self.pending.memories.extend(batch),
             Request::Applied(applied) => self.pending.applied = Some(applied),
             Request::Load(wanted) => self.load(wanted),
         }

@@ -52,6 +52,24 @@ fn each_failure_is_listed_with_why() {
 }
 
 #[test]
+fn the_next_time_it_tries_again_what_may_have_passed_but_nobody_who_was_refused() {
+    let machine = Machine::new().app("crm", &["ding1", "ding2"], "").app("hr", &["ding3", "ding4"], "");
+    machine.sandbox.inject(Scope::corp("ding1"), Fault::ServerError, Times::UntilCleared);
+    machine.sandbox.inject(Scope::corp("ding2"), Fault::UnauthorizedClient, Times::UntilCleared);
+    machine.sandbox.inject(Scope::app("client-hr"), Fault::InvalidClient, Times::UntilCleared);
+    assert_eq!(machine.run(&["once"]).status.code(), Some(1));
+    assert!(machine.token_files().is_empty());
+    machine.sandbox.clear_faults();
+    machine.sandbox.forget_calls();
+    let output = machine.run(&["once"]);
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert_eq!(machine.token_files(), ["crm/ding1", "hr/ding3", "hr/ding4"]);
+    assert!(shown(&output).contains("crm/ding2: refused:"), "{}", shown(&output));
+    let asked: Vec<String> = machine.sandbox.calls().iter().map(|call| call.corp_id.to_string()).collect();
+    assert!(!asked.contains(&"ding2".to_owned()), "refused tenants are asked for every 15 minutes: {asked:?}");
+}
+
+#[test]
 fn a_token_that_cannot_be_published_is_a_failure_too() {
     let mut machine = Machine::new().app("crm", &["ding1"], "");
     std::fs::remove_dir(machine.path("tokens")).unwrap();

@@ -54,6 +54,53 @@ fn state_of(path: &str) -> Option<char> {
 }
 
 #[test]
+fn a_sink_that_hangs_is_told_of_while_it_does() {
+    let machine = Machine::new();
+    let dir = machine.dir.path().display().to_string();
+    let sink = |app: &str, below: &str| format!("[[app.{app}.sink]]\nfile = \"{dir}/{below}/{{corp_id}}\"\n");
+    let machine = machine.app("crm", &[TENANT], &sink("crm", "disk"));
+    let mut machine = machine.app("hr", &[TENANT], &sink("hr", "tokens"));
+    let Some(disk) = Disk::mount(&machine.path("image"), &machine.path("disk")) else { return };
+    machine.start();
+    let right = ["disk", "tokens"].map(|below| machine.read(&format!("{below}/{TENANT}")));
+    disk.freeze();
+    let frozen = Instant::now();
+    // Nobody can write there, so that somebody asks for a publication: the same token in another place.
+    machine.edit(&format!("{dir}/disk/{{corp_id}}"), &format!("{dir}/disk/{{corp_id}}.token"));
+    machine.wait_until("it is told", |machine| machine.events("lane_hangs").len() == 1);
+    let took = frozen.elapsed();
+    let told = &machine.events("lane_hangs")[0];
+    assert!(told["kind"] == "hangs" && told["roots"] == format!("{dir}/disk"), "{told}");
+    let row = machine.tenant_json(&format!("crm/{TENANT}"));
+    let sink = &row["sinks"][0];
+    assert!(sink["state"] == "failing" && sink["error"].to_string().contains("from the kernel"), "{row}");
+    assert!(machine.status_json()["warnings"].to_string().contains("from the kernel"));
+    // The others neither wait nor are told of.
+    fs::remove_file(machine.path("tokens/ding1")).unwrap();
+    let begun = Instant::now();
+    machine.wait_until("the other file is restored", |machine| machine.read("tokens/ding1") == right[1]);
+    let other = begun.elapsed();
+    assert!(other < Duration::from_secs(3), "it took {other:?}");
+    assert_eq!(machine.tenant_json(&format!("hr/{TENANT}"))["sinks"][0]["state"], "published");
+    assert!(disk.thaw());
+    machine.wait_until("it is told that it goes on", |machine| machine.events("lane_moves").len() == 1);
+    machine.wait_until("the token is there", |machine| machine.read("disk/ding1.token") == right[0]);
+    assert_eq!(machine.status_json()["warnings"].to_string(), "[]");
+    assert_eq!(machine.events("lane_hangs").len(), 1, "said once");
+    assert!(machine.stop().success());
+    row::leave(
+        "a_sink_that_hangs_is_told_of_while_it_does",
+        "a sink's file system hangs, seen from the log and the status",
+        "told once after 10 s, with the paths that it is about; shown until it moves; other sinks are published as ever",
+        &format!(
+            "told {} ms after it began to hang; another file was restored within {} ms",
+            took.as_millis(),
+            other.as_millis()
+        ),
+    );
+}
+
+#[test]
 fn a_sink_that_hangs_delays_no_other_and_not_the_end() {
     let options = Options { lifetime_s: LIFETIME_S, issue_log: 1000, ..Options::default() };
     let machine = Machine::with(options);

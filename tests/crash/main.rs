@@ -3,13 +3,20 @@
 
 mod damage;
 mod document;
+mod expiry;
+mod fights;
 mod hangs;
 #[path = "../syscalls/injection.rs"]
 mod injection;
 mod kills;
+#[path = "../support/kinds.rs"]
+mod kinds;
 mod outages;
 mod readers;
+#[path = "../support/ring.rs"]
+mod ring;
 mod row;
+mod silence;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -5,32 +5,14 @@ use std::time::{Duration, Instant};
 use corptokend::sandbox::{Fault, Options, Scope, Times};
 
 use crate::readers::{Look, Readers};
+use crate::ring::Ring;
 use crate::support::Machine;
-use crate::{needs, row, succeeds};
+use crate::{needs, row};
 
 const LIFETIME_S: u32 = 12;
 const TENANTS: [&str; 8] = ["ding0", "ding1", "ding2", "ding3", "ding4", "ding5", "ding6", "ding7"];
 /// Scaled down too, as far as the floor of one second allows.
 const RETRY: &str = "retry = { min = \"1s\", max = \"2s\" }";
-
-/// A keyring below `@u`, gone with the value.
-struct Ring(String);
-
-impl Ring {
-    /// Whether a reader finds the tenant's key with its payload.
-    fn holds(&self, corp_id: &str) -> bool {
-        // The reader, too, has to possess `@u`.
-        let script = "keyctl link @u @s; r=$(keyctl search @u keyring \"$0\") && k=$(keyctl search $r user \"$1\") && keyctl print $k";
-        succeeds("keyctl", &["session", "-", "sh", "-c", script, &self.0, corp_id])
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        let script = "keyctl link @u @s; keyctl unlink $(keyctl search @u keyring \"$0\") @u";
-        succeeds("keyctl", &["session", "-", "sh", "-c", script, &self.0]);
-    }
-}
 
 /// Three apps: one keeps expired files, one deletes them, one has keys.
 fn machine(ring: Option<&Ring>) -> Machine {
@@ -103,13 +85,12 @@ fn half_an_hours_outage_is_outlived_by_every_token() {
 #[test]
 fn a_long_outage_withdraws_what_expired_where_asked_to_and_ends_at_once() {
     let ring = Ring(format!("corptokend-outage-{}", std::process::id()));
-    let script = "keyctl link @u @s; keyctl show @u";
-    let has_keys = succeeds("keyctl", &["session", "-", "sh", "-c", script]);
-    let ring = needs("keyctl (Debian: keyutils), and a kernel that lets us use it", has_keys).then_some(ring);
+    let ring = needs("keyctl (Debian: keyutils), and a kernel that lets us use it", Ring::can_be_had()).then_some(ring);
     let mut machine = machine(ring.as_ref());
     let born = Instant::now();
     machine.start();
-    let holds_keys = |all: bool| ring.as_ref().is_none_or(|ring| TENANTS.iter().all(|id| ring.holds(id) == all));
+    let holds_keys =
+        |all: bool| ring.as_ref().is_none_or(|ring| TENANTS.iter().all(|id| ring.print(id).is_some() == all));
     assert!(holds_keys(true), "the keys are there");
     machine.sandbox.inject(Scope::everyone(), Fault::ServerError, Times::UntilCleared);
     let (begun, calls) = (Instant::now(), machine.sandbox.calls().len());

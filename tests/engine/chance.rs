@@ -242,6 +242,9 @@ impl Play {
         for row in shell.engine.page(shell.now, Slot(0), usize::MAX) {
             assert!(row.state == State::Fresh, "{row:?}");
             assert!(row.sinks.iter().all(|sink| *sink == SinkRow::Published), "{row:?}");
+            let told = shell.engine.record(row.slot).map(|record| record.expires.0);
+            let stored = shell.stored.get(&row.id).map(|(_, record)| record.expires.0).unwrap_or_default();
+            assert!(told.is_some_and(|told| told.abs_diff(stored) < 1_000), "stored {stored}: {row:?}");
             let outlets = &shell.sets[&shell.engine.sinks(row.slot).unwrap()];
             for outlet in outlets {
                 let place = place(outlet, &row.id);
@@ -249,6 +252,10 @@ impl Play {
                 assert_eq!(Some(content.fingerprint), row.fingerprint, "{place} holds another token: {row:?}");
                 assert!(!outlet.shows_expiry || Some(content.expires) == row.expires, "{place} shows an old expiry");
             }
+        }
+        for (subject, memory) in &shell.remembered {
+            let lasts = matches!(memory, Memory::Slowed { .. } | Memory::Paused(_) | Memory::Unextended(_));
+            assert!(lasts, "{subject:?} is still remembered: {memory:?}");
         }
         for place in &shell.withdrawn {
             assert!(!shell.places.contains_key(place), "{place} was to be emptied");

@@ -164,6 +164,24 @@ fn throttling_halves_the_rate_which_then_recovers() {
 }
 
 #[test]
+fn a_throttled_tenant_is_still_called_when_its_refresh_point_moves_away() {
+    let mut shell = shell();
+    let refresh = |at| AppPolicy { refresh: Refresh { at, jitter: 0.0 }, ..policy() };
+    set_policy(&mut shell, refresh(0.1), Freshness::Current);
+    add(&mut shell, 0..1);
+    shell.run_ms(HOUR / 5 - 2_000);
+    shell.endpoint = Box::new(|_, _| throttled(30));
+    shell.run_ms(5_000);
+    assert_eq!(state(&shell, 0), State::Failing);
+    shell.endpoint = Box::new(new_tokens(7200));
+    set_policy(&mut shell, refresh(0.9), Freshness::Current);
+    set_policy(&mut shell, AppPolicy { enabled: false, ..refresh(0.9) }, Freshness::Current);
+    set_policy(&mut shell, refresh(0.8), Freshness::Current);
+    shell.run_ms(60_000);
+    assert_eq!(state(&shell, 0), State::Fresh);
+}
+
+#[test]
 fn retry_after_is_honoured_but_not_for_years() {
     for (asked_s, waits_ms) in [(60, 60_000), (u32::MAX, HOUR)] {
         let mut shell = shell();

@@ -41,6 +41,8 @@ enum Happening {
 enum StoreOp {
     Keep(Ticket, TenantId, Record),
     Forget(TenantId),
+    Amend(Vec<(TenantId, Record)>),
+    Remember(Subject, Option<Memory>),
 }
 
 pub(crate) struct Shell {
@@ -63,6 +65,8 @@ pub(crate) struct Shell {
     pub(crate) notices: Vec<(u64, Notice)>,
     /// What the store holds, and by which call, where this process made it.
     pub(crate) stored: BTreeMap<TenantId, (Option<Ticket>, Record)>,
+    /// What it remembers besides.
+    pub(crate) remembered: BTreeMap<Subject, Memory>,
     store: VecDeque<StoreOp>,
     /// How many of them are being committed; what comes meanwhile waits for the next commit.
     committing: usize,
@@ -103,6 +107,7 @@ impl Shell {
             attempts: Vec::new(),
             notices: Vec::new(),
             stored: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             store: VecDeque::new(),
             committing: 0,
             parked: BTreeSet::new(),
@@ -204,6 +209,8 @@ impl Shell {
                 self.write(StoreOp::Keep(ticket, id, record));
             }
             Action::Forget(id) => self.write(StoreOp::Forget(id)),
+            Action::Amend(records) => self.write(StoreOp::Amend(records)),
+            Action::Remember(subject, memory) => self.write(StoreOp::Remember(subject, memory)),
             Action::Discard(ticket) => assert!(self.parked.remove(&ticket), "discarded what nobody has"),
             Action::Release(ticket) => _ = self.parked.remove(&ticket),
             Action::Publish(ticket, sink) => self.publish(ticket, sink, true),
@@ -263,13 +270,7 @@ impl Shell {
             Happening::Stored => {
                 let batch: Vec<StoreOp> = self.store.drain(..self.committing).collect();
                 for op in batch {
-                    match op {
-                        StoreOp::Forget(id) => _ = self.stored.remove(&id),
-                        StoreOp::Keep(ticket, id, record) => {
-                            self.stored.insert(id, (Some(ticket), record));
-                            self.engine.handle(self.now, Event::Kept(ticket));
-                        }
-                    }
+                    self.stored(op);
                 }
                 self.commit();
             }
@@ -278,6 +279,41 @@ impl Shell {
                 self.done(job, outcome);
             }
         }
+    }
+
+    fn stored(&mut self, op: StoreOp) {
+        match op {
+            StoreOp::Forget(id) => {
+                self.stored.remove(&id);
+                self.remembered.remove(&Subject::Tenant(id));
+            }
+            StoreOp::Keep(ticket, id, record) => {
+                self.stored.insert(id, (Some(ticket), record));
+                self.engine.handle(self.now, Event::Kept(ticket));
+            }
+            StoreOp::Amend(records) => {
+                for (id, record) in records {
+                    if let Some((_, old)) =
+                        self.stored.get_mut(&id).filter(|(_, old)| old.fingerprint == record.fingerprint)
+                    {
+                        *old = record;
+                    }
+                }
+            }
+            StoreOp::Remember(subject, Some(memory)) => _ = self.remembered.insert(subject, memory),
+            StoreOp::Remember(subject, None) => _ = self.remembered.remove(&subject),
+        }
+    }
+
+    /// The process is killed, and another one starts on what was committed. The endpoint and the disk stay as they are.
+    pub(crate) fn restart(self, total: Rate) -> Self {
+        let Self { now, endpoint, disk, stored, remembered, sets, places, .. } = self;
+        let stored = stored.into_iter().map(|(id, (_, record))| (id, (None, record))).collect();
+        let mut next = Self { now, endpoint, disk, stored, remembered, places, ..Self::new(now.boot.0, total) };
+        next.engine = Engine::new(now, 7, total);
+        next.tell(Event::Recalled(next.remembered.clone().into_iter().collect()));
+        sets.into_iter().for_each(|(id, outlets)| next.change(Change::SinkSet { id, outlets: outlets.into() }));
+        next
     }
 
     fn done(&mut self, job: Job, outcome: Result<Wrote, SinkFailure>) {

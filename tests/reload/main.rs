@@ -6,6 +6,7 @@
 //! | `asking` | SIGHUP, `corptokend reload`, `corptokend check` |
 //! | `rejecting` | a config in error changes nothing |
 //! | `tenants` | what an edit does to tenants: added, removed, moved |
+//! | `leaving` | what becomes of the places of tenants that leave, in every kind of sink |
 //! | `credentials` | other secrets and other client_ids |
 //! | `mass_removal` | what looks like an accident is held back |
 //! | `restarting` | what changed while the daemon was down |
@@ -17,12 +18,17 @@
 mod asking;
 mod credentials;
 mod faults;
+#[path = "../support/kinds.rs"]
+mod kinds;
+mod leaving;
 mod mass_removal;
 mod noticing;
 mod notify;
 mod rejecting;
 mod restarting;
 mod rig;
+#[path = "../support/ring.rs"]
+mod ring;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenants;

@@ -5,12 +5,14 @@ use corptokend::engine::Event;
 
 use crate::script::{Ending, Twist};
 use crate::tenant::{ROOTS, Tenant};
-use crate::world::{BOOT_MS, World, policy};
+use crate::world::{BOOT_MS, Doom, World, policy};
 
 /// After an outage, the longest backoff: milliseconds.
 const BACKOFF_MS: u64 = 300_000;
 /// The longest wait for a probe of an app whose secret was wrong, in milliseconds.
 const PROBE_MS: u64 = 900_000;
+/// So long after a step of the clock its times are told anew in the database, and 20 ms for each 1,000 tenants, in milliseconds.
+const RETOLD_MS: u64 = 1_000;
 /// A ban stops everything for so long, and then everybody is slow for so long, in milliseconds.
 const AFTER_BAN_MS: u64 = 300_000 + 600_000;
 
@@ -25,11 +27,13 @@ impl World {
             }
             Twist::WrongSecret { app, ms, mended_by_operator } => {
                 *self.faults_of(Some(app)) = Some(FailureKind::WrongCredentials);
+                self.script.add(now + ms / 2, Twist::Kill);
                 self.script.add(now + ms, Twist::End(Ending::WrongSecret { app, mended_by_operator }));
                 self.excuse(now, ms, if mended_by_operator { 0 } else { PROBE_MS }, Some(app));
             }
             Twist::Ban { ms } => {
                 *self.faults_of(None) = Some(FailureKind::Banned);
+                self.script.add(now + ms / 2, Twist::Kill);
                 self.script.add(now + ms, Twist::End(Ending::Outage(None)));
                 self.excuse(now, ms, AFTER_BAN_MS, None);
             }
@@ -41,14 +45,11 @@ impl World {
             Twist::Suspend { ms } => self.sleep(ms),
             Twist::ClockStep { by, ms } => {
                 self.step_clock(by);
+                self.script.add(now + ms / 2, Twist::Kill);
                 self.script.add(now + ms, Twist::End(Ending::ClockStep(-by)));
-                // A token recorded while the clock was fast by less than its life is thought to live too long by a process
-                // that starts after the clock was set right. The longest life here is two hours.
-                if (0..86_400_000 / 6).contains(&by) {
-                    self.no_restart_before = now + ms + 3 * 3_600_000;
-                }
             }
-            Twist::Restart => self.doomed = true,
+            Twist::Restart => self.doom = Some(Doom::WithALoss),
+            Twist::Kill => self.doom = Some(Doom::Now),
             Twist::Reboot => self.reboot(),
             Twist::SinksFail { root, ms } => {
                 self.stage.failing_roots[root] = true;
@@ -115,6 +116,9 @@ impl World {
     fn step_clock(&mut self, by: i64) {
         self.wall_off += by;
         self.events.push(Event::ClockStepped);
+        self.stage.tenants.iter_mut().for_each(Tenant::clock_stepped);
+        // Until the database is told of it, the next process would believe what the former clock said.
+        self.no_restart_before = self.stage.t + RETOLD_MS + self.stage.tenants.len() as u64 / 50;
     }
 
     pub(crate) fn restart(&mut self) {
@@ -126,9 +130,9 @@ impl World {
         self.start();
     }
 
-    /// Starting while the clock is wrong is another matter.
-    fn may_restart(&self) -> bool {
-        self.wall_off == 0 && self.stage.t >= self.no_restart_before
+    /// Whether the database has been told of the clock's last step.
+    pub(crate) fn may_restart(&self) -> bool {
+        self.stage.t >= self.no_restart_before
     }
 
     fn reboot(&mut self) {
@@ -148,8 +152,7 @@ impl World {
         self.stage.apps[app].set_rate(self.stage.t, rate);
         self.steps.push_back(Change::App { name, policy: policy(rate), freshness });
         if freshness == Freshness::Stale {
-            let theirs = self.stage.tenants.iter_mut().filter(|tenant| usize::from(tenant.app) == app);
-            theirs.for_each(Tenant::forget_floor);
+            self.stage.forget_failures(app);
         }
     }
 

@@ -18,6 +18,7 @@
 //! | `endpoint` | how the endpoint answers |
 //! | `script`, `fate` | what befalls the world, and what that excuses |
 //! | `judge` | who may have been without a token, and whether all is well in the end |
+//! | `memory` | what must still be known after a restart |
 //! | `ideal` | the best that any schedule could do |
 //! | `window` | calls within a period |
 //! | `tenant`, `agenda`, `chance`, `figures` | the parts they stand on |
@@ -29,6 +30,7 @@ mod fate;
 mod figures;
 mod ideal;
 mod judge;
+mod memory;
 mod script;
 mod stage;
 mod tenant;
@@ -192,6 +194,23 @@ fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
         world.run_until(world.stage.t + 10_000);
     }
     assert_eq!(world.stage.figures.calls, before, "calls were made because the clock was set");
+}
+
+#[test]
+fn restarts_cause_no_calls_for_tokens_that_do_not_extend() {
+    let app =
+        AppSetup { tenants: 50, rate: Rate::per_second(5), lifetime_s: 7_200, habit: Habit::RemainingLife, refused: 0 };
+    let mut world = World::new(4, Rate::per_second(400), vec![app]);
+    world.stage.tenants.iter_mut().for_each(|tenant| tenant.present = true);
+    world.start();
+    // Past every refresh point: each was asked for once more, in vain.
+    world.run_until(HOUR * 7 / 4);
+    let before = world.stage.figures.calls;
+    for twist in [Twist::Kill, Twist::Reboot, Twist::Kill, Twist::Kill] {
+        world.befall(twist);
+        world.run_until(world.stage.t + 30_000);
+    }
+    assert_eq!(world.stage.figures.calls, before, "calls were made because the daemon was started anew");
 }
 
 #[test]

@@ -24,8 +24,10 @@ pub(crate) enum Twist {
     Suspend { ms: u64 },
     /// The wall clock is set for a while, and set right again.
     ClockStep { by: i64, ms: u64 },
-    /// The process is killed and started again.
+    /// The process is killed when that costs a token, and started again.
     Restart,
+    /// The process is killed at once, and started again.
+    Kill,
     /// The machine starts anew: the boot clock begins again, and what was published is gone.
     Reboot,
     /// Sinks below a root fail.
@@ -130,7 +132,8 @@ fn draw(chance: &mut Chance, apps: usize, tenants: u32) -> Twist {
         22..30 => Twist::Flaky { app, per_mille: chance.pick(&[20, 200, 900]), ms: short },
         30..36 => Twist::Suspend { ms: 1 + chance.below(long) },
         36..42 => Twist::ClockStep { by: chance.below(2 * 86_400_000) as i64 - 86_400_000, ms: short },
-        42..52 => Twist::Restart,
+        42..47 => Twist::Restart,
+        47..52 => Twist::Kill,
         52..56 => Twist::Reboot,
         56..62 => Twist::SinksFail { root: chance.below(4) as usize, ms: short },
         62..66 => Twist::SlowCommits { ms: short },

@@ -9,11 +9,9 @@ use crate::agenda::Agenda;
 use crate::endpoint::{Endpoint, Habit, Reply};
 use crate::figures::Figures;
 use crate::judge::Excuses;
+use crate::memory::{Memories, Silence};
 use crate::tenant::{Kept, ROOTS, Tenant};
 use crate::window::Window;
-
-/// After a ban, everything stops for at least so long, in milliseconds.
-const BAN_MS: u64 = 5 * 60 * 1000;
 
 /// What comes back to the daemon later.
 pub(crate) enum Happening {
@@ -34,9 +32,11 @@ struct Parked {
     until: u64,
 }
 
-enum Write {
+pub(crate) enum Write {
     Keep { ticket: Ticket, tenant: u32, kept: Kept },
     Forget { tenant: u32 },
+    Amend(Vec<(TenantId, Record)>),
+    Remember(Subject, Option<Memory>),
 }
 
 pub(crate) struct Stage {
@@ -47,7 +47,8 @@ pub(crate) struct Stage {
     pub(crate) endpoint: Endpoint,
     pub(crate) tenants: Vec<Tenant>,
     parked: Vec<Parked>,
-    writes: Vec<Write>,
+    pub(crate) writes: Vec<Write>,
+    pub(crate) memories: Memories,
     /// Answers and publications end on multiples of this, in milliseconds.
     pub(crate) grain: u64,
     pub(crate) commit_ms: u64,
@@ -57,7 +58,7 @@ pub(crate) struct Stage {
     pub(crate) total: Window,
     pub(crate) apps: Vec<Window>,
     pub(crate) names: Vec<AppName>,
-    banned_until: u64,
+    pub(crate) banned: Silence,
     pub(crate) excuses: Excuses,
     pub(crate) figures: Figures,
     /// A tenant whose calls and answers are shown.
@@ -74,6 +75,7 @@ impl Stage {
             tenants: Vec::new(),
             parked: Vec::new(),
             writes: Vec::new(),
+            memories: Memories::default(),
             grain: 1,
             commit_ms: 50,
             sets,
@@ -81,7 +83,7 @@ impl Stage {
             total: Window::new(total),
             apps: apps.iter().map(|(_, rate)| Window::new(*rate)).collect(),
             names: apps.into_iter().map(|(name, _)| name).collect(),
-            banned_until: 0,
+            banned: Silence::default(),
             excuses: Excuses::default(),
             figures: Figures::default(),
             watched: None,
@@ -107,13 +109,8 @@ impl Stage {
         self.figures.lost_writes += self.writes.len() as u64;
         self.writes.clear();
         self.room = Room { calls: 64, lanes: vec![64; self.room.lanes.len()] };
-        self.banned_until = 0;
-        for tenant in &mut self.tenants {
-            tenant.forget_calls();
-            if let Some(kept) = &mut tenant.kept {
-                kept.seq = None;
-            }
-        }
+        self.banned.crash();
+        self.tenants.iter_mut().for_each(Tenant::crash);
     }
 
     /// A step of a plan takes effect.
@@ -180,9 +177,6 @@ impl Stage {
             }
             Reply::Refused(kind) => {
                 self.figures.failures += 1;
-                if kind == FailureKind::Banned {
-                    self.banned_until = self.banned_until.max(now + BAN_MS);
-                }
                 if ours {
                     // The call itself, and the longest backoff that may follow it.
                     let backoff = (1_000_u64 << tenant.failures.min(9)).min(300_000);
@@ -190,6 +184,7 @@ impl Stage {
                     tenant.hindered += now - called + backoff;
                     tenant.failures += 1;
                 }
+                self.promise_silence(kind, Some(number).filter(|_| ours));
                 Err(Failure::new(kind, "as the seed would have it"))
             }
         }
@@ -199,10 +194,16 @@ impl Stage {
         let mut writes = std::mem::take(&mut self.writes);
         for write in writes.drain(..) {
             match write {
-                Write::Forget { tenant } => self.tenants[tenant as usize].kept = None,
+                Write::Forget { tenant } => {
+                    self.tenants[tenant as usize].kept = None;
+                    self.memories.forget(self.id(tenant));
+                }
+                Write::Amend(records) => self.amended(records),
+                Write::Remember(subject, memory) => self.remembered(subject, memory),
                 Write::Keep { ticket, tenant, kept } => {
                     self.judge_gap(tenant, &kept);
                     self.tenants[tenant as usize].kept = Some(kept);
+                    self.tenants[tenant as usize].repeats.commit();
                     events.push(Event::Kept(ticket));
                 }
             }
@@ -240,7 +241,8 @@ impl Stage {
         assert!(tenant.present, "tenant {number} is called although it left");
         assert!(!tenant.in_flight, "tenant {number} is called twice at once");
         assert!(tenant.called == 0 || now >= tenant.called + 1000, "tenant {number} is called in a hot loop");
-        assert!(now >= self.banned_until, "tenant {number} is called during a ban");
+        assert!(!self.banned.holds(now), "tenant {number} is called during a ban");
+        assert!(!tenant.refused.holds(now), "tenant {number} is called although it was refused: {:?}", tenant.refused);
         let crowd = self.apps[app].count(now).or_else(|| self.total.count(now));
         assert!(crowd.is_none(), "app {app}: {crowd:?} calls in a period that allows fewer, at {now}");
         (tenant.in_flight, tenant.called) = (true, now);
@@ -280,10 +282,9 @@ impl Stage {
     /// An endpoint that answers with the same token and its remaining life must not be asked ever faster.
     fn count_repeat(&mut self, answer: &Parked) {
         let tenant = &mut self.tenants[answer.tenant as usize];
-        tenant.repeats = if tenant.latest == answer.token { tenant.repeats + 1 } else { 0 };
-        tenant.latest = answer.token;
+        let calls = tenant.repeats.count(answer.token);
+        tenant.restored = false;
         if self.endpoint.apps[usize::from(tenant.app)].habit == Habit::RemainingLife {
-            let calls = tenant.repeats + 1;
             assert!(calls <= 3, "tenant {}: {calls} calls in one life of a token that does not extend", answer.tenant);
             self.figures.most_calls_a_life = self.figures.most_calls_a_life.max(calls);
         }
@@ -296,7 +297,7 @@ impl Stage {
 
     /// Whether a token would be lost if the process ended now.
     pub(crate) fn has_uncommitted(&self) -> bool {
-        !self.writes.is_empty()
+        self.writes.iter().any(|write| matches!(write, Write::Keep { .. }))
     }
 
     fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, valid: bool) {
@@ -339,6 +340,8 @@ impl Hands for Stage {
             Action::Expire(ticket, sink) => self.publish(engine, ticket, sink, false),
             Action::Withdraw { id, root, place, .. } => self.withdraw(id, root, &place),
             Action::Forget(id) => self.write(Write::Forget { tenant: number_of(&id) }),
+            Action::Amend(records) => self.write(Write::Amend(records)),
+            Action::Remember(subject, memory) => self.write(Write::Remember(subject, memory)),
             Action::Say(Notice::Expired { .. }) => self.figures.expiries_said += 1,
             Action::Release(_) | Action::Say(_) => {}
         }
@@ -349,7 +352,7 @@ fn tenant_in(engine: &Engine, slot: Slot) -> u32 {
     number_of(&engine.id(slot).expect("an action is about a tenant"))
 }
 
-fn number_of(id: &TenantId) -> u32 {
+pub(crate) fn number_of(id: &TenantId) -> u32 {
     id.corp_id.as_str()[1..].parse().expect("a corp_id of the simulation")
 }
 

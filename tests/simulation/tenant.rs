@@ -3,6 +3,7 @@
 use corptokend::domain::{FailureKind, Record};
 
 use crate::endpoint::Issued;
+use crate::memory::{Repeats, Silence};
 
 /// How many sink roots there are.
 pub(crate) const ROOTS: usize = 4;
@@ -21,7 +22,7 @@ pub(crate) struct Kept {
 
 /// A tenant, as the world sees it. Moments are milliseconds of the simulation. A refresh is a dozen looks at it, so it lies on
 /// whole cache lines, and tokens are short numbers.
-#[repr(align(128))]
+#[repr(align(64))]
 pub(crate) struct Tenant {
     pub(crate) app: u16,
     pub(crate) set: u8,
@@ -37,9 +38,12 @@ pub(crate) struct Tenant {
     pub(crate) failures: u16,
     /// How long failures have kept it from a token since it got the last one.
     pub(crate) hindered: u64,
-    /// The token that the endpoint answered with last, and how often it has done so again.
-    pub(crate) latest: u32,
-    pub(crate) repeats: u16,
+    /// How often the endpoint has answered with the same token.
+    pub(crate) repeats: Repeats,
+    /// The endpoint refused it, and must not be asked again before this is over.
+    pub(crate) refused: Silence,
+    /// Its token was read from the database, and no answer has confirmed it since.
+    pub(crate) restored: bool,
     /// What its place below each root shows; 0: nothing.
     pub(crate) shown: [u32; ROOTS],
 }
@@ -59,20 +63,40 @@ impl Tenant {
             called: 0,
             failures: 0,
             hindered: 0,
-            latest: 0,
-            repeats: 0,
+            repeats: Repeats::default(),
+            refused: Silence::default(),
+            restored: false,
             shown: [0; ROOTS],
         }
     }
 
     /// New credentials are tried at once, whatever was asked before.
     pub(crate) fn forget_floor(&mut self) {
-        (self.called, self.repeats) = (0, 0);
+        self.called = 0;
+        (self.repeats, self.refused) = (Repeats::default(), Silence::default());
     }
 
-    /// The daemon that knew of calls and failures is gone, or has forgotten them.
+    /// The daemon has forgotten its calls and failures.
     pub(crate) fn forget_calls(&mut self) {
-        (self.in_flight, self.called, self.failures) = (false, 0, 0);
-        self.repeats = 0;
+        (self.in_flight, self.failures) = (false, 0);
+        self.forget_floor();
+    }
+
+    /// The daemon is gone; its successor knows what was committed.
+    pub(crate) fn crash(&mut self) {
+        (self.in_flight, self.called) = (false, 0);
+        self.repeats.crash();
+        self.refused.crash();
+        self.restored = self.kept.is_some();
+        if let Some(kept) = &mut self.kept {
+            kept.seq = None;
+        }
+    }
+
+    /// A token that was read from the database is told on the wall clock. When that is set, it may be asked for once more.
+    pub(crate) fn clock_stepped(&mut self) {
+        if self.restored {
+            self.repeats = Repeats::default();
+        }
     }
 }

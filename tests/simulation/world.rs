@@ -31,6 +31,14 @@ pub(crate) struct AppSetup {
     pub(crate) refused: u32,
 }
 
+/// When a process is to die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doom {
+    Now,
+    /// When a token is not committed yet.
+    WithALoss,
+}
+
 pub(crate) struct World {
     pub(crate) engine: Engine,
     pub(crate) stage: Stage,
@@ -47,8 +55,8 @@ pub(crate) struct World {
     pub(crate) steps: VecDeque<Change>,
     pub(crate) events: Vec<Event>,
     wake: Option<u64>,
-    /// The process dies as soon as a token would be lost by that.
-    pub(crate) doomed: bool,
+    /// The process dies, now or as soon as a token would be lost by that.
+    pub(crate) doom: Option<Doom>,
     pub(crate) no_restart_before: u64,
     /// The machine sleeps until then.
     pub(crate) asleep_until: u64,
@@ -100,7 +108,7 @@ impl World {
             steps: VecDeque::new(),
             events: Vec::new(),
             wake: None,
-            doomed: false,
+            doom: None,
             no_restart_before: 0,
             asleep_until: 0,
         };
@@ -120,6 +128,7 @@ impl World {
         self.engine = Engine::new(now, self.seed, self.total);
         self.events.clear();
         self.steps.clear();
+        self.events.push(Event::Recalled(self.stage.memories.all()));
         for (number, outlets) in self.stage.sets.iter().enumerate() {
             self.steps.push_back(Change::SinkSet { id: SinkSetId(number as u32), outlets: outlets.clone() });
         }
@@ -138,7 +147,10 @@ impl World {
         let tenant = &mut self.stage.tenants[number as usize];
         let (set, shown) = (tenant.present.then_some(tenant.set), tenant.shown);
         match set {
-            None => tenant.kept = None,
+            None => {
+                tenant.kept = None;
+                self.stage.memories.forget(self.stage.id(number));
+            }
             Some(set) => {
                 let (id, record) =
                     (self.stage.id(number), self.stage.tenants[number as usize].kept.map(|kept| kept.record));
@@ -187,8 +199,9 @@ impl World {
                 self.befall(twist);
             }
             self.turn();
-            if self.doomed && self.stage.has_uncommitted() && self.steps.is_empty() {
-                self.doomed = false;
+            let strikes = self.doom.is_some_and(|doom| doom == Doom::Now || self.stage.has_uncommitted());
+            if strikes && self.steps.is_empty() && self.may_restart() {
+                self.doom = None;
                 self.restart();
             }
         }

@@ -1,0 +1,161 @@
+//! What outlives a restart besides the tokens: failures and refusals, open breakers, slower rates, a ban.
+//!
+//! Each change of it is given out as [`Action::Remember`]. What a predecessor remembered comes in before the plan, and is
+//! taken up when the app or the tenant is added that it is about.
+
+use super::app::{AppIx, Breaker};
+use super::trouble::Trouble;
+use super::{Action, Engine};
+use crate::domain::{BootMs, Memory, Now, Slot, Subject, TenantId, Wait};
+
+impl Engine {
+    /// What a predecessor remembered.
+    pub(super) fn recall(&mut self, now: Now, memories: Vec<(Subject, Memory)>) {
+        for (subject, memory) in memories {
+            match (subject, memory) {
+                (Subject::Ban, Memory::Paused(wait)) => self.paused_until = self.paused_until.max(wait.end(now)),
+                (Subject::Total, Memory::Slowed { share, hold }) => self.total.resume(now.boot, share, hold.end(now)),
+                (subject, memory) => _ = self.recalled.insert(subject, memory),
+            }
+        }
+    }
+
+    /// Takes up what is remembered of an app that is new here.
+    pub(super) fn recall_app(&mut self, now: Now, ix: AppIx) {
+        let name = self.app(ix).name.clone();
+        let broken = self.recalled.remove(&Subject::Breaker(name.clone()));
+        let slowed = self.recalled.remove(&Subject::Rate(name));
+        let app = self.app_mut(ix);
+        if let Some(Memory::Broken { kind, probes, probe }) = broken {
+            let (opened, probe_at, said) = (now.boot, probe.end(now), now.boot);
+            app.breaker = Some(Breaker { kind, opened, probes, probe_at, said });
+        }
+        if let Some(Memory::Slowed { share, hold }) = slowed {
+            app.limiter.resume(now.boot, share, hold.end(now));
+        }
+    }
+
+    /// Takes up what is remembered of a tenant that is new here. Returns when its next call is due, where that says so.
+    pub(super) fn recall_tenant(&mut self, now: Now, slot: Slot, id: &TenantId) -> Option<BootMs> {
+        if self.recalled.is_empty() {
+            return None;
+        }
+        let memory = self.recalled.remove(&Subject::Tenant(id.clone()))?;
+        let tenant = &mut self.tenants[slot];
+        tenant.remembered = true;
+        match memory {
+            // A failure from before the token was obtained was left behind by another version, and is over.
+            Memory::Failing(failing) if tenant.held.is_none_or(|held| held.asked <= failing.next.told) => {
+                tenant.failures = failing.failures;
+                let due = failing.next.end(now);
+                self.troubles.insert(slot, Trouble::recalled(failing, now));
+                Some(due)
+            }
+            Memory::Unextended(fingerprint) => {
+                let held = tenant.held.filter(|held| held.fingerprint == fingerprint && held.asked <= now.wall);
+                held.map(|held| held.expires_boot)
+            }
+            _ => None,
+        }
+    }
+
+    /// A tenant's call failed, or when it is called next is told on another clock.
+    pub(super) fn remember_failure(&mut self, now: Now, slot: Slot) {
+        let Some(trouble) = self.troubles.get(&slot) else { return };
+        let tenant = &mut self.tenants[slot];
+        tenant.remembered = true;
+        let memory = Memory::Failing(trouble.to_remember(tenant.failures, Wait::until(now, tenant.due)));
+        self.remember_tenant(slot, Some(memory));
+    }
+
+    /// The tenant's token does not live longer by asking again.
+    pub(super) fn remember_unextended(&mut self, slot: Slot) {
+        let tenant = &mut self.tenants[slot];
+        let Some(held) = tenant.held else { return };
+        tenant.remembered = true;
+        self.remember_tenant(slot, Some(Memory::Unextended(held.fingerprint)));
+    }
+
+    /// There is nothing to remember of a tenant any more.
+    pub(super) fn forget_trouble(&mut self, slot: Slot) {
+        if std::mem::take(&mut self.tenants[slot].remembered) {
+            self.remember_tenant(slot, None);
+        }
+    }
+
+    fn remember_tenant(&mut self, slot: Slot, memory: Option<Memory>) {
+        if let Some(id) = self.id(slot) {
+            self.remember(Subject::Tenant(id), memory);
+        }
+    }
+
+    pub(super) fn remember_breaker(&mut self, now: Now, ix: AppIx) {
+        let app = self.app(ix);
+        let subject = Subject::Breaker(app.name.clone());
+        let memory = app.breaker.as_ref().map(|&Breaker { kind, probes, probe_at, .. }| Memory::Broken {
+            kind,
+            probes,
+            probe: Wait::until(now, probe_at),
+        });
+        self.remember(subject, memory);
+    }
+
+    pub(super) fn remember_rate(&mut self, now: Now, ix: AppIx) {
+        let app = self.app(ix);
+        let (subject, memory) = (Subject::Rate(app.name.clone()), app.limiter.to_remember(now));
+        self.remember(subject, memory);
+    }
+
+    pub(super) fn remember_total(&mut self, now: Now) {
+        let memory = self.total.to_remember(now);
+        self.remember(Subject::Total, memory);
+    }
+
+    pub(super) fn remember_ban(&mut self, now: Now) {
+        self.remember(Subject::Ban, Some(Memory::Paused(Wait::until(now, self.paused_until))));
+    }
+
+    /// A ban that is over need not be remembered.
+    pub(super) fn forget_old_ban(&mut self, now: Now) {
+        if self.paused_until != BootMs(0) && self.paused_until <= now.boot {
+            self.paused_until = BootMs(0);
+            self.remember(Subject::Ban, None);
+        }
+    }
+
+    /// An app leaves the config.
+    pub(super) fn forget_app(&mut self, now: Now, ix: AppIx) {
+        let app = self.app_mut(ix);
+        let slowed = app.limiter.to_remember(now).is_some();
+        let subject = Subject::Rate(app.name.clone());
+        if app.breaker.take().is_some() {
+            self.remember_breaker(now, ix);
+        }
+        if slowed {
+            self.remember(subject, None);
+        }
+    }
+
+    /// Whatever ails apps and everybody is told on the wall clock of today.
+    pub(super) fn remember_anew(&mut self, now: Now) {
+        if self.paused_until > now.boot {
+            self.remember_ban(now);
+        }
+        if self.total.to_remember(now).is_some() {
+            self.remember_total(now);
+        }
+        let all: Vec<AppIx> = self.app_index.values().copied().collect();
+        for ix in all {
+            if self.app(ix).breaker.is_some() {
+                self.remember_breaker(now, ix);
+            }
+            if self.app(ix).limiter.to_remember(now).is_some() {
+                self.remember_rate(now, ix);
+            }
+        }
+    }
+
+    fn remember(&mut self, subject: Subject, memory: Option<Memory>) {
+        self.outbox.push_back(Action::Remember(subject, memory));
+    }
+}

@@ -1,0 +1,254 @@
+//! What is still known after a restart, and after the clock was set.
+
+use corptokend::domain::*;
+use corptokend::engine::{Notice, State};
+
+use crate::scenarios_calls::{HOUR, add, app, calls_of, fails, new_tokens, policy, set_policy, shell, state, tenant};
+use crate::shell::Shell;
+
+const MINUTE: u64 = 60_000;
+
+/// Kills the daemon and starts the next one after `down_ms`, with these tenants, as the database knows them.
+fn restart(mut shell: Shell, down_ms: u64, tenants: std::ops::Range<usize>) -> Shell {
+    shell.pass(down_ms);
+    let mut next = shell.restart(Rate::per_second(400));
+    set_policy(&mut next, policy(), Freshness::Current);
+    for n in tenants {
+        let record = next.stored.get(&tenant(n)).map(|(_, record)| *record);
+        next.change(Change::Added { id: tenant(n), sinks: SinkSetId(0), record });
+    }
+    next
+}
+
+/// A daemon whose calls all fail alike, with so many tenants, after a minute.
+fn failing(kind: FailureKind, tenants: usize) -> Shell {
+    let mut shell = shell();
+    shell.endpoint = Box::new(move |_, _| fails(kind));
+    add(&mut shell, 0..tenants);
+    shell.run_ms(MINUTE);
+    shell
+}
+
+/// Lets all calls succeed from here on.
+fn mend(shell: &mut Shell) {
+    shell.endpoint = Box::new(new_tokens(7200));
+}
+
+/// When the first call after a restart came, in milliseconds since then.
+fn first_call(shell: &Shell, restarted: Now) -> Option<u64> {
+    shell.calls.first().map(|(at, _)| at - restarted.boot.0)
+}
+
+#[test]
+fn a_refused_tenant_is_not_called_before_its_time_by_the_next_process() {
+    let shell = failing(FailureKind::Unauthorized, 3);
+    let mut next = restart(shell, 4 * MINUTE, 0..3);
+    let restarted = next.now;
+    assert_eq!(state(&next, 0), State::Refused);
+    assert!(next.engine.summary(next.now).every_tenant_had_an_outcome, "READY does not wait for it");
+    let trouble = next.engine.row(next.now, next.engine.slot(&tenant(0)).unwrap()).trouble.unwrap();
+    assert_eq!(trouble.failure.kind, FailureKind::Unauthorized);
+    mend(&mut next);
+    next.run_ms(HOUR);
+    let waited = first_call(&next, restarted).unwrap();
+    assert!((599_000..601_000).contains(&waited), "{waited} ms after the restart, 5 of 15 minutes being over");
+    assert_eq!(state(&next, 0), State::Fresh);
+    let mended = next.notices.iter().filter(|(_, said)| matches!(said, Notice::Mended { .. })).count();
+    assert_eq!((mended, next.remembered.len()), (3, 0), "its end is told, and nothing is left of it");
+}
+
+#[test]
+fn backoff_goes_on_where_it_was() {
+    let mut shell = failing(FailureKind::Timeout, 1);
+    shell.run_ms(HOUR);
+    let calls = calls_of(&shell, 0).len();
+    let mut next = restart(shell, 0, 0..1);
+    assert_eq!(state(&next, 0), State::Failing);
+    next.run_ms(HOUR);
+    let after = calls_of(&next, 0).len();
+    assert!(calls > 8 && after < 30, "{calls} calls before, {after} in the hour after the restart");
+}
+
+#[test]
+fn a_suspect_is_still_suspect() {
+    let mut shell = failing(FailureKind::SuspectCorp, 1);
+    shell.run_ms(MINUTE);
+    assert_eq!(state(&shell, 0), State::Refused);
+    let mut next = restart(shell, 0, 0..1);
+    assert_eq!(state(&next, 0), State::Refused);
+    next.run_ms(12 * MINUTE);
+    assert_eq!(next.calls, []);
+}
+
+#[test]
+fn a_broken_app_gets_one_probe_when_that_is_due() {
+    let mut shell = failing(FailureKind::WrongCredentials, 1_000);
+    shell.run_ms(HOUR);
+    let last = shell.calls.last().unwrap().0;
+    let mut next = restart(shell, 1_000, 0..1_000);
+    let summary = next.engine.summary(next.now);
+    assert_eq!(summary.apps[0].broken, Some(FailureKind::WrongCredentials));
+    assert_eq!(summary.counts.of(State::Refused), 1_000);
+    next.run_ms(HOUR);
+    let waited = next.calls[0].0 - last;
+    assert!((900_000..901_000).contains(&waited), "the probe came {waited} ms after the last");
+    assert!(next.calls.len() <= 4, "{} calls in an hour", next.calls.len());
+    mend(&mut next);
+    next.run_ms(HOUR);
+    assert_eq!(next.engine.summary(next.now).counts.of(State::Fresh), 1_000);
+    assert!(next.remembered.is_empty(), "{:?}", next.remembered);
+}
+
+#[test]
+fn new_credentials_leave_nothing_of_the_failures_with_the_old_ones() {
+    for kind in [FailureKind::WrongCredentials, FailureKind::Unauthorized, FailureKind::Timeout] {
+        let mut shell = failing(kind, 5);
+        shell.room.calls = 0;
+        set_policy(&mut shell, policy(), Freshness::Stale);
+        shell.run_ms(1_000);
+        assert!(shell.remembered.is_empty(), "{kind}: {:?}", shell.remembered);
+        let mut next = restart(shell, 0, 0..5);
+        mend(&mut next);
+        next.run_ms(5_000);
+        assert_eq!(next.engine.summary(next.now).counts.of(State::Fresh), 5, "{kind}");
+    }
+}
+
+#[test]
+fn a_ban_is_kept() {
+    let shell = failing(FailureKind::Banned, 50);
+    let banned = shell.calls.last().unwrap().0;
+    let mut next = restart(shell, 10_000, 0..50);
+    assert!(next.engine.summary(next.now).paused_until.is_some());
+    mend(&mut next);
+    next.run_ms(HOUR);
+    let waited = next.calls[0].0 - banned;
+    assert!((300_000..302_000).contains(&waited), "the next call came {waited} ms after the last");
+    assert_eq!(next.engine.summary(next.now).counts.of(State::Fresh), 50);
+    assert!(!next.remembered.contains_key(&Subject::Ban), "{:?}", next.remembered);
+}
+
+#[test]
+fn a_ban_is_kept_but_no_longer_if_the_clock_was_set_back_meanwhile() {
+    let mut shell = failing(FailureKind::Banned, 1);
+    shell.now.wall = shell.now.wall - 30 * 24 * HOUR;
+    let mut next = restart(shell, 0, 0..1);
+    let restarted = next.now;
+    mend(&mut next);
+    next.run_ms(HOUR);
+    let waited = first_call(&next, restarted).unwrap();
+    assert!((299_000..302_000).contains(&waited), "{waited}");
+}
+
+#[test]
+fn a_ban_is_told_on_the_new_clock_when_that_is_set() {
+    let mut shell = failing(FailureKind::Banned, 1);
+    let banned = shell.calls.last().unwrap().0;
+    shell.step_clock(24 * HOUR as i64);
+    shell.run_ms(1_000);
+    let mut next = restart(shell, 0, 0..1);
+    mend(&mut next);
+    next.run_ms(HOUR);
+    assert!(next.calls[0].0 - banned >= 300_000);
+}
+
+#[test]
+fn a_throttled_app_goes_on_slowly() {
+    let mut shell = failing(FailureKind::AppThrottled, 100);
+    mend(&mut shell);
+    let mut next = restart(shell, 2_000, 0..100);
+    next.run_ms(10_000);
+    assert!((1..20).contains(&next.calls.len()), "{} calls in ten seconds at 15/s", next.calls.len());
+    next.run_ms(HOUR);
+    assert_eq!(next.engine.summary(next.now).counts.of(State::Fresh), 100);
+}
+
+/// An endpoint that answers with one token until that expires, and with what is left of its life.
+fn remaining_life(shell: &mut Shell) {
+    let (mut token, mut until) = (0, 0);
+    shell.endpoint = Box::new(move |now, _| {
+        if until < now.boot.0 + 1_000 {
+            (token, until) = (token + 1, now.boot.0 + 7_200_000);
+        }
+        let lifetime_s = u32::try_from((until - now.boot.0) / 1000).unwrap();
+        (20, Ok(Grant { lifetime_s, fingerprint: Fingerprint(token) }))
+    });
+}
+
+#[test]
+fn that_a_token_does_not_extend_is_known_to_every_later_process() {
+    let mut shell = shell();
+    remaining_life(&mut shell);
+    add(&mut shell, 0..1);
+    shell.run_ms(HOUR * 7 / 4);
+    let mut calls = calls_of(&shell, 0).len();
+    assert_eq!(calls, 2, "the first, and one at the refresh point");
+    for _ in 0..5 {
+        shell = restart(shell, 1_000, 0..1);
+        shell.run_ms(MINUTE);
+        calls += calls_of(&shell, 0).len();
+    }
+    assert_eq!(calls, 2, "no restart asks again");
+    shell.run_ms(HOUR / 4);
+    assert!(shell.calls.len() <= 2, "{:?}", shell.calls);
+    assert_eq!(state(&shell, 0), State::Fresh);
+    assert!(shell.remembered.is_empty(), "a new token has a new life: {:?}", shell.remembered);
+}
+
+#[test]
+fn a_failure_from_before_the_token_is_over() {
+    let shell = failing(FailureKind::Unauthorized, 1);
+    let mut shell = restart(shell, 0, 0..1);
+    // As an older release does, which knows nothing of what is remembered.
+    let asked = shell.now.wall;
+    let record = Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(5) };
+    shell.stored.insert(tenant(0), (None, record));
+    let next = restart(shell, 1_000, 0..1);
+    assert_eq!(state(&next, 0), State::Fresh);
+}
+
+#[test]
+fn the_database_is_told_when_the_clock_is_set() {
+    for by in [3_600_000_i64, -3_600_000, 86_400_000, -86_400_000] {
+        let mut shell = shell();
+        add(&mut shell, 0..2_500);
+        shell.run_ms(300_000);
+        let before = calls_of(&shell, 7);
+        shell.step_clock(by);
+        shell.run_ms(1_000);
+        for (n, (id, (_, record))) in shell.stored.iter().enumerate() {
+            let told = shell.engine.record(shell.engine.slot(id).unwrap()).unwrap();
+            assert_eq!(*record, told, "tenant {n}");
+        }
+        // The next process asks when this one would have.
+        let mut next = restart(shell, 0, 0..2_500);
+        next.run_ms(HOUR);
+        assert_eq!((before.len(), next.calls.len()), (1, 0), "nobody is called before its time after {by} ms");
+        next.run_ms(HOUR);
+        assert!(next.notices.iter().all(|(_, said)| !matches!(said, Notice::Expired { .. })), "nobody expires");
+        assert_eq!(next.engine.summary(next.now).counts.of(State::Fresh), 2_500);
+    }
+}
+
+#[test]
+fn a_step_of_the_clock_that_is_too_small_to_matter_writes_nothing() {
+    let mut shell = shell();
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    let before = shell.stored.clone();
+    shell.step_clock(400);
+    shell.run_ms(1_000);
+    assert_eq!(shell.stored, before);
+}
+
+#[test]
+fn an_app_and_a_tenant_that_left_are_not_remembered() {
+    let mut shell = failing(FailureKind::WrongCredentials, 2);
+    assert_eq!(shell.remembered.len(), 3, "the breaker, and the tenants that met it: {:?}", shell.remembered);
+    for n in 0..2 {
+        shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() });
+    }
+    shell.change(Change::AppGone { name: app() });
+    shell.run_ms(1_000);
+    assert!(shell.remembered.is_empty(), "{:?}", shell.remembered);
+}
