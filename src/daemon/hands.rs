@@ -136,6 +136,7 @@ impl DaemonHands {
 
     /// Hands this turn's work over. Returns whether anything was done in it.
     pub(super) fn flush(&mut self) -> bool {
+        self.calls.end_turn();
         for request in mem::take(&mut self.requests) {
             self.store.send(request);
         }
