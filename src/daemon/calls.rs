@@ -9,7 +9,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::api::{Answer, Client};
 use crate::config::secret::{self, SecretError};
-use crate::domain::{AppName, ClientId, CorpId, Failure, FailureKind, Secret, SecretSource, TenantId, Ticket};
+use crate::domain::{AppName, BootMs, ClientId, CorpId, Failure, FailureKind, Secret, SecretSource, TenantId, Ticket};
 
 /// What is needed to call for the tenants of one app.
 #[derive(Clone)]
@@ -19,9 +19,17 @@ pub(super) struct Access {
     pub(super) secret: SecretSource,
 }
 
-/// Calls of one app that began in the same turn. They share one reading of the secret, which begins after all of them did:
-/// whoever replaced the secret before a call began is heard.
+/// For how long a reading of an app's secret serves further calls, in milliseconds. Each reading costs wake-ups of four
+/// threads (docs/decisions/0029-what-a-token-costs.md). A reload that finds another secret ends it at once, so this is only
+/// how late a call can be where changes of files are not noticed.
+const SHARED_MS: u64 = 1000;
+
+/// Calls begin together in so large a part of all that may be under way, once that many are wanted.
+const COMPANY: usize = 8;
+
+/// Calls of one app that share a reading of its secret.
 struct Round {
+    began: BootMs,
     access: Access,
     credentials_directory: Option<PathBuf>,
     secret: OnceCell<Result<Secret, Failure>>,
@@ -32,7 +40,7 @@ pub(super) struct Calls {
     tasks: JoinSet<(Ticket, Answer)>,
     /// How the tenants of each app are called for.
     pub(super) access: HashMap<AppName, Access>,
-    /// This turn's.
+    /// The last of each app.
     rounds: HashMap<AppName, Arc<Round>>,
     credentials_directory: Option<PathBuf>,
     most: usize,
@@ -48,9 +56,11 @@ impl Calls {
         self.most = most;
     }
 
-    /// How many more may begin.
+    /// How many more may begin. When so many are under way that few more may, the few wait for company: calls that begin
+    /// together go out in one write, and their answers tend to come back together.
     pub(super) fn room(&self) -> usize {
-        self.most.saturating_sub(self.tasks.len())
+        let free = self.most.saturating_sub(self.tasks.len());
+        if free < self.most / COMPANY { 0 } else { free }
     }
 
     /// How many are under way.
@@ -59,19 +69,21 @@ impl Calls {
     }
 
     /// Begins a call; `id` is `None` if the tenant left at this very moment.
-    pub(super) fn begin(&mut self, ticket: Ticket, id: Option<TenantId>) {
-        let known = id.and_then(|id| Some((self.round(&id.app)?, id.corp_id)));
+    pub(super) fn begin(&mut self, now: BootMs, ticket: Ticket, id: Option<TenantId>) {
+        let known = id.and_then(|id| Some((self.round(now, &id.app)?, id.corp_id)));
         self.tasks.spawn(async move {
             let answer = match known {
                 Some((round, corp_id)) => round.ask(&corp_id).await,
-                None => refusal(Failure::new(FailureKind::ServerError, "the tenant left before it could be called for")),
+                None => {
+                    refusal(Failure::new(FailureKind::ServerError, "the tenant left before it could be called for"))
+                }
             };
             (ticket, answer)
         });
     }
 
-    /// The turn is over: calls that begin from here on read their secrets anew.
-    pub(super) fn end_turn(&mut self) {
+    /// Calls that begin from here on are made as [`access`](Self::access) says now.
+    pub(super) fn access_changed(&mut self) {
         self.rounds.clear();
     }
 
@@ -85,11 +97,14 @@ impl Calls {
         self.tasks.try_join_next()
     }
 
-    fn round(&mut self, app: &AppName) -> Option<Arc<Round>> {
-        if let Some(round) = self.rounds.get(app) {
+    fn round(&mut self, now: BootMs, app: &AppName) -> Option<Arc<Round>> {
+        if let Some(round) = self.rounds.get(app).filter(|round| round.serves(now)) {
             return Some(Arc::clone(round));
         }
+        // Secrets are not kept longer than they serve, as far as anything happens at all.
+        self.rounds.retain(|_, round| round.serves(now));
         let round = Arc::new(Round {
+            began: now,
             access: self.access.get(app)?.clone(),
             credentials_directory: self.credentials_directory.clone(),
             secret: OnceCell::new(),
@@ -100,6 +115,11 @@ impl Calls {
 }
 
 impl Round {
+    /// Whether a call that begins now may use this reading. One that failed serves those alone that waited for it.
+    fn serves(&self, now: BootMs) -> bool {
+        now.since(self.began) < SHARED_MS && !matches!(self.secret.get(), Some(Err(_)))
+    }
+
     async fn ask(&self, corp_id: &CorpId) -> Answer {
         match self.secret.get_or_init(|| self.read()).await {
             Ok(secret) => self.access.client.ask(&self.access.client_id, secret, corp_id).await,
