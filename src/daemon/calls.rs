@@ -151,3 +151,56 @@ fn hangs(path: &Path) -> Failure {
 fn refusal(failure: Failure) -> Answer {
     Answer { outcome: Err(failure), server_date: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Connection, Endpoint, Slot};
+    use std::time::Duration;
+
+    const CRM: Ticket = Ticket { slot: Slot(0), seq: 1 };
+
+    /// Calls for the app `crm`, at most so many at once.
+    fn calls(most: usize) -> (Calls, AppName) {
+        let connection = Connection {
+            endpoint: Endpoint::new("http://127.0.0.1:9").unwrap(),
+            proxy: None,
+            ca_file: None,
+            local_address: None,
+            timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
+        };
+        let access = Access {
+            client: Client::new(connection).unwrap(),
+            client_id: "ding1".parse().unwrap(),
+            secret: SecretSource::Env("NO_SUCH".into()),
+        };
+        let (mut calls, crm) = (Calls::new(most, None), AppName::new("crm").unwrap());
+        calls.access.insert(crm.clone(), access);
+        (calls, crm)
+    }
+
+    #[test]
+    fn a_reading_of_the_secret_serves_a_second_unless_it_failed_or_the_config_changed() {
+        let (mut calls, crm) = calls(1);
+        let first = calls.round(BootMs(5_000), &crm).unwrap();
+        let is_first = |round: Option<Arc<Round>>| Arc::ptr_eq(&round.unwrap(), &first);
+        assert!(is_first(calls.round(BootMs(5_999), &crm)));
+        let second = calls.round(BootMs(6_000), &crm).unwrap();
+        assert!(!is_first(Some(Arc::clone(&second))));
+        calls.access_changed();
+        let third = calls.round(BootMs(6_000), &crm).unwrap();
+        assert!(!Arc::ptr_eq(&third, &second));
+        third.secret.set(Err(Failure::new(FailureKind::SecretUnreadable, "gone"))).unwrap();
+        assert!(!Arc::ptr_eq(&calls.round(BootMs(6_000), &crm).unwrap(), &third));
+    }
+
+    #[tokio::test]
+    async fn few_calls_wait_for_company_when_many_are_under_way() {
+        for (most, under_way, room) in [(64, 0, 64), (64, 56, 8), (64, 57, 0), (64, 64, 0), (4, 3, 1), (1, 0, 1)] {
+            let (mut calls, _) = calls(most);
+            (0..under_way).for_each(|_| calls.begin(BootMs(5_000), CRM, None));
+            assert_eq!(calls.room(), room, "{under_way} of {most}");
+        }
+    }
+}
