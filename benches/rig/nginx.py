@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -14,9 +15,8 @@ from pathlib import Path
 TOKEN = "bench0123456789abcdef0123456789abcdef"
 LIFETIME_S = 7200
 
-# What `POST /v1.0/oauth2/{corpId}/token` brings, and what Vault's clients read instead: one secret, whatever its name.
-ANSWERS = {
-    "/v1.0/oauth2/": {"access_token": TOKEN, "expires_in": LIFETIME_S},
+# What Vault's clients read instead: one secret, whatever its name.
+SECRETS = {
     "/v1/secret/data/": {
         "lease_duration": 0,
         "renewable": False,
@@ -40,6 +40,7 @@ http {{
     uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
     keepalive_requests {keepalive_requests};
     keepalive_timeout 1h;
+    split_clients $request_id $spread {{ {spread} * {longest}; }}
     server {{
         listen 127.0.0.1:{port} ssl http2;
         ssl_certificate {dir}/cert.pem;
@@ -59,16 +60,21 @@ def free_port() -> int:
 
 
 class Nginx:
-    """A running nginx. It ends with the `with` block."""
+    """A running nginx. It ends with the `with` block.
 
-    def __init__(self, directory: Path, keepalive_requests: int):
+    `token` and `lifetime` may be nginx's variables: `$request_id` is another with each call, and `$spread` a lifetime that
+    lies anywhere between 0 and two hours.
+    """
+
+    def __init__(self, directory: Path, keepalive_requests: int, token: str = TOKEN, lifetime: str = str(LIFETIME_S)):
         self.dir = directory
         self.dir.mkdir(parents=True)
+        self.keepalive_requests, self.token = keepalive_requests, token
         self.port, self.status_port = free_port(), free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.ca = self.dir / "cert.pem"
         self._make_certificate()
-        (self.dir / "nginx.conf").write_text(self._config(keepalive_requests))
+        self._configure(lifetime)
 
     def __enter__(self) -> "Nginx":
         program = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
@@ -87,6 +93,12 @@ class Nginx:
     def __exit__(self, *_) -> None:
         self.process.terminate()
         self.process.wait()
+
+    def change_lifetime(self, lifetime: str) -> None:
+        """From now on tokens live so long. Connections are closed gracefully, as at any reload of nginx."""
+        self._configure(lifetime)
+        self.process.send_signal(signal.SIGHUP)
+        time.sleep(1)
 
     def served(self) -> tuple[int, int]:
         """How many connections and requests there were; the questions themselves are not counted."""
@@ -109,15 +121,18 @@ class Nginx:
         command += ["-keyout", f"{self.dir}/key.pem", "-out", f"{self.dir}/cert.pem"]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
-    def _config(self, keepalive_requests: int) -> str:
-        locations = "\n".join(
-            f"        location {path} {{ return 200 '{json.dumps(answer)}'; }}" for path, answer in ANSWERS.items()
-        )
-        return CONFIG.format(
+    def _configure(self, lifetime: str) -> None:
+        # An `expires_in` is a number, which a variable in JSON's quotes would not be.
+        answer = f'{{"access_token":"{self.token}","expires_in":{lifetime}}}'
+        answers = {"/v1.0/oauth2/": answer} | {path: json.dumps(secret) for path, secret in SECRETS.items()}
+        text = CONFIG.format(
             user=f"user {pwd.getpwnam('nobody').pw_name} nogroup;" if os.geteuid() == 0 else "",
             dir=self.dir,
-            keepalive_requests=keepalive_requests,
+            keepalive_requests=self.keepalive_requests,
             port=self.port,
             status_port=self.status_port,
-            locations=locations,
+            spread=" ".join(f"1% {life};" for life in range(LIFETIME_S // 100, LIFETIME_S, LIFETIME_S // 100)),
+            longest=LIFETIME_S,
+            locations="\n".join(f"        location {path} {{ return 200 '{text}'; }}" for path, text in answers.items()),
         )
+        (self.dir / "nginx.conf").write_text(text)
