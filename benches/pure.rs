@@ -167,7 +167,8 @@ fn sources(tenants: usize) -> Sources {
             let end = if number == 0 { "" } else { "]\n" };
             let app = number / AN_APP;
             let secret = "{ file = \"/etc/corptokend/secret\" }";
-            writeln!(text, "{end}[app.app{app}]\nclient_id = \"ding\"\nclient_secret = {secret}\ncorp_ids = [").unwrap();
+            writeln!(text, "{end}[app.app{app}]\nclient_id = \"ding\"\nclient_secret = {secret}\ncorp_ids = [")
+                .unwrap();
         }
         writeln!(text, "  \"{}\",", corp_id(number)).unwrap();
     }
@@ -206,12 +207,9 @@ fn formats(criterion: &mut Criterion) {
     };
     let token = Token::new(Zeroizing::new("0123456789abcdef0123456789abcdef".to_owned())).unwrap();
     let template = Template::parse("TOKEN={token}\nUNTIL={expires_at}\n", Placeholder::IN_CONTENT).unwrap();
-    for (name, format) in [
-        ("raw", Format::Raw),
-        ("json", Format::Json),
-        ("env", Format::Env),
-        ("template", Format::Template(template)),
-    ] {
+    for (name, format) in
+        [("raw", Format::Raw), ("json", Format::Json), ("env", Format::Env), ("template", Format::Template(template))]
+    {
         let expires = WallMs(1_795_000_000_000);
         group.bench_function(name, |bencher| {
             bencher.iter(|| black_box(sink::render(black_box(&format), &names, &token, expires)));

@@ -28,7 +28,7 @@ async def fetch(session: aiohttp.ClientSession, url: str, secret: str, directory
 async def main(url: str, ca: str, secret: str, directory: str) -> None:
     waiting = iter(sys.stdin.read().split())
     connector = aiohttp.TCPConnector(limit=64, ssl=ssl.create_default_context(cafile=ca))
-    timeout = aiohttp.ClientTimeout(total=10)
+    timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         # Each worker takes the next one from the same iterator.
         await asyncio.gather(*(fetch(session, url, secret, directory, waiting) for _ in range(64)))

@@ -14,6 +14,8 @@ from pathlib import Path
 # As long as the real ones.
 TOKEN = "bench0123456789abcdef0123456789abcdef"
 LIFETIME_S = 7200
+# The shortest lifetime of `$spread`, in thousandths of the longest.
+SHORTEST = 4
 
 # What Vault's clients read instead: one secret, whatever its name.
 SECRETS = {
@@ -63,7 +65,7 @@ class Nginx:
     """A running nginx. It ends with the `with` block.
 
     `token` and `lifetime` may be nginx's variables: `$request_id` is another with each call, and `$spread` a lifetime that
-    lies anywhere between 0 and two hours.
+    lies anywhere between half a minute and two hours.
     """
 
     def __init__(self, directory: Path, keepalive_requests: int, token: str = TOKEN, lifetime: str = str(LIFETIME_S)):
@@ -131,7 +133,7 @@ class Nginx:
             keepalive_requests=self.keepalive_requests,
             port=self.port,
             status_port=self.status_port,
-            spread=" ".join(f"1% {life};" for life in range(LIFETIME_S // 100, LIFETIME_S, LIFETIME_S // 100)),
+            spread=" ".join(f"0.1% {LIFETIME_S * step // 1000};" for step in range(SHORTEST, 1000)),
             longest=LIFETIME_S,
             locations="\n".join(f"        location {path} {{ return 200 '{text}'; }}" for path, text in answers.items()),
         )
