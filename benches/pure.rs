@@ -125,8 +125,9 @@ fn turns(criterion: &mut Criterion) {
         bencher.iter(|| world.second());
     });
     let seconds = world.now.boot.since(began) / 1000;
-    if seconds > 0 {
-        println!("{} refreshes a second", (world.hands.calls - before) / seconds);
+    // None when a filter left it out.
+    if let Some(each) = (world.hands.calls - before).checked_div(seconds) {
+        println!("{each} refreshes a second");
     }
     group.bench_function("a turn with nothing to do", |bencher| bencher.iter(|| world.settle()));
     group.bench_function("the summary", |bencher| bencher.iter(|| black_box(world.engine.summary(world.now))));
