@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::short::ShortText;
+
 /// Why a name was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be {rule}")]
@@ -15,12 +17,12 @@ pub struct InvalidName {
     pub rule: &'static str,
 }
 
-/// A checked, cheaply cloned name. The text is shared: a million tenants are held once, by config and engine alike.
+/// A checked, cheaply cloned name. Its text is shared; or, where there is one a tenant, held in place.
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident($text:ty), $what:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Arc<str>);
+        pub struct $name($text);
 
         impl $name {
             /// The rule, in words, for messages.
@@ -71,7 +73,7 @@ fn is_word(byte: u8) -> bool {
 
 name_type!(
     /// The operator's name for one application, the `crm` of `[app.crm]`.
-    AppName,
+    AppName(Arc<str>),
     "an app name",
     "lower-case letters, digits, `_` and `-`, beginning with a letter or digit, at most 64 characters",
     |text| {
@@ -83,7 +85,7 @@ name_type!(
 
 name_type!(
     /// One organisation, as the endpoint names it.
-    CorpId,
+    CorpId(ShortText),
     "a corp_id",
     "1 to 64 letters, digits, `_` and `-`",
     |text| (1..=64).contains(&text.len()) && text.bytes().all(is_word)
@@ -91,7 +93,7 @@ name_type!(
 
 name_type!(
     /// The public half of an app's credentials.
-    ClientId,
+    ClientId(Arc<str>),
     "a client_id",
     "1 to 128 letters, digits, `.`, `_` and `-`, not beginning with `.`",
     |text| {
@@ -101,7 +103,7 @@ name_type!(
 
 name_type!(
     /// The operator's own name for a tenant, the value of `{name}`. It becomes part of a path, so it cannot hold a `/`.
-    TenantName,
+    TenantName(Arc<str>),
     "a tenant's name",
     "1 to 128 bytes without `/` and control characters, not beginning with `.`",
     |text| {

@@ -10,6 +10,7 @@ mod rate;
 mod record;
 mod secret;
 mod settings;
+mod short;
 mod sink;
 mod template;
 mod time;

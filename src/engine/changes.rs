@@ -33,7 +33,8 @@ impl Engine {
             self.revive(now, slot, sinks);
             return;
         }
-        let slot = self.tenants.insert(ix, &id.corp_id, |past| Self::newcomer(ix, id.corp_id.clone(), sinks, past));
+        let newcomer = |hash, past| Self::newcomer(ix, (id.corp_id.clone(), hash), sinks, past);
+        let slot = self.tenants.insert(ix, &id.corp_id, newcomer);
         let app = self.app_mut(ix);
         app.tenants += 1;
         app.counts.add(State::Pending);
@@ -49,9 +50,10 @@ impl Engine {
         self.schedule(now, slot, due);
     }
 
-    fn newcomer(app: AppIx, corp_id: CorpId, sinks: SinkSetId, past: Past) -> Tenant {
+    fn newcomer(app: AppIx, (corp_id, hash): (CorpId, u32), sinks: SinkSetId, past: Past) -> Tenant {
         Tenant {
             corp_id,
+            hash,
             app,
             sinks,
             held: None,

@@ -98,8 +98,9 @@ impl Withdrawal {
 
 #[derive(Default)]
 pub(super) struct Outlets {
-    sets: BTreeMap<SinkSetId, Box<[Outlet]>>,
-    lanes: BTreeMap<LaneId, VecDeque<Item>>,
+    /// By number, as the lanes are: the shell counts both from 0.
+    sets: Vec<Box<[Outlet]>>,
+    lanes: Vec<VecDeque<Item>>,
     roots: BTreeMap<RootId, Root>,
     /// The roots' `retry_at`.
     retries: BTreeSet<(BootMs, RootId)>,
@@ -118,11 +119,13 @@ pub(super) struct Outlets {
 impl Outlets {
     pub(super) fn define(&mut self, id: SinkSetId, outlets: Box<[Outlet]>) {
         debug_assert!(outlets.len() <= SinkId::MAX);
-        self.sets.insert(id, outlets);
+        let number = id.0 as usize;
+        self.sets.resize_with(self.sets.len().max(number + 1), Box::default);
+        self.sets[number] = outlets;
     }
 
     pub(super) fn set(&self, id: SinkSetId) -> &[Outlet] {
-        self.sets.get(&id).map_or(&[], |outlets| outlets)
+        self.sets.get(id.0 as usize).map_or(&[], |outlets| outlets)
     }
 
     /// The sinks of a set for which `chosen` holds, as bits.
@@ -154,7 +157,7 @@ impl Outlets {
 
     /// Whether nothing is under way, and nothing waits but what failed.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.keeping == 0 && self.lanes.values().all(VecDeque::is_empty)
+        self.in_flight == 0 && self.keeping == 0 && self.lanes.iter().all(VecDeque::is_empty)
     }
 
     pub(super) fn next_retry(&self) -> Option<BootMs> {
@@ -162,11 +165,15 @@ impl Outlets {
     }
 
     pub(super) fn push(&mut self, lane: LaneId, item: Item) {
-        self.lanes.entry(lane).or_default().push_back(item);
+        let number = usize::from(lane.0);
+        if number >= self.lanes.len() {
+            self.lanes.resize_with(number + 1, VecDeque::new);
+        }
+        self.lanes[number].push_back(item);
     }
 
     pub(super) fn pop(&mut self, lane: LaneId) -> Option<Item> {
-        let queue = self.lanes.get_mut(&lane)?;
+        let queue = self.lanes.get_mut(usize::from(lane.0))?;
         let item = queue.pop_front();
         if queue.is_empty() && queue.capacity() > SMALL {
             queue.shrink_to(SMALL);
@@ -181,7 +188,7 @@ impl Outlets {
             let Some(root) = self.roots.get_mut(&id) else { continue };
             root.retry_at = None;
             // A lane that does not move needs no more to do.
-            if self.lanes.get(&root.lane).map_or(0, VecDeque::len) < RETRY_BATCH {
+            if self.lanes.get(usize::from(root.lane.0)).map_or(0, VecDeque::len) < RETRY_BATCH {
                 self.retry(id, RETRY_BATCH);
             }
             self.arm(now, id);

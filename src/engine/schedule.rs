@@ -10,6 +10,10 @@ use crate::domain::{BootMs, Now, OnExpiry, Slot, Ticket};
 
 /// A queue with so many void entries is tidied, on top of two for each tenant.
 const UNTIDY: usize = 1024;
+/// A tenant that becomes due has been called by then, and one that is called has its answer: as a rule, in milliseconds.
+const SOON_MS: u64 = 5_000;
+/// The turn of a tenant comes that soon where its app's queue is no longer than this.
+const SHORT_QUEUE: usize = 64;
 
 impl Engine {
     /// Looks at a tenant again: its timer fired, or something about it changed.
@@ -57,7 +61,7 @@ impl Engine {
     pub(super) fn refresh_point(&self, slot: Slot, held: &Held) -> BootMs {
         let tenant = &self.tenants[slot];
         let life = held.lifetime_ms();
-        let jitter = backoff::hash([self.seed, self.tenants.hash_of(slot), held.asked.0]);
+        let jitter = backoff::hash([self.seed, tenant.hash.into(), held.asked.0]);
         let after = due_after_ms(self.app(tenant.app).policy.refresh, life, jitter);
         // In this order: a token from the state may have been asked for before this machine booted.
         let exact = held.expires_boot - (life - after);
@@ -95,13 +99,22 @@ impl Engine {
     /// Sets the timer to the next moment at which time alone changes something for this tenant.
     fn set_timer(&mut self, now: Now, slot: Slot) {
         let tenant = &self.tenants[slot];
-        let due = (tenant.phase == Phase::Waiting && self.app(tenant.app).policy.enabled).then_some(tenant.due);
+        let app = self.app(tenant.app);
+        let due = (tenant.phase == Phase::Waiting && app.policy.enabled).then_some(tenant.due);
         let life = match (tenant.phase, tenant.held) {
             (Phase::Ready(Class::Early), Some(held)) => Some(held.urgent_at()),
             (Phase::Ready(Class::Without), _) => Some(tenant.due + PATIENCE_MS),
             (_, held) => held.map(|held| held.expires_boot),
         };
-        match [due, life].into_iter().flatten().filter(|&at| at > now.boot).min() {
+        // The wheel's entry of a timer that is moved stays behind, and costs a look at the tenant when its time comes. That of
+        // a tenant which is passed on within seconds should come while it is still at hand, not when its token would expire.
+        let soon = match tenant.phase {
+            Phase::Ready(_) if app.queue.len() <= SHORT_QUEUE => Some(tenant.due + SOON_MS),
+            Phase::Calling => Some(tenant.called + SOON_MS),
+            _ => None,
+        };
+        let soon = soon.map(|at| BootMs(at.seconds() * 1000));
+        match [due, life, soon].into_iter().flatten().filter(|&at| at > now.boot).min() {
             Some(at) => self.wheel.set(&mut self.tenants, slot, at),
             None => self.wheel.clear(&mut self.tenants, slot),
         }
@@ -110,22 +123,26 @@ impl Engine {
     /// Works out an app's place in the competition for calls.
     pub(super) fn regate(&mut self, now: Now, ix: AppIx) {
         let app = self.apps[ix.0 as usize].as_mut().expect("an app outlives its tenants");
-        match app.gate {
-            Gate::Closed => {}
-            Gate::Waiting(at) => _ = self.waiting.remove(&(at, ix)),
-            Gate::Eligible(class, key) => _ = self.eligible.remove(&(class, key, ix)),
-        }
         let tenants = &self.tenants;
         let holds = |slot: Slot, stamp: u32| stands(tenants, ix, slot, stamp);
         if app.queue.len() > 2 * app.tenants as usize + UNTIDY {
             app.queue.tidy(holds);
         }
-        app.gate = match (app.queue.best(holds), app.next_at()) {
+        let gate = match (app.queue.best(holds), app.next_at()) {
             (None, _) | (_, None) => Gate::Closed,
             (Some(_), Some(at)) if at > now.boot => Gate::Waiting(at),
             (Some(best), Some(_)) => Gate::Eligible(best.class as u8, best.key.0),
         };
-        match app.gate {
+        let before = std::mem::replace(&mut app.gate, gate);
+        if gate == before {
+            return;
+        }
+        match before {
+            Gate::Closed => {}
+            Gate::Waiting(at) => _ = self.waiting.remove(&(at, ix)),
+            Gate::Eligible(class, key) => _ = self.eligible.remove(&(class, key, ix)),
+        }
+        match gate {
             Gate::Closed => {}
             Gate::Waiting(at) => _ = self.waiting.insert((at, ix)),
             Gate::Eligible(class, key) => _ = self.eligible.insert((class, key, ix)),

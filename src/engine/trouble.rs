@@ -61,7 +61,7 @@ fn is_told(kind: FailureKind) -> bool {
 impl Engine {
     /// Counts a failure of the tenant's and returns how long exponential backoff would wait.
     pub(super) fn count_failure(&mut self, now: Now, slot: Slot, failure: &Failure) -> u64 {
-        let key = self.tenants.hash_of(slot);
+        let key = self.tenants[slot].hash.into();
         let retry = self.app(self.tenants[slot].app).policy.retry;
         let tenant = &mut self.tenants[slot];
         let failures = tenant.failures;

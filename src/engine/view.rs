@@ -183,11 +183,15 @@ impl Engine {
             .collect()
     }
 
-    /// A tenant in this state, if there is one. Visits tenants until it finds one.
+    /// A tenant in this state, if there is one. Visits those that are not fresh, and their neighbours, until it finds one.
     pub fn first_in(&self, now: Now, state: State) -> Option<Row> {
         let shown = |slot: &Slot| shown_state(self.tenants[*slot].state, self.app(self.tenants[*slot].app));
-        let found = self.tenants.slots_from(Slot(0)).find(|slot| !self.tenants[*slot].gone && shown(slot) == state)?;
-        Some(self.row(now, found))
+        let fits = |slot: &Slot| !self.tenants[*slot].gone && shown(slot) == state;
+        let found = match state {
+            State::Fresh | State::Disabled => self.tenants.slots_from(Slot(0)).find(fits),
+            _ => self.tenants.unfresh().find(fits),
+        };
+        Some(self.row(now, found?))
     }
 
     /// How many tenants there are.
@@ -267,7 +271,7 @@ impl Engine {
         };
         let (ix, before) = (tenant.app, tenant.state);
         if state != before {
-            self.tenants[slot].state = state;
+            self.tenants.set_state(slot, state);
             let counts = &mut self.app_mut(ix).counts;
             counts.take(before);
             counts.add(state);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use corptokend::domain::{FailureKind, Fingerprint};
+use corptokend::domain::FailureKind;
 
 use crate::chance::Chance;
 
@@ -25,14 +25,14 @@ pub(crate) enum Habit {
 /// What the endpoint knows of a tenant's latest token.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Issued {
-    pub(crate) token: u64,
+    pub(crate) token: u32,
     /// When it stops working.
     pub(crate) until: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reply {
-    Granted { lifetime_s: u32, token: Fingerprint },
+    Granted { lifetime_s: u32, token: u32 },
     Refused(FailureKind),
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Endpoint {
     /// The usual latency, in milliseconds: from, and up to.
     pub(crate) latency: (u64, u64),
     pub(crate) chance: Chance,
-    tokens: u64,
+    tokens: u32,
 }
 
 const BAD_LUCK: [FailureKind; 4] =
@@ -122,6 +122,6 @@ impl Endpoint {
                 lifetime_s
             }
         };
-        Reply::Granted { lifetime_s, token: Fingerprint(issued.token) }
+        Reply::Granted { lifetime_s, token: issued.token }
     }
 }

@@ -42,13 +42,13 @@ impl Silence {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Repeats {
     /// The token, and how often it came again.
-    latest: (u64, u16),
-    committed: (u64, u16),
+    latest: (u32, u16),
+    committed: (u32, u16),
 }
 
 impl Repeats {
     /// Counts an answer. Returns how many calls this token has had in its life.
-    pub(crate) fn count(&mut self, token: u64) -> u16 {
+    pub(crate) fn count(&mut self, token: u32) -> u16 {
         let (latest, repeats) = self.latest;
         self.latest = (token, if latest == token { repeats + 1 } else { 0 });
         self.latest.1 + 1

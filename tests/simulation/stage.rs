@@ -13,13 +13,11 @@ use crate::memory::{Memories, Silence};
 use crate::tenant::{Kept, ROOTS, Tenant};
 use crate::window::Window;
 
-const NOBODY: u32 = u32::MAX;
-
 /// What comes back to the daemon later.
 pub(crate) enum Happening {
     Answer { ticket: Ticket, tenant: u32, life: u16, reply: Reply, until: u64 },
     Committed,
-    Published { ticket: Ticket, sink: SinkId, root: RootId, tenant: u32, token: u64 },
+    Published { ticket: Ticket, sink: SinkId, root: RootId, tenant: u32, token: u32 },
     Withdrawn { id: WithdrawId, root: RootId, tenant: u32 },
 }
 
@@ -29,7 +27,7 @@ struct Parked {
     ticket: Ticket,
     tenant: u32,
     life: u16,
-    token: u64,
+    token: u32,
     from: u64,
     until: u64,
 }
@@ -48,8 +46,6 @@ pub(crate) struct Stage {
     pub(crate) agenda: Agenda<Happening>,
     pub(crate) endpoint: Endpoint,
     pub(crate) tenants: Vec<Tenant>,
-    /// Which tenant a slot is known to be, as long as it is configured.
-    pub(crate) by_slot: Vec<u32>,
     parked: Vec<Parked>,
     pub(crate) writes: Vec<Write>,
     pub(crate) memories: Memories,
@@ -77,7 +73,6 @@ impl Stage {
             agenda: Agenda::new(0),
             endpoint,
             tenants: Vec::new(),
-            by_slot: Vec::new(),
             parked: Vec::new(),
             writes: Vec::new(),
             memories: Memories::default(),
@@ -110,7 +105,6 @@ impl Stage {
     /// The process ended: what was under way is lost, and so is what was not committed.
     pub(crate) fn crash(&mut self) {
         self.agenda = Agenda::new(self.t);
-        self.by_slot.clear();
         self.parked.clear();
         self.figures.lost_writes += self.writes.len() as u64;
         self.writes.clear();
@@ -119,21 +113,8 @@ impl Stage {
         self.tenants.iter_mut().for_each(Tenant::crash);
     }
 
-    fn tenant_of(&mut self, engine: &Engine, slot: Slot) -> u32 {
-        let index = slot.0 as usize;
-        if let Some(&known) = self.by_slot.get(index).filter(|known| **known != NOBODY) {
-            return known;
-        }
-        let number = number_of(&engine.id(slot).expect("an action is about a tenant"));
-        if self.tenants[number as usize].present {
-            self.by_slot.resize(self.by_slot.len().max(index + 1), NOBODY);
-            self.by_slot[index] = number;
-        }
-        number
-    }
-
     /// A step of a plan takes effect.
-    pub(crate) fn enact(&mut self, engine: &Engine, change: &Change) {
+    pub(crate) fn enact(&mut self, change: &Change) {
         self.figures.changes += 1;
         match change {
             Change::Added { id, .. } => {
@@ -142,7 +123,6 @@ impl Stage {
                 tenant.added = self.t;
             }
             Change::Removed { id, .. } => {
-                self.forget_slot(engine.slot(id));
                 let tenant = &mut self.tenants[number_of(id) as usize];
                 tenant.present = false;
                 tenant.lives += 1;
@@ -150,13 +130,6 @@ impl Stage {
             }
             Change::Resinked { id, sinks, .. } => self.tenants[number_of(id) as usize].set = sinks.0 as u8,
             Change::App { .. } | Change::SinkSet { .. } | Change::AppGone { .. } => {}
-        }
-    }
-
-    /// A tenant leaves: its slot will be another's.
-    fn forget_slot(&mut self, slot: Option<Slot>) {
-        if let Some(entry) = slot.and_then(|slot| self.by_slot.get_mut(slot.0 as usize)) {
-            *entry = NOBODY;
         }
     }
 
@@ -196,11 +169,11 @@ impl Stage {
         match reply {
             Reply::Granted { lifetime_s, token } => {
                 let from = until.saturating_sub(u64::from(lifetime_s) * 1000);
-                self.parked.push(Parked { ticket, tenant: number, life, token: token.0, from, until });
+                self.parked.push(Parked { ticket, tenant: number, life, token, from, until });
                 if ours {
                     tenant.failures = 0;
                 }
-                Ok(Grant { lifetime_s, fingerprint: token })
+                Ok(Grant { lifetime_s, fingerprint: Fingerprint(token.into()) })
             }
             Reply::Refused(kind) => {
                 self.figures.failures += 1;
@@ -246,7 +219,7 @@ impl Stage {
     }
 
     /// A lane comes to a place: it shows this token from here on (0: none), unless its root fails.
-    fn put(&mut self, root: RootId, tenant: u32, token: u64) -> Result<(), SinkFailure> {
+    fn put(&mut self, root: RootId, tenant: u32, token: u32) -> Result<(), SinkFailure> {
         self.room.lanes[lane_of(root)] += 1;
         if self.failing_roots[root.0 as usize] {
             self.figures.sink_failures += 1;
@@ -257,7 +230,7 @@ impl Stage {
     }
 
     fn call(&mut self, engine: &Engine, ticket: Ticket) {
-        let (now, number) = (self.t, self.tenant_of(engine, ticket.slot));
+        let (now, number) = (self.t, tenant_in(engine, ticket.slot));
         if self.watched == Some(number) {
             println!("  at {now}: {:?}", (ticket, self.tenants[number as usize].kept));
         }
@@ -328,7 +301,7 @@ impl Stage {
     }
 
     fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, valid: bool) {
-        let number = self.tenant_of(engine, ticket.slot);
+        let number = tenant_in(engine, ticket.slot);
         let tenant = &mut self.tenants[number as usize];
         let kept = tenant.kept.as_mut().unwrap_or_else(|| panic!("tenant {number}: published, and not committed"));
         let seq = *kept.seq.get_or_insert(ticket.seq);
@@ -373,6 +346,10 @@ impl Hands for Stage {
             Action::Release(_) | Action::Say(_) => {}
         }
     }
+}
+
+fn tenant_in(engine: &Engine, slot: Slot) -> u32 {
+    number_of(&engine.id(slot).expect("an action is about a tenant"))
 }
 
 pub(crate) fn number_of(id: &TenantId) -> u32 {

@@ -11,7 +11,7 @@ pub(crate) const ROOTS: usize = 4;
 /// What the database holds of a tenant's token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kept {
-    pub(crate) token: u64,
+    pub(crate) token: u32,
     /// Which call brought it; `None`: it was read from the database, and the engine has numbered it anew.
     pub(crate) seq: Option<u32>,
     pub(crate) record: Record,
@@ -20,7 +20,9 @@ pub(crate) struct Kept {
     pub(crate) until: u64,
 }
 
-/// A tenant, as the world sees it. Moments are milliseconds of the simulation.
+/// A tenant, as the world sees it. Moments are milliseconds of the simulation. A refresh is a dozen looks at it, so it lies on
+/// whole cache lines, and tokens are short numbers.
+#[repr(align(128))]
 pub(crate) struct Tenant {
     pub(crate) app: u16,
     pub(crate) set: u8,
@@ -43,7 +45,7 @@ pub(crate) struct Tenant {
     /// Its token was read from the database, and no answer has confirmed it since.
     pub(crate) restored: bool,
     /// What its place below each root shows; 0: nothing.
-    pub(crate) shown: [u64; ROOTS],
+    pub(crate) shown: [u32; ROOTS],
 }
 
 impl Tenant {

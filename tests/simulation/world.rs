@@ -219,7 +219,7 @@ impl World {
     fn turn(&mut self) {
         let now = self.now();
         let most = self.steps.len().min(STEPS_A_TURN);
-        self.steps.iter().take(most).for_each(|change| self.stage.enact(&self.engine, change));
+        self.steps.iter().take(most).for_each(|change| self.stage.enact(change));
         self.stage.figures.turns += 1;
         let events = self.events.drain(..).chain(self.steps.drain(..most).map(Event::Change));
         let wake = turn(&mut self.engine, now, events, &mut self.stage);
