@@ -10,11 +10,12 @@
 //! | `reload`, `prepare`, `plan` | when the config is read again, what is made of it, and the steps towards it |
 //! | `watch` | notices that files changed |
 //! | `clock`, `skew` | the only file that reads a clock, and whether that can be believed |
+//! | `pauses` | for how long the scheduler was busy at a stretch |
 //! | `telling`, `answers`, `verdict` | READY, the status line, and what the control socket is told |
 //! | `ending` | how it stops |
 //! | `notices`, `log` | what the operator is told |
 //! | `systemd` | what systemd is told |
-//! | `harden` | what this process gives up |
+//! | `harden`, `memory` | what this process gives up, and gives back |
 
 mod answers;
 mod calls;
@@ -23,8 +24,10 @@ mod ending;
 mod hands;
 pub mod harden;
 pub mod log;
+pub mod memory;
 mod notices;
 mod outlets;
+mod pauses;
 mod plan;
 mod prepare;
 mod reload;
@@ -51,6 +54,7 @@ use crate::engine::{Engine, Event, Summary};
 use crate::sink::Report;
 use crate::store::Reply;
 use hands::DaemonHands;
+use pauses::Pauses;
 use prepare::Prepared;
 use reload::Reload;
 use skew::{Skew, Told};
@@ -117,6 +121,7 @@ pub struct Daemon {
     state_trouble: Option<String>,
     /// Serves the control socket; `once` has none.
     control: Option<ControlTask>,
+    pauses: Pauses,
     on_turn: Option<Observer>,
 }
 
@@ -174,6 +179,7 @@ impl Daemon {
                 break;
             }
             self.alarm.set(if self.reload.has_steps() { Some(now.boot) } else { wake })?;
+            self.pauses.sleeps();
             if !self.wait(&mut signals).await? {
                 break;
             }
@@ -211,19 +217,27 @@ impl Daemon {
     async fn wait(&mut self, signals: &mut Signals) -> io::Result<bool> {
         tokio::select! {
             input = self.inputs.recv() => {
-                let now = clock::now();
+                let now = self.pauses.wakes();
                 if let Some(input) = input {
                     self.take(now, input);
                 }
                 self.take_waiting_inputs(now)?;
             }
             Some(ended) = self.hands.calls.next() => {
+                self.pauses.wakes();
                 self.take_answer(ended)?;
                 self.take_waiting_inputs(clock::now())?;
             }
-            Some(query) = self.queries.recv() => self.answer(clock::now(), query),
-            rung = self.alarm.rings() => rung?,
+            Some(query) = self.queries.recv() => {
+                let now = self.pauses.wakes();
+                self.answer(now, query);
+            }
+            rung = self.alarm.rings() => {
+                self.pauses.wakes();
+                rung?;
+            }
             stepped = self.steps.happens() => {
+                self.pauses.wakes();
                 stepped?;
                 tracing::warn!(event = "clock_stepped", "the wall clock was set; every deadline is looked at again");
                 self.skew.stepped();
@@ -232,7 +246,10 @@ impl Daemon {
             () = ended(&mut self.control) => {
                 return Err(io::Error::other("the control socket is no longer served; this is a defect, see the log"));
             }
-            _ = signals.hangup.recv() => self.reload.asked(clock::now(), ReloadRequest::default(), None),
+            _ = signals.hangup.recv() => {
+                let now = self.pauses.wakes();
+                self.reload.asked(now, ReloadRequest::default(), None);
+            }
             _ = signals.terminate.recv() => return Ok(false),
             _ = signals.interrupt.recv() => return Ok(false),
         }

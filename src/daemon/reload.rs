@@ -283,6 +283,11 @@ impl Reload {
         }
     }
 
+    /// The state remembers `kept` already.
+    pub(super) fn is_remembered(&mut self, kept: &Applied) {
+        self.unremembered.take_if(|waits| waits.applied == *kept);
+    }
+
     /// When the config that was applied last is remembered at the latest.
     pub(super) fn remembers_at(&self) -> Option<BootMs> {
         self.unremembered.as_ref().map(|waits| waits.since + REMEMBER_MOST_MS)

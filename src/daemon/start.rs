@@ -8,12 +8,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::hands::DaemonHands;
 use super::log::Log;
+use super::pauses::Pauses;
+use super::plan::{self, Plan};
 use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
 use super::reload::Reload;
 use super::skew::Skew;
 use super::systemd::Service;
 use super::watch::Watch;
-use super::plan::{self, Plan};
 use super::{ControlTask, Daemon, Input, clock};
 use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
@@ -225,8 +226,10 @@ impl Builder {
         let mut events = Vec::new();
         reload.note(self.now, &prepared, whole.held_back);
         reload.settle_on(&mut hands, self.now, whole, &mut events);
+        reload.is_remembered(&opened.applied);
         events.push(Event::Vacated(vacated));
-        let configured = config.apps.iter().flat_map(|(app, settings)| settings.tenants.iter().map(move |id| (app, id)));
+        let configured =
+            config.apps.iter().flat_map(|(app, settings)| settings.tenants.iter().map(move |id| (app, id)));
         opened.restored.others(configured).into_iter().for_each(|id| hands.forget(id));
         if let Some(rejected) = rejected {
             tracing::error!(
@@ -278,6 +281,7 @@ impl Builder {
             ready: false,
             state_trouble,
             control,
+            pauses: Pauses::new(self.now),
             on_turn: None,
         })
     }

@@ -107,7 +107,9 @@ fn order(key: &str, app: &AppName, corp_id: &CorpId) -> Ordering {
     let Some((head, tail)) = key.split_at_checked(app.len()) else { return key.cmp(app) };
     let tail = tail.split_first();
     head.cmp(app).then_with(|| {
-        tail.map_or(Ordering::Less, |(slash, tail)| slash.cmp(&b'/').then_with(|| tail.cmp(corp_id.as_str().as_bytes())))
+        tail.map_or(Ordering::Less, |(slash, tail)| {
+            slash.cmp(&b'/').then_with(|| tail.cmp(corp_id.as_str().as_bytes()))
+        })
     })
 }
 
