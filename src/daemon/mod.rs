@@ -11,6 +11,7 @@
 //! | `watch` | notices that files changed |
 //! | `clock`, `skew` | the only file that reads a clock, and whether that can be believed |
 //! | `pauses` | for how long the scheduler was busy at a stretch |
+//! | `attending` | the control socket's thread |
 //! | `telling`, `answers`, `verdict` | READY, the status line, and what the control socket is told |
 //! | `ending` | how it stops |
 //! | `notices`, `log` | what the operator is told |
@@ -18,6 +19,7 @@
 //! | `harden`, `memory` | what this process gives up, and gives back |
 
 mod answers;
+mod attending;
 mod calls;
 pub mod clock;
 mod ending;
@@ -40,11 +42,9 @@ mod verdict;
 mod watch;
 
 use std::io;
-use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 
 use crate::api::Answer;
 use crate::control::Query;
@@ -53,6 +53,7 @@ use crate::domain::{BootMs, LaneId, Now, SinkId, Ticket, Wrote};
 use crate::engine::{Engine, Event, Summary};
 use crate::sink::Report;
 use crate::store::Reply;
+use attending::Attendant;
 use hands::DaemonHands;
 use pauses::Pauses;
 use prepare::Prepared;
@@ -120,22 +121,15 @@ pub struct Daemon {
     /// Why tokens cannot be kept at the moment.
     state_trouble: Option<String>,
     /// Serves the control socket; `once` has none.
-    control: Option<ControlTask>,
+    control: Option<Attendant>,
     pauses: Pauses,
     on_turn: Option<Observer>,
 }
 
-/// The task that serves the control socket.
-struct ControlTask {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-    socket: PathBuf,
-}
-
-/// Ends when the task does, which it must not before it is told to.
-async fn ended(control: &mut Option<ControlTask>) {
+/// Ends when the control socket is no longer served, which must not be.
+async fn ended(control: &mut Option<Attendant>) {
     match control {
-        Some(control) => drop((&mut control.task).await),
+        Some(control) => control.ended().await,
         None => std::future::pending().await,
     }
 }

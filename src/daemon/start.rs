@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::attending::Attendant;
 use super::hands::DaemonHands;
 use super::log::Log;
 use super::pauses::Pauses;
@@ -15,7 +16,7 @@ use super::reload::Reload;
 use super::skew::Skew;
 use super::systemd::Service;
 use super::watch::Watch;
-use super::{ControlTask, Daemon, Input, clock};
+use super::{Daemon, Input, clock};
 use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
 use crate::domain::{AppName, Fingerprint, Now};
@@ -259,9 +260,7 @@ impl Builder {
         if self.startup.attended {
             let listener = control::bind(&config.control.socket, config.control.mode, config.control.group)?;
             let admission = Admission::of_socket(&config.control.socket)?;
-            let (stop, stopped) = oneshot::channel();
-            let task = tokio::spawn(control::serve(listener, ask, admission, async { drop(stopped.await) }));
-            control = Some(ControlTask { stop, task, socket: config.control.socket.clone() });
+            control = Some(Attendant::start(listener, config.control.socket.clone(), ask, admission)?);
             watch = Some(Watch::new(self.sender.clone()));
         }
         Ok(Daemon {
