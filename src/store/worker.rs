@@ -206,7 +206,10 @@ impl Worker {
     }
 
     fn committed(&mut self) {
-        self.not_before = (self.now)().boot + GATHER_MS;
+        // Remembering a config is no reason for the next token to wait.
+        if !self.pending.tokens.is_empty() {
+            self.not_before = (self.now)().boot + GATHER_MS;
+        }
         self.backoff_ms = REOPEN_MS.0;
         let tickets = std::mem::take(&mut self.pending).tickets();
         if !tickets.is_empty() {
