@@ -22,7 +22,7 @@ pub(crate) struct Kept {
 
 /// A tenant, as the world sees it. Moments are milliseconds of the simulation. A refresh is a dozen looks at it, so it lies on
 /// whole cache lines, and tokens are short numbers.
-#[repr(align(128))]
+#[repr(align(64))]
 pub(crate) struct Tenant {
     pub(crate) app: u16,
     pub(crate) set: u8,
