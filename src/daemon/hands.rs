@@ -360,7 +360,7 @@ impl Hands for DaemonHands {
             Action::Withdraw { id, lane, root, place } => self.empty(lane, root, place, Emptied::Left(id)),
             Action::Forget(id) => self.forget(id),
             Action::Amend(records) => self.requests.push(Request::Amend(records)),
-            Action::Remember(subject, memory) => self.remember(subject, memory),
+            Action::Remember(subject, memory) => self.remember(subject, memory.map(|memory| *memory)),
             Action::Say(notice) => notices::say(notice, &self.outlets),
         }
     }

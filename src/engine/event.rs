@@ -81,7 +81,7 @@ pub enum Action {
     /// Tell the times of these tokens anew in the database, where it still holds them: the wall clock was set.
     Amend(Vec<(TenantId, Record)>),
     /// Keep this over a restart, in place of what was to be remembered so far; `None`: nothing any more.
-    Remember(Subject, Option<Memory>),
+    Remember(Subject, Option<Box<Memory>>),
     /// Tell the operator.
     Say(Notice),
 }
@@ -228,4 +228,14 @@ pub struct Room {
     pub calls: usize,
     /// Publications, by lane; a lane that is not listed has no room.
     pub lanes: Vec<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_small_enough_to_be_moved_without_a_call() {
+        assert!(size_of::<Action>() <= 128, "{} bytes", size_of::<Action>());
+    }
 }

@@ -156,6 +156,6 @@ impl Engine {
     }
 
     fn remember(&mut self, subject: Subject, memory: Option<Memory>) {
-        self.outbox.push_back(Action::Remember(subject, memory));
+        self.outbox.push_back(Action::Remember(subject, memory.map(Box::new)));
     }
 }

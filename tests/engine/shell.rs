@@ -210,7 +210,7 @@ impl Shell {
             }
             Action::Forget(id) => self.write(StoreOp::Forget(id)),
             Action::Amend(records) => self.write(StoreOp::Amend(records)),
-            Action::Remember(subject, memory) => self.write(StoreOp::Remember(subject, memory)),
+            Action::Remember(subject, memory) => self.write(StoreOp::Remember(subject, memory.map(|memory| *memory))),
             Action::Discard(ticket) => assert!(self.parked.remove(&ticket), "discarded what nobody has"),
             Action::Release(ticket) => _ = self.parked.remove(&ticket),
             Action::Publish(ticket, sink) => self.publish(ticket, sink, true),

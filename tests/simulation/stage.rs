@@ -36,7 +36,7 @@ pub(crate) enum Write {
     Keep { ticket: Ticket, tenant: u32, kept: Kept },
     Forget { tenant: u32 },
     Amend(Vec<(TenantId, Record)>),
-    Remember(Subject, Option<Memory>),
+    Remember(Subject, Option<Box<Memory>>),
 }
 
 pub(crate) struct Stage {
@@ -199,7 +199,7 @@ impl Stage {
                     self.memories.forget(self.id(tenant));
                 }
                 Write::Amend(records) => self.amended(records),
-                Write::Remember(subject, memory) => self.remembered(subject, memory),
+                Write::Remember(subject, memory) => self.remembered(subject, memory.map(|memory| *memory)),
                 Write::Keep { ticket, tenant, kept } => {
                     self.judge_gap(tenant, &kept);
                     self.tenants[tenant as usize].kept = Some(kept);
