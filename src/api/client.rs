@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use reqwest::Url;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use rustls::ClientConfig;
@@ -43,6 +44,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     connection: Connection,
+    /// The endpoint, parsed once.
+    url: Url,
     route: Route,
 }
 
@@ -60,7 +63,9 @@ impl Client {
         } else {
             Route::new(build(builder(&connection, &tls::unused(), &[])?.http1_only(), &connection)?, None)
         };
-        Ok(Self(Arc::new(Inner { connection, route })))
+        let url = route.fallback().client.post(connection.endpoint.as_str()).build();
+        let url = url.map_err(|reason| setup(reason, &connection))?.url().clone();
+        Ok(Self(Arc::new(Inner { connection, url, route })))
     }
 
     /// How long a whole call may take.
@@ -95,9 +100,10 @@ impl Inner {
     /// # Errors
     /// When there is no answer to judge.
     async fn call(&self, client_id: &ClientId, secret: &Secret, corp_id: &CorpId) -> Result<Answer, Failure> {
-        let url = format!("{}/v1.0/oauth2/{corp_id}/token", self.connection.endpoint);
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}/v1.0/oauth2/{corp_id}/token", self.url.path().trim_end_matches('/')));
         let request = body::request(client_id, secret);
-        let mut response = self.send(&url, request).await?;
+        let mut response = self.send(url, request).await?;
         let failed = |error: reqwest::Error| transport::failure(&error.without_url(), &self.connection);
 
         let server_date = header(response.headers(), &DATE)
@@ -132,8 +138,8 @@ impl Inner {
     }
 
     /// Sends the request the way that the server speaks, and learns from how that went.
-    async fn send(&self, url: &str, body: bytes::Bytes) -> Result<reqwest::Response, Failure> {
-        let send = |client: &reqwest::Client| client.post(url).body(body.clone()).send();
+    async fn send(&self, url: Url, body: bytes::Bytes) -> Result<reqwest::Response, Failure> {
+        let send = |client: &reqwest::Client| client.post(url.clone()).body(body.clone()).send();
         let way = self.route.way().await;
         let mut sent = send(way.client).await;
         if let Err(error) = &sent
@@ -189,10 +195,11 @@ fn builder(connection: &Connection, tls: &ClientConfig, alpn: &[&[u8]]) -> Resul
 }
 
 fn build(builder: reqwest::ClientBuilder, connection: &Connection) -> Result<reqwest::Client, ClientError> {
-    builder.build().map_err(|reason| ClientError::Setup {
-        endpoint: connection.endpoint.to_string(),
-        reason: reason.without_url(),
-    })
+    builder.build().map_err(|reason| setup(reason, connection))
+}
+
+fn setup(reason: reqwest::Error, connection: &Connection) -> ClientError {
+    ClientError::Setup { endpoint: connection.endpoint.to_string(), reason: reason.without_url() }
 }
 
 /// Whether the endpoint is on this machine: no proxy that the environment names could reach it.

@@ -14,6 +14,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, config: PathBuf) -> u8 {
+    daemon::memory::give_back();
     let startup = Startup { config, strict: args.strict, attended: true };
     let outcome = block_on(async { Ok(daemon::start(startup).await?.run(Until::Stopped).await?) });
     match outcome {

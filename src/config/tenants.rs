@@ -29,7 +29,6 @@ pub(super) struct Own {
 /// Reads an app's tenants.
 pub(super) fn read(section: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Tenants {
     let mut listed = listed(section, problems);
-    listed.sort();
     for pair in listed.windows(2) {
         if pair[0].0 == pair[1].0 {
             problems
@@ -45,23 +44,29 @@ pub(super) fn read(section: &Section<'_, '_>, reading: &Reading<'_>, problems: &
         .filter(|(id, _)| listed.binary_search_by(|(listed, _)| listed.cmp(id)).is_err())
         .map(|(id, (mark, _))| (id.clone(), *mark))
         .collect();
-    listed.extend(also);
-    listed.sort();
+    if !also.is_empty() {
+        listed.extend(also);
+        listed.sort();
+    }
     let (ids, marks): (Vec<CorpId>, Vec<Mark>) = listed.into_iter().unzip();
     let special =
         ids.iter().enumerate().filter_map(|(index, id)| own.remove(id).map(|(_, own)| (index, own))).collect();
     Tenants { ids, marks, special }
 }
 
+/// The ids of `corp_ids`, sorted. They are sorted before they are made, so that neighbours in the list are neighbours in
+/// memory: all that is done later to all tenants is done in this order.
 fn listed(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Vec<(CorpId, Mark)> {
     let items = section.list("corp_ids", problems).unwrap_or_default();
-    let mut ids = Vec::with_capacity(items.len());
-    for item in items {
-        let Some(text) = section::element("corp_ids", item, problems) else { continue };
+    let texts = items.iter().filter_map(|item| Some((section::element("corp_ids", item, problems)?, item.at)));
+    let mut texts: Vec<(&str, Mark)> = texts.collect();
+    texts.sort_unstable();
+    let mut ids = Vec::with_capacity(texts.len());
+    for (text, at) in texts {
         match CorpId::new(text) {
-            Ok(id) => ids.push((id, item.at)),
+            Ok(id) => ids.push((id, at)),
             Err(_) => {
-                problems.error(item.at, format!("a corp_id must be {}", CorpId::RULE));
+                problems.error(at, format!("a corp_id must be {}", CorpId::RULE));
             }
         }
     }

@@ -87,6 +87,9 @@ pub struct Status {
     pub started_at: String,
     /// Whether it said so to systemd: every tenant had one outcome and every sink one attempt, or 30 s passed.
     pub ready: bool,
+    /// For how long, since the start, the scheduler was busy at a stretch at most, in milliseconds: so long it may have been
+    /// late for anything.
+    pub longest_turn_ms: u64,
     /// All tenants, by state.
     pub tenants: Counts,
     /// The tenants of each app, by state; an app without tenants is there too.

@@ -13,7 +13,7 @@ pub(super) fn page(
     after: Option<&TenantId>,
     limit: usize,
 ) -> protocol::Page {
-    let mut rows = Vec::new();
+    let mut rows = Vec::with_capacity(limit);
     let mut last = None;
     for id in ids_after(config, after) {
         if rows.len() == limit {
@@ -45,10 +45,10 @@ pub(super) fn tenant_row(row: Row, config: &Config, now: Now) -> TenantRow {
         (i64::try_from(at.0).unwrap_or(i64::MAX) - i64::try_from(now.wall.0).unwrap_or(0)).div_euclid(1000)
     };
     TenantRow {
-        tenant: row.id.to_string(),
-        app: row.id.app.to_string(),
-        corp_id: row.id.corp_id.to_string(),
-        name: names.as_ref().and_then(|names| names.name.as_ref()).map(ToString::to_string),
+        tenant: [row.id.app.as_str(), "/", row.id.corp_id.as_str()].concat(),
+        app: row.id.app.as_str().to_owned(),
+        corp_id: row.id.corp_id.as_str().to_owned(),
+        name: names.as_ref().and_then(|names| names.name.as_ref()).map(|name| name.as_str().to_owned()),
         state: state(row.state),
         expires_at: row.expires.map(WallMs::rfc3339),
         expires_in_s: row.expires.map(in_s),

@@ -3,8 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{ControlTask, Daemon, Ended, answers, clock, systemd, turn};
-use crate::control;
+use super::{Daemon, Ended, answers, clock, systemd, turn};
 use crate::domain::{Now, Slot};
 use crate::engine::{Event, Row, SinkRow, State};
 
@@ -23,10 +22,8 @@ impl Daemon {
         let now = clock::now();
         self.reload.remember_if_done(&self.engine, &mut self.hands, now);
         let ended = self.ended(now);
-        if let Some(ControlTask { stop, task, socket }) = self.control.take() {
-            let _ = stop.send(());
-            let _ = task.await;
-            control::unbind(&socket);
+        if let Some(control) = self.control.take() {
+            control.stop().await;
         }
         self.hands.stop(STOP_LANES, STOP_STORE);
         Ok(ended)

@@ -1,11 +1,12 @@
 //! Carries out what the engine decides: gathers a turn's work for each thread, and hands it over in one piece.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::{HashMap, HashSet};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::calls::Calls;
@@ -89,6 +90,7 @@ impl DaemonHands {
     /// Another config runs from here on.
     pub(super) fn use_config(&mut self, config: Arc<Config>) {
         self.calls.set_most(usize::from(config.api.max_in_flight));
+        self.calls.access_changed();
         self.config = config;
         self.count_calls();
     }
@@ -344,11 +346,11 @@ impl Hands for DaemonHands {
         &self.room
     }
 
-    fn perform(&mut self, engine: &Engine, _now: Now, action: Action) {
+    fn perform(&mut self, engine: &Engine, now: Now, action: Action) {
         self.acted = true;
         match action {
             Action::Call(ticket) => {
-                self.calls.begin(ticket, engine.id(ticket.slot));
+                self.calls.begin(now.boot, ticket, engine.id(ticket.slot));
                 self.count_calls();
             }
             Action::Keep { ticket, id, record } => self.keep(ticket, id, record),

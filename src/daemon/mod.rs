@@ -10,21 +10,26 @@
 //! | `reload`, `prepare`, `plan` | when the config is read again, what is made of it, and the steps towards it |
 //! | `watch` | notices that files changed |
 //! | `clock`, `skew` | the only file that reads a clock, and whether that can be believed |
+//! | `pauses` | for how long the scheduler was busy at a stretch |
+//! | `attending` | the control socket's thread |
 //! | `telling`, `answers`, `verdict` | READY, the status line, and what the control socket is told |
 //! | `ending` | how it stops |
 //! | `notices`, `log` | what the operator is told |
 //! | `systemd` | what systemd is told |
-//! | `harden` | what this process gives up |
+//! | `harden`, `memory` | what this process gives up, and gives back |
 
 mod answers;
+mod attending;
 mod calls;
 pub mod clock;
 mod ending;
 mod hands;
 pub mod harden;
 pub mod log;
+pub mod memory;
 mod notices;
 mod outlets;
+mod pauses;
 mod plan;
 mod prepare;
 mod recall;
@@ -39,11 +44,9 @@ mod verdict;
 mod watch;
 
 use std::io;
-use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 
 use crate::api::Answer;
 use crate::control::Query;
@@ -52,7 +55,9 @@ use crate::domain::{BootMs, LaneId, Now, SinkId, Ticket, Wrote};
 use crate::engine::{Engine, Event, Summary};
 use crate::sink::Report;
 use crate::store::Reply;
+use attending::Attendant;
 use hands::DaemonHands;
+use pauses::Pauses;
 use prepare::Prepared;
 use reload::Reload;
 use skew::{Skew, Told};
@@ -120,21 +125,15 @@ pub struct Daemon {
     /// Why tokens cannot be kept at the moment.
     state_trouble: Option<String>,
     /// Serves the control socket; `once` has none.
-    control: Option<ControlTask>,
+    control: Option<Attendant>,
+    pauses: Pauses,
     on_turn: Option<Observer>,
 }
 
-/// The task that serves the control socket.
-struct ControlTask {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-    socket: PathBuf,
-}
-
-/// Ends when the task does, which it must not before it is told to.
-async fn ended(control: &mut Option<ControlTask>) {
+/// Ends when the control socket is no longer served, which must not be.
+async fn ended(control: &mut Option<Attendant>) {
     match control {
-        Some(control) => drop((&mut control.task).await),
+        Some(control) => control.ended().await,
         None => std::future::pending().await,
     }
 }
@@ -178,6 +177,7 @@ impl Daemon {
                 break;
             }
             self.alarm.set(if self.reload.has_steps() { Some(now.boot) } else { wake })?;
+            self.pauses.sleeps();
             if !self.wait(&mut signals).await? {
                 break;
             }
@@ -219,19 +219,27 @@ impl Daemon {
     async fn wait(&mut self, signals: &mut Signals) -> io::Result<bool> {
         tokio::select! {
             input = self.inputs.recv() => {
-                let now = clock::now();
+                let now = self.pauses.wakes();
                 if let Some(input) = input {
                     self.take(now, input);
                 }
                 self.take_waiting_inputs(now)?;
             }
             Some(ended) = self.hands.calls.next() => {
+                self.pauses.wakes();
                 self.take_answer(ended)?;
                 self.take_waiting_inputs(clock::now())?;
             }
-            Some(query) = self.queries.recv() => self.answer(clock::now(), query),
-            rung = self.alarm.rings() => rung?,
+            Some(query) = self.queries.recv() => {
+                let now = self.pauses.wakes();
+                self.answer(now, query);
+            }
+            rung = self.alarm.rings() => {
+                self.pauses.wakes();
+                rung?;
+            }
             stepped = self.steps.happens() => {
+                self.pauses.wakes();
                 stepped?;
                 tracing::warn!(event = "clock_stepped", "the wall clock was set; every deadline is looked at again");
                 self.skew.stepped();
@@ -240,7 +248,10 @@ impl Daemon {
             () = ended(&mut self.control) => {
                 return Err(io::Error::other("the control socket is no longer served; this is a defect, see the log"));
             }
-            _ = signals.hangup.recv() => self.reload.asked(clock::now(), ReloadRequest::default(), None),
+            _ = signals.hangup.recv() => {
+                let now = self.pauses.wakes();
+                self.reload.asked(now, ReloadRequest::default(), None);
+            }
             _ = signals.terminate.recv() => return Ok(false),
             _ = signals.interrupt.recv() => return Ok(false),
         }

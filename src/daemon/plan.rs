@@ -1,12 +1,15 @@
-//! The difference of two configs as steps for the engine.
+//! The difference of two configs as steps for the engine, each made when it is taken: as a list, those of a million
+//! tenants would be 80 MB.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::vec::IntoIter;
 
-use crate::config::{AppDifference, Config, Fate, Vacated};
-use crate::domain::{AppName, Change, CorpId, Freshness, LaneId, Place, Record, RootId, SinkSetId, SinkSpec, TenantId};
+use crate::config::{App, AppDifference, Config, Fate, Vacated};
+use crate::domain::{AppName, Change, CorpId, Freshness, LaneId, Place, RootId, SinkSetId, SinkSpec, TenantId};
+use crate::store::Restored;
 
 use super::outlets::Outlets;
 use super::prepare::Candidate;
@@ -14,35 +17,217 @@ use super::prepare::Candidate;
 /// How many tenants are changed in one turn, so that a reload of a million holds nobody up.
 pub(super) const STEPS_A_TURN: usize = 1000;
 
-/// Numbers the sinks of a candidate and lists the steps that lead to it, in an order that the engine can take: sink sets,
-/// then each app with its tenants. After an error nothing is lost: the next plan has the sets.
-///
-/// `record` tells what the state knows of a tenant's token; `old` is the config that the difference starts from.
-pub(super) fn steps(
-    candidate: &Candidate,
-    old: Option<&Config>,
-    outlets: &mut Outlets,
-    record: &dyn Fn(&TenantId) -> Option<Record>,
-) -> io::Result<VecDeque<Change>> {
-    let device_of = |path: &Path| candidate.devices.get(path).copied().unwrap_or(0);
-    let mut plan = Planner { new: &candidate.config, old, outlets, device_of: &device_of, steps: VecDeque::new() };
-    for app in &candidate.difference.apps {
-        let stale = app.credentials_changed || candidate.new_secrets.contains(&app.name);
-        plan.app(app, stale, record)?;
-    }
-    for name in &candidate.new_secrets {
-        if !candidate.difference.apps.iter().any(|app| app.name == *name) {
-            plan.policy(name, Freshness::Stale);
-        }
-    }
-    let Planner { outlets, steps, .. } = plan;
-    Ok(outlets.take_news().into_iter().chain(steps).collect())
+/// The steps that lead from one config to the next, in an order that the engine can take: sink sets, then each app with its
+/// tenants.
+pub(super) struct Plan {
+    /// Steps that can be taken before the next tenant's.
+    ready: VecDeque<Change>,
+    apps: IntoIter<AppSteps>,
+    app: Option<AppSteps>,
+    /// What follows after the tenants.
+    last: VecDeque<Change>,
+    /// What the state knows of the tenants' tokens, and where the next one is looked for.
+    restored: Restored,
+    next_restored: usize,
 }
 
-/// The step after which all tenants that an app has by then are fetched anew.
-pub(super) fn made_stale(config: &Config, name: &AppName) -> Option<Change> {
+impl Plan {
+    /// Numbers the sinks of a candidate and plans what leads to it from `old`. After an error nothing is lost: the next plan
+    /// has the sets.
+    pub(super) fn new(candidate: &mut Candidate, old: Option<&Arc<Config>>, outlets: &mut Outlets) -> io::Result<Self> {
+        let difference = std::mem::take(&mut candidate.difference);
+        let (mut apps, mut last) = (Vec::new(), VecDeque::new());
+        for name in &candidate.new_secrets {
+            if !difference.apps.iter().any(|app| app.name == *name) {
+                last.extend(policy(&candidate.config, name, Freshness::Stale));
+            }
+        }
+        for app in difference.apps {
+            let stale = app.credentials_changed || candidate.new_secrets.contains(&app.name);
+            let first = match app.fate {
+                Fate::Gone => None,
+                Fate::Added | Fate::Stays => {
+                    let freshness = if stale { Freshness::Stale } else { Freshness::Current };
+                    policy(&candidate.config, &app.name, freshness)
+                }
+            };
+            apps.push(AppSteps { first, ..AppSteps::new(app, candidate, old, outlets)? });
+        }
+        let ready = outlets.take_news().into();
+        Ok(Self { ready, apps: apps.into_iter(), app: None, last, restored: Restored::default(), next_restored: 0 })
+    }
+
+    /// What the state knows of the tenants that are added.
+    pub(super) fn restoring(self, restored: Restored) -> Self {
+        Self { restored, next_restored: 0, ..self }
+    }
+
+    /// All tenants that an app has in the end are fetched anew.
+    pub(super) fn make_stale(&mut self, config: &Config, name: &AppName) {
+        self.last.extend(policy(config, name, Freshness::Stale));
+    }
+
+    fn finish(&mut self, step: Change) -> Change {
+        let Change::Added { id, sinks, record: None } = step else { return step };
+        let found = self.restored.find(self.next_restored, &id);
+        // The state has them in nearly the same order, so the next one is mostly found without a search.
+        self.next_restored = found.map_or(self.next_restored, |at| at + 1);
+        Change::Added { id, sinks, record: found.map(|at| self.restored.record(at)) }
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Change;
+
+    fn next(&mut self) -> Option<Change> {
+        loop {
+            if let Some(step) = self.ready.pop_front().or_else(|| self.app.as_mut()?.next()) {
+                return Some(self.finish(step));
+            }
+            self.app = self.apps.next();
+            if self.app.is_none() {
+                return self.last.pop_front();
+            }
+        }
+    }
+}
+
+fn policy(config: &Config, name: &AppName, freshness: Freshness) -> Option<Change> {
     let policy = config.apps.get(name)?.policy;
-    Some(Change::App { name: name.clone(), policy, freshness: Freshness::Stale })
+    Some(Change::App { name: name.clone(), policy, freshness })
+}
+
+/// One app's steps.
+struct AppSteps {
+    name: AppName,
+    first: Option<Change>,
+    removed: IntoIter<Vacated>,
+    resinked: IntoIter<Vacated>,
+    added: IntoIter<CorpId>,
+    last: Option<Change>,
+    sinks: BySinks<SinkSetId>,
+    left: Left,
+}
+
+impl AppSteps {
+    fn new(
+        app: AppDifference,
+        candidate: &Candidate,
+        old: Option<&Arc<Config>>,
+        outlets: &mut Outlets,
+    ) -> io::Result<Self> {
+        let device_of = |path: &Path| candidate.devices.get(path).copied().unwrap_or(0);
+        let left = Left::new(&app, old, outlets, &device_of)?;
+        let ids = app.added.iter().chain(app.resinked.iter().map(|vacated| &vacated.corp_id));
+        let sinks = match candidate.config.apps.get(&app.name) {
+            Some(new) => BySinks::new(new, ids, |specs| outlets.define(specs, &device_of))?,
+            None => BySinks::default(),
+        };
+        let last = (app.fate == Fate::Gone).then(|| Change::AppGone { name: app.name.clone() });
+        let AppDifference { name, removed, resinked, added, .. } = app;
+        let (removed, resinked, added) = (removed.into_iter(), resinked.into_iter(), added.into_iter());
+        Ok(Self { name, first: None, removed, resinked, added, last, sinks, left })
+    }
+
+    fn id(&self, corp_id: CorpId) -> TenantId {
+        TenantId { app: self.name.clone(), corp_id }
+    }
+}
+
+impl Iterator for AppSteps {
+    type Item = Change;
+
+    fn next(&mut self) -> Option<Change> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        if let Some(vacated) = self.removed.next() {
+            let withdraw = self.left.withdrawals(&self.name, &vacated);
+            return Some(Change::Removed { id: self.id(vacated.corp_id), withdraw });
+        }
+        if let Some(vacated) = self.resinked.next() {
+            let withdraw = self.left.withdrawals(&self.name, &vacated);
+            let sinks = *self.sinks.of(&vacated.corp_id)?;
+            return Some(Change::Resinked { id: self.id(vacated.corp_id), sinks, withdraw });
+        }
+        if let Some(corp_id) = self.added.next() {
+            let sinks = *self.sinks.of(&corp_id)?;
+            return Some(Change::Added { id: self.id(corp_id), sinks, record: None });
+        }
+        self.last.take()
+    }
+}
+
+/// What follows from a tenant's sinks: the same for all but the few that have sinks of their own.
+struct BySinks<T> {
+    shared: Option<T>,
+    own: BTreeMap<CorpId, T>,
+}
+
+impl<T> Default for BySinks<T> {
+    fn default() -> Self {
+        Self { shared: None, own: BTreeMap::new() }
+    }
+}
+
+impl<T> BySinks<T> {
+    /// For these tenants of an app; `of` is asked once for the sinks that they share.
+    fn new<'a>(
+        app: &App,
+        ids: impl Iterator<Item = &'a CorpId>,
+        mut of: impl FnMut(&Arc<[SinkSpec]>) -> io::Result<T>,
+    ) -> io::Result<Self> {
+        let mut all = Self::default();
+        for id in ids {
+            match app.special.get(id).and_then(|special| special.sinks.as_ref()) {
+                Some(own) => drop(all.own.insert(id.clone(), of(own)?)),
+                None if all.shared.is_none() => all.shared = Some(of(&app.sinks)?),
+                None => {}
+            }
+        }
+        Ok(all)
+    }
+
+    fn of(&self, id: &CorpId) -> Option<&T> {
+        self.own.get(id).or(self.shared.as_ref())
+    }
+}
+
+/// The lane and root of each of a list of sinks.
+type Whereabouts = Vec<(LaneId, RootId)>;
+
+/// Where the places lie that an app's tenants leave.
+struct Left {
+    old: Option<Arc<Config>>,
+    whereabouts: BySinks<Whereabouts>,
+}
+
+impl Left {
+    fn new(
+        app: &AppDifference,
+        old: Option<&Arc<Config>>,
+        outlets: &mut Outlets,
+        device_of: &dyn Fn(&Path) -> u64,
+    ) -> io::Result<Self> {
+        let leaving = app.removed.iter().chain(&app.resinked).filter(|vacated| !vacated.places.is_empty());
+        let whereabouts = match old.and_then(|old| old.apps.get(&app.name)) {
+            Some(settings) => BySinks::new(settings, leaving.map(|vacated| &vacated.corp_id), |specs| {
+                specs.iter().map(|spec| outlets.whereabouts(spec, device_of)).collect()
+            })?,
+            None => BySinks::default(),
+        };
+        Ok(Self { old: old.cloned(), whereabouts })
+    }
+
+    /// The places that a tenant leaves, each with the lane that empties it.
+    fn withdrawals(&self, app: &AppName, vacated: &Vacated) -> Vec<(LaneId, RootId, Place)> {
+        let old = self.old.as_ref().and_then(|old| old.apps.get(app)).filter(|_| !vacated.places.is_empty());
+        let (Some(old), Some(whereabouts)) = (old, self.whereabouts.of(&vacated.corp_id)) else { return Vec::new() };
+        let names = old.names_of(app, &vacated.corp_id);
+        let places = old.sinks_of(&vacated.corp_id).iter().map(|spec| spec.place(&names));
+        let known = whereabouts.iter().zip(places).map(|(&(lane, root), place)| (lane, root, place));
+        known.filter(|(_, _, place)| vacated.places.contains(place)).collect()
+    }
 }
 
 /// The places that tenants get, or keep in another way: withdrawals of them that have not succeeded yet are off.
@@ -66,87 +251,14 @@ pub(super) fn reclaimed(candidate: &Candidate, withdrawing: &HashSet<Place>) -> 
 /// The places that are to be emptied because they left the config while the daemon was down.
 pub(super) fn vacated(
     candidate: &Candidate,
-    last: Option<&Config>,
+    last: Option<&Arc<Config>>,
     outlets: &mut Outlets,
 ) -> io::Result<Vec<(LaneId, RootId, Place)>> {
     let device_of = |path: &Path| candidate.devices.get(path).copied().unwrap_or(0);
-    let mut plan =
-        Planner { new: &candidate.config, old: last, outlets, device_of: &device_of, steps: VecDeque::new() };
     let mut places = Vec::new();
     for app in candidate.difference.apps.iter().filter(|_| last.is_some()) {
-        for vacated in app.removed.iter().chain(&app.resinked) {
-            places.extend(plan.withdrawals(app, vacated)?);
-        }
+        let left = Left::new(app, last, outlets, &device_of)?;
+        places.extend(app.removed.iter().chain(&app.resinked).flat_map(|vacated| left.withdrawals(&app.name, vacated)));
     }
     Ok(places)
-}
-
-struct Planner<'a> {
-    new: &'a Config,
-    old: Option<&'a Config>,
-    outlets: &'a mut Outlets,
-    device_of: &'a dyn Fn(&Path) -> u64,
-    steps: VecDeque<Change>,
-}
-
-impl Planner<'_> {
-    fn app(
-        &mut self,
-        app: &AppDifference,
-        stale: bool,
-        record: &dyn Fn(&TenantId) -> Option<Record>,
-    ) -> io::Result<()> {
-        if app.fate != Fate::Gone {
-            self.policy(&app.name, if stale { Freshness::Stale } else { Freshness::Current });
-        }
-        for vacated in &app.removed {
-            let withdraw = self.withdrawals(app, vacated)?;
-            self.steps.push_back(Change::Removed { id: app.id(&vacated.corp_id), withdraw });
-        }
-        for vacated in &app.resinked {
-            let sinks = self.sinks(&app.name, &vacated.corp_id)?;
-            let withdraw = self.withdrawals(app, vacated)?;
-            self.steps.push_back(Change::Resinked { id: app.id(&vacated.corp_id), sinks, withdraw });
-        }
-        for corp_id in &app.added {
-            let id = app.id(corp_id);
-            let sinks = self.sinks(&app.name, corp_id)?;
-            let record = record(&id);
-            self.steps.push_back(Change::Added { id, sinks, record });
-        }
-        if app.fate == Fate::Gone {
-            self.steps.push_back(Change::AppGone { name: app.name.clone() });
-        }
-        Ok(())
-    }
-
-    fn policy(&mut self, name: &AppName, freshness: Freshness) {
-        if let Some(app) = self.new.apps.get(name) {
-            self.steps.push_back(Change::App { name: name.clone(), policy: app.policy, freshness });
-        }
-    }
-
-    fn sinks(&mut self, app: &AppName, corp_id: &CorpId) -> io::Result<SinkSetId> {
-        let none: Arc<[SinkSpec]> = Arc::new([]);
-        let specs = self.new.apps.get(app).map_or(&none, |app| app.sinks_of(corp_id));
-        self.outlets.define(specs, self.device_of)
-    }
-
-    /// The places that a tenant leaves, each with the lane that empties it.
-    fn withdrawals(&mut self, app: &AppDifference, vacated: &Vacated) -> io::Result<Vec<(LaneId, RootId, Place)>> {
-        let Some(old) = self.old.and_then(|old| old.apps.get(&app.name)) else { return Ok(Vec::new()) };
-        if vacated.places.is_empty() {
-            return Ok(Vec::new());
-        }
-        let names = old.names_of(&app.name, &vacated.corp_id);
-        let mut withdrawals = Vec::new();
-        for spec in old.sinks_of(&vacated.corp_id).iter() {
-            let place = spec.place(&names);
-            if vacated.places.contains(&place) {
-                let (lane, root) = self.outlets.whereabouts(spec, self.device_of)?;
-                withdrawals.push((lane, root, place));
-            }
-        }
-        Ok(withdrawals)
-    }
 }

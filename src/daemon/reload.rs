@@ -1,15 +1,16 @@
 //! When the config is looked at again, and what becomes of it.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+use super::plan::{self, Plan};
 use super::prepare::{self, Candidate, Fixed, MassRemoval, Prepared, Running};
 use super::verdict::{Last, verdict};
-use super::{Input, clock, plan, systemd};
+use super::{Input, clock, systemd};
 use crate::config::{self, Problem, Report, Severity, Surroundings};
 use crate::control::protocol::{ReloadRequest, Verdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now};
@@ -68,7 +69,7 @@ enum Stage {
     },
     /// These steps are still to be taken.
     Applying {
-        steps: VecDeque<Change>,
+        plan: Box<Plan>,
         verdict: Verdict,
         waiting: Vec<oneshot::Sender<Verdict>>,
         is_start: bool,
@@ -198,10 +199,10 @@ impl Reload {
         let mut verdict = verdict(&prepared);
         let held_back = prepared.candidate.as_ref().map_or(self.last.held_back, |candidate| candidate.held_back);
         self.note(now, &prepared, held_back);
-        let steps = match prepared.candidate {
+        let plan = match prepared.candidate {
             None => None,
             Some(candidate) => match self.adopt(engine, hands, now, *candidate, events) {
-                Ok(steps) => Some(steps),
+                Ok(plan) => Some(Box::new(plan)),
                 Err(error) => {
                     let why = format!("the config cannot be applied: {error}");
                     verdict.applied = false;
@@ -212,8 +213,8 @@ impl Reload {
                 }
             },
         };
-        match steps {
-            Some(steps) => self.stage = Stage::Applying { steps, verdict, waiting, is_start: false },
+        match plan {
+            Some(plan) => self.stage = Stage::Applying { plan, verdict, waiting, is_start: false },
             None => {
                 let why = self.last.headline.as_deref().unwrap_or(&verdict.report);
                 tracing::error!(
@@ -225,24 +226,23 @@ impl Reload {
         }
     }
 
-    /// Takes a config for the one that runs, and returns the steps towards it.
+    /// Takes a config for the one that runs, and plans the steps towards it.
     pub(super) fn adopt(
         &mut self,
         engine: &Engine,
         hands: &mut DaemonHands,
         now: Now,
-        candidate: Candidate,
+        mut candidate: Candidate,
         events: &mut Vec<Event>,
-    ) -> std::io::Result<VecDeque<Change>> {
-        let old = self.running.config.clone();
-        let steps = plan::steps(&candidate, old.as_deref(), &mut hands.outlets, &|_| None)?;
+    ) -> std::io::Result<Plan> {
         let withdrawing: HashSet<_> = engine.withdrawing().cloned().collect();
         let reclaimed = plan::reclaimed(&candidate, &withdrawing);
+        let plan = Plan::new(&mut candidate, self.running.config.as_ref(), &mut hands.outlets)?;
         if !reclaimed.is_empty() {
             events.push(Event::Reclaimed(reclaimed));
         }
         self.settle_on(hands, now, candidate, events);
-        Ok(steps)
+        Ok(plan)
     }
 
     /// Makes a candidate's settings the ones in force.
@@ -283,6 +283,11 @@ impl Reload {
         }
     }
 
+    /// The state remembers `kept` already.
+    pub(super) fn is_remembered(&mut self, kept: &Applied) {
+        self.unremembered.take_if(|waits| waits.applied == *kept);
+    }
+
     /// When the config that was applied last is remembered at the latest.
     pub(super) fn remembers_at(&self) -> Option<BootMs> {
         self.unremembered.as_ref().map(|waits| waits.since + REMEMBER_MOST_MS)
@@ -290,10 +295,9 @@ impl Reload {
 
     /// The next steps of the reload that is being applied. After the last one, those who wait hear the verdict.
     pub(super) fn next_steps(&mut self) -> Vec<Change> {
-        let Stage::Applying { steps, .. } = &mut self.stage else { return Vec::new() };
-        let many = steps.len().min(plan::STEPS_A_TURN);
-        let next: Vec<Change> = steps.drain(..many).collect();
-        if steps.is_empty()
+        let Stage::Applying { plan, .. } = &mut self.stage else { return Vec::new() };
+        let next: Vec<Change> = plan.by_ref().take(plan::STEPS_A_TURN).collect();
+        if next.len() < plan::STEPS_A_TURN
             && let Stage::Applying { verdict, waiting, is_start, .. } = std::mem::replace(&mut self.stage, Stage::Idle)
             && !is_start
         {
@@ -358,8 +362,9 @@ impl Reload {
     }
 
     /// The daemon starts with these steps; nobody waits for a verdict.
-    pub(super) fn start_with(&mut self, steps: VecDeque<Change>) {
-        self.stage = Stage::Applying { steps, verdict: Verdict::default(), waiting: Vec::new(), is_start: true };
+    pub(super) fn start_with(&mut self, plan: Plan) {
+        let (plan, verdict) = (Box::new(plan), Verdict::default());
+        self.stage = Stage::Applying { plan, verdict, waiting: Vec::new(), is_start: true };
     }
 }
 

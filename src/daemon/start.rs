@@ -4,10 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::attending::Attendant;
 use super::hands::DaemonHands;
 use super::log::Log;
+use super::pauses::Pauses;
+use super::plan::{self, Plan};
 use super::prepare::{self, Candidate, MassRemoval, Prepared, Running};
 use super::recall::{self, Impatience};
 use super::reload::Reload;
@@ -15,7 +18,7 @@ use super::skew::Skew;
 use super::stalls::Stalls;
 use super::systemd::Service;
 use super::watch::Watch;
-use super::{ControlTask, Daemon, Input, clock, plan};
+use super::{Daemon, Input, clock};
 use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
 use crate::domain::{AppName, Fingerprint, Now};
@@ -172,13 +175,19 @@ fn choose(
     let applied: Vec<Source> =
         opened.applied.texts.iter().map(|(path, text)| Source::new(path, text.clone())).collect();
     let remembered = Sources::remembered(applied);
-    let checked = (!remembered.files.is_empty()).then(|| config::check(&remembered, surroundings));
+    let OnDisk { sources, checked: on_disk } = on_disk;
+    // Mostly nothing changed while the daemon was down, and what was read once need not be read again.
+    let unchanged = on_disk.config.is_some() && remembered.files == sources.files;
+    let checked = match remembered.files[..] {
+        [] => None,
+        _ if unchanged => Some(on_disk.clone()),
+        _ => Some(config::check(&remembered, surroundings)),
+    };
     let last = checked.as_ref().and_then(|checked| checked.config.clone()).map(Arc::new);
     let running = Running { config: last.clone(), ..Running::default() };
     let prepare = |sources: &Sources, checked: Checked| {
         prepare::prepare_checked(sources, checked, surroundings, &running, MassRemoval::HeldBack)
     };
-    let OnDisk { sources, checked: on_disk } = on_disk;
     let mut prepared = prepare(&sources, on_disk);
     if let Some(candidate) = prepared.candidate.take() {
         return Ok(Chosen { candidate, prepared, last, rejected: None });
@@ -212,19 +221,22 @@ impl Builder {
         let credentials = self.surroundings.credentials_directory.clone();
         let mut hands = DaemonHands::new(self.sender.clone(), opened.store, Arc::clone(&config), credentials);
         let mut reload = Reload::new(self.startup.config.clone(), self.surroundings.clone(), self.sender.clone());
-        let vacated = plan::vacated(&candidate, last.as_deref(), &mut hands.outlets)?;
+        let vacated = plan::vacated(&candidate, last.as_ref(), &mut hands.outlets)?;
         let stale = stale_apps(&candidate, &opened.applied);
-        let whole = Candidate { difference: config::diff(None, &config), ..*candidate };
-        let mut steps = plan::steps(&whole, None, &mut hands.outlets, &|id| opened.restored.get(id))?;
-        steps.extend(stale.iter().filter_map(|name| plan::made_stale(&config, name)));
+        let mut whole = Candidate { difference: config::diff(None, &config), ..*candidate };
+        let mut plan = Plan::new(&mut whole, None, &mut hands.outlets)?;
+        stale.iter().for_each(|name| plan.make_stale(&config, name));
         let impatience = if self.startup.attended { Impatience::Daemon } else { Impatience::Once };
         let (recalled, void) = recall::part(opened.memories, &config, &stale, impatience);
         void.into_iter().for_each(|subject| hands.remember(subject, None));
         let mut events = vec![Event::Recalled(recalled)];
         reload.note(self.now, &prepared, whole.held_back);
         reload.settle_on(&mut hands, self.now, whole, &mut events);
+        reload.is_remembered(&opened.applied);
         events.push(Event::Vacated(vacated));
-        opened.restored.iter().filter(|(id, _)| !config.contains(id)).for_each(|(id, _)| hands.forget(id));
+        let configured =
+            config.apps.iter().flat_map(|(app, settings)| settings.tenants.iter().map(move |id| (app, id)));
+        opened.restored.others(configured).into_iter().for_each(|id| hands.forget(id));
         if let Some(rejected) = rejected {
             tracing::error!(
                 event = "config_rejected",
@@ -236,7 +248,7 @@ impl Builder {
         for event in events {
             engine.handle(self.now, event);
         }
-        reload.start_with(steps);
+        reload.start_with(plan.restoring(opened.restored));
         self.assemble(engine, hands, reload, &config, opened.unusable)
     }
 
@@ -253,9 +265,7 @@ impl Builder {
         if self.startup.attended {
             let listener = control::bind(&config.control.socket, config.control.mode, config.control.group)?;
             let admission = Admission::of_socket(&config.control.socket)?;
-            let (stop, stopped) = oneshot::channel();
-            let task = tokio::spawn(control::serve(listener, ask, admission, async { drop(stopped.await) }));
-            control = Some(ControlTask { stop, task, socket: config.control.socket.clone() });
+            control = Some(Attendant::start(listener, config.control.socket.clone(), ask, admission)?);
             watch = Some(Watch::new(self.sender.clone()));
         }
         Ok(Daemon {
@@ -276,6 +286,7 @@ impl Builder {
             ready: false,
             state_trouble,
             control,
+            pauses: Pauses::new(self.now),
             on_turn: None,
         })
     }

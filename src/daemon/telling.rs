@@ -126,6 +126,7 @@ impl Daemon {
             pid: std::process::id(),
             started_at: self.started.wall.rfc3339(),
             ready: self.ready,
+            longest_turn_ms: self.pauses.longest_ms(),
             tenants: answers::counts(&summary.counts),
             apps: summary.apps.iter().map(|app| (app.name.to_string(), answers::counts(&app.counts))).collect(),
             repairs: summary.apps.iter().map(|app| (app.name.to_string(), app.repairs)).collect(),

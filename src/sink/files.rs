@@ -77,9 +77,10 @@ impl Work for Files {
             })
             .collect();
         let unsynced = self.directories.sync();
+        let near = pending.iter().rev().find_map(|pending| pending.directory.clone());
         let mut reports: Vec<Report> = pending.into_iter().map(|pending| pending.settle(&unsynced)).collect();
         // Before the lane's own events fill the queue.
-        reports.extend(self.watch.look());
+        reports.extend(self.watch.look(near.as_deref()));
         reports
     }
 
@@ -88,7 +89,7 @@ impl Work for Files {
     }
 
     fn look_around(&mut self) -> Vec<Report> {
-        let mut reports = self.watch.look();
+        let mut reports = self.watch.look(None);
         reports.extend(self.watch.look_at_clock());
         reports
     }

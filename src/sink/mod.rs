@@ -27,6 +27,7 @@ mod watch;
 
 pub use lane::{Lane, Stopped};
 pub use probe::{file_system_of, probe};
+pub use render::render;
 
 /// What a lane is asked to do.
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use zeroize::Zeroizing;
 
 use crate::domain::{Expansion, Format, Names, Placeholder, Template, Token, WallMs};
 
-/// The bytes of a file. The buffer is large enough from the start, since a buffer that grows leaves a copy behind that
-/// nobody overwrites.
-pub(super) fn render(format: &Format, names: &Names, token: &Token, expires: WallMs) -> Zeroizing<Vec<u8>> {
+/// The bytes of a file with this token, which stops working at `expires`. The buffer is large enough from the start, since a
+/// buffer that grows leaves a copy behind that nobody overwrites.
+pub fn render(format: &Format, names: &Names, token: &Token, expires: WallMs) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(String::with_capacity(capacity(format, names, token)));
     match format {
         Format::Raw => out.push_str(token.expose()),

@@ -11,7 +11,7 @@ use rustix::process::{Gid, Uid};
 
 use super::directory::Directory;
 use super::file::Wanted;
-use super::system::{fchmod, fchown, fstat, fsync, openat, renameat, statat, unlinkat, write};
+use super::system::{fchmod, fchown, fstat, fsync, openat, renameat, unlinkat, write};
 use super::trouble;
 use crate::domain::{Fingerprint, SinkFailure};
 
@@ -47,7 +47,6 @@ pub(super) struct Temporary<'a> {
     /// The place that it is for, for messages.
     path: &'a Path,
     file: OwnedFd,
-    inode: u64,
     placed: bool,
 }
 
@@ -61,7 +60,7 @@ impl<'a> Temporary<'a> {
             other => other,
         };
         match made {
-            Ok(file) => Ok(Self { directory, name, path, file, inode: 0, placed: false }),
+            Ok(file) => Ok(Self { directory, name, path, file, placed: false }),
             Err(errno) => {
                 let directory = path.parent().unwrap_or(path);
                 Err(trouble::within(directory, "make a temporary file beside", path, errno))
@@ -84,7 +83,6 @@ impl<'a> Temporary<'a> {
     /// Gives the file its group, its mode and, last, its owner, and puts all of it on the disk.
     pub(super) fn finish(&mut self, wanted: Wanted) -> Result<(), SinkFailure> {
         let stat = fstat(&self.file).map_err(|errno| self.failed("look at the temporary file of", errno))?;
-        self.inode = stat.st_ino;
         if let Some(group) = wanted.group.filter(|group| *group != stat.st_gid) {
             fchown(&self.file, None, Some(Gid::from_raw(group))).map_err(|errno| {
                 let remedy = format!(
@@ -108,20 +106,14 @@ impl<'a> Temporary<'a> {
         fsync(&self.file).map_err(|errno| self.failed("sync the temporary file of", errno))
     }
 
-    /// Gives the file its name. Answers with the file as it was left.
+    /// Gives the file its name. Answers with the file as it was left: this one, even if somebody was so fast that another
+    /// has the name by now.
     pub(super) fn take_place(mut self, name: &OsStr) -> Result<Stat, SinkFailure> {
         let fd = self.directory.fd();
         renameat(fd, self.name, name).map_err(|errno| self.failed("replace", errno))?;
         self.placed = true;
         // The rename moved the change time, so this is the time to look.
-        let left = statat(fd, name, AtFlags::SYMLINK_NOFOLLOW).or_else(|_| fstat(&self.file));
-        let left = left.map_err(|errno| self.failed("look at", errno))?;
-        // If somebody was so fast that another file is there by now, that one is not taken for ours.
-        if left.st_ino == self.inode {
-            Ok(left)
-        } else {
-            fstat(&self.file).map_err(|errno| self.failed("look at", errno))
-        }
+        fstat(&self.file).map_err(|errno| self.failed("look at", errno))
     }
 
     fn failed(&self, doing: &str, errno: Errno) -> SinkFailure {

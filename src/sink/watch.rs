@@ -81,13 +81,14 @@ impl Watch {
         }
     }
 
-    /// Reads the events that are there. Cheap when there are none.
-    pub(super) fn look(&mut self) -> Vec<Report> {
+    /// Reads the events that are there. Cheap when there are none. What is in the directory `near` is looked at through its
+    /// descriptor, which spares the walk to it.
+    pub(super) fn look(&mut self, near: Option<&Directory>) -> Vec<Report> {
         let seen = self.inotify.as_ref().map(|inotify| Seen::read(inotify, &self.known)).unwrap_or_default();
         self.rest.elapsed();
         self.rest.run(seen.any);
         let mut touched: Vec<Touched> = seen.altered.into_iter().filter_map(|key| self.known.remove(key)).collect();
-        touched.extend(self.judge(seen.suspects));
+        touched.extend(self.judge(seen.suspects, near));
         touched.extend(self.lose(seen.gone));
         if seen.overflow {
             let all = self.known.directories().collect();
@@ -169,15 +170,20 @@ impl Watch {
     }
 
     /// Compares what stands at these names with what was left there.
-    fn judge(&mut self, suspects: Vec<(DirectoryId, Key, OsString)>) -> Vec<Touched> {
+    fn judge(&mut self, suspects: Vec<(DirectoryId, Key, OsString)>, near: Option<&Directory>) -> Vec<Touched> {
         let mut touched = Vec::new();
         let mut last = None;
         for (directory, key, name) in suspects {
-            if last.as_ref().is_none_or(|(of, _)| *of != directory) {
-                last = self.known.path_of(directory).map(|path| (directory, path));
-            }
-            let Some((_, path)) = &last else { continue };
-            let found = statat(rustix::fs::CWD, path.join(&name), AtFlags::SYMLINK_NOFOLLOW).ok();
+            let found = match near.filter(|near| near.watched_as() == Some(directory)) {
+                Some(near) => statat(near.fd(), &name, AtFlags::SYMLINK_NOFOLLOW).ok(),
+                None => {
+                    if last.as_ref().is_none_or(|(of, _)| *of != directory) {
+                        last = self.known.path_of(directory).map(|path| (directory, path));
+                    }
+                    let Some((_, path)) = &last else { continue };
+                    statat(rustix::fs::CWD, path.join(&name), AtFlags::SYMLINK_NOFOLLOW).ok()
+                }
+            };
             if self.known.is_untouched(key, found.as_ref()) == Some(false) {
                 touched.extend(self.known.remove(key));
             }

@@ -1,8 +1,9 @@
 //! What is known of each token at the start: compact, because it may be a million.
 
+use std::cmp::Ordering;
 use std::fmt;
 
-use crate::domain::{AppName, Record, TenantId};
+use crate::domain::{AppName, CorpId, Record, TenantId};
 
 /// The records that were read, without the tokens: about 60 bytes a tenant, in a few allocations.
 #[derive(Default)]
@@ -31,14 +32,44 @@ impl Restored {
 
     /// What is known of one tenant's token.
     pub fn get(&self, id: &TenantId) -> Option<Record> {
-        let wanted = || id.app.as_str().bytes().chain([b'/']).chain(id.corp_id.as_str().bytes());
+        Some(self.record(self.find(0, id)?))
+    }
+
+    /// Where a tenant's record is. `likely` is looked at first: who asks in order knows it.
+    pub fn find(&self, likely: usize, id: &TenantId) -> Option<usize> {
+        let order = |at: usize| order(self.key(at), &id.app, &id.corp_id);
+        self.search(likely, order)
+    }
+
+    /// The record at a place that [`find`](Self::find) gave.
+    pub fn record(&self, at: usize) -> Record {
+        self.rows[at].record
+    }
+
+    /// All tenants but these, which had better come in order.
+    pub fn others<'a>(&self, known: impl Iterator<Item = (&'a AppName, &'a CorpId)>) -> Vec<TenantId> {
+        let mut is_known = vec![false; self.rows.len()];
+        let mut likely = 0;
+        for (app, corp_id) in known {
+            if let Some(at) = self.search(likely, |at| order(self.key(at), app, corp_id)) {
+                is_known[at] = true;
+                likely = at + 1;
+            }
+        }
+        self.iter().zip(is_known).filter(|(_, known)| !known).map(|((id, _), _)| id).collect()
+    }
+
+    fn search(&self, likely: usize, order: impl Fn(usize) -> Ordering) -> Option<usize> {
+        if likely < self.rows.len() && order(likely) == Ordering::Equal {
+            return Some(likely);
+        }
         let (mut low, mut high) = (0, self.rows.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.key(middle).bytes().cmp(wanted()) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Equal => return Some(self.rows[middle].record),
-                std::cmp::Ordering::Greater => high = middle,
+            match order(middle) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Some(middle),
+                Ordering::Greater => high = middle,
             }
         }
         None
@@ -70,6 +101,18 @@ impl Restored {
     }
 }
 
+/// How a key compares with `app/corp_id`.
+fn order(key: &str, app: &AppName, corp_id: &CorpId) -> Ordering {
+    let (key, app) = (key.as_bytes(), app.as_str().as_bytes());
+    let Some((head, tail)) = key.split_at_checked(app.len()) else { return key.cmp(app) };
+    let tail = tail.split_first();
+    head.cmp(app).then_with(|| {
+        tail.map_or(Ordering::Less, |(slash, tail)| {
+            slash.cmp(&b'/').then_with(|| tail.cmp(corp_id.as_str().as_bytes()))
+        })
+    })
+}
+
 impl fmt::Debug for Restored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Restored({} records)", self.len())
@@ -99,6 +142,9 @@ mod tests {
         for key in ["a/aa", "a/c", "a-b/y", "c/a", "0/0"] {
             assert_eq!(restored.get(&key.parse().unwrap()), None, "{key}");
         }
+        let known: Vec<TenantId> = ["a/a", "a/ab", "a-b/x"].map(|key| key.parse().unwrap()).into();
+        let others = restored.others(known.iter().map(|id| (&id.app, &id.corp_id)));
+        assert_eq!(others.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a/b", "b/a"]);
         let listed: Vec<String> = restored.iter().map(|(id, _)| id.to_string()).collect();
         assert_eq!(listed, keys);
     }

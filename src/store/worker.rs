@@ -12,6 +12,11 @@ use crate::domain::{BootMs, Now, TenantId, Ticket};
 /// The shortest time between two commits, in ms: a commit costs about as much for one token as for a hundred.
 const GATHER_MS: u64 = 200;
 
+/// How long to look away while a commit gathers, once so many changes wait for it that more are sure to come soon: to wake
+/// up for each handful costs more than to commit it. What waits for that, at worst, is a token that is to be read.
+const NAP: Duration = Duration::from_millis(5);
+const MANY: usize = 32;
+
 /// How long to wait before the database is opened again, in ms: first, and at most.
 const REOPEN_MS: (u64, u64) = (1_000, 60_000);
 
@@ -90,6 +95,10 @@ impl Worker {
 
     fn round(&mut self, messages: &Receiver<Message>) -> Flow {
         self.say();
+        let gathers = self.database.is_some() && self.pending.tokens.len() >= MANY;
+        if gathers && self.patience().is_some_and(|patience| patience > NAP) {
+            std::thread::sleep(NAP);
+        }
         let mut message = match self.patience() {
             None => messages.recv().map_err(|_| TryRecvError::Disconnected),
             Some(patience) => messages.recv_timeout(patience).map_err(|e| match e {
@@ -197,7 +206,10 @@ impl Worker {
     }
 
     fn committed(&mut self) {
-        self.not_before = (self.now)().boot + GATHER_MS;
+        // Remembering a config is no reason for the next token to wait.
+        if !self.pending.tokens.is_empty() {
+            self.not_before = (self.now)().boot + GATHER_MS;
+        }
         self.backoff_ms = REOPEN_MS.0;
         let tickets = std::mem::take(&mut self.pending).tickets();
         if !tickets.is_empty() {
