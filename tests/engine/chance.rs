@@ -201,6 +201,10 @@ impl Play {
                 assert_eq!(app.counts.of(state) as usize, rows, "{}: {}", app.name, state.as_str());
             }
         }
+        for state in State::ALL {
+            let found = self.shell.engine.first_in(self.shell.now, state).map(|row| row.state);
+            assert_eq!(found, (summary.counts.of(state) > 0).then_some(state), "somebody who is found");
+        }
         assert_eq!(summary.counts.total() as usize, rows.len());
         assert_eq!(self.shell.engine.tenant_count(), rows.len());
     }
