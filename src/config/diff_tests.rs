@@ -183,10 +183,15 @@ fn a_kept_tenant_does_not_fight_over_a_place() {
 
 #[test]
 fn equal_tenants_share_their_text() {
-    let old = config(&crm("a b", ""));
-    let mut new = config(&crm("b c", ""));
+    // A short one is held in place, and has nothing to share.
+    let [long, longer] = ["ding4a0c7f21e88b6d0a35c2f4657eb6378f", "ding9f50b15bccd1674135c2f4657eb6378f"];
+    let old = config(&crm(&format!("a {long}"), ""));
+    let mut new = config(&crm(&format!("{long} {longer}"), ""));
     new.share_with(&old);
     let text = |config: &Config, at: usize| config.apps.values().next().unwrap().tenants[at].as_str().as_ptr();
     assert_eq!(text(&new, 0), text(&old, 1));
-    assert_eq!(told(&diff(Some(&old), &new)), "+crm/c -crm/a (/run/corptokend/tokens/crm/a)");
+    assert_eq!(
+        told(&diff(Some(&old), &new)),
+        "+crm/ding9f50b15bccd1674135c2f4657eb6378f -crm/a (/run/corptokend/tokens/crm/a)"
+    );
 }

@@ -337,7 +337,7 @@ impl DaemonHands {
 
 /// Whose ticket it is, and where its sink lies; `None` when the tenant left, or has no such sink any more.
 fn whereabouts(engine: &Engine, outlets: &Outlets, ticket: Ticket, sink: SinkId) -> Option<(TenantId, Outlet)> {
-    let id = engine.id(ticket.slot).filter(|id| engine.slot(id) == Some(ticket.slot))?;
+    let id = engine.configured(ticket.slot)?;
     Some((id, outlets.outlet(engine.sinks(ticket.slot)?, sink)?))
 }
 

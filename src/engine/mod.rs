@@ -164,6 +164,11 @@ impl Engine {
         Some(TenantId { app: self.app(tenant.app).name.clone(), corp_id: tenant.corp_id.clone() })
     }
 
+    /// The tenant in a slot, if it is configured: one that left while its call is under way is not.
+    pub fn configured(&self, slot: Slot) -> Option<TenantId> {
+        self.id(slot).filter(|_| !self.tenants[slot].gone)
+    }
+
     fn app(&self, ix: AppIx) -> &App {
         self.apps[ix.0 as usize].as_ref().expect("an app outlives its tenants")
     }
