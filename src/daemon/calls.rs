@@ -20,7 +20,7 @@ pub(super) struct Access {
 }
 
 /// For how long a reading of an app's secret serves further calls, in milliseconds. Each reading costs wake-ups of four
-/// threads (docs/decisions/0029-what-a-token-costs.md). A reload that finds another secret ends it at once, so this is only
+/// threads (docs/decisions/0026-what-a-token-costs.md). A reload that finds another secret ends it at once, so this is only
 /// how late a call can be where changes of files are not noticed.
 const SHARED_MS: u64 = 1000;
 

@@ -1,5 +1,5 @@
 //! Self-repair: what others do to published keys. The kernel tells nobody of that, so the keys are looked at, a slice of
-//! them every 750 ms; `docs/decisions/0017-sweeping-keys.md` has what that costs, and what many keys mean for it.
+//! them every 750 ms; `docs/decisions/0016-sweeping-keys.md` has what that costs, and what many keys mean for it.
 //!
 //! A key's timeout is not told either, so it is simply set again. A key that goes because its time is over was withdrawn by
 //! the kernel, as it was asked to.
