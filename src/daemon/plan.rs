@@ -59,7 +59,7 @@ impl Plan {
 
     /// What the state knows of the tenants that are added.
     pub(super) fn restoring(self, restored: Restored) -> Self {
-        Self { restored, next_restored: 0, ..self }
+        Self { restored, ..self }
     }
 
     /// All tenants that an app has in the end are fetched anew.

@@ -94,10 +94,8 @@ impl Rings {
             Ok(key) => key,
             Err(Errno::NOKEY) => return Ok(None),
             // A dead one is in the way of the search; a live keyring of this name may be beside it.
-            Err(Errno::KEYEXPIRED | Errno::KEYREVOKED | Errno::KEYREJECTED) if kind == Kind::User => return Ok(None),
-            Err(Errno::KEYEXPIRED | Errno::KEYREVOKED | Errno::KEYREJECTED) => {
-                return self.scan(ring, kind, description);
-            }
+            Err(errno) if is_dead(errno) && kind == Kind::User => return Ok(None),
+            Err(errno) if is_dead(errno) => return self.scan(ring, kind, description),
             Err(errno) => return Err(errno),
         };
         if self.links_of(ring)?.binary_search(&nearest).is_ok() {
