@@ -104,14 +104,16 @@ impl Fake {
         while let Some(query) = asked.recv().await {
             match query {
                 Query::Status(reply) => drop(reply.send(self.status.clone())),
-                Query::Page { after, limit, reply } => {
+                Query::Page { after, limit, filter, reply } => {
                     pages.fetch_add(1, SeqCst);
                     let begin = after
                         .map_or(0, |id| self.rows.iter().position(|row| row.tenant == id.to_string()).unwrap() + 1);
-                    let rows: Vec<TenantRow> = self.rows.iter().skip(begin).take(limit).cloned().collect();
-                    let more = begin + rows.len() < self.rows.len();
-                    let next = rows.last().filter(|_| more).map(|row| row.tenant.parse().unwrap());
-                    drop(reply.send(Page { rows, next }));
+                    let seen = &self.rows[begin..self.rows.len().min(begin + limit)];
+                    let more = begin + seen.len() < self.rows.len();
+                    let next = seen.last().filter(|_| more).map(|row| row.tenant.parse().unwrap());
+                    let is_wanted = |row: &TenantRow| filter.admits_app(&row.app) && filter.admits_state(row.state);
+                    let rows: Vec<_> = seen.iter().filter(|row| is_wanted(row)).cloned().collect();
+                    drop(reply.send(Page { rows: Box::new(rows.into_iter()), next }));
                 }
                 Query::Tenant(id, reply) => {
                     drop(reply.send(self.rows.iter().find(|row| row.tenant == id.to_string()).cloned()));

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::TenantId;
+use crate::domain::{AppName, TenantId};
 
 /// The state of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -249,11 +249,37 @@ pub struct ErrorBody {
     pub error: String,
 }
 
+/// Which rows of `GET /v1/tenants` are wanted: `app=crm&state=expired,refused`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Those of this app; `None`: of all.
+    pub app: Option<AppName>,
+    /// Those in one of these states; empty: in any.
+    pub states: Vec<State>,
+}
+
+impl Filter {
+    /// Whether tenants of `app` are wanted.
+    pub fn admits_app(&self, app: &str) -> bool {
+        self.app.as_ref().is_none_or(|wanted| wanted.as_str() == app)
+    }
+
+    /// Whether tenants in `state` are wanted.
+    pub fn admits_state(&self, state: State) -> bool {
+        self.states.is_empty() || self.states.contains(&state)
+    }
+}
+
 /// Some of the tenants. The list is put together page by page: each row is consistent, the list need not be.
-#[derive(Debug, Default)]
 pub struct Page {
-    /// The rows, in the order of their ids.
-    pub rows: Vec<TenantRow>,
-    /// Where the next page begins (the last id of this one); `None` on the last.
+    /// The rows, in the order of their ids. They are put into words by whoever takes them, as they are taken.
+    pub rows: Box<dyn ExactSizeIterator<Item = TenantRow> + Send>,
+    /// Where the next page begins (the last id that was looked at); `None` on the last.
     pub next: Option<TenantId>,
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page").field("rows", &self.rows.len()).field("next", &self.next).finish()
+    }
 }

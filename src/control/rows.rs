@@ -1,5 +1,6 @@
 //! `GET /v1/tenants`: a JSON array that is never in memory as a whole. A page is asked of the daemon when the peer has
-//! taken the one before, so a slow reader costs one page and holds nobody up.
+//! taken the one before the last: so the daemon looks rows up while others are written, and a slow reader costs two pages
+//! and holds nobody up.
 //!
 //! Each row stands on a line of its own, between `{"tenants":[` and `]}`; [`super::Client`] and line-wise tools rely on it.
 
@@ -8,45 +9,30 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::body::{Bytes, Frame, SizeHint};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{State, TenantRow};
-use super::server::{Query, ask};
+use super::protocol::{Filter, Page};
+use super::server::{Query, Refusal, answer, ask};
 use crate::domain::{AppName, TenantId};
 
 /// Rows in a page: enough to be quick, few enough that the scheduler does not notice.
 const PAGE: usize = 1000;
 
-/// Which rows are wanted: `app=crm&state=expired,refused`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Filter {
-    app: Option<AppName>,
-    /// Empty: all.
-    states: Vec<State>,
-}
-
-impl Filter {
-    /// From a URL's query. Names and states need no percent-encoding, so none is understood.
-    pub(super) fn parse(query: &str) -> Result<Self, String> {
-        let mut filter = Self::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=') {
-                Some(("app", app)) => filter.app = Some(AppName::new(app).map_err(|e| e.to_string())?),
-                Some(("state", states)) => {
-                    for state in states.split(',') {
-                        filter.states.push(state.parse()?);
-                    }
+/// From a URL's query. Names and states need no percent-encoding, so none is understood.
+pub(super) fn parse_filter(query: &str) -> Result<Filter, String> {
+    let mut filter = Filter::default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("app", app)) => filter.app = Some(AppName::new(app).map_err(|e| e.to_string())?),
+            Some(("state", states)) => {
+                for state in states.split(',') {
+                    filter.states.push(state.parse()?);
                 }
-                _ => return Err(format!("`{pair}` is not known here; there are app=… and state=…")),
             }
+            _ => return Err(format!("`{pair}` is not known here; there are app=… and state=…")),
         }
-        Ok(filter)
     }
-
-    fn admits(&self, row: &TenantRow) -> bool {
-        self.app.as_ref().is_none_or(|app| app.as_str() == row.app)
-            && (self.states.is_empty() || self.states.contains(&row.state))
-    }
+    Ok(filter)
 }
 
 /// An answer's body.
@@ -62,13 +48,9 @@ type Step = Option<(Bytes, Cursor)>;
 pub(super) struct Cursor {
     queries: mpsc::Sender<Query>,
     filter: Filter,
-    at: Position,
+    /// The page that is asked for; `None` after the last.
+    coming: Option<oneshot::Receiver<Page>>,
     written: bool,
-}
-
-enum Position {
-    Page(Option<TenantId>),
-    End,
 }
 
 impl Body {
@@ -77,30 +59,39 @@ impl Body {
     }
 
     pub(super) fn rows(queries: mpsc::Sender<Query>, filter: Filter) -> Self {
-        let cursor = Cursor { queries, filter, at: Position::Page(None), written: false };
-        Self::Rows(Box::pin(cursor.step(b"{\"tenants\":[")))
+        let mut cursor = Cursor { queries, filter, coming: None, written: false };
+        Self::Rows(Box::pin(async {
+            cursor.ask_for_rows_after(None).await?;
+            cursor.step(b"{\"tenants\":[").await
+        }))
     }
 }
 
 impl Cursor {
+    async fn ask_for_rows_after(&mut self, after: Option<TenantId>) -> io::Result<()> {
+        let filter = self.filter.clone();
+        let asked = ask(&self.queries, |reply| Query::Page { after, limit: PAGE, filter, reply }).await;
+        self.coming = Some(asked.map_err(Refusal::into_io)?);
+        Ok(())
+    }
+
     async fn step(mut self, before: &'static [u8]) -> io::Result<Step> {
-        let Position::Page(after) = self.at else { return Ok(None) };
-        let page = ask(&self.queries, |reply| Query::Page { after, limit: PAGE, reply });
-        let page = page.await.map_err(|refusal| refusal.into_io())?;
+        let Some(coming) = self.coming.take() else { return Ok(None) };
+        let page = answer(coming).await.map_err(Refusal::into_io)?;
+        let is_last = page.next.is_none();
+        if !is_last {
+            self.ask_for_rows_after(page.next).await?;
+        }
         let mut text = Vec::with_capacity(before.len() + page.rows.len() * 512);
         text.extend_from_slice(before);
-        for row in page.rows.iter().filter(|row| self.filter.admits(row)) {
+        for row in page.rows {
             text.extend_from_slice(if self.written { b",\n" } else { b"\n" });
             self.written = true;
-            serde_json::to_writer(&mut text, row)?;
+            serde_json::to_writer(&mut text, &row)?;
         }
-        self.at = match page.next {
-            Some(id) => Position::Page(Some(id)),
-            None => {
-                text.extend_from_slice(b"\n]}\n");
-                Position::End
-            }
-        };
+        if is_last {
+            text.extend_from_slice(b"\n]}\n");
+        }
         Ok(Some((text.into(), self)))
     }
 }
@@ -153,19 +144,20 @@ impl hyper::body::Body for Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::protocol::State;
 
     #[test]
     fn a_filter_names_an_app_and_states() {
-        let filter = Filter::parse("app=crm&state=expired,refused").unwrap();
+        let filter = parse_filter("app=crm&state=expired,refused").unwrap();
         assert_eq!(filter.app, Some("crm".parse().unwrap()));
         assert_eq!(filter.states, [State::Expired, State::Refused]);
-        assert_eq!(Filter::parse("").unwrap(), Filter::default());
+        assert_eq!(parse_filter("").unwrap(), Filter::default());
     }
 
     #[test]
     fn a_filter_that_means_nothing_is_refused_with_what_there_is() {
-        assert!(Filter::parse("state=sleepy").unwrap_err().contains("pending"));
-        assert!(Filter::parse("colour=red").unwrap_err().contains("app="));
-        assert!(Filter::parse("app=../x").is_err());
+        assert!(parse_filter("state=sleepy").unwrap_err().contains("pending"));
+        assert!(parse_filter("colour=red").unwrap_err().contains("app="));
+        assert!(parse_filter("app=../x").is_err());
     }
 }

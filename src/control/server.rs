@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::Admission;
-use super::protocol::{ErrorBody, Page, ReloadRequest, Status, TenantRow, Verdict};
-use super::rows::{Body, Filter};
+use super::protocol::{ErrorBody, Filter, Page, ReloadRequest, Status, TenantRow, Verdict};
+use super::rows::{Body, parse_filter};
 use crate::domain::TenantId;
 
 /// The most connections at once; one more is answered with 503.
@@ -46,8 +46,10 @@ pub enum Query {
     Page {
         /// Only ids after this one.
         after: Option<TenantId>,
-        /// At most so many.
+        /// So many tenants are looked at.
         limit: usize,
+        /// Which of these are wanted.
+        filter: Filter,
         /// The rows.
         reply: oneshot::Sender<Page>,
     },
@@ -123,7 +125,7 @@ async fn converse(stream: UnixStream, queries: mpsc::Sender<Query>, door: Door, 
         let queries = queries.clone();
         async move {
             let answered = match refusal {
-                None => answer(request, queries).await,
+                None => handle(request, queries).await,
                 Some(refusal) => Err(refusal()),
             };
             Ok::<_, Infallible>(answered.unwrap_or_else(Refusal::into_response))
@@ -143,7 +145,7 @@ async fn converse(stream: UnixStream, queries: mpsc::Sender<Query>, door: Door, 
     let _ = connection.await;
 }
 
-async fn answer(request: Request<Incoming>, queries: mpsc::Sender<Query>) -> Result<Response<Body>, Refusal> {
+async fn handle(request: Request<Incoming>, queries: mpsc::Sender<Query>) -> Result<Response<Body>, Refusal> {
     let (head, body) = request.into_parts();
     let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
     let query = head.uri.query().unwrap_or("");
@@ -151,23 +153,23 @@ async fn answer(request: Request<Incoming>, queries: mpsc::Sender<Query>) -> Res
     match path[..] {
         ["v1", "status"] => {
             only(Method::GET)?;
-            json(&ask(&queries, Query::Status).await?)
+            json(&answer(ask(&queries, Query::Status).await?).await?)
         }
         ["v1", "tenants"] => {
             only(Method::GET)?;
-            let filter = Filter::parse(query).map_err(Refusal::bad)?;
+            let filter = parse_filter(query).map_err(Refusal::bad)?;
             Ok(with_type(Response::new(Body::rows(queries, filter))))
         }
         ["v1", "tenants", app, corp_id] => {
             only(Method::GET)?;
             let id: TenantId = format!("{app}/{corp_id}").parse().map_err(|e| Refusal::bad(format!("{e}")))?;
-            let row = ask(&queries, |reply| Query::Tenant(id.clone(), reply)).await?;
+            let row = answer(ask(&queries, |reply| Query::Tenant(id.clone(), reply)).await?).await?;
             json(&row.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("there is no tenant {id}")))?)
         }
         ["v1", "reload"] => {
             only(Method::POST)?;
             let request: ReloadRequest = read(body).await?;
-            json(&ask(&queries, |reply| Query::Reload { request, reply }).await?)
+            json(&answer(ask(&queries, |reply| Query::Reload { request, reply }).await?).await?)
         }
         _ => Err(Refusal::new(
             StatusCode::NOT_FOUND,
@@ -176,15 +178,19 @@ async fn answer(request: Request<Incoming>, queries: mpsc::Sender<Query>) -> Res
     }
 }
 
-/// Asks the daemon and waits for its answer.
+/// Asks the daemon; the answer comes in its own time.
 pub(super) async fn ask<T>(
     queries: &mpsc::Sender<Query>,
     query: impl FnOnce(oneshot::Sender<T>) -> Query,
-) -> Result<T, Refusal> {
+) -> Result<oneshot::Receiver<T>, Refusal> {
     let (reply, answer) = oneshot::channel();
-    let stopping = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping");
-    queries.send(query(reply)).await.map_err(|_| stopping())?;
-    answer.await.map_err(|_| stopping())
+    queries.send(query(reply)).await.map_err(|_| Refusal::stopping())?;
+    Ok(answer)
+}
+
+/// Waits for what the daemon was asked.
+pub(super) async fn answer<T>(asked: oneshot::Receiver<T>) -> Result<T, Refusal> {
+    asked.await.map_err(|_| Refusal::stopping())
 }
 
 /// A request's body as JSON; an empty one is the default.
@@ -238,6 +244,10 @@ impl Refusal {
 
     fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "only root, the daemon's user and members of the socket's group may ask")
+    }
+
+    fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping")
     }
 
     fn crowded() -> Self {

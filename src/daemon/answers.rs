@@ -1,35 +1,42 @@
 //! The daemon's side of the control socket: what it knows, in the words of the protocol.
 
+use std::sync::Arc;
+
 use crate::config::Config;
-use crate::control::protocol::{self, Counts, LastError, SinkState, TenantRow};
+use crate::control::protocol::{self, Counts, Filter, LastError, SinkState, TenantRow};
 use crate::domain::{Names, Now, TenantId, WallMs};
 use crate::engine::{Engine, Row, SinkRow, State};
 
-/// Rows in the order of their ids, from after `after` on.
+/// Rows in the order of their ids: those of the `limit` tenants after `after` that `filter` wants. Here they are only looked
+/// up; whoever takes them puts them into words.
 pub(super) fn page(
     engine: &Engine,
-    config: &Config,
+    config: &Arc<Config>,
     now: Now,
     after: Option<&TenantId>,
     limit: usize,
+    filter: &Filter,
 ) -> protocol::Page {
     let mut rows = Vec::with_capacity(limit);
+    let mut ids = ids_after(config, after, filter);
     let mut last = None;
-    for id in ids_after(config, after) {
-        if rows.len() == limit {
-            return protocol::Page { rows, next: last };
-        }
-        if let Some(slot) = engine.slot(&id) {
-            rows.push(tenant_row(engine.row(now, slot), config, now));
-        }
+    for id in ids.by_ref().take(limit) {
+        let row = engine.slot(&id).map(|slot| engine.row(now, slot));
+        rows.extend(row.filter(|row| filter.admits_state(state(row.state))));
         last = Some(id);
     }
-    protocol::Page { rows, next: None }
+    let next = last.filter(|_| ids.next().is_some());
+    let config = Arc::clone(config);
+    protocol::Page { rows: Box::new(rows.into_iter().map(move |row| tenant_row(row, &config, now))), next }
 }
 
-fn ids_after<'a>(config: &'a Config, after: Option<&'a TenantId>) -> impl Iterator<Item = TenantId> + 'a {
+fn ids_after<'a>(
+    config: &'a Config,
+    after: Option<&'a TenantId>,
+    filter: &'a Filter,
+) -> impl Iterator<Item = TenantId> + 'a {
     let apps = config.apps.iter().skip_while(move |(name, _)| after.is_some_and(|after| **name < after.app));
-    apps.flat_map(move |(name, app)| {
+    apps.filter(|(name, _)| filter.admits_app(name.as_str())).flat_map(move |(name, app)| {
         let from = match after {
             Some(after) if after.app == *name => app.tenants.partition_point(|corp_id| *corp_id <= after.corp_id),
             _ => 0,

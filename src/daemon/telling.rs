@@ -94,8 +94,8 @@ impl Daemon {
         // Who went away in the meantime need not know.
         match query {
             Query::Status(reply) => drop(reply.send(self.status(now))),
-            Query::Page { after, limit, reply } => {
-                drop(reply.send(answers::page(&self.engine, &config, now, after.as_ref(), limit)));
+            Query::Page { after, limit, filter, reply } => {
+                drop(reply.send(answers::page(&self.engine, &config, now, after.as_ref(), limit, &filter)));
             }
             Query::Tenant(id, reply) => {
                 let row = self.engine.slot(&id).map(|slot| self.engine.row(now, slot));
