@@ -10,6 +10,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use corptokend::control::Client;
+use corptokend::control::protocol::State;
+use corptokend::sandbox::{Fault, Scope, Times};
 use support::Machine;
 
 const APPS: [&str; 2] = ["crm", "hr"];
@@ -191,4 +194,36 @@ fn two_thousand_tenants_are_served_and_fifty_edits_disturb_nobody() {
         took[took.len() - 1],
         reads.load(Ordering::Relaxed),
     );
+}
+
+/// The tenants that the daemon lists in these states, in its order.
+fn listed(machine: &Machine, states: &[State]) -> Vec<String> {
+    let mut rows = Vec::new();
+    let mut client = Client::connect(&machine.path("run/control.sock")).unwrap();
+    let each = |row: corptokend::control::protocol::TenantRow| {
+        rows.push(row.tenant);
+        std::ops::ControlFlow::Continue(())
+    };
+    client.tenants(states, each).unwrap();
+    rows
+}
+
+#[test]
+fn a_listing_of_many_pages_has_every_tenant_once_and_only_those_that_are_wanted() {
+    let (mut machine, tenants) = two_thousand();
+    // The first and the last of each app, and so of each page.
+    let (first, last) = (id(0), id(OF_EACH - 1));
+    for corp_id in [&first, &last] {
+        machine.sandbox.inject(Scope::corp(corp_id), Fault::UnauthorizedClient, Times::UntilCleared);
+    }
+    machine.start();
+    assert!(listed(&machine, &[]).iter().eq(&tenants), "all of them, in the order of their ids");
+    let refused: Vec<String> =
+        APPS.iter().flat_map(|app| [&first, &last].map(|corp_id| format!("{app}/{corp_id}"))).collect();
+    assert_eq!(listed(&machine, &[State::Refused]), refused);
+    assert_eq!(listed(&machine, &[State::Fresh, State::Refused]).len(), tenants.len());
+    assert!(listed(&machine, &[State::Expired]).is_empty());
+    let all: serde_json::Value = serde_json::from_slice(&machine.run(&["status", "--json"]).stdout).unwrap();
+    let named = all["tenants"].as_array().unwrap().iter().map(|row| row["tenant"].as_str().unwrap());
+    assert!(named.eq(tenants.iter().map(String::as_str)));
 }

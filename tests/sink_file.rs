@@ -244,6 +244,33 @@ fn what_a_killed_predecessor_left_is_taken_away() {
 }
 
 #[test]
+fn what_a_killed_predecessor_left_is_found_among_many_files_that_are_right() {
+    let directory = tempdir().unwrap();
+    let spec = file_at(directory.path().join("{corp_id}"), |_| {});
+    let ids: Vec<String> = (0..30).map(|n| format!("ding{n:02}")).collect();
+    let mut desk = Desk::files();
+    for id in &ids {
+        assert_eq!(desk.publish(&spec, id, "t"), Ok(Wrote::Replaced));
+    }
+    let strangers = ".ding99.somebody-else's";
+    for name in [
+        ".ding00.corptokend-tmp",
+        ".ding07.corptokend-tmp",
+        ".ding08.corptokend-tmp",
+        ".ding29.corptokend-tmp",
+        strangers,
+    ] {
+        fs::write(directory.path().join(name), "half a tok").unwrap();
+    }
+    let mut successor = Desk::files();
+    for id in &ids {
+        assert_eq!(successor.publish(&spec, id, "t"), Ok(Wrote::Unchanged));
+    }
+    let left: Vec<String> = names_in(directory.path()).into_iter().filter(|name| name != strangers).collect();
+    assert_eq!(left, ids);
+}
+
+#[test]
 fn missing_directories_below_the_fixed_part_are_made_and_removed_with_the_last_file() {
     let directory = tempdir().unwrap();
     fs::create_dir(directory.path().join("crm")).unwrap();

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, getegid, geteuid};
 
 use super::known::DirectoryId;
+use super::litter::Litter;
 use super::system::{fchmod, fchown, fstat, fsync, mkdirat, openat, renameat, unlinkat};
 use super::temporary::temporary_name;
 use super::trouble;
@@ -61,6 +62,7 @@ pub(super) struct Directory {
     /// Whether an entry changed since the last sync.
     dirty: Cell<bool>,
     watched_as: Cell<Option<DirectoryId>>,
+    litter: Litter,
 }
 
 /// What a directory is to a file.
@@ -103,6 +105,7 @@ impl Directory {
             seen: Cell::new(batch),
             dirty: Cell::new(false),
             watched_as: Cell::new(None),
+            litter: Litter::default(),
         })
     }
 
@@ -165,6 +168,11 @@ impl Directory {
 
     pub(super) fn set_watched_as(&self, id: DirectoryId) {
         self.watched_as.set(Some(id));
+    }
+
+    /// Whether a predecessor may have left a file of this temporary name here.
+    pub(super) fn may_hold_litter(&self, temporary: &OsStr) -> bool {
+        self.litter.may_include(temporary, self.fd())
     }
 
     pub(super) fn belongs_to(&self, me: Me) -> bool {

@@ -97,7 +97,9 @@ fn place(
     let same_bytes = match Standing::look(directory, name, path, bytes, wanted)? {
         Standing::Right(stat) => {
             // The name was free when this file took it; what is there now is a killed predecessor's.
-            let _ = unlinkat(directory.fd(), &temporary, AtFlags::empty());
+            if directory.may_hold_litter(&temporary) {
+                let _ = unlinkat(directory.fd(), &temporary, AtFlags::empty());
+            }
             return Ok((Wrote::Unchanged, stat));
         }
         Standing::Mended(stat) => return Ok((Wrote::Mended, stat)),

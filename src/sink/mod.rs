@@ -15,6 +15,7 @@ mod keyctl;
 mod keyring;
 mod known;
 mod lane;
+mod litter;
 mod pace;
 mod probe;
 mod render;
