@@ -1,6 +1,6 @@
 //! `GET /v1/tenants`: a JSON array that is never in memory as a whole. A page is asked of the daemon when the peer has
-//! taken the one before the last: so the daemon looks rows up while others are written, and a slow reader costs two pages
-//! and holds nobody up.
+//! taken the one before the last: so the daemon looks rows up while others are written, and a slow reader holds nobody
+//! up. It costs two pages, and as long as it reads, the config that ran when it asked for the last.
 //!
 //! Each row stands on a line of its own, between `{"tenants":[` and `]}`; [`super::Client`] and line-wise tools rely on it.
 

@@ -71,6 +71,8 @@ pub use start::{StartError, Startup, start};
 const READY_AFTER_MS: u64 = 30_000;
 /// The most inputs that one turn takes in.
 const INPUTS_A_TURN: usize = 4096;
+/// The most questions of the control socket: a page of a listing takes about a millisecond.
+const QUERIES_A_TURN: usize = 4;
 
 /// Something happened outside the scheduler.
 enum Input {
@@ -280,8 +282,12 @@ impl Daemon {
                 Err(_) => break,
             }
         }
-        while let Ok(query) = self.queries.try_recv() {
-            self.answer(now, query);
+        // Who lists tenants asks again as soon as it is answered.
+        for _ in 0..QUERIES_A_TURN {
+            match self.queries.try_recv() {
+                Ok(query) => self.answer(now, query),
+                Err(_) => break,
+            }
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ impl Directory {
             seen: Cell::new(batch),
             dirty: Cell::new(false),
             watched_as: Cell::new(None),
-            litter: Litter::default(),
+            litter: Litter::in_directory_of(stat.st_size),
         })
     }
 

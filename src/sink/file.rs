@@ -96,13 +96,13 @@ fn place(
     let temporary = temporary_name(name);
     let same_bytes = match Standing::look(directory, name, path, bytes, wanted)? {
         Standing::Right(stat) => {
-            // The name was free when this file took it; what is there now is a killed predecessor's.
-            if directory.may_hold_litter(&temporary) {
-                let _ = unlinkat(directory.fd(), &temporary, AtFlags::empty());
-            }
+            tidy(directory, &temporary);
             return Ok((Wrote::Unchanged, stat));
         }
-        Standing::Mended(stat) => return Ok((Wrote::Mended, stat)),
+        Standing::Mended(stat) => {
+            tidy(directory, &temporary);
+            return Ok((Wrote::Mended, stat));
+        }
         Standing::SameBytes => true,
         Standing::Other => false,
     };
@@ -112,6 +112,13 @@ fn place(
     let left = file.take_place(name)?;
     directories.soil(directory);
     Ok((if same_bytes { Wrote::Mended } else { Wrote::Replaced }, left))
+}
+
+/// Takes away what a killed predecessor left under the temporary name of a file that stays as it is.
+fn tidy(directory: &Directory, temporary: &OsStr) {
+    if directory.may_hold_litter(temporary) {
+        let _ = unlinkat(directory.fd(), temporary, AtFlags::empty());
+    }
 }
 
 /// What stands at the place already.

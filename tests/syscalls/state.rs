@@ -8,13 +8,10 @@ use crate::can_inject;
 use crate::injection::{Fault, Injection, thread_named};
 use crate::readers::{Look, Readers};
 use crate::row;
+use crate::scene::{LIFETIME_S, assert_none_early};
 use crate::support::Machine;
 
 const TENANTS: [&str; 2] = ["ding1", "ding2"];
-const LIFETIME_S: u32 = 4;
-/// A token is due after 0.7 ± 0.05 of its life, rounded down to a second: 1.6 s, less what the first of two calls takes
-/// longer to arrive on a busy machine.
-const NOT_DUE_BEFORE_MS: u64 = 1_200;
 
 /// What fails together. The last three: whatever else is tried, the file stays out of reach.
 const CALLS: [&[&str]; 4] =
@@ -51,13 +48,9 @@ fn errors_of(machine: &Machine, event: &str) -> usize {
     machine.events(event).iter().filter(|event| event["level"] == "ERROR").count()
 }
 
-/// Nobody asked for a token before it was due.
-fn assert_no_call_repeated(machine: &Machine) {
+fn assert_nobody_called_early(machine: &Machine) {
     for corp_id in TENANTS {
-        for pair in machine.sandbox.issued(corp_id).windows(2) {
-            let gap = pair[1].at_ms - pair[0].at_ms;
-            assert!(gap >= NOT_DUE_BEFORE_MS, "{corp_id}: called again after {gap} ms");
-        }
+        assert_none_early(machine, corp_id);
     }
 }
 
@@ -79,7 +72,7 @@ fn outlive(fault: &Fault) -> (usize, u32) {
     machine.wait_until("the status says so", |machine| machine.status_json()["state"]["healthy"] == true);
     assert_eq!(errors_of(&machine, "state_unwritable"), 1, "{fault:?}");
     assert_eq!(machine.events("state_set_aside"), [serde_json::Value::Null; 0], "{fault:?}");
-    assert_no_call_repeated(&machine);
+    assert_nobody_called_early(&machine);
 
     let tokens = TENANTS.map(|corp_id| machine.token("crm", corp_id));
     machine.kill();
@@ -133,7 +126,7 @@ fn an_interrupted_call_of_a_commit_is_invisible() {
     let failed = injection.lift();
     assert!(failed > 4, "{failed} calls were interrupted");
     assert_eq!(errors_of(&machine, "state_unwritable"), 0);
-    assert_no_call_repeated(&machine);
+    assert_nobody_called_early(&machine);
     assert!(machine.stop().success());
     readers.finish().assert_flawless(&machine.sandbox);
     row::leave(
