@@ -12,7 +12,7 @@ use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::sync::{mpsc, oneshot};
 
 use super::protocol::{Filter, Page};
-use super::server::{Query, Refusal, answer, ask};
+use super::server::{Query, Refusal, answer, ask_ahead};
 use crate::domain::{AppName, TenantId};
 
 /// Rows in a page: enough to be quick, few enough that the scheduler does not notice.
@@ -70,7 +70,7 @@ impl Body {
 impl Cursor {
     async fn ask_for_rows_after(&mut self, after: Option<TenantId>) -> io::Result<()> {
         let filter = self.filter.clone();
-        let asked = ask(&self.queries, |reply| Query::Page { after, limit: PAGE, filter, reply }).await;
+        let asked = ask_ahead(&self.queries, |reply| Query::Page { after, limit: PAGE, filter, reply }).await;
         self.coming = Some(asked.map_err(Refusal::into_io)?);
         Ok(())
     }

@@ -153,7 +153,7 @@ async fn handle(request: Request<Incoming>, queries: mpsc::Sender<Query>) -> Res
     match path[..] {
         ["v1", "status"] => {
             only(Method::GET)?;
-            json(&answer(ask(&queries, Query::Status).await?).await?)
+            json(&ask(&queries, Query::Status).await?)
         }
         ["v1", "tenants"] => {
             only(Method::GET)?;
@@ -163,13 +163,13 @@ async fn handle(request: Request<Incoming>, queries: mpsc::Sender<Query>) -> Res
         ["v1", "tenants", app, corp_id] => {
             only(Method::GET)?;
             let id: TenantId = format!("{app}/{corp_id}").parse().map_err(|e| Refusal::bad(format!("{e}")))?;
-            let row = answer(ask(&queries, |reply| Query::Tenant(id.clone(), reply)).await?).await?;
+            let row = ask(&queries, |reply| Query::Tenant(id.clone(), reply)).await?;
             json(&row.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, format!("there is no tenant {id}")))?)
         }
         ["v1", "reload"] => {
             only(Method::POST)?;
             let request: ReloadRequest = read(body).await?;
-            json(&answer(ask(&queries, |reply| Query::Reload { request, reply }).await?).await?)
+            json(&ask(&queries, |reply| Query::Reload { request, reply }).await?)
         }
         _ => Err(Refusal::new(
             StatusCode::NOT_FOUND,
@@ -178,8 +178,13 @@ async fn handle(request: Request<Incoming>, queries: mpsc::Sender<Query>) -> Res
     }
 }
 
+/// Asks the daemon, and waits for its answer.
+async fn ask<T>(queries: &mpsc::Sender<Query>, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Result<T, Refusal> {
+    answer(ask_ahead(queries, query).await?).await
+}
+
 /// Asks the daemon; the answer comes in its own time.
-pub(super) async fn ask<T>(
+pub(super) async fn ask_ahead<T>(
     queries: &mpsc::Sender<Query>,
     query: impl FnOnce(oneshot::Sender<T>) -> Query,
 ) -> Result<oneshot::Receiver<T>, Refusal> {
