@@ -93,7 +93,7 @@ impl Difference {
 pub fn diff(old: Option<&Config>, new: &Config) -> Difference {
     let mut difference = Difference::default();
     let mut names: Vec<&AppName> = old.iter().flat_map(|old| old.apps.keys()).chain(new.apps.keys()).collect();
-    names.sort();
+    names.sort_unstable();
     names.dedup();
     for name in names {
         let before = old.and_then(|old| Some((old, old.apps.get(name)?)));

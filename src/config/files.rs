@@ -112,7 +112,7 @@ pub fn read(path: &Path) -> Result<Sources, Report> {
             }
         }
     }
-    watch.sort();
+    watch.sort_unstable();
     watch.dedup();
     Ok(Sources { files, main: path.to_path_buf(), drop_ins, watch, problems, origin: Origin::Disk })
 }
@@ -147,7 +147,7 @@ pub fn where_to_watch(path: &Path) -> Vec<PathBuf> {
         }
         directories.extend(here.parent().filter(|_| here == path).map(Path::to_path_buf));
     }
-    directories.sort();
+    directories.sort_unstable();
     directories.dedup();
     directories
 }
@@ -191,7 +191,7 @@ fn drop_in_names(directory: &Path) -> io::Result<Option<Vec<PathBuf>>> {
             names.push(directory.join(name));
         }
     }
-    names.sort();
+    names.sort_unstable();
     Ok(Some(names))
 }
 

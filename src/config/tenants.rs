@@ -46,7 +46,7 @@ pub(super) fn read(section: &Section<'_, '_>, reading: &Reading<'_>, problems: &
         .collect();
     if !also.is_empty() {
         listed.extend(also);
-        listed.sort();
+        listed.sort_unstable();
     }
     let (ids, marks): (Vec<CorpId>, Vec<Mark>) = listed.into_iter().unzip();
     let special =

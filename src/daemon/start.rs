@@ -149,7 +149,7 @@ fn stale_apps(candidate: &Candidate, last: &Applied) -> Vec<AppName> {
     let other = |(app, secret): &&(AppName, Fingerprint)| candidate.secrets.get(app).is_some_and(|now| now != secret);
     let mut stale: Vec<AppName> =
         changed.chain(last.secrets.iter().filter(other).map(|(app, _)| app.clone())).collect();
-    stale.sort();
+    stale.sort_unstable();
     stale.dedup();
     stale
 }

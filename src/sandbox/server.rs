@@ -64,6 +64,11 @@ enum Ending {
     Reset,
 }
 
+/// With TLS or without. One type for both, so that hyper's server is compiled once.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 struct Connection {
     number: u64,
     peer: SocketAddr,
@@ -83,18 +88,15 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcc
         // A handshake that fails is the client's business, and it says why.
         Some(acceptor) => {
             if let Ok(stream) = acceptor.accept(stream).await {
-                connection.serve(stream, &lever, endings).await;
+                connection.serve(Box::new(stream), &lever, endings).await;
             }
         }
-        None => connection.serve(stream, &lever, endings).await,
+        None => connection.serve(Box::new(stream), &lever, endings).await,
     }
 }
 
 impl Connection {
-    async fn serve<S>(self, stream: S, lever: &OwnedFd, mut endings: mpsc::UnboundedReceiver<Ending>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn serve(self, stream: Box<dyn Stream>, lever: &OwnedFd, mut endings: mpsc::UnboundedReceiver<Ending>) {
         let builder = builder(self.endpoint.protocols());
         let this = Arc::new(self);
         let service = service_fn(move |request| {

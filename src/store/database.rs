@@ -321,7 +321,7 @@ fn read_texts(table: &impl ReadableTable<&'static [u8], &'static [u8]>) -> Resul
         let Some((rank, text)) = whole_text(key.value(), value.value()) else { return Ok(Vec::new()) };
         files.push((rank, path_of(key.value()), text.to_owned()));
     }
-    files.sort();
+    files.sort_unstable();
     Ok(files.into_iter().map(|(_, path, text)| (path, text)).collect())
 }
 
