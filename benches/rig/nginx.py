@@ -14,8 +14,6 @@ from pathlib import Path
 # As long as the real ones.
 TOKEN = "bench0123456789abcdef0123456789abcdef"
 LIFETIME_S = 7200
-# The shortest lifetime of `$spread`, in thousandths of the longest.
-SHORTEST = 4
 
 # What Vault's clients read instead: one secret, whatever its name.
 SECRETS = {
@@ -42,7 +40,6 @@ http {{
     uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
     keepalive_requests {keepalive_requests};
     keepalive_timeout 1h;
-    split_clients $request_id $spread {{ {spread} * {longest}; }}
     server {{
         listen 127.0.0.1:{port} ssl http2;
         ssl_certificate {dir}/cert.pem;
@@ -64,11 +61,10 @@ def free_port() -> int:
 class Nginx:
     """A running nginx. It ends with the `with` block.
 
-    `token` and `lifetime` may be nginx's variables: `$request_id` is another with each call, and `$spread` a lifetime that
-    lies anywhere between half a minute and two hours.
+    `token` may be one of nginx's variables: `$request_id` is another with each call.
     """
 
-    def __init__(self, directory: Path, keepalive_requests: int, token: str = TOKEN, lifetime: str = str(LIFETIME_S)):
+    def __init__(self, directory: Path, keepalive_requests: int, token: str = TOKEN):
         self.dir = directory
         self.dir.mkdir(parents=True)
         self.keepalive_requests, self.token = keepalive_requests, token
@@ -76,7 +72,7 @@ class Nginx:
         self.url = f"https://127.0.0.1:{self.port}"
         self.ca = self.dir / "cert.pem"
         self._make_certificate()
-        self._configure(lifetime)
+        self._configure()
 
     def __enter__(self) -> "Nginx":
         program = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
@@ -95,12 +91,6 @@ class Nginx:
     def __exit__(self, *_) -> None:
         self.process.terminate()
         self.process.wait()
-
-    def change_lifetime(self, lifetime: str) -> None:
-        """From now on tokens live so long. Connections are closed gracefully, as at any reload of nginx."""
-        self._configure(lifetime)
-        self.process.send_signal(signal.SIGHUP)
-        time.sleep(1)
 
     def served(self) -> tuple[int, int]:
         """How many connections and requests there were; the questions themselves are not counted."""
@@ -123,9 +113,8 @@ class Nginx:
         command += ["-keyout", f"{self.dir}/key.pem", "-out", f"{self.dir}/cert.pem"]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
-    def _configure(self, lifetime: str) -> None:
-        # An `expires_in` is a number, which a variable in JSON's quotes would not be.
-        answer = f'{{"access_token":"{self.token}","expires_in":{lifetime}}}'
+    def _configure(self) -> None:
+        answer = json.dumps({"access_token": self.token, "expires_in": LIFETIME_S})
         answers = {"/v1.0/oauth2/": answer} | {path: json.dumps(secret) for path, secret in SECRETS.items()}
         text = CONFIG.format(
             user=f"user {pwd.getpwnam('nobody').pw_name} nogroup;" if os.geteuid() == 0 else "",
@@ -133,8 +122,6 @@ class Nginx:
             keepalive_requests=self.keepalive_requests,
             port=self.port,
             status_port=self.status_port,
-            spread=" ".join(f"0.1% {LIFETIME_S * step // 1000};" for step in range(SHORTEST, 1000)),
-            longest=LIFETIME_S,
             locations="\n".join(f"        location {path} {{ return 200 '{text}'; }}" for path, text in answers.items()),
         )
         (self.dir / "nginx.conf").write_text(text)

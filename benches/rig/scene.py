@@ -8,6 +8,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLIENT_ID = "ding-bench"
 CLIENT_SECRET = "bench-client-secret"
+# Tokens are due for refresh after that much of their life: the default.
+REFRESH_AT = 0.7
 
 
 def corp_ids(count: int) -> list[str]:
@@ -50,6 +52,7 @@ class Installation:
         self.tokens = scene.memory / name
         self.config = self.dir / "etc/config.toml"
         self.socket = self.dir / "control.sock"
+        self.state = self.dir / "state/state.redb"
         shutil.rmtree(self.dir, ignore_errors=True)
         shutil.rmtree(self.tokens, ignore_errors=True)
         for directory in (self.dir, self.dir / "etc", self.dir / "state", self.tokens):
@@ -58,9 +61,9 @@ class Installation:
         self.secret.touch(mode=0o600)
         self.secret.write_text(CLIENT_SECRET)
 
-    def configure(self, apps: dict[str, list[str]], rate: str = "1000000/s", level: str = "warn") -> None:
+    def configure(self, apps: dict[str, list[str]], rate: str = "1000000/s", jitter: float = 0.05) -> None:
         """Saves a config with these apps and their organisations, by rename, as an editor does."""
-        text = "\n".join([self._head(rate, level), *(self._app(name, ids) for name, ids in apps.items())])
+        text = "\n".join([self._head(rate, jitter), *(self._app(name, ids) for name, ids in apps.items())])
         new = self.config.with_name(".config.toml.new")
         new.write_text(text)
         os.rename(new, self.config)
@@ -72,7 +75,7 @@ class Installation:
         environment = {name: value for name, value in os.environ.items() if name not in unset + proxies}
         return environment | {"CORPTOKEND_CONFIG": str(self.config), "CORPTOKEND_SOCKET": str(self.socket)}
 
-    def _head(self, rate: str, level: str) -> str:
+    def _head(self, rate: str, jitter: float) -> str:
         return f"""
 [api]
 ca_file = "{self.ca}"
@@ -80,15 +83,16 @@ max_in_flight = 64
 [limits]
 total = "1000000/s"
 [state]
-path = "{self.dir}/state/state.redb"
+path = "{self.state}"
 [control]
 socket = "{self.socket}"
 [log]
 format = "json"
-level = "{level}"
+level = "warn"
 [defaults]
 endpoint = "{self.endpoint}"
 rate = "{rate}"
+refresh = {{ at = {REFRESH_AT}, jitter = {jitter} }}
 [[defaults.sink]]
 file = "{self.tokens}/{{app}}/{{corp_id}}"
 """
