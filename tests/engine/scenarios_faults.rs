@@ -169,9 +169,9 @@ fn a_throttled_tenant_is_still_called_when_its_refresh_point_moves_away() {
     let refresh = |at| AppPolicy { refresh: Refresh { at, jitter: 0.0 }, ..policy() };
     set_policy(&mut shell, refresh(0.1), Freshness::Current);
     add(&mut shell, 0..1);
-    shell.run_ms(HOUR / 5 - 2_000);
+    shell.run_ms(HOUR / 5 - 10_000);
     shell.endpoint = Box::new(|_, _| throttled(30));
-    shell.run_ms(5_000);
+    shell.run_ms(13_000);
     assert_eq!(state(&shell, 0), State::Failing);
     shell.endpoint = Box::new(new_tokens(7200));
     set_policy(&mut shell, refresh(0.9), Freshness::Current);

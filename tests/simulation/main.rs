@@ -120,9 +120,9 @@ fn crowd(seed: u64, tenants: u32, rate: Rate, lifetime_s: u32) -> World {
     world
 }
 
-/// The rate as the limiter spaces it: 1.5 % below what the config says, so that no second ever sees more.
+/// The rate as the limiter spaces it: 1.4 % below what the config says, so that no second ever sees more.
 fn spaced(rate: Rate) -> f64 {
-    rate.hertz() / 1.015
+    rate.hertz() / 1.014
 }
 
 #[test]
