@@ -33,6 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     let aged = aged.collect::<Result<_, Box<dyn Error>>>()?;
     let opened = store::open(Path::new(database), drop, clock::now)?;
+    if let Some(reason) = opened.unusable {
+        return Err(reason.into());
+    }
     opened.store.send(Request::Keep(aged));
     opened.store.stop(Duration::from_secs(300));
     Ok(())

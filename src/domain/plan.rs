@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{AppName, CorpId, LaneId, Place, Rate, Record, RootId, TenantId};
 
-/// When, within a token's life, its refresh is due: at `at` of the lifetime, plus or minus `jitter` of it, and up to a
-/// thousandth of it earlier, so that neighbours are refreshed together.
+/// When, within a token's life, its refresh is due: at `at` of the lifetime, plus or minus `jitter` of it; and up to a
+/// thousandth of it, or a second where that is longer, earlier, so that neighbours are refreshed together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Refresh {
     /// A fraction of the lifetime.

@@ -91,9 +91,7 @@ impl Engine {
         let app = self.app_mut(ix);
         let returned = std::mem::take(&mut app.gone);
         let before = std::mem::replace(&mut app.policy, policy);
-        if before.rate != policy.rate {
-            app.limiter.set_rate(now.boot, policy.rate);
-        }
+        app.limiter.set_rate(now.boot, policy.rate);
         let gave_way = (freshness == Freshness::Stale || returned) && app.breaker.take().is_some();
         app.awaits_proof |= gave_way;
         if gave_way {

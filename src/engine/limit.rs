@@ -3,8 +3,8 @@
 //!
 //! Two rules, of which each does what the other cannot. The *schedule* spaces calls, and is [`STRETCH`] slower than the rate
 //! says. A call that is late moves only itself, not those after it, or on a busy machine each late wake-up would cost a piece
-//! of the rate; so behind a late call others are closer together. The *window* remembers when the last calls were sent: a call
-//! waits until the one that came `count` before it is a period and [`GUARD`] ago. That holds however late anybody was.
+//! of the rate; so behind a late call others are closer together. The *window* remembers when the last calls were handed out: a
+//! call waits until the one that came `count` before it is a period and [`GUARD`] ago, however late anybody was.
 
 use std::collections::VecDeque;
 
@@ -18,8 +18,8 @@ const TOLERANCE_NS: u64 = 4_000_000;
 const LATE_NS: u64 = 60_000_000;
 /// How much longer than the rate says an interval is, in thousandths.
 const STRETCH: u64 = 14;
-/// How much longer than the period the window is, in thousandths of it: for the network, which delays one call more than
-/// another. What is left of the stretch lets the window recover from late calls.
+/// How much longer than the period the window is, in thousandths of it: for the way from here to the endpoint, which delays
+/// one call more than another. What is left of the stretch lets the window recover from late calls.
 const GUARD: u64 = 5;
 /// So many moments a window remembers at most; of a rate with more calls, those of every second, third, … call.
 const MOMENTS: u32 = 256;
@@ -40,7 +40,7 @@ pub(super) struct Limiter {
     share: u32,
     /// When the next call is due if calls are spaced perfectly, in nanoseconds.
     due_ns: u64,
-    /// When the last call was sent.
+    /// When the last call was handed out.
     last: BootMs,
     /// When the share last changed.
     changed_at: BootMs,
@@ -65,18 +65,22 @@ impl Limiter {
         now.0 * NS + LATE_NS + TOLERANCE_NS + self.spacing_ns()
     }
 
-    /// The rate is this from here on. What is left of a longer wait under a slower rate is cut to that of a new limiter.
+    /// The rate is this from here on. The last call is taken to have made up for a delay, as if by a predecessor; but what is
+    /// left of a longer wait under a slower rate is cut to that of a new limiter.
     pub(super) fn set_rate(&mut self, now: BootMs, rate: Rate) {
-        if rate != self.rate {
-            (self.rate, self.window) = (rate, Window::new(rate));
-            self.due_ns = self.due_ns.min(self.full_at_ns(now));
+        if rate == self.rate {
+            return;
         }
+        let before_ns = self.spacing_ns();
+        (self.rate, self.window) = (rate, Window::new(rate));
+        let after_last_ns = self.last.0 * NS + LATE_NS + TOLERANCE_NS + before_ns.min(self.spacing_ns());
+        self.due_ns = self.due_ns.max(after_last_ns).min(self.full_at_ns(now));
     }
 
     /// The first moment at which a call may be sent.
     pub(super) fn next_at(&self) -> BootMs {
         let due = BootMs(self.due_ns.saturating_sub(TOLERANCE_NS).div_ceil(NS));
-        // Behind a late call the others catch up at twice the pace.
+        // Behind a late call the others catch up at twice the pace; from 500/s on, where that is less than a millisecond, at once.
         let spaced = self.last + self.spacing_ns() / 2 / NS;
         due.max(spaced).max(self.window.next_at()).max(self.hold_until)
     }
@@ -137,9 +141,9 @@ impl Limiter {
     }
 }
 
-/// When calls were sent, as far back as it matters, in blocks of equal size. Every call of a block is sent a whole window
-/// after the last call of the block that is as many blocks before it as fit into a period; so a period never sees more
-/// calls than that many blocks have.
+/// When calls were handed out, as far back as it matters, in blocks of equal size. With n blocks to a period, every call of a
+/// block comes at least the window's length after the last call of the n-th block before it; so a period that begins in that
+/// block has ended before this one, and sees no more calls than n blocks have.
 #[derive(Debug)]
 struct Window {
     length_ms: u64,
@@ -147,8 +151,8 @@ struct Window {
     block: u32,
     /// How many calls fit into a period: the rate's count, up to a part of a block less.
     capacity: u32,
-    /// When the last call of each block that is full was sent; the oldest first.
-    ends: VecDeque<BootMs>,
+    /// When the last call of each of the last n full blocks was; the oldest first. `None` where there were none yet.
+    ends: VecDeque<Option<BootMs>>,
     /// How many calls the newest block, which is not full, has.
     begun: u32,
 }
@@ -162,16 +166,13 @@ impl Window {
             length_ms: period_ms + period_ms * GUARD / 1000,
             block,
             capacity: blocks * block,
-            ends: std::iter::repeat_n(BootMs(0), blocks as usize).collect(),
+            ends: std::iter::repeat_n(None, blocks as usize).collect(),
             begun: 0,
         }
     }
 
     fn next_at(&self) -> BootMs {
-        match self.ends.front() {
-            None | Some(BootMs(0)) => BootMs(0),
-            Some(&end) => end + self.length_ms,
-        }
+        self.ends.front().copied().flatten().map_or(BootMs(0), |end| end + self.length_ms)
     }
 
     fn take(&mut self, now: BootMs) {
@@ -179,7 +180,7 @@ impl Window {
         if self.begun == self.block {
             self.begun = 0;
             self.ends.pop_front();
-            self.ends.push_back(now);
+            self.ends.push_back(Some(now));
         }
     }
 }
@@ -201,9 +202,15 @@ mod tests {
         sent
     }
 
-    /// The most calls that any second saw.
-    fn most(sent: &[u64]) -> usize {
-        sent.iter().enumerate().map(|(i, &at)| sent[i..].partition_point(|&t| t < at + 1000)).max().unwrap_or(0)
+    /// The most calls that any time of this length saw.
+    fn most(sent: &[u64], length_ms: u64) -> u32 {
+        let most = sent.iter().enumerate().map(|(i, &at)| sent[i..].partition_point(|&t| t < at + length_ms)).max();
+        u32::try_from(most.unwrap_or(0)).unwrap()
+    }
+
+    /// A period, and the guard on top of it.
+    fn guarded(rate: Rate) -> u64 {
+        u64::from(rate.period_ms()) * (1000 + GUARD) / 1000
     }
 
     /// One wake-up in so many is late, by up to `most` milliseconds.
@@ -224,17 +231,19 @@ mod tests {
 
     #[test]
     fn no_period_sees_more_calls_than_the_rate_allows() {
-        for (count, tick) in
-            [(15, 1), (15, 7), (1, 1), (10, 3), (64, 1), (65, 2), (400, 1), (400, 9), (20_000, 1), (3, 100), (15, 50)]
-        {
-            let rate = Rate::per_second(count);
-            let sent = greedy(rate, tick, 20_000);
-            assert!(most(&sent) <= count as usize, "{rate} every {tick} ms: {}", most(&sent));
-            for late in [1, 5, 20, 59, 70, 200] {
-                let sent = greedy_but_late(rate, 2, late, 60_000);
-                assert!(most(&sent) <= count as usize, "{rate} up to {late} ms late: {}", most(&sent));
+        let rates = [1, 3, 10, 15, 256, 257, 400, 515, 20_000].map(Rate::per_second);
+        let slow = [1, 90, 600].map(Rate::per_minute);
+        for (rate, tick) in rates.into_iter().chain(slow).flat_map(|rate| [1, 7, 50].map(|tick| (rate, tick))) {
+            let periods = 10 * u64::from(rate.period_ms());
+            let sent = most(&greedy(rate, tick, periods), guarded(rate));
+            assert!(sent <= rate.count(), "{rate} every {tick} ms: {sent}");
+            for late in [1, 20, 59, 200] {
+                let sent = most(&greedy_but_late(rate, 2, late, periods), guarded(rate));
+                assert!(sent <= rate.count(), "{rate} up to {late} ms late: {sent}");
             }
         }
+        let everything = Rate::per_second(1_000_000);
+        assert!(most(&greedy(everything, 10, 3_000), 1000) <= 1_000_000);
     }
 
     #[test]
@@ -260,25 +269,44 @@ mod tests {
         assert!(sent[19] - sent[0] <= 19 * 102, "{gaps:?}: what was lost is made up for");
     }
 
+    /// It calls for two seconds, is held up, catches up for a while, and is then changed; the most calls of any second.
+    fn most_around(rate: Rate, stalled: u64, after: u64, change: impl FnOnce(&mut Limiter, BootMs)) -> u32 {
+        let mut limiter = Limiter::new(rate, BootMs(0));
+        let mut sent = Vec::new();
+        let mut call = |limiter: &mut Limiter, now: u64| {
+            while limiter.next_at() <= BootMs(now) {
+                limiter.take(BootMs(now));
+                sent.push(now);
+            }
+        };
+        let changed = 2_000 + stalled + after;
+        (0..2_000).chain(2_000 + stalled..changed).for_each(|now| call(&mut limiter, now));
+        change(&mut limiter, BootMs(changed));
+        (changed..4_000).for_each(|now| call(&mut limiter, now));
+        most(&sent, 1000)
+    }
+
     #[test]
     fn a_successor_and_its_predecessor_together_keep_the_rate() {
-        for count in [1, 2, 15, 50, 400] {
-            let rate = Rate::per_second(count);
-            for stalled in [0, 10, 30, 60] {
-                // It calls for two seconds, is held up, catches up for a while, and is replaced at once.
-                let mut limiter = Limiter::new(rate, BootMs(0));
-                let mut sent = Vec::new();
-                let mut call = |limiter: &mut Limiter, now: u64| {
-                    while limiter.next_at() <= BootMs(now) {
-                        limiter.take(BootMs(now));
-                        sent.push(now);
-                    }
-                };
-                let replaced = 2_000 + stalled + 40;
-                (0..2_000).chain(2_000 + stalled..replaced).for_each(|now| call(&mut limiter, now));
-                let mut successor = Limiter::new(rate, BootMs(replaced));
-                (replaced..4_000).for_each(|now| call(&mut successor, now));
-                assert!(most(&sent) <= count as usize, "{rate}, {stalled} ms: {}", most(&sent));
+        for rate in [1, 2, 15, 50, 400].map(Rate::per_second) {
+            for (stalled, after) in
+                [0, 10, 30, 60].into_iter().flat_map(|stalled| [1, 40].map(|after| (stalled, after)))
+            {
+                let sent = most_around(rate, stalled, after, |limiter, now| *limiter = Limiter::new(rate, now));
+                assert!(sent <= rate.count(), "{rate}, {stalled} ms and {after} ms: {sent}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_period_in_which_the_rate_changes_sees_no_more_than_the_higher_allows() {
+        for (old, new) in [(15, 16), (16, 15), (400, 401), (400, 10), (10, 400), (1, 15)] {
+            for (stalled, after) in
+                [0, 10, 30, 60].into_iter().flat_map(|stalled| [1, 40].map(|after| (stalled, after)))
+            {
+                let change = |limiter: &mut Limiter, now| limiter.set_rate(now, Rate::per_second(new));
+                let sent = most_around(Rate::per_second(old), stalled, after, change);
+                assert!(sent <= old.max(new), "{old}/s to {new}/s, {stalled} ms and {after} ms: {sent}");
             }
         }
     }

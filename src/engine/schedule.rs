@@ -58,8 +58,8 @@ impl Engine {
         }
     }
 
-    /// When the refresh of the token that a tenant holds is due. On a grid, up to a thousandth of its life early, so that
-    /// neighbours share wake-ups and commits: a refresh in company costs a fraction of one alone.
+    /// When the refresh of the token that a tenant holds is due. On a grid, and rather early than late, so that neighbours share
+    /// wake-ups and commits: a refresh in company costs a fraction of one alone.
     pub(super) fn refresh_point(&self, slot: Slot, held: &Held) -> BootMs {
         let tenant = &self.tenants[slot];
         let life = held.lifetime_ms();
