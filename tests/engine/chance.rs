@@ -260,9 +260,10 @@ impl Play {
         for (subject, memory) in &shell.remembered {
             let lasts = match memory {
                 Memory::Slowed { .. } | Memory::Paused(_) | Memory::Unextended(_) => true,
-                // Nobody is left who could be its probe.
-                Memory::Broken { .. } => {
-                    summary.apps.iter().all(|app| Some(&app.name) != subject.app() || app.counts.total() == 0)
+                // Nobody is left who could be its probe; or nobody needs a token yet, since the one that was due no longer is.
+                Memory::Broken { kind, .. } => {
+                    let app = summary.apps.iter().find(|app| Some(&app.name) == subject.app());
+                    app.is_none_or(|app| app.counts.total() == 0 || app.broken == Some(*kind))
                 }
                 Memory::Failing(_) => false,
             };
