@@ -16,9 +16,10 @@ const LIFETIME_MS: u64 = 7_200_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // cargo adds `--bench`.
+    // cargo adds `--bench`; that is all when it runs every benchmark.
     let [database, refresh_s, ..] = arguments.as_slice() else {
-        return Err("DATABASE and REFRESH_S are missing".into());
+        eprintln!("nothing to do: DATABASE and REFRESH_S are missing");
+        return Ok(());
     };
     let refresh_ms = refresh_s.parse::<u64>()? * 1000;
     let ids: Vec<TenantId> =
