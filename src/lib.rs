@@ -14,8 +14,10 @@
 //! | [`control`] | the Unix socket: server, client and their shared types |
 //! | [`sandbox`] | a simulated token endpoint, a real TLS server, for `dev` and the tests |
 //! | [`cli`] | one file per command |
+//! | [`blocking`] | work that the kernel may never bring to an end, off everybody's thread |
 
 pub mod api;
+pub mod blocking;
 pub mod cli;
 pub mod config;
 pub mod control;
