@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::domain::is_invisible;
+
 /// How much a problem matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -102,7 +104,7 @@ impl Problem {
         line.push_str(self.severity.as_str());
         line.push_str(": ");
         line.push_str(&self.message);
-        line.replace(|c: char| c.is_control(), " ")
+        line.replace(is_invisible, " ")
     }
 
     fn to_json(&self) -> Value {

@@ -191,10 +191,9 @@ fn keyring_path(text: &str) -> Result<KeyringSink, Fault> {
     let mut path = Vec::new();
     let last = rest.split('/').count() - 1;
     for (index, part) in rest.split('/').enumerate() {
+        values::visible(part).map_err(|fault| Fault { offset: fault.offset.map(|at| at + offset), ..fault })?;
         let fault = if part.is_empty() {
             Some("has an empty part")
-        } else if part.chars().any(char::is_control) {
-            Some("holds control characters")
         } else if index < last && part.starts_with('.') {
             Some("names a keyring that begins with a dot, which the kernel keeps for itself")
         } else {

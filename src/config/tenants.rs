@@ -8,6 +8,7 @@ use super::problems::{Mark, Problems};
 use super::section::{self, Fault, Section};
 use super::sink::{self, Reading, Sink};
 use super::tree::Value;
+use super::values;
 use crate::domain::{CorpId, TenantName};
 
 /// An app's tenants, sorted, each once.
@@ -104,5 +105,6 @@ fn own_settings(
 }
 
 fn name(text: &str) -> Result<TenantName, Fault> {
+    values::visible(text)?;
     TenantName::new(text).map_err(|_| Fault::new(format!("must be {}", TenantName::RULE)))
 }

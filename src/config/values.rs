@@ -9,7 +9,7 @@ use super::problems::Problems;
 use super::section::{Fault, Section, Set};
 use super::surroundings::{group_id, user_id};
 use super::tree::Value;
-use crate::domain::{InvalidTemplate, Placeholder, Rate, Template};
+use crate::domain::{InvalidTemplate, Placeholder, Rate, Template, is_invisible};
 
 /// Permission bits, as an octal string. `needed` are bits without which nothing would work.
 pub(super) fn mode(text: &str, needed: u32, forbidden: u32) -> Result<u32, Fault> {
@@ -53,14 +53,21 @@ pub(super) fn account(section: &Section<'_, '_>, key: &'static str, problems: &m
     })
 }
 
+/// Refuses what a reader of the config would not see, with its place.
+pub(super) fn visible(text: &str) -> Result<(), Fault> {
+    let Some((at, hidden)) = text.char_indices().find(|(_, c)| is_invisible(*c)) else { return Ok(()) };
+    let what = if hidden.is_control() { "a control character" } else { "which is invisible or turns text around" };
+    let fault =
+        Fault::new(format!("holds U+{:04X}, {what}", u32::from(hidden))).help("remove it, or type the text anew");
+    Err(Fault { offset: Some(at), ..fault })
+}
+
 /// A path, made absolute from the directory of the file it stands in.
 pub(super) fn path(text: &str, base: &Path) -> Result<PathBuf, Fault> {
     if text.is_empty() {
         return Err(Fault::new("is empty").help("give a path"));
     }
-    if text.contains('\0') {
-        return Err(Fault::new("holds a NUL, which no path can"));
-    }
+    visible(text)?;
     Ok(base.join(text))
 }
 
@@ -78,9 +85,7 @@ pub(super) fn path_template(text: &str, base: &Path) -> Result<Template, Fault> 
     if text.ends_with('/') || text.is_empty() {
         return Err(Fault::new("names a directory").help("the last part is the file's name, for example {corp_id}"));
     }
-    if text.chars().any(char::is_control) {
-        return Err(Fault::new("holds control characters"));
-    }
+    visible(text)?;
     let mut offset = 0;
     for part in text.strip_prefix('/').unwrap_or(text).split('/') {
         if ["", ".", ".."].contains(&part) {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::invisible::first_invisible;
 use super::short::ShortText;
 
 /// Why a name was not accepted.
@@ -102,12 +103,13 @@ name_type!(
 );
 
 name_type!(
-    /// The operator's own name for a tenant, the value of `{name}`. It becomes part of a path, so it cannot hold a `/`.
+    /// The operator's own name for a tenant, the value of `{name}`. It becomes part of a path, so it cannot hold a `/`, and
+    /// of messages, so every character of it can be seen ([`is_invisible`](super::is_invisible)).
     TenantName(Arc<str>),
     "a tenant's name",
-    "1 to 128 bytes without `/` and control characters, not beginning with `.`",
+    "1 to 128 bytes without `/`, control and invisible characters, not beginning with `.`",
     |text| {
-        (1..=128).contains(&text.len()) && !text.starts_with('.') && !text.chars().any(|c| c == '/' || c.is_control())
+        (1..=128).contains(&text.len()) && !text.starts_with('.') && !text.contains('/') && first_invisible(text).is_none()
     }
 );
 
@@ -177,7 +179,7 @@ mod tests {
             assert!(CorpId::new(bad).is_err(), "{bad:?}");
             assert!(AppName::new(bad).is_err(), "{bad:?}");
         }
-        for bad in ["", "..", ".x", "a/b", "a\nb"] {
+        for bad in ["", "..", ".x", "a/b", "a\nb", "a\u{202e}b", "a\u{200b}"] {
             assert!(TenantName::new(bad).is_err(), "{bad:?}");
             assert!(ClientId::new(bad).is_err(), "{bad:?}");
         }

@@ -4,6 +4,7 @@
 
 mod failure;
 mod ids;
+mod invisible;
 mod memory;
 mod plan;
 mod rate;
@@ -17,6 +18,7 @@ mod time;
 
 pub use failure::{Blame, Failure, FailureKind, SinkFailure, SinkFailureKind};
 pub use ids::{AppName, ClientId, CorpId, InvalidName, Names, Slot, TenantId, TenantName, Ticket};
+pub use invisible::{first_invisible, is_invisible};
 pub use memory::{Failing, Memory, Subject, Wait};
 pub use plan::{AppPolicy, Change, Freshness, OnExpiry, OnRemove, Outlet, Refresh, Retry, SinkSetId};
 pub use rate::{InvalidRate, Rate};

@@ -124,3 +124,22 @@ fn a_syntax_error_hides_neither_the_others_nor_invents_some() {
     let found = problems("[api]\ntimeout = \"9s\"\ntimeout = \"8s\"\n");
     assert!(found.len() == 1 && found[0].contains("duplicate key"), "{found:#?}");
 }
+
+#[test]
+fn a_name_with_characters_that_are_not_seen_is_refused_with_their_numbers() {
+    for (hidden, said) in [
+        ("\\u0007", "U+0007, a control character"),
+        ("\u{202e}", "U+202E, which is invisible or turns text around"),
+        ("\u{2066}", "U+2066"),
+        ("\u{200d}", "U+200D"),
+        ("\u{feff}", "U+FEFF"),
+        ("\u{2028}", "U+2028"),
+        ("\u{2029}", "U+2029"),
+        ("\u{e0041}", "U+E0041"),
+    ] {
+        let text = crm(&format!("[app.crm.tenant.ding1]\nname = \"acme{hidden}\""));
+        assert_only(&text, &format!("error: `name` holds {said}"));
+    }
+    assert_only(&crm("[app.crm.tenant.ding1]\nname = \"ac\u{202e}me\""), "config.toml:5:11: error: `name`");
+    assert_eq!(problems(&crm("[app.crm.tenant.ding1]\nname = \"阿里 巴巴 עברית\"")), Vec::<String>::new());
+}

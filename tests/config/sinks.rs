@@ -49,6 +49,8 @@ fn every_rule_of_sinks_has_its_message() {
         ("file = \"/srv/{corp_id}\"\nowner = \"no-such-user\"", "names a user that does not exist"),
         ("file = \"/srv/{corp_id}\"\ngroup = \"no-such-group\"", "names a group that does not exist"),
         ("file = \"/srv/{corp_id}\"\nmode = \"0040\"", "would shut the owner itself out"),
+        ("file = \"/srv/a\u{200b}/{corp_id}\"", "config.toml:6:15: error: `file` holds U+200B, which is invisible"),
+        ("keyring = \"@u/a/\u{202e}\"", "config.toml:6:17: error: `keyring` holds U+202E, which is invisible"),
         ("keyring = \"x\"", "needs a key below"),
         ("keyring = \"@s/x\"", "must start with @u or a keyring's number"),
         ("keyring = \"@u/\"", "config.toml:6:15: error: `keyring` has an empty part"),
