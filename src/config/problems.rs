@@ -1,5 +1,6 @@
 //! Where problems are gathered while a config is read, and how a span of a file becomes a line and a column.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use super::files::Source;
 use super::report::{Problem, Report, Severity, Spot};
 
 /// Bytes of one of the files. Half the size of two pointers, since every corp_id has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Mark {
     pub(super) file: u32,
     pub(super) start: u32,
@@ -102,7 +103,9 @@ impl<'s> Problems<'s> {
     /// All problems in the order of the files, errors first.
     pub(super) fn into_report(self) -> Report {
         let Self { files, mut list, .. } = self;
-        let place = |spot: &Spot| (files.iter().position(|file| file.path == spot.file), spot.line, spot.column);
+        // Config directories with thousands of drop-ins exist, and each may have its problem.
+        let order: HashMap<&Path, usize> = files.iter().enumerate().map(|(nth, file)| (&*file.path, nth)).collect();
+        let place = |spot: &Spot| (order.get(&*spot.file).copied(), spot.line, spot.column);
         list.sort_by_cached_key(|problem| problem.at.as_ref().map(place));
         list.into_iter().collect()
     }
