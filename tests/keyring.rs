@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use corptokend::domain::{KeyringRoot, OnExpiry, SinkFailureKind, SinkSpec, WallMs, Wrote};
-use corptokend::sink::probe;
-use publishing::{Desk, EXPIRES, as_nobody, has, key_at, needs};
+use publishing::{Desk, EXPIRES, as_nobody, has, key_at, needs, probe};
 
 /// A keyring below `@u` that no other test uses, gone with the value.
 struct Ring {

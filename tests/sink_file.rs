@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use corptokend::domain::{Format, Placeholder, SinkFailureKind, SinkSpec, Template, Wrote};
-use corptokend::sink::{Stopped, file_system_of, probe};
-use publishing::{Desk, as_nobody, file_at, is_root, needs, publication};
+use corptokend::sink::{Stopped, file_system_of};
+use publishing::{Desk, as_nobody, file_at, is_root, needs, probe, publication};
 use tempfile::{TempDir, tempdir};
 
 fn names_in(directory: &Path) -> Vec<String> {

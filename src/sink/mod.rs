@@ -27,7 +27,7 @@ mod trouble;
 mod watch;
 
 pub use lane::{Lane, Stopped};
-pub use probe::{file_system_of, probe};
+pub use probe::{Trial, file_system_of};
 pub use render::render;
 
 /// What a lane is asked to do.

@@ -1,29 +1,120 @@
-//! A trial of a sink that publishes nothing.
+//! A trial of sinks that publishes nothing.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 
 use super::directories::{Directories, Missing};
-use super::directory::{Me, Rules};
+use super::directory::{Directory, Me, Rules};
 use super::file::try_directory;
 use super::fixed::{may_complete, nearest_existing};
 use super::trouble;
-use crate::domain::{FileSink, SinkFailure, SinkKind, SinkSpec};
+use crate::domain::{FileSink, Names, Place, SinkFailure, SinkKind, SinkSpec};
 
-/// Tries whether a publication to this sink could succeed: for a file, that its fixed directory exists (or can be made),
-/// that nobody can write there who should not, and that a file with the sink's group, mode and owner can be made there.
-/// That file is removed again, and no directory is made. For a key, that the keyring at which its path starts can be read.
-///
-/// # Errors
-/// The failure that a publication would meet.
-pub fn probe(spec: &SinkSpec) -> Result<(), SinkFailure> {
-    match &spec.kind {
-        SinkKind::File(sink) => probe_file(sink),
-        SinkKind::Keyring(sink) => super::keyring::probe(sink),
+/// Tries sinks, and remembers what came of it: tenants mostly share a directory, and it is tried once.
+pub struct Trial {
+    directories: Directories,
+    me: Me,
+    tried: HashMap<(PathBuf, Role, Demands), Result<(), SinkFailure>>,
+}
+
+/// What a directory is to a file that is to be published.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Role {
+    /// The file lies in it.
+    Final,
+    /// It is the last one on the way that exists; the rest is made by the first publication.
+    Passage,
+}
+
+/// What a sink asks of a directory, its path and content apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Demands {
+    mode: u32,
+    dir_mode: u32,
+    owner: Option<u32>,
+    group: Option<u32>,
+    trust_dir: bool,
+}
+
+impl Default for Trial {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Trial {
+    /// Nothing is tried yet.
+    pub fn new() -> Self {
+        let me = Me::current();
+        Self { directories: Directories::new(me), me, tried: HashMap::new() }
+    }
+
+    /// Tries whether a publication to this sink could succeed for the tenant of these names. For a file: that the fixed
+    /// directory exists (or can be made), that nobody can write there who should not, and that a file with the sink's
+    /// group, mode and owner can be made in the last directory of the path that exists. That file is removed again, and no
+    /// directory is made. For a key: that the keyring at which its path starts can be read.
+    ///
+    /// # Errors
+    /// The failure that a publication would meet.
+    pub fn sink(&mut self, spec: &SinkSpec, names: &Names) -> Result<(), SinkFailure> {
+        match (&spec.kind, spec.place(names)) {
+            (SinkKind::Keyring(sink), _) => super::keyring::probe(sink),
+            (SinkKind::File(sink), Place::File(path)) => self.file(sink, &path),
+            (SinkKind::File(_), Place::Key { .. }) => unreachable!("the place of a file is a path"),
+        }
+    }
+
+    fn file(&mut self, sink: &FileSink, path: &Path) -> Result<(), SinkFailure> {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        self.once(directory, Role::Final, sink, |trial| {
+            let fixed = sink.fixed_part();
+            let Some(last) = trial.last_existing(fixed, directory)? else { return could_be_made(fixed, trial.me) };
+            let role = if last.path() == directory { Role::Final } else { Role::Passage };
+            match role {
+                Role::Final => {
+                    last.verify(&Rules::of(sink), trial.me)?;
+                    try_directory(&last, sink)
+                }
+                Role::Passage => trial.once(last.path(), role, sink, |trial| {
+                    last.verify_passage(&Rules::of(sink), trial.me)?;
+                    try_directory(&last, sink)
+                }),
+            }
+        })
+    }
+
+    /// Tries a directory, unless it was tried in this role for the same demands.
+    fn once(
+        &mut self,
+        directory: &Path,
+        role: Role,
+        sink: &FileSink,
+        attempt: impl FnOnce(&mut Self) -> Result<(), SinkFailure>,
+    ) -> Result<(), SinkFailure> {
+        let &FileSink { mode, dir_mode, owner, group, trust_dir, .. } = sink;
+        let key = (directory.to_path_buf(), role, Demands { mode, dir_mode, owner, group, trust_dir });
+        if let Some(known) = self.tried.get(&key) {
+            return known.clone();
+        }
+        let outcome = attempt(self);
+        self.tried.insert(key, outcome.clone());
+        outcome
+    }
+
+    /// The deepest directory that exists, from `fixed` down to `directory`; `None` when not even `fixed` does.
+    fn last_existing(&mut self, fixed: &Path, directory: &Path) -> Result<Option<Rc<Directory>>, SinkFailure> {
+        for above in directory.ancestors().take_while(|above| above.starts_with(fixed)) {
+            if let Some(found) = self.directories.open(fixed, above, Missing::Leave)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -41,23 +132,6 @@ pub fn file_system_of(path: &Path) -> io::Result<u64> {
         }
     }
     Err(last)
-}
-
-fn probe_file(sink: &FileSink) -> Result<(), SinkFailure> {
-    let me = Me::current();
-    let fixed = sink.fixed_part();
-    let Some(directory) = Directories::new(me).open(fixed, fixed, Missing::Leave)? else {
-        return could_be_made(fixed, me);
-    };
-    // Whether files lie here, or in directories that are made below.
-    let depth = |text: &str| text.matches('/').count();
-    let is_final = depth(&sink.path.to_string()) == depth(sink.path.fixed_prefix());
-    if is_final {
-        directory.verify(&Rules::of(sink), me)?;
-    } else {
-        directory.verify_passage(&Rules::of(sink), me)?;
-    }
-    try_directory(&directory, sink)
 }
 
 fn could_be_made(fixed: &Path, me: Me) -> Result<(), SinkFailure> {

@@ -72,3 +72,28 @@ fn a_config_or_secret_that_may_not_be_read_is_told() {
         assert!(shown(&output).contains("ermission denied"), "{command}: {}", shown(&output));
     }
 }
+
+/// A usual layout: `/srv` is root's, and `/srv/crm` the daemon's.
+#[test]
+fn check_tries_the_directory_that_a_publication_would_open_and_not_the_one_above() {
+    if !crate::support::system_allows("giving directories away", crate::support::is_root()) {
+        return;
+    }
+    let machine = machine();
+    let sink = format!("[[defaults.sink]]\nfile = \"{}srv/{{app}}/{{corp_id}}\"\n", machine.path("").display());
+    machine.save(&format!("{}{sink}", four_lines(&machine)));
+    fs::create_dir_all(machine.path("srv/crm")).unwrap();
+    machine.give_to_nobody("srv/crm");
+    machine.give_to_nobody("etc");
+    let Some(mut check) = as_nobody(&machine, &["check"]) else { return };
+    let told = check.output().unwrap();
+    assert_eq!(told.status.code(), Some(0), "{}", shown(&told));
+    let once = as_nobody(&machine, &["once"]).unwrap().output().unwrap();
+    assert!(once.status.success(), "a publication succeeds there: {}", shown(&once));
+    // For another app nothing is there yet, and nobody may make it.
+    machine.edit("[app.crm]", "[app.hr]");
+    machine.give_to_nobody("etc");
+    let told = as_nobody(&machine, &["check"]).unwrap().output().unwrap();
+    assert_eq!(told.status.code(), Some(78), "{}", shown(&told));
+    assert!(shown(&told).contains("app hr:") && shown(&told).contains("cannot be published to"), "{}", shown(&told));
+}

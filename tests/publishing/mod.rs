@@ -13,7 +13,7 @@ use corptokend::domain::{
     FileSink, Format, KeyringRoot, KeyringSink, Names, OnExpiry, Placeholder, RootId, SinkFailure, SinkId, SinkKind,
     SinkSpec, Slot, Template, Ticket, Token, WallMs, Wrote,
 };
-use corptokend::sink::{Job, Lane, Publication, Report, Stopped};
+use corptokend::sink::{Job, Lane, Publication, Report, Stopped, Trial};
 use zeroize::Zeroizing;
 
 /// When every token of these tests expires.
@@ -107,6 +107,11 @@ impl Desk {
 
 pub fn names(corp_id: &str) -> Names {
     Names { id: format!("crm/{corp_id}").parse().unwrap(), name: None, client_id: "c1".parse().unwrap() }
+}
+
+/// Tries a sink for the tenant `ding1`, and publishes nothing.
+pub fn probe(spec: &SinkSpec) -> Result<(), SinkFailure> {
+    Trial::new().sink(spec, &names("ding1"))
 }
 
 pub fn publication(slot: u32, spec: &SinkSpec, corp_id: &str, token: &str) -> Job {
