@@ -6,6 +6,8 @@
 mod disk;
 #[path = "faults/kill.rs"]
 mod kill;
+#[path = "faults/listeners.rs"]
+mod listeners;
 #[path = "faults/network.rs"]
 mod network;
 #[path = "faults/socket.rs"]

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Surroundings};
+use crate::daemon;
 
 /// The exit codes that more than one command gives, after sysexits.h.
 mod code {
@@ -54,6 +55,8 @@ enum Command {
 
 /// Runs the command that the process was started with, and returns its exit code.
 pub fn main() -> u8 {
+    daemon::log::take_panics();
+    let _at_the_end = FlushLog;
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -117,13 +120,23 @@ fn block_on<T, E: From<io::Error>>(future: impl Future<Output = Result<T, E>>) -
     outcome
 }
 
+/// Whatever ends the process, a panic too, what was logged gets out.
+struct FlushLog;
+
+impl Drop for FlushLog {
+    fn drop(&mut self) {
+        daemon::log::flush();
+    }
+}
+
 /// Tells what went wrong: the cause in one line first.
 fn complain(error: &dyn fmt::Display) {
     say(format_args!("error: {error}"));
 }
 
-/// Writes a line to stderr. When that is gone, nobody is left to tell.
+/// Writes a line to stderr, after what was logged. When that is gone, nobody is left to tell.
 fn say(line: impl fmt::Display) {
+    daemon::log::flush();
     let _ = writeln!(io::stderr(), "{line}");
 }
 

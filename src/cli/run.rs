@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{block_on, code, complain, say};
+use super::{block_on, code, say};
 use crate::daemon::{self, StartError, Startup, Until};
 
 /// Run the daemon in the foreground
@@ -31,7 +31,8 @@ pub(super) fn failed_to_start(error: &StartError) -> u8 {
             code::CONFIG
         }
         StartError::State(_) | StartError::System(_) => {
-            complain(error);
+            // It may be a daemon's end, hours after the start: nobody waits for a reader then, or nothing restarts it.
+            daemon::log::last_words(&format!("error: {error}"));
             code::FAILED
         }
     }

@@ -102,6 +102,8 @@ pub struct Status {
     pub state: StateHealth,
     /// Until when nobody is called, because the endpoint banned this address.
     pub api_paused_until: Option<String>,
+    /// How many lines of the log were lost since the start, because nobody took those before them.
+    pub log_lines_lost: u64,
     /// What an operator should look at although it is no error.
     pub warnings: Vec<String>,
     /// The tenant that is worst off, unless all are fresh.

@@ -50,6 +50,13 @@ pub fn wall() -> WallMs {
     now().wall
 }
 
+/// This moment on the clock that systemd dates messages by, CLOCK_MONOTONIC, in microseconds.
+pub(super) fn monotonic_usec() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
+    seconds * 1_000_000 + nanos / 1000
+}
+
 fn millis(time: Timespec) -> u64 {
     let (seconds, nanos) = (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
     seconds * 1000 + nanos / 1_000_000

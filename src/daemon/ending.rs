@@ -17,7 +17,7 @@ const STOP_STORE: Duration = Duration::from_secs(2);
 impl Daemon {
     /// Ends: calls under way get their time, publications that began end, the state is committed.
     pub(super) async fn stop(mut self) -> io::Result<Ended> {
-        systemd::stopping();
+        self.service.tell(clock::now().boot, systemd::Phase::Stopping);
         self.finish_calls().await?;
         let now = clock::now();
         self.reload.remember_if_done(&self.engine, &mut self.hands, now);

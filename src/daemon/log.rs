@@ -1,13 +1,19 @@
-//! Where log lines go and how they look. All of them go to stderr, or straight to the journal.
+//! Where log lines go and how they look. All of them go to stderr, or straight to the journal, by way of a thread of their
+//! own ([`writer`]): nobody waits for whoever reads the log.
 
+mod journal;
 mod text;
+mod writer;
 
-use std::io::IsTerminal;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -17,6 +23,9 @@ use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::config::{LogFormat, LogLevel};
 use text::{Line, Stamp};
+use writer::{Outlet, Pen, Writer};
+
+pub use writer::{Backlog, flush, last_words};
 
 /// The running log. Its level can be changed by a reload; its format cannot.
 #[derive(Debug, Clone)]
@@ -29,6 +38,11 @@ impl Log {
     pub fn set_level(&self, level: LogLevel) {
         // It fails only after the subscriber is gone, and that lives as long as the process.
         let _ = self.filter.reload(filter(level));
+    }
+
+    /// Whether its lines are taken.
+    pub fn backlog(&self) -> Backlog {
+        writer::backlog()
     }
 }
 
@@ -44,20 +58,78 @@ pub fn init(format: LogFormat, level: LogLevel) -> Log {
         LogFormat::Text | LogFormat::Json => false,
     };
     let (filter, handle) = reload::Layer::new(filter(level));
-    let journal_lines = if journal { journald() } else { None };
-    let fell_back = journal && journal_lines.is_none();
-    let lines = journal_lines.unwrap_or_else(|| match format {
-        LogFormat::Json => json(std::io::stderr),
-        LogFormat::Auto | LogFormat::Text | LogFormat::Journald => {
-            let stamp = if std::io::stderr().is_terminal() { Stamp::Time } else { Stamp::Moment };
-            text(std::io::stderr, stamp, wants_colour())
-        }
-    });
+    let journal = if journal { Some(journal::connect()) } else { None };
+    let fell_back = matches!(journal, Some(None));
+    let lines = lines(format, journal.flatten());
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
     if fell_back {
         tracing::warn!(event = "no_journal", "the journal's socket cannot be used; logging text to stderr instead");
     }
     Log { filter: handle }
+}
+
+/// From here on, what a panic says goes where the log goes, once there is one: whoever panics must not wait for a reader
+/// of stderr either.
+pub fn take_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !writer::is_started() {
+            return usual(panic);
+        }
+        let backtrace = Backtrace::capture();
+        let shown = match backtrace.status() {
+            BacktraceStatus::Captured => format!("\n{backtrace}"),
+            _ => String::new(),
+        };
+        tracing::error!(event = "panicked", "this is a defect: {panic}{shown}");
+    }));
+}
+
+/// The layer that makes lines, and the thread that writes them.
+fn lines<S>(format: LogFormat, journal: Option<UnixDatagram>) -> Lines<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let to_journal = journal.is_some();
+    let writer = writer::start(move |outlet, line| match (outlet, &journal) {
+        (Outlet::Journal, Some(socket)) => journal::send(socket, line),
+        _ => to_stderr(line),
+    });
+    let stamp = if io::stderr().is_terminal() { Stamp::Time } else { Stamp::Moment };
+    match (writer, format) {
+        (Some(writer), _) if to_journal => {
+            let program = std::env::current_exe().ok().and_then(|path| path.file_name().map(ToOwned::to_owned));
+            let identifier = program.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            Box::new(journal::Entries { writer, identifier })
+        }
+        (Some(writer), LogFormat::Json) => json(pen(writer)),
+        (Some(writer), _) => text(pen(writer), stamp, wants_colour()),
+        // No thread is to be had, so the process is about to end anyway.
+        (None, LogFormat::Json) => json(io::stderr),
+        (None, _) => text(io::stderr, stamp, wants_colour()),
+    }
+}
+
+fn pen(writer: Arc<Writer>) -> impl Fn() -> Pen + Send + Sync + 'static {
+    move || Pen(Arc::clone(&writer))
+}
+
+/// Writes all of it, however long that takes. Not by way of [`std::io::stderr`], whose lock would be held meanwhile.
+fn to_stderr(mut bytes: &[u8]) -> io::Result<()> {
+    let stderr = rustix::stdio::stderr();
+    while !bytes.is_empty() {
+        match rustix::io::write(stderr, bytes) {
+            Ok(length) => bytes = &bytes[length..],
+            Err(rustix::io::Errno::INTR) => {}
+            // Whoever gave us stderr has made it non-blocking, for all who share it.
+            Err(rustix::io::Errno::AGAIN) => {
+                let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+                poll(&mut fds, None)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Our own events at `level`, and what others warn of.
@@ -73,23 +145,6 @@ fn filter(level: LogLevel) -> Targets {
 }
 
 type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
-
-/// `None` when there is no journal.
-fn journald<S>() -> Option<Lines<S>>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
-    let priorities = PriorityMappings {
-        error: Priority::Error,
-        warn: Priority::Warning,
-        info: Priority::Informational,
-        debug: Priority::Debug,
-        trace: Priority::Debug,
-    };
-    // Without a prefix the fields are APP=, CORP_ID=, EVENT=…, as one wants to ask journalctl for them.
-    let layer = tracing_journald::layer().ok()?.with_field_prefix(None).with_priority_mappings(priorities);
-    Some(Box::new(layer))
-}
 
 fn text<S, W>(writer: W, stamp: Stamp, colour: bool) -> Lines<S>
 where

@@ -210,6 +210,9 @@ impl Daemon {
             self.reload.files_changed(now);
         }
         self.reload.remember_if_done(&self.engine, &mut self.hands, now);
+        for phase in std::mem::take(&mut self.reload.phases) {
+            self.service.tell(now.boot, phase);
+        }
         self.service.beat(now.boot);
         let status_at = self.tell(now);
         let others =

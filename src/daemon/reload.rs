@@ -9,8 +9,9 @@ use tokio::sync::oneshot;
 
 use super::plan::{self, Plan};
 use super::prepare::{self, Candidate, Fixed, MassRemoval, Prepared, Running};
+use super::systemd::Phase;
 use super::verdict::{Last, verdict};
-use super::{Input, clock, systemd};
+use super::{Input, clock};
 use crate::config::{self, Problem, Report, Severity, Surroundings};
 use crate::control::protocol::{ReloadRequest, Verdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now};
@@ -45,6 +46,8 @@ pub(super) struct Reload {
     pub(super) last: Last,
     /// Whether systemd is told: not before the first `READY=1`, which is not ours to give.
     pub(super) announces: bool,
+    /// What systemd is to be told.
+    pub(super) phases: Vec<Phase>,
     digest: Option<Fingerprint>,
     /// The directories to watch from here on, if those are others.
     pub(super) watch: Option<Vec<PathBuf>>,
@@ -91,6 +94,7 @@ impl Reload {
             stage: Stage::Idle,
             last: Last::default(),
             announces: false,
+            phases: Vec::new(),
             digest: None,
             watch: None,
             unremembered: None,
@@ -160,7 +164,7 @@ impl Reload {
         let (explicit, waiting) = (std::mem::take(&mut self.explicit), std::mem::take(&mut self.waiting));
         self.stage = Stage::Reading { explicit, waiting };
         if explicit && self.announces {
-            systemd::reloading();
+            self.phases.push(Phase::reloading());
         }
         let (path, surroundings, running) = (self.path.clone(), self.surroundings.clone(), self.running.clone());
         let inputs = self.inputs.clone();
@@ -194,7 +198,7 @@ impl Reload {
             return;
         }
         if !explicit && self.announces {
-            systemd::reloading();
+            self.phases.push(Phase::reloading());
         }
         let mut verdict = verdict(&prepared);
         let held_back = prepared.candidate.as_ref().map_or(self.last.held_back, |candidate| candidate.held_back);
@@ -306,7 +310,7 @@ impl Reload {
         next
     }
 
-    fn applied(&self, verdict: Verdict, waiting: Vec<oneshot::Sender<Verdict>>) {
+    fn applied(&mut self, verdict: Verdict, waiting: Vec<oneshot::Sender<Verdict>>) {
         let Verdict { added, removed, changed, .. } = verdict;
         tracing::info!(
             event = "reloaded",
@@ -346,9 +350,9 @@ impl Reload {
     }
 
     /// Applied or rejected, systemd hears that the reload is over, and those who asked hear how it went.
-    fn finish(&self, verdict: Verdict, waiting: Vec<oneshot::Sender<Verdict>>) {
+    fn finish(&mut self, verdict: Verdict, waiting: Vec<oneshot::Sender<Verdict>>) {
         if self.announces {
-            systemd::ready();
+            self.phases.push(Phase::Ready);
         }
         for reply in waiting {
             // Who went away in the meantime need not know.

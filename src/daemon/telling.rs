@@ -16,7 +16,7 @@ impl Daemon {
                 // Whoever waits for READY looks at the status next.
                 let line = self.status_line(now, &summary);
                 self.service.status(now.boot, line);
-                self.become_ready(&summary);
+                self.become_ready(now, &summary);
             }
         }
         if let Some(on_turn) = &mut self.on_turn {
@@ -50,7 +50,7 @@ impl Daemon {
         self.has_settled(&summary) && !summary.calls_are_wanted
     }
 
-    fn become_ready(&mut self, summary: &Summary) {
+    fn become_ready(&mut self, now: Now, summary: &Summary) {
         self.ready = true;
         self.reload.announces = true;
         let missing = summary.counts.of(State::Pending);
@@ -69,7 +69,7 @@ impl Daemon {
                 "ready: {total} tenants, {missing} of them without an outcome yet"
             ),
         }
-        systemd::ready();
+        self.service.tell(now.boot, systemd::Phase::Ready);
     }
 
     fn status_line(&self, now: Now, summary: &Summary) -> String {
@@ -121,6 +121,13 @@ impl Daemon {
                 "{n} directories of token files are swept each minute, not watched: raise fs.inotify.max_user_watches"
             )),
         }
+        let backlog = self.log.backlog();
+        if backlog.hangs {
+            let lost = backlog.lost;
+            warnings.push(format!(
+                "the log is not taken by whoever reads it (stderr, or the journal): its lines wait, {lost} are lost already"
+            ));
+        }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -139,6 +146,7 @@ impl Daemon {
             },
             state: StateHealth { healthy: self.state_trouble.is_none(), reason: self.state_trouble.clone() },
             api_paused_until: summary.paused_until.map(|at| (now.wall + at.since(now.boot)).rfc3339()),
+            log_lines_lost: backlog.lost,
             warnings,
             worst: self.worst(now, &summary),
         }
