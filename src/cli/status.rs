@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::control::protocol::{Counts, State, Status, TenantRow};
+use crate::control::protocol::{State, Status, TenantRow};
 use crate::control::{Client, ClientError};
 use crate::domain::TenantId;
 
@@ -41,8 +41,9 @@ pub struct Args {
 
 /// Asks the daemon on `socket` and writes what it says to `out`, and what goes wrong to `err`.
 ///
-/// Returns the exit code: 0 all fresh, 1 some pending, due, failing, refused or not known, 2 some expired, 3 no daemon,
-/// 77 no permission. With `--watch` it goes on until `out` is gone or permission is refused.
+/// Returns the exit code: 0 all fresh and published, no rejected config and nothing held back; 1 some pending, due, failing,
+/// refused, not published or not known; 2 some expired; 3 no daemon; 77 no permission. Of tenants that are asked for by
+/// name, only they count. With `--watch` it goes on until `out` is gone or permission is refused.
 pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> u8 {
     if args.watch {
         return watch(args, socket, out, err, colour);
@@ -98,10 +99,10 @@ fn show(
         write!(out, "{{\"status\":{text},").map_err(ClientError::Output)?;
         // The list's own opening brace is left out: its members become ours.
         client.copy_tenants(out)?;
-        return Ok(severity(&status.tenants));
+        return Ok(severity(&status));
     }
     let (rows, code) = match &args.tenants[..] {
-        [] => (gather(args, &status, &mut client)?, severity(&status.tenants)),
+        [] => (gather(args, &status, &mut client)?, severity(&status)),
         named => look_up(named, &mut client, err)?,
     };
     let written = if args.json {
@@ -169,15 +170,18 @@ fn sort(rows: &mut [TenantRow]) {
     });
 }
 
-fn severity(counts: &Counts) -> u8 {
-    let present = counts.iter().filter(|(_, count)| **count > 0);
-    present.map(|(state, _)| severity_of(*state)).max().unwrap_or(0)
+fn severity(status: &Status) -> u8 {
+    let present = status.tenants.iter().filter(|(_, count)| **count > 0);
+    let worst = present.map(|(state, _)| severity_of(*state)).max().unwrap_or(0);
+    // What is on disk is not what runs, and somebody believes that it does.
+    let config = &status.config;
+    worst.max(u8::from(!config.last_reload_successful || config.held_back.is_some()))
 }
 
 fn severity_of(state: State) -> u8 {
     match state {
         State::Fresh | State::Disabled => 0,
-        State::Pending | State::Due | State::Failing | State::Refused => 1,
+        State::Pending | State::Due | State::Failing | State::Unpublished | State::Refused => 1,
         State::Expired => 2,
     }
 }
@@ -185,13 +189,31 @@ fn severity_of(state: State) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::protocol::{ConfigStatus, HeldBack};
+
+    fn status(states: &[(State, u64)]) -> Status {
+        let config = ConfigStatus { last_reload_successful: true, ..ConfigStatus::default() };
+        Status { tenants: states.iter().copied().collect(), config, ..Status::default() }
+    }
+
+    #[test]
+    fn a_config_that_is_rejected_or_held_back_is_no_success() {
+        let mut rejected = status(&[(State::Fresh, 5)]);
+        rejected.config.last_reload_successful = false;
+        assert_eq!(severity(&rejected), 1);
+        let mut held_back = status(&[(State::Fresh, 5)]);
+        held_back.config.held_back = Some(HeldBack { removed: 3 });
+        assert_eq!(severity(&held_back), 1);
+        held_back.tenants.insert(State::Expired, 1);
+        assert_eq!(severity(&held_back), 2);
+    }
 
     #[test]
     fn the_exit_code_is_the_worst_states() {
-        let code = |states: &[(State, u64)]| severity(&states.iter().copied().collect());
+        let code = |states: &[(State, u64)]| severity(&status(states));
         assert_eq!(code(&[]), 0);
         assert_eq!(code(&[(State::Fresh, 5), (State::Disabled, 1), (State::Expired, 0)]), 0);
-        for state in [State::Pending, State::Due, State::Failing, State::Refused] {
+        for state in [State::Pending, State::Due, State::Failing, State::Unpublished, State::Refused] {
             assert_eq!(code(&[(State::Fresh, 5), (state, 1)]), 1, "{state}");
         }
         assert_eq!(code(&[(State::Failing, 5), (State::Expired, 1)]), 2);

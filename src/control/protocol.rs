@@ -17,7 +17,7 @@ use crate::domain::{AppName, TenantId};
 pub enum State {
     /// It never had a token.
     Pending,
-    /// Its token is valid and not due.
+    /// Its token is valid, published and not due.
     Fresh,
     /// Its token is valid and past its refresh point.
     Due,
@@ -25,7 +25,9 @@ pub enum State {
     Failing,
     /// The endpoint says no.
     Refused,
-    /// Its token stopped working.
+    /// Its token is valid, and a sink does not hold it: publication fails, or takes longer than seconds.
+    Unpublished,
+    /// Its token stopped working, or a sink still holds one that did.
     Expired,
     /// The config says `enabled = false`.
     Disabled,
@@ -33,8 +35,16 @@ pub enum State {
 
 impl State {
     /// Every state, worst first.
-    pub const WORST_FIRST: [Self; 7] =
-        [Self::Expired, Self::Refused, Self::Failing, Self::Pending, Self::Due, Self::Fresh, Self::Disabled];
+    pub const WORST_FIRST: [Self; 8] = [
+        Self::Expired,
+        Self::Refused,
+        Self::Unpublished,
+        Self::Failing,
+        Self::Pending,
+        Self::Due,
+        Self::Fresh,
+        Self::Disabled,
+    ];
 
     /// The stable name, as in JSON and metrics.
     pub fn as_str(self) -> &'static str {
@@ -44,6 +54,7 @@ impl State {
             Self::Due => "due",
             Self::Failing => "failing",
             Self::Refused => "refused",
+            Self::Unpublished => "unpublished",
             Self::Expired => "expired",
             Self::Disabled => "disabled",
         }

@@ -101,6 +101,7 @@ fn state(state: State) -> protocol::State {
         State::Due => protocol::State::Due,
         State::Failing => protocol::State::Failing,
         State::Refused => protocol::State::Refused,
+        State::Unpublished => protocol::State::Unpublished,
         State::Expired => protocol::State::Expired,
         State::Disabled => protocol::State::Disabled,
     }

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use super::{Daemon, Ended, answers, clock, systemd, turn};
+use super::{Daemon, Ended, Until, answers, clock, systemd, turn};
+use crate::control::protocol::TenantRow;
 use crate::domain::{Now, Slot};
 use crate::engine::{Event, Row, SinkRow, State};
 
@@ -16,12 +17,13 @@ const STOP_STORE: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// Ends: calls under way get their time, publications that began end, the state is committed.
-    pub(super) async fn stop(mut self) -> io::Result<Ended> {
+    pub(super) async fn stop(mut self, until: Until) -> io::Result<Ended> {
         self.service.tell(clock::now().boot, systemd::Phase::Stopping);
         self.finish_calls().await?;
         let now = clock::now();
         self.reload.remember_if_done(&self.engine, &mut self.hands, now);
-        let ended = self.ended(now);
+        let not_fresh = if until == Until::CaughtUp { self.not_fresh(now) } else { Vec::new() };
+        let ended = Ended { not_fresh, tenants: self.engine.summary(now).counts.total() };
         if let Some(control) = self.control.take() {
             control.stop().await;
         }
@@ -53,8 +55,7 @@ impl Daemon {
         }
     }
 
-    fn ended(&self, now: Now) -> Ended {
-        let summary = self.engine.summary(now);
+    fn not_fresh(&self, now: Now) -> Vec<TenantRow> {
         let is_well = |row: &Row| {
             let published = row.sinks.iter().all(|sink| *sink == SinkRow::Published);
             row.state == State::Disabled || (row.state == State::Fresh && published)
@@ -62,7 +63,6 @@ impl Daemon {
         let mut bad = self.engine.page(now, Slot(0), usize::MAX);
         bad.retain(|row| !is_well(row));
         bad.sort_by(|a, b| (a.state, &a.id).cmp(&(b.state, &b.id)));
-        let not_fresh = bad.into_iter().map(|row| answers::tenant_row(row, &self.hands.config, now)).collect();
-        Ended { not_fresh, tenants: summary.counts.total() }
+        bad.into_iter().map(|row| answers::tenant_row(row, &self.hands.config, now)).collect()
     }
 }

@@ -100,7 +100,8 @@ pub enum Until {
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// The tenants that are not fresh, or not published everywhere, worst first.
+    /// Of a daemon that caught up: the tenants that are not fresh, or not published everywhere, worst first. One that was
+    /// told to stop has others to do than to look at a million tenants.
     pub not_fresh: Vec<protocol::TenantRow>,
     /// How many there are in all.
     pub tenants: u32,
@@ -184,7 +185,7 @@ impl Daemon {
                 break;
             }
         }
-        self.stop().await
+        self.stop(until).await
     }
 
     /// Takes in what happened, carries out what follows, and looks after everything else that is due.

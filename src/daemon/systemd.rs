@@ -174,7 +174,9 @@ pub(super) fn status_line(summary: &Summary, worst: Option<&str>, complaint: Opt
     let counts: Vec<String> = State::ALL
         .iter()
         .rev()
-        .map(|&state| (summary.counts.of(state), state.as_str()))
+        .map(|&state| {
+            (summary.counts.of(state), if state == State::Unpublished { "not published" } else { state.as_str() })
+        })
         .filter(|(count, _)| *count > 0)
         .map(|(count, name)| format!("{count} {name}"))
         .collect();

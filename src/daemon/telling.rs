@@ -6,6 +6,9 @@ use crate::control::protocol::{self, ConfigStatus, HeldBack, StateHealth, Status
 use crate::domain::{BootMs, Now, WallMs};
 use crate::engine::{State, Summary};
 
+/// How many failing sink roots `status` names.
+const ROOTS_SHOWN: usize = 20;
+
 impl Daemon {
     /// Says READY when it is time, and keeps systemd's status line up to date. Returns when to come by again for it.
     pub(super) fn tell(&mut self, now: Now) -> Option<BootMs> {
@@ -53,20 +56,20 @@ impl Daemon {
     fn become_ready(&mut self, now: Now, summary: &Summary) {
         self.ready = true;
         self.reload.announces = true;
-        let missing = summary.counts.of(State::Pending);
+        let (pending, unpublished) = (summary.counts.of(State::Pending), summary.counts.of(State::Unpublished));
         let total = summary.counts.total();
-        match missing {
+        match pending + unpublished {
             0 if total == 0 => tracing::info!(
                 event = "ready",
                 "ready: no tenants are configured yet; waiting for the config to change"
             ),
             0 if total == 1 => tracing::info!(event = "ready", tenants = total, "ready: 1 tenant"),
             0 => tracing::info!(event = "ready", tenants = total, "ready: {total} tenants"),
-            _ => tracing::warn!(
+            missing => tracing::warn!(
                 event = "ready",
                 tenants = total,
                 missing,
-                "ready: {total} tenants, {missing} of them without an outcome yet"
+                "ready: {total} tenants, {pending} of them without an outcome yet, {unpublished} not published"
             ),
         }
         self.service.tell(now.boot, systemd::Phase::Ready);
@@ -77,13 +80,23 @@ impl Daemon {
         let rejected = self.reload.last.headline.as_ref().map(|line| format!("config rejected: {line}"));
         let held_back = (self.reload.last.held_back > 0)
             .then(|| format!("removal of {} tenants held back", self.reload.last.held_back));
-        let complaint = rejected.or(held_back).or_else(|| self.state_trouble.clone());
+        let failing = || self.failing_roots().next();
+        let complaint = rejected.or(held_back).or_else(|| self.state_trouble.clone()).or_else(failing);
         systemd::status_line(summary, worst.as_deref(), complaint.as_deref())
+    }
+
+    /// The sink roots below which publication fails, a line each.
+    fn failing_roots(&self) -> impl Iterator<Item = String> {
+        self.engine.failing_roots().map(|(root, places, failure)| {
+            let root = self.hands.outlets.root(root).fixed.display();
+            let places = if places == 1 { "1 place".to_owned() } else { format!("{places} places") };
+            format!("{places} below {root} cannot be published: {failure}")
+        })
     }
 
     /// The tenant that is worst off. Looked for only when not all are well.
     fn worst(&self, now: Now, summary: &Summary) -> Option<protocol::TenantRow> {
-        let bad = [State::Expired, State::Refused, State::Failing];
+        let bad = [State::Expired, State::Refused, State::Unpublished, State::Failing];
         let state = bad.into_iter().find(|&state| summary.counts.of(state) > 0)?;
         let row = self.engine.first_in(now, state)?;
         Some(answers::tenant_row(row, self.hands.config.as_ref(), now))
@@ -111,6 +124,7 @@ impl Daemon {
         let mut warnings = last.warnings.clone();
         warnings.extend(self.skew.warning());
         warnings.extend(self.engine.hanging().map(ToString::to_string));
+        warnings.extend(self.failing_roots().take(ROOTS_SHOWN));
         warnings.extend(self.engine.contested().map(|(root, places)| {
             let root = self.hands.outlets.root(root).fixed.display();
             format!("somebody else keeps changing what is published below {root} ({places} places): it is set right ever more slowly")

@@ -99,10 +99,13 @@ impl Engine {
     fn keep(&mut self, now: Now, ticket: Ticket, held: Held, renewed: bool) {
         let slot = ticket.slot;
         self.release_early(slot);
+        if !renewed {
+            self.note_shown(slot);
+        }
         let tenant = &mut self.tenants[slot];
         let lapsed = !tenant.is_valid(now.boot);
         tenant.held = Some(held);
-        tenant.unkept = true;
+        (tenant.unkept, tenant.expiry_said) = (true, false);
         // The same token shows nowhere but in the expiry, unless it expired and was deleted for that.
         let mask = self.outlets.mask(tenant.sinks, |outlet| {
             !renewed || outlet.shows_expiry || (lapsed && outlet.on_expiry == OnExpiry::Delete)
@@ -126,7 +129,7 @@ impl Engine {
             return;
         }
         self.excuse_sinks(slot);
-        self.tenants[slot].held = None;
+        (self.tenants[slot].held, self.tenants[slot].expiry_said) = (None, false);
         if self.tenants[slot].phase == Phase::Calling {
             self.reconsider(now, slot);
         } else {

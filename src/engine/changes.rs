@@ -3,6 +3,7 @@
 use super::app::AppIx;
 use super::table::Past;
 use super::tenant::{Held, IDLE, Phase, Tenant};
+use super::unseen::Seen;
 use super::view::State;
 use super::{Action, Engine};
 use crate::domain::{BootMs, Change, CorpId, LaneId, Now, Place, Record, RootId, SinkSetId, Slot, TenantId};
@@ -67,12 +68,14 @@ impl Engine {
             flying: 0,
             failing: 0,
             orphaned: 0,
+            seen: Seen::Current,
             stamp: past.stamp,
             unkept: false,
             stale: false,
             disowned: false,
             gone: false,
             remembered: false,
+            expiry_said: false,
             timer: IDLE,
         }
     }
@@ -102,6 +105,7 @@ impl Engine {
         (tenant.gone, tenant.unkept, tenant.stale, tenant.remembered) = (false, false, false, false);
         tenant.disowned = tenant.phase == Phase::Calling;
         tenant.held = None;
+        tenant.expiry_said = false;
         tenant.failures = 0;
         let (ix, state, phase) = (tenant.app, tenant.state, tenant.phase);
         self.app_mut(ix).counts.add(state);
@@ -127,13 +131,14 @@ impl Engine {
         let busy = self.busy_lanes(slot);
         self.excuse_sinks(slot);
         let tenant = &mut self.tenants[slot];
-        tenant.gone = true;
+        (tenant.gone, tenant.seen) = (true, Seen::Current);
         if tenant.phase != Phase::Calling {
             self.leave_queue(slot);
         }
         let (ix, state) = (self.tenants[slot].app, self.tenants[slot].state);
         self.app_mut(ix).counts.take(state);
         self.troubles.remove(&slot);
+        self.unseen.forget(slot);
         self.wheel.clear(&mut self.tenants, slot);
         self.outbox.push_back(Action::Forget(id.clone()));
         self.withdraw(slot, withdraw, busy);

@@ -13,6 +13,7 @@
 //! | `schedule` | when a tenant is looked at next, and which call goes first |
 //! | `publish` | which sink must be made equal to the record |
 //! | `outlets` | which publication goes next, and when a failing one is tried again |
+//! | `unseen` | whose token readers do not see |
 //! | `repairs` | when a place that somebody else touched is set right |
 //! | `changes`, `app` | how a step of a plan is applied, to tenants and to apps |
 //! | `clock` | what a step of the wall clock changes |
@@ -37,6 +38,7 @@ mod schedule;
 mod table;
 mod tenant;
 mod trouble;
+mod unseen;
 mod view;
 mod wheel;
 
@@ -53,6 +55,7 @@ use limit::Limiter;
 use outlets::Outlets;
 use repairs::Repairs;
 use table::Table;
+use unseen::Unseen;
 use wheel::Wheel;
 
 /// The engine. See the module's documentation.
@@ -73,6 +76,7 @@ pub struct Engine {
     paused_until: BootMs,
     outlets: Outlets,
     repairs: Repairs,
+    unseen: Unseen,
     troubles: BTreeMap<Slot, Trouble>,
     /// What a predecessor remembered of apps and tenants that are yet to be added.
     recalled: BTreeMap<Subject, Memory>,
@@ -97,6 +101,7 @@ impl Engine {
             paused_until: BootMs(0),
             outlets: Outlets::default(),
             repairs: Repairs::default(),
+            unseen: Unseen::default(),
             troubles: BTreeMap::new(),
             recalled: BTreeMap::new(),
             retelling: Retelling::new(now),
@@ -106,6 +111,8 @@ impl Engine {
 
     /// Takes in what happened. What follows from it comes out of [`poll`](Self::poll).
     pub fn handle(&mut self, now: Now, event: Event) {
+        // What is dirty was so before this.
+        self.count_unseen(now);
         match event {
             Event::Change(change) => self.apply(now, change),
             Event::Recalled(memories) => self.recall(now, memories),
@@ -150,6 +157,7 @@ impl Engine {
         self.outlets.wake(now.boot);
         self.retell(now);
         self.wake_repairs(now);
+        self.count_unseen(now);
     }
 
     /// The slot of a tenant that is configured.

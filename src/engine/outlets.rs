@@ -138,6 +138,11 @@ impl Outlets {
         self.roots.get(&root).map(|root| &root.last)
     }
 
+    /// The roots below which something fails: how many places, and what the last failure said.
+    pub(super) fn failing(&self) -> impl Iterator<Item = (RootId, usize, &SinkFailure)> {
+        self.roots.iter().map(|(id, root)| (*id, root.waiting.len() + root.retried.len(), &root.last))
+    }
+
     /// What is known of a lane that does not move.
     pub(super) fn hangs(&self, lane: LaneId) -> Option<&SinkFailure> {
         self.hanging.get(&lane)

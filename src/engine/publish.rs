@@ -18,6 +18,7 @@ impl Engine {
         let new = mask & known & !tenant.wanted;
         tenant.wanted |= new;
         self.line_up(slot, new);
+        self.look_at_sinks(slot);
     }
 
     /// Puts wanted sinks into their lanes' queues, as far as they may be published now.
@@ -93,6 +94,7 @@ impl Engine {
         self.line_up(slot, tenant.wanted & !tenant.failing & bit);
         self.withdraw_what_left(slot);
         self.release_if_done(slot);
+        self.settle(now, slot);
     }
 
     /// What the end of a publication means for the sink and its root.

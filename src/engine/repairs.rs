@@ -93,6 +93,12 @@ impl Repairs {
         self.places.get(&(slot, sink)).is_some_and(|place| place.owed)
     }
 
+    /// Whether any of a tenant's places is known to be wrong.
+    pub(super) fn owes(&self, slot: Slot) -> bool {
+        let all = (slot, SinkId(0))..=(slot, SinkId(u8::MAX));
+        !self.places.is_empty() && self.places.range(all).any(|(_, place)| place.owed)
+    }
+
     /// Returns what to do, and whether that is the first fight below the root.
     fn touched(&mut self, now: BootMs, slot: Slot, sink: SinkId, root: RootId) -> (Touch, bool) {
         let new = Place { root, streak: 0, fought_over: false, owed: false, right: now, alarm: None };
@@ -181,6 +187,7 @@ impl Engine {
         if touch == Touch::Mend {
             self.want(slot, 1_u16 << sink.0);
         }
+        self.look_at_sinks(slot);
         if let Some(tenant) = self.id(slot).filter(|_| is_news) {
             self.say(Notice::SinkContested { root, tenant, sink });
         }

@@ -4,7 +4,6 @@ use super::app::{AppIx, Gate};
 use super::backoff::{self, due_after_ms, millis};
 use super::table::Table;
 use super::tenant::{Class, Held, PATIENCE_MS, Phase};
-use super::view::State;
 use super::{Action, Engine, Notice, Room};
 use crate::domain::{BootMs, Now, OnExpiry, Slot, Ticket};
 
@@ -33,7 +32,7 @@ impl Engine {
             _ => {}
         }
         let tenant = &self.tenants[slot];
-        if tenant.held.is_some() && !tenant.is_valid(now.boot) && tenant.state != State::Expired {
+        if tenant.held.is_some() && !tenant.is_valid(now.boot) && !tenant.expiry_said {
             self.expire(slot);
         }
         self.settle(now, slot);
@@ -92,6 +91,7 @@ impl Engine {
 
     /// A token's life is over, and nothing new came in time.
     fn expire(&mut self, slot: Slot) {
+        self.tenants[slot].expiry_said = true;
         if let Some(tenant) = self.id(slot) {
             self.say(Notice::Expired { tenant });
         }

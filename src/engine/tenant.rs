@@ -1,6 +1,7 @@
 //! One tenant, in 128 bytes.
 
 use super::app::AppIx;
+use super::unseen::Seen;
 use super::view::State;
 use crate::domain::{BootMs, CorpId, Fingerprint, SinkSetId, Slot, Ticket, WallMs};
 
@@ -88,6 +89,8 @@ pub(super) struct Tenant {
     pub(super) failing: u16,
     /// Publications under way to sinks that were the tenant's before its sinks changed; a subset of `flying`.
     pub(super) orphaned: u16,
+    /// What readers of its sinks see.
+    pub(super) seen: Seen,
     /// Which entry in its app's queue is its own; older ones are void. It goes on counting when the slot gets a new owner.
     pub(super) stamp: u32,
     /// The token that it holds is not known to be kept yet, so it must not be published.
@@ -100,6 +103,8 @@ pub(super) struct Tenant {
     pub(super) gone: bool,
     /// The state remembers something of it besides its token.
     pub(super) remembered: bool,
+    /// It was said that the token that it holds expired.
+    pub(super) expiry_said: bool,
     /// When it is to be looked at again, or [`IDLE`].
     pub(super) timer: BootMs,
 }

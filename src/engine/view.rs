@@ -2,18 +2,21 @@
 
 use super::app::App;
 use super::tenant::{Phase, Tenant};
+use super::unseen::Seen;
 use super::{Engine, Trouble};
 use crate::domain::{
-    AppName, BootMs, FailureKind, Fingerprint, Now, Outlet, Record, SinkFailure, SinkId, Slot, TenantId, WallMs,
+    AppName, BootMs, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot, TenantId, WallMs,
 };
 
 /// The state of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// Its token expired before it could be renewed.
+    /// Its token expired before it could be renewed, or its readers still have one that expired.
     Expired,
     /// The endpoint says no: not authorised, suspect corp_id, wrong credentials.
     Refused,
+    /// Its token is valid, and readers do not see it: publication fails, or takes too long.
+    Unpublished,
     /// The last call failed.
     Failing,
     /// It never had a token.
@@ -28,14 +31,23 @@ pub enum State {
 
 impl State {
     /// Every state, worst first.
-    pub const ALL: [Self; 7] =
-        [Self::Expired, Self::Refused, Self::Failing, Self::Pending, Self::Due, Self::Fresh, Self::Disabled];
+    pub const ALL: [Self; 8] = [
+        Self::Expired,
+        Self::Refused,
+        Self::Unpublished,
+        Self::Failing,
+        Self::Pending,
+        Self::Due,
+        Self::Fresh,
+        Self::Disabled,
+    ];
 
     /// The stable name, as in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Expired => "expired",
             Self::Refused => "refused",
+            Self::Unpublished => "unpublished",
             Self::Failing => "failing",
             Self::Pending => "pending",
             Self::Due => "due",
@@ -47,7 +59,7 @@ impl State {
 
 /// How many tenants are in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts([u32; 7]);
+pub struct Counts([u32; 8]);
 
 impl Counts {
     /// How many are in `state`.
@@ -214,7 +226,7 @@ impl Engine {
             fingerprint: tenant.held.map(|held| held.fingerprint),
             expires: tenant.held.map(|held| held.expires),
             next_call: next_call.map(|at| now.wall + at.since(now.boot)),
-            why,
+            why: if tenant.seen == Seen::Expired { "readers have an expired token: publication fails" } else { why },
             failures: tenant.failures,
             trouble: self.troubles.get(&slot).cloned(),
             sinks: self.sink_rows(slot),
@@ -243,6 +255,11 @@ impl Engine {
         self.outlets.hanging()
     }
 
+    /// Sink roots below which publication fails, with how many places, and what the last failure said.
+    pub fn failing_roots(&self) -> impl Iterator<Item = (RootId, usize, &SinkFailure)> {
+        self.outlets.failing()
+    }
+
     fn sink_rows(&self, slot: Slot) -> Vec<SinkRow> {
         let tenant = &self.tenants[slot];
         let row = |(sink, outlet): (u8, &Outlet)| match 1_u16 << sink {
@@ -259,11 +276,16 @@ impl Engine {
 
     /// Brings the tenant's state, and its app's counts, up to date.
     pub(super) fn settle(&mut self, now: Now, slot: Slot) {
+        self.look_at_sinks(slot);
         let tenant = &self.tenants[slot];
+        if tenant.gone {
+            return; // it counts no more
+        }
         let refused = self.troubles.get(&slot).map(|trouble| trouble.refused);
         let state = match (tenant.held.is_some(), refused) {
-            (true, _) if !tenant.is_valid(now.boot) => State::Expired,
+            (true, _) if !tenant.is_valid(now.boot) || tenant.seen == Seen::Expired => State::Expired,
             (_, Some(true)) => State::Refused,
+            (true, _) if tenant.seen == Seen::Outdated => State::Unpublished,
             (_, Some(false)) => State::Failing,
             (false, None) => State::Pending,
             (true, None) if tenant.phase == Phase::Waiting && !tenant.stale => State::Fresh,

@@ -80,7 +80,7 @@ fn a_token_that_cannot_be_published_is_a_failure_too() {
     for output in [alone, through_the_daemon] {
         assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
         let text = shown(&output);
-        assert!(text.contains("error: crm/ding1: fresh: ") && text.contains("tokens"), "{text}");
+        assert!(text.contains("error: crm/ding1: unpublished: ") && text.contains("tokens"), "{text}");
         assert!(text.contains("0 of 1 tenant "), "{text}");
     }
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use corptokend::domain::*;
-use corptokend::engine::{Notice, SinkRow, State};
+use corptokend::engine::{Event, Notice, SinkRow, State};
 
 use crate::scenarios_calls::{BOOT, HOUR, add, app, new_tokens, outlet, policy, restore, set_policy, shell, tenant};
 use crate::shell::{Shell, place, sink_set};
@@ -316,4 +316,64 @@ fn a_failing_place_is_tried_again_even_if_all_those_before_it_left() {
         shell.run_ms(120_000);
         assert!(shell.places.contains_key(&place(&outlet(RAW), &tenant(last))), "{last}");
     }
+}
+
+fn state(shell: &Shell, n: usize) -> State {
+    let slot = shell.engine.slot(&tenant(n)).unwrap();
+    let state = shell.engine.row(shell.now, slot).state;
+    assert_eq!(shell.engine.summary(shell.now).counts.of(state), 1, "the counts are kept up to date");
+    state
+}
+
+#[test]
+fn a_token_that_a_sink_refuses_is_not_fresh_and_once_its_predecessor_expired_it_is_as_if_it_were_itself() {
+    let mut shell = two_formats();
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    assert_eq!(state(&shell, 0), State::Fresh);
+    let expires = shell.engine.row(shell.now, shell.engine.slot(&tenant(0)).unwrap()).expires.unwrap();
+    let broken = breakable(&mut shell, RAW);
+    set_policy(&mut shell, policy(), Freshness::Stale);
+    shell.run_ms(1_000);
+    assert_eq!(state(&shell, 0), State::Unpublished, "one attempt is enough");
+    // It is renewed on and on, and readers have the first one all the while.
+    shell.run_ms(expires.since(shell.now.wall) - 1_000);
+    assert_eq!(state(&shell, 0), State::Unpublished);
+    shell.run_ms(60_000);
+    assert_eq!(state(&shell, 0), State::Expired);
+    assert_eq!(count(&shell, |n| matches!(n, Notice::Expired { .. })), 0, "the tenant's own did not expire");
+    broken.set(false);
+    shell.run_ms(60_000);
+    assert_eq!(state(&shell, 0), State::Fresh);
+}
+
+#[test]
+fn a_token_that_takes_long_on_its_way_is_not_fresh_meanwhile() {
+    let mut shell = two_formats();
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    shell.disk = Box::new(|_, _, _| (60_000, Ok(Wrote::Replaced)));
+    set_policy(&mut shell, policy(), Freshness::Stale);
+    shell.run_ms(4_000);
+    assert_eq!(state(&shell, 0), State::Fresh, "a moment on its way is no matter");
+    shell.run_ms(4_000);
+    shell.tell(Event::ClockStepped); // whatever wakes it
+    shell.run_ms(6_000);
+    shell.tell(Event::ClockStepped);
+    assert_eq!(state(&shell, 0), State::Unpublished);
+    shell.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+    shell.run_ms(240_000);
+    assert_eq!(state(&shell, 0), State::Fresh);
+}
+
+#[test]
+fn a_tenant_that_leaves_unpublished_is_counted_no_more() {
+    let mut shell = two_formats();
+    let _broken = breakable(&mut shell, RAW);
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    assert_eq!(state(&shell, 0), State::Unpublished);
+    shell.change(Change::Removed { id: tenant(0), withdraw: Vec::new() });
+    shell.run_ms(60_000);
+    assert_eq!(shell.engine.summary(shell.now).counts.total(), 0);
 }

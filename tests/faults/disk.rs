@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use corptokend::sandbox::Options;
+
 use crate::ends_when_told_to;
 use crate::support::{Machine, is_root, system_allows};
 
@@ -49,7 +51,13 @@ fn a_full_disk_is_told_once_and_when_there_is_room_again_the_same_tokens_are_pub
     assert!(fill.is_err(), "it is full");
     machine.start();
     machine.wait_until("the failure is seen", |machine| fails_with(machine, "crm/ding1", "df -h"));
-    assert_eq!(machine.run(&["status"]).status.code(), Some(0), "the tokens themselves are fresh");
+    let status = machine.status_json();
+    assert_eq!(status["tenants"], serde_json::json!({ "unpublished": 3 }), "what readers do not see is not fresh");
+    assert_eq!(status["worst"]["state"], "unpublished");
+    let warning = format!("3 places below {}", machine.path("tokens").display());
+    assert!(status["warnings"].to_string().contains(&warning), "{status}");
+    assert_eq!(machine.run(&["status"]).status.code(), Some(1));
+    assert_eq!(machine.events("ready")[0]["missing"], 3);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(machine.events("sink_failing").len(), 1, "said once, for all three");
 
@@ -60,6 +68,8 @@ fn a_full_disk_is_told_once_and_when_there_is_room_again_the_same_tokens_are_pub
     }
     assert_eq!(machine.sandbox.calls().len(), 3, "no call is repeated for a full disk");
     machine.wait_until("the end of it is said", |machine| machine.events("sink_mended").len() == 1);
+    machine.wait_until("all is well", |machine| machine.run(&["status"]).status.code() == Some(0));
+    assert_eq!(machine.status_json()["warnings"], serde_json::json!([]));
     ends_when_told_to(&mut machine);
 }
 
@@ -76,6 +86,28 @@ fn on_a_full_disk_the_old_token_stays_whole_and_the_daemon_ends_when_told_to() {
     assert_eq!(machine.token("crm", "ding1").as_deref(), Some(&*old));
     ends_when_told_to(&mut machine);
     assert_eq!(machine.token_files(), ["crm/ding1", "filler"], "no temporary file stays");
+}
+
+#[test]
+fn a_token_that_readers_still_have_when_it_expires_counts_as_expired() {
+    let options = Options { lifetime_s: 4, ..Options::default() };
+    let mut machine = Machine::with(options).app("crm", &["ding1", "ding2"], "");
+    let Some(_mount) = Mount::on(&machine.path("tokens"), "size=64k,mode=0755") else { return };
+    machine.start();
+    let old = machine.token("crm", "ding1").unwrap();
+    assert!(fs::write(machine.path("tokens/filler"), vec![0; 1 << 20]).is_err(), "it is full");
+    // Tokens are renewed all the while; none of the new ones comes through.
+    machine.wait_until("readers have no token that works", |machine| {
+        machine.run(&["status"]).status.code() == Some(2) && machine.status_json()["tenants"]["expired"] == 2
+    });
+    assert_eq!(machine.token("crm", "ding1"), Some(old));
+    let worst = machine.status_json()["worst"].clone();
+    assert!(worst["why"].as_str().unwrap().contains("readers have an expired token"), "{worst}");
+    assert_eq!(machine.events("expired"), [serde_json::Value::Null; 0], "the daemon's own are fresh");
+    machine.sandbox.set_lifetime_s(7200);
+    fs::remove_file(machine.path("tokens/filler")).unwrap();
+    machine.wait_until("all is well", |machine| machine.run(&["status"]).status.code() == Some(0));
+    ends_when_told_to(&mut machine);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn a_truncated_file_is_held_back_too() {
     let machine = running(&["ding1", "ding2"]);
     machine.save("");
     is_held_back(&machine, 2, &["crm/ding1", "crm/ding2"]);
-    assert_eq!(machine.run(&["status"]).status.code(), Some(0));
+    assert_eq!(machine.run(&["status"]).status.code(), Some(1), "somebody believes that they are gone");
 }
 
 #[test]

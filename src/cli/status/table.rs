@@ -194,7 +194,7 @@ fn distance(seconds: i64) -> String {
 fn colour_of(state: State) -> &'static str {
     match state {
         State::Expired | State::Refused => "31",
-        State::Failing | State::Pending | State::Due => "33",
+        State::Unpublished | State::Failing | State::Pending | State::Due => "33",
         State::Fresh => "32",
         State::Disabled => "2",
     }
