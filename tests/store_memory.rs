@@ -13,7 +13,7 @@ use redb::{ReadableDatabase, ReadableTable, TableHandle};
 use zeroize::Zeroizing;
 
 /// Longer than any wait in here can take on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 const MEMORIES: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("memories");
 
 fn now() -> Now {

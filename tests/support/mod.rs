@@ -16,8 +16,9 @@ use corptokend::sandbox::{Options, Sandbox, SandboxHandle};
 pub const BINARY: &str = env!("CARGO_BIN_EXE_corptokend");
 /// The client secret of every app. No output may ever hold it.
 pub const SECRET: &str = "canary-client-secret-9f1d";
-/// How long a test waits for what must happen.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for what must happen. It costs nothing where it happens, and a busy machine is no reason to fail;
+/// what must happen *soon* is asserted for itself.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A temporary machine. Everything on it ends with it.
 pub struct Machine {

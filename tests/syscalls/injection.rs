@@ -41,7 +41,7 @@ impl Injection {
         let status = format!("/proc/{thread}/status");
         let begun = Instant::now();
         while fs::read_to_string(&status).unwrap().lines().any(|line| line == "TracerPid:\t0") {
-            assert!(begun.elapsed() < Duration::from_secs(10), "strace does not attach to {thread}");
+            assert!(begun.elapsed() < crate::support::PATIENCE, "strace does not attach to {thread}");
             std::thread::sleep(Duration::from_millis(10));
         }
         // Attached is not yet tracing: it looks around first.

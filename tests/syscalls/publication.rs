@@ -96,7 +96,7 @@ fn an_interrupted_call_of_a_publication_is_invisible() {
     // Each is interrupted, and not when it is made again.
     let injections = scene.inject(Some("1+2"));
     let counts = || injections.iter().map(Injection::count).collect::<Vec<_>>();
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
     while counts().iter().any(|count| *count < 2) {
         assert!(std::time::Instant::now() < deadline, "not every call was interrupted: {:?}", counts());
         std::thread::sleep(Duration::from_millis(50));

@@ -107,7 +107,7 @@ impl Scene {
 
     pub(crate) fn wait_until_each(&self, event: &str) {
         let missing = || -> Vec<_> { self.faulty().filter(|place| self.said(event, place) == 0).collect() };
-        let deadline = Instant::now() + Duration::from_secs(45);
+        let deadline = Instant::now() + crate::support::PATIENCE;
         while !missing().is_empty() {
             let faults: Vec<_> = missing().into_iter().map(|place| &place.fault).collect();
             assert!(Instant::now() < deadline, "no {event} for {faults:#?}");
