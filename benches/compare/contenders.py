@@ -1,4 +1,4 @@
-"""Who is compared: each fetches a token for every corp_id, and leaves it in a file of its own."""
+"""Who is compared: each fetches a token for every corp_id, and leaves it in a file of its own, within a time limit."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from nginx import Nginx
+from nginx import VAULT_TOKEN, Nginx
 from process import Cost, measure
 from scene import CLIENT_ID, CLIENT_SECRET, Installation, REPOSITORY, Scene, corp_ids
 
@@ -19,24 +19,28 @@ BODY = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "grant_type": "c
 
 @dataclass
 class Contender:
-    """`run` fetches and publishes so many tokens; it returns what that cost and the directory of the files."""
+    """`run` fetches and publishes so many tokens within so many seconds; it returns what that cost and the directory of
+    the files."""
 
     name: str
     version: str
     count: int
-    run: Callable[[Scene, Nginx, int], tuple[Cost, Path]]
+    run: Callable[[Scene, Nginx, int, float], tuple[Cost, Path]]
 
 
 def version_of(command: list[str]) -> str:
-    output = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        output = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=10)
+    except subprocess.TimeoutExpired:
+        return "?"
     return ((output.stdout or output.stderr).splitlines() or ["?"])[0].strip()
 
 
 def corptokend(binary: Path, count: int) -> Contender:
-    def run(scene: Scene, nginx: Nginx, count: int) -> tuple[Cost, Path]:
+    def run(scene: Scene, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
         installation = Installation(scene, nginx.url, nginx.ca)
         installation.configure({"bench": corp_ids(count)})
-        cost = measure([str(binary), "once"], env=installation.environment())
+        cost = measure([str(binary), "once"], env=installation.environment(), timeout_s=limit_s)
         return cost, installation.tokens / "bench"
 
     return Contender("corptokend once", version_of([str(binary), "--version"]), count, run)
@@ -46,7 +50,7 @@ def curl(count: int, parallel: int) -> Contender | str:
     if missing := [program for program in ("curl", "jq", "xargs") if shutil.which(program) is None]:
         return f"curl + jq + mv: {', '.join(missing)} not found, skipped"
 
-    def run(scene: Scene, nginx: Nginx, count: int) -> tuple[Cost, Path]:
+    def run(scene: Scene, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
         files = scene.fresh("curl")
         (scene.memory / "body.json").write_text(json.dumps(BODY))
         (scene.memory / "ids").write_text("\n".join(corp_ids(count)))
@@ -55,7 +59,7 @@ def curl(count: int, parallel: int) -> Contender | str:
             f"{nginx.url}/v1.0/oauth2/$1/token | jq -ej .access_token >{files}/.$1.tmp && mv {files}/.$1.tmp {files}/$1"
         )
         command = ["xargs", "-a", f"{scene.memory}/ids", "-P", str(parallel), "-n1", "sh", "-c", one, "sh"]
-        return measure(command), files
+        return measure(command, timeout_s=limit_s), files
 
     version = f"{' '.join(version_of(['curl', '--version']).split()[:2])}, {version_of(['jq', '--version'])}"
     return Contender(f"curl + jq + mv, xargs -P{parallel}", version, count, run)
@@ -67,15 +71,17 @@ def aiohttp(count: int) -> Contender | str:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "aiohttp"]
-    if subprocess.run(install, check=False).returncode != 0:
+    try:
+        subprocess.run(install, stdin=subprocess.DEVNULL, check=True, timeout=120)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return "aiohttp: cannot be installed from PyPI, skipped"
 
-    def run(scene: Scene, nginx: Nginx, count: int) -> tuple[Cost, Path]:
+    def run(scene: Scene, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
         files = scene.fresh("aiohttp")
         ids = scene.memory / "ids"
         ids.write_text("\n".join(corp_ids(count)))
         script = [str(python), str(HERE / "aiohttp_client.py"), nginx.url, str(nginx.ca), CLIENT_SECRET, str(files)]
-        return measure(["sh", "-c", f'exec "$@" <{ids}', "sh", *script]), files
+        return measure(["sh", "-c", f'exec "$@" <{ids}', "sh", *script], timeout_s=limit_s), files
 
     version = version_of([str(python), "-c", "import aiohttp, sys; print(aiohttp.__version__, 'on', *sys.version.split()[:1])"])
     return Contender("aiohttp script", version, count, run)
@@ -86,16 +92,16 @@ def vault_agent(program: str, count: int) -> Contender | str:
     if shutil.which(program) is None:
         return f"{program} agent: {program} not found on PATH, skipped"
 
-    def run(scene: Scene, nginx: Nginx, count: int) -> tuple[Cost, Path]:
+    def run(scene: Scene, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
         files = scene.fresh(program)
         config = scene.memory / f"{program}.hcl"
-        (scene.memory / "vault-token").write_text("bench-root-token")
+        (scene.memory / "vault-token").write_text(VAULT_TOKEN)
         config.write_text(
             f'exit_after_auth = true\nvault {{ address = "{nginx.url}" ca_cert = "{nginx.ca}" }}\n'
             f'auto_auth {{ method "token_file" {{ config = {{ token_file_path = "{scene.memory}/vault-token" }} }} }}\n'
             + "".join(template(files, corp_id) for corp_id in corp_ids(count))
         )
-        return measure([program, "agent", f"-config={config}", "-log-level=error"]), files
+        return measure([program, "agent", f"-config={config}", "-log-level=error"], timeout_s=limit_s), files
 
     return Contender(f"{program} agent", version_of([program, "version"]), count, run)
 
@@ -105,15 +111,15 @@ def consul_template(count: int) -> Contender | str:
     if shutil.which(program) is None:
         return f"{program}: not found on PATH, skipped"
 
-    def run(scene: Scene, nginx: Nginx, count: int) -> tuple[Cost, Path]:
+    def run(scene: Scene, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
         files = scene.fresh(program)
         config = scene.memory / "consul-template.hcl"
         config.write_text(
-            f'vault {{ address = "{nginx.url}" token = "bench-root-token" renew_token = false\n'
+            f'vault {{ address = "{nginx.url}" token = "{VAULT_TOKEN}" renew_token = false\n'
             f'ssl {{ ca_cert = "{nginx.ca}" }} }}\n'
             + "".join(template(files, corp_id) for corp_id in corp_ids(count))
         )
-        return measure([program, "-once", f"-config={config}", "-log-level=err"]), files
+        return measure([program, "-once", f"-config={config}", "-log-level=err"], timeout_s=limit_s), files
 
     return Contender(program, version_of([program, "-version"]), count, run)
 

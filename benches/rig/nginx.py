@@ -14,6 +14,9 @@ from pathlib import Path
 TOKEN = "bench0123456789abcdef0123456789abcdef"
 LIFETIME_S = 7200
 
+# The token with which Vault's clients ask.
+VAULT_TOKEN = "bench-root-token"
+
 # What Vault's clients read instead: one secret, whatever its name.
 SECRETS = {
     "/v1/secret/data/": {
@@ -22,7 +25,35 @@ SECRETS = {
         "data": {"data": {"access_token": TOKEN}, "metadata": {"version": 1, "destroyed": False, "deletion_time": ""}},
     },
     "/v1/sys/internal/ui/mounts/secret": {"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}},
-    "/v1/auth/token/lookup-self": {"data": {"ttl": 86400, "renewable": False, "policies": ["default"]}},
+    "/v1/auth/token/lookup-self": {
+        "request_id": "7f2a0a5e-5a7c-4f52-9f6e-0d5f0d7b1c11",
+        "lease_id": "",
+        "lease_duration": 0,
+        "renewable": False,
+        # As OpenBao's API documents it. An agent that misses `id` or `type` asks again for ever.
+        "data": {
+            "accessor": "8609694a-cdbc-db9b-d345-e782dbb562ed",
+            "creation_time": 1523979354,
+            "creation_ttl": 86400,
+            "display_name": "token",
+            "entity_id": "",
+            "expire_time": "2099-01-01T00:00:00Z",
+            "explicit_max_ttl": 0,
+            "id": VAULT_TOKEN,
+            "issue_time": "2018-04-17T15:35:54Z",
+            "meta": None,
+            "num_uses": 0,
+            "orphan": True,
+            "path": "auth/token/create",
+            "policies": ["default"],
+            "renewable": False,
+            "ttl": 86400,
+            "type": "service",
+        },
+        "wrap_info": None,
+        "warnings": None,
+        "auth": None,
+    },
 }
 
 CONFIG = """

@@ -1,6 +1,8 @@
 """What a process, and those that it started, cost."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -18,6 +20,8 @@ class Cost:
     peak_kib: int
     status: int
     output: str
+    # It did not end within its time, and was ended.
+    ended_by_us: bool
 
     @property
     def cpu_s(self) -> float:
@@ -42,28 +46,45 @@ def cpu_s(pid: int) -> float:
 
 
 def measure(command: list[str], *, timeout_s: float = 600, **options) -> Cost:
-    """Runs a command to its end."""
+    """Runs a command to its end, or ends it and all that it started after `timeout_s`."""
     started = time.monotonic()
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, **options
+    )  # fmt: skip
     output: list[str] = []
     reader = threading.Thread(target=lambda: output.append(process.stdout.read()))
     reader.start()
-    peak_kib = 0
-    while True:
-        # `wait4` after the last look: it reaps, and what is reaped has no memory to look at.
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            break
-        if time.monotonic() - started > timeout_s:
-            process.kill()
-        peak_kib = max(peak_kib, sum(high_water_kib(member) for member in _family(process.pid)))
-        time.sleep(0.01)
+    peak_kib, ended_by_us = 0, False
+    try:
+        while True:
+            # `wait4` after the last look: it reaps, and what is reaped has no memory to look at.
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            if not ended_by_us and time.monotonic() - started > timeout_s:
+                ended_by_us = True
+                _end(process.pid)
+            peak_kib = max(peak_kib, sum(high_water_kib(member) for member in _family(process.pid)))
+            time.sleep(0.01)
+    except BaseException:
+        # A group of its own does not hear of the terminal's Ctrl-C.
+        _end(process.pid)
+        raise
     wall_s = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
-    reader.join()
-    return Cost(usage.ru_utime, usage.ru_stime, wall_s, peak_kib, process.returncode, output[0])
+    # Its children may hold its output open for longer than it lives.
+    reader.join(max(timeout_s - wall_s, 1))
+    if reader.is_alive():
+        ended_by_us = True
+        _end(process.pid)
+        reader.join()
+    return Cost(usage.ru_utime, usage.ru_stime, wall_s, peak_kib, process.returncode, output[0], ended_by_us)
+
+
+def _end(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _family(pid: int) -> list[int]:

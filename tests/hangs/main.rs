@@ -4,5 +4,6 @@
 mod fixture;
 #[path = "../support/fuse/mod.rs"]
 mod fuse;
+mod measuring;
 #[path = "../support/mod.rs"]
 mod support;
