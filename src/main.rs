@@ -4,5 +4,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     corptokend::daemon::harden::no_dumps();
+    corptokend::daemon::harden::discreet_panics();
     ExitCode::from(corptokend::cli::main())
 }

@@ -11,6 +11,7 @@ use rustls::ClientConfig;
 use crate::domain::{ClientId, Connection, CorpId, Failure, FailureKind, Secret, WallMs};
 
 use super::classify::{Reply, classify};
+use super::resolve::Resolver;
 use super::route::Route;
 use super::tls::{self, TrustError};
 use super::{Answer, body, transport};
@@ -179,6 +180,7 @@ fn builder(connection: &Connection, tls: &ClientConfig, alpn: &[&[u8]]) -> Resul
         .redirect(Policy::none())
         .referer(false)
         .connect_timeout(connection.connect_timeout)
+        .dns_resolver(Resolver::of_the_system(connection.connect_timeout))
         .local_address(connection.local_address)
         .http2_max_header_list_size(MAX_HEADERS)
         .http2_keep_alive_interval(ping)

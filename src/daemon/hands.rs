@@ -10,14 +10,15 @@ use hashbrown::{HashMap, HashSet};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::calls::Calls;
+use super::credentials::Credentials;
 use super::outlets::Outlets;
 use super::turn::Hands;
 use super::{Input, notices};
 use crate::api::Answer;
 use crate::config::Config;
 use crate::domain::{
-    Grant, LaneId, Memory, Names, Now, Outlet, Place, Record, RootId, SinkId, Subject, TenantId, Ticket, Token, WallMs,
-    Wrote,
+    BootMs, Grant, LaneId, Memory, Names, Now, Outlet, Place, Record, RootId, SinkId, Subject, TenantId, Ticket, Token,
+    WallMs, Wrote,
 };
 use crate::engine::{Action, Engine, Event, Room, WithdrawId};
 use crate::sink::{Job, Publication, Report};
@@ -71,7 +72,7 @@ impl DaemonHands {
         Self {
             outlets: Outlets::new(inputs.clone()),
             inputs,
-            calls: Calls::new(most, credentials_directory),
+            calls: Calls::new(most, Credentials::new(credentials_directory)),
             config,
             store,
             parked: HashMap::new(),
@@ -101,6 +102,12 @@ impl DaemonHands {
         self.room.lanes.resize(lanes, LANE_ROOM);
         self.busy.resize(lanes, 0);
         self.jobs.resize_with(lanes, Vec::new);
+    }
+
+    /// A turn begins.
+    pub(super) fn look_at_calls(&mut self, now: BootMs) {
+        self.calls.look(now);
+        self.count_calls();
     }
 
     /// Takes on no calls from here on.

@@ -1,7 +1,8 @@
 //! What this process gives up, so that a token or a secret does not leave it by a side door.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -12,6 +13,24 @@ pub fn no_dumps() {
     // Where either is refused, the other still holds.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}
+
+/// A panic says where it happened, and its words only where they are the program's own: words that were put together at run
+/// time can quote what was at hand, a token too.
+pub fn discreet_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed").to_owned();
+        let place = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
+        let words =
+            panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(what it says may hold a token)");
+        // Nobody may be reading.
+        let _ = writeln!(io::stderr(), "a defect: thread '{name}' panicked{place}: {words}");
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            let _ = writeln!(io::stderr(), "{backtrace}");
+        }
+    }));
 }
 
 /// Root becomes the owner of `directory`, with that user's groups, so that what is written there is the owner's. Whoever

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `start`, `recall` | from a config path to a running daemon |
 //! | `turn` | one turn of the engine; a simulation uses it as well |
-//! | `hands`, `calls` | carry actions out: calls, commits, publications |
+//! | `hands`, `calls`, `credentials` | carry actions out: calls with their secrets, commits, publications |
 //! | `outlets`, `stalls` | sinks by number: sets, roots, lanes; and which lane does not move |
 //! | `reload`, `prepare`, `plan` | when the config is read again, what is made of it, and the steps towards it |
 //! | `watch` | notices that files changed |
@@ -22,6 +22,7 @@ mod answers;
 mod attending;
 mod calls;
 pub mod clock;
+mod credentials;
 mod ending;
 mod hands;
 pub mod harden;
@@ -195,6 +196,7 @@ impl Daemon {
         let events: Vec<Event> =
             std::mem::take(&mut self.events).into_iter().chain(steps.into_iter().map(Event::Change)).collect();
         let something_came_in = !events.is_empty();
+        self.hands.look_at_calls(now.boot);
         let wake = turn::turn(&mut self.engine, now, events, &mut self.hands);
         if self.hands.flush() || something_came_in {
             self.service.something_happened();
@@ -216,8 +218,9 @@ impl Daemon {
         }
         self.service.beat(now.boot);
         let status_at = self.tell(now);
-        let others =
-            [self.reload.wake_at(), self.reload.remembers_at(), self.service.next_beat(), status_at, stalls_at];
+        let (reload_at, remembers_at) = (self.reload.wake_at(), self.reload.remembers_at());
+        let calls_at = self.hands.calls.company_at();
+        let others = [reload_at, remembers_at, self.service.next_beat(), status_at, stalls_at, calls_at];
         Ok(wake.into_iter().chain(others.into_iter().flatten()).min())
     }
 
@@ -265,6 +268,7 @@ impl Daemon {
     }
 
     fn take_answer(&mut self, ended: Result<(Ticket, Answer), tokio::task::JoinError>) -> io::Result<()> {
+        // A call that panics ends as a failure of its own; this cannot happen but to a runtime that ends.
         let (ticket, answer) =
             ended.map_err(|defect| io::Error::other(format!("a call ended unexpectedly: {defect}")))?;
         let date = answer.server_date;
