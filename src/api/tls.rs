@@ -13,11 +13,11 @@ use rustls_platform_verifier::Verifier;
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// `ca_file` cannot be read.
-    #[error("ca_file {}: cannot be read: {reason}; make it readable to the daemon's user, or leave it out to trust the system's roots", .path.display())]
+    #[error(
+        "`ca_file` cannot be read: {reason}; make it readable to the daemon's user, or leave it out to trust the system's roots"
+    )]
     Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
+        /// What the system said. The file is not named: what cannot be read may be a secret in the wrong key.
         reason: std::io::Error,
     },
     /// `ca_file` holds nothing that can be trusted.
@@ -69,7 +69,7 @@ fn builder(provider: Arc<CryptoProvider>) -> rustls::ConfigBuilder<ClientConfig,
 
 fn roots(path: &Path) -> Result<RootCertStore, TrustError> {
     let unusable = |flaw, remedy| TrustError::Unusable { path: path.to_owned(), flaw, remedy };
-    let bytes = std::fs::read(path).map_err(|reason| TrustError::Unreadable { path: path.to_owned(), reason })?;
+    let bytes = std::fs::read(path).map_err(|reason| TrustError::Unreadable { reason })?;
     // An ASN.1 SEQUENCE: a certificate, but in DER.
     if bytes.first() == Some(&0x30) {
         return Err(unusable("is in DER, not PEM", "convert it: openssl x509 -inform der -in FILE -out FILE.pem"));

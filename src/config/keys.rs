@@ -63,16 +63,23 @@ pub(super) fn is_known(key: &str) -> bool {
     ALL.iter().any(|table| table.keys.contains(&key))
 }
 
+/// Whether `key` may be shown: it is a key of some table, or looks like a misspelt one. Any other word, in the place of a
+/// key, may be a secret that a hasty hand pasted there.
+pub(super) fn is_showable(key: &str) -> bool {
+    is_known(key) || ALL.iter().any(|table| table.nearest(key).is_some())
+}
+
 impl KnownKeys {
-    /// What the operator may have meant by `key`, as a remedy.
+    /// The key of this table that `key` is a misspelling of.
+    fn nearest(&self, key: &str) -> Option<&'static str> {
+        let distances = self.keys.iter().map(|known| (distance(key, known), *known));
+        let near = distances.filter(|(distance, known)| *distance <= (known.len() / 3).max(1)).min();
+        near.map(|(_, known)| known)
+    }
+
+    /// What the operator may have meant by `key`, as a remedy. The text never holds `key` itself, unless that is known.
     pub(super) fn suggest(&self, key: &str) -> String {
-        let near = self
-            .keys
-            .iter()
-            .map(|known| (distance(key, known), *known))
-            .filter(|(distance, known)| *distance <= (known.len() / 3).max(1))
-            .min();
-        if let Some((_, known)) = near {
+        if let Some(known) = self.nearest(key) {
             return format!("did you mean `{known}`?");
         }
         let elsewhere: Vec<&str> = ALL.iter().filter(|t| t.keys.contains(&key)).map(|t| t.table).collect();

@@ -1,30 +1,52 @@
 //! What of a line may be shown. A config that holds a secret where none belongs, or a faulty line that holds one, is
-//! exactly what messages are about, so nothing is shown that is not known to be harmless: the value of a key that this
-//! program knows and that holds no secret. All else is masked, comments too.
+//! exactly what messages are about, so nothing is shown that is not known to be harmless: a key that this program knows, and
+//! a value that is what its key wants and could hardly be a secret: a duration, a mode, a word of a list, an id, an absolute
+//! path. All else is masked, comments and refused values too; the place in the file is told with each problem.
 //!
 //! This goes by the text, not by the parsed tree: it must hold where the text does not parse.
 
+use std::net::IpAddr;
 use std::ops::Range;
+
+use zeroize::Zeroizing;
 
 use super::keys;
 use super::problems::line_of;
 use super::scan::{Kind, Scan, Token};
+use super::values;
+use crate::domain::{AppName, CorpId, Endpoint, Proxy, Rate};
 
-/// Longer words than any key or app name have no business being shown as keys.
-const LONGEST_KEY: usize = 40;
+/// The most digits of a number that is shown.
+const LONGEST_NUMBER: usize = 12;
 
-/// Keys whose values are names, and which a hasty hand may give the secret itself.
-const NAMES: [&str; 2] = ["credential", "env"];
-
-/// Keys whose strings are shown without what stands before an `@`.
-const URLS: [&str; 2] = ["endpoint", "proxy"];
+/// The words that some key wants.
+const WORDS: [&str; 18] = [
+    "auto",
+    "text",
+    "json",
+    "journald",
+    "error",
+    "warn",
+    "info",
+    "debug",
+    "trace",
+    "delete",
+    "keep",
+    "raw",
+    "line",
+    "env",
+    "@u",
+    "true",
+    "false",
+    "localhost",
+];
 
 /// The bytes of `text` that must not be shown, in order, as far as the text as a whole tells.
 pub(super) fn hidden(text: &str) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
     let mut scan = Scan::new(text);
     while let Some(token) = scan.next() {
-        hidden.extend(hide(text, &token));
+        hide(text, &token, Sight::Whole, &mut hidden);
     }
     hidden
 }
@@ -34,18 +56,28 @@ pub(super) fn hidden(text: &str) -> Vec<Range<usize>> {
 /// one that does not parse, nothing else is shown, and nothing at all if it speaks of secrets.
 pub(super) fn hidden_in_line(line: &str, broken: bool) -> Vec<Range<usize>> {
     let suspicious = broken && speaks_of_secrets(line);
+    let sight = if broken { Sight::BrokenLine } else { Sight::Line };
     let mut hidden = Vec::new();
     let mut scan = Scan::new(line);
     while let Some(token) = scan.next() {
-        let is_value = token.kind == Kind::Value;
-        let is_url = token.key.is_some_and(|key| URLS.contains(&key));
-        if is_value && (suspicious || (broken && (is_url || !token.harmless()))) {
+        if token.kind == Kind::Value && suspicious {
             hidden.extend(inside(line, &token).filter(|_| !keys::is_known(&line[token.span.clone()])));
-        } else if token.key.is_some() || !is_value {
-            hidden.extend(hide(line, &token));
+        } else if token.key.is_some() || token.kind != Kind::Value || broken {
+            hide(line, &token, sight, &mut hidden);
         }
     }
     hidden
+}
+
+/// How much of the text was seen before a token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// All of it, so that the table is known in which something stands.
+    Whole,
+    /// Its line alone.
+    Line,
+    /// Its line alone, which does not parse.
+    BrokenLine,
 }
 
 /// Which lines, from 0, end within a bracket or a string.
@@ -71,24 +103,74 @@ fn speaks_of_secrets(line: &str) -> bool {
         || words.into_iter().any(|word| strsim::damerau_levenshtein(word, "client_secret") <= 4)
 }
 
-fn hide(text: &str, token: &Token<'_>) -> Option<Range<usize>> {
+fn hide(text: &str, token: &Token<'_>, sight: Sight, hidden: &mut Vec<Range<usize>>) {
     let written = &text[token.span.clone()];
-    let all = Some(token.span.clone());
     match token.kind {
-        Kind::Newline => None,
+        Kind::Newline => {}
         // Strings of several lines are how the end of one string swallows the next.
-        _ if written.contains('\n') => all,
-        Kind::Comment => Some(token.span.start + 1..token.span.end).filter(|range| !range.is_empty()),
-        Kind::Key if written.split('.').any(|part| part.len() > LONGEST_KEY && !token.in_header) => all,
-        Kind::Key if token.in_header || is_bare(written) => None,
-        Kind::Key => all,
-        Kind::Value if keys::is_known(written) => None,
-        Kind::Value if !token.harmless() => inside(text, token),
-        Kind::Value => match token.key {
-            Some(key) if URLS.contains(&key) => written.rfind('@').map(|at| token.span.start..token.span.start + at),
-            Some(key) if NAMES.contains(&key) && written.len() > LONGEST_KEY => inside(text, token),
-            _ => None,
-        },
+        _ if written.contains('\n') => hidden.push(token.span.clone()),
+        Kind::Comment => hidden.extend(Some(token.span.start + 1..token.span.end).filter(|range| !range.is_empty())),
+        Kind::Key => hide_key(written, token, sight, hidden),
+        Kind::Value if keys::is_known(written) => {}
+        Kind::Value => {
+            let Some(inner) = inside(text, token) else { return };
+            let value = &text[inner.clone()];
+            if !may_be_shown(token, value, inner == token.span, sight) {
+                hidden.push(inner);
+            } else if token.key == Some("proxy")
+                && let Some(at) = value.rfind('@')
+            {
+                hidden.push(inner.start..inner.start + at);
+            }
+        }
+    }
+}
+
+/// Hides the parts of a key that are neither known nor the name of an app or a tenant, each by itself.
+fn hide_key(written: &str, token: &Token<'_>, sight: Sight, hidden: &mut Vec<Range<usize>>) {
+    let is_name = |part: &str| AppName::new(part).is_ok() || CorpId::new(part).is_ok();
+    let mut at = token.span.start;
+    let mut before = token.table;
+    for (nth, part) in written.split('.').enumerate() {
+        let shown = part.is_empty()
+            || keys::is_showable(part)
+            || match before {
+                Some("app") => AppName::new(part).is_ok(),
+                Some("tenant") => CorpId::new(part).is_ok(),
+                // The line alone does not tell what stands above it.
+                _ => nth == 0 && sight == Sight::Line && !token.in_header && is_name(part),
+            };
+        if !shown {
+            hidden.push(at..at + part.len());
+        }
+        at += part.len() + 1;
+        before = Some(part);
+    }
+}
+
+/// Whether a value is what its key wants, and could hardly be a secret.
+fn may_be_shown(token: &Token<'_>, value: &str, bare: bool, sight: Sight) -> bool {
+    let Some(key) = token.key.filter(|key| *key != "client_secret" && keys::is_known(key)) else { return false };
+    let is_number = value.len() <= LONGEST_NUMBER && value.bytes().all(|b| b.is_ascii_digit() || b"+-._".contains(&b));
+    if bare && is_number {
+        return true;
+    }
+    match key {
+        "timeout" | "connect_timeout" | "min" | "max" => humantime::parse_duration(value).is_ok(),
+        "total" | "rate" => value.parse::<Rate>().is_ok(),
+        "mode" | "dir_mode" => is_number,
+        "format" | "level" | "on_remove" | "on_expiry" | "enabled" | "trust_dir" => WORDS.contains(&value),
+        "local_address" => value.parse::<IpAddr>().is_ok(),
+        "endpoint" => !bare && Endpoint::new(value).is_ok(),
+        "proxy" => !bare && Proxy::new(Zeroizing::new(value.to_owned())).is_some(),
+        "corp_ids" => !bare && CorpId::new(value).is_ok(),
+        "path" | "socket" => !bare && value.starts_with('/'),
+        "keyring" => !bare && value.starts_with("@u/"),
+        // Of a sink: a client secret's file is nobody's business before it was read.
+        "file" if token.table == Some("sink") || (sight == Sight::Line && token.table.is_none()) => {
+            !bare && (value.starts_with('/') || values::names_a_placeholder(value))
+        }
+        _ => false,
     }
 }
 
@@ -103,10 +185,6 @@ fn inside(text: &str, token: &Token<'_>) -> Option<Range<usize>> {
     let closing = if rest.len() >= opening && rest.ends_with(&written[..opening]) { opening } else { 0 };
     let range = token.span.start + opening..token.span.end - closing;
     (!range.is_empty()).then_some(range)
-}
-
-fn is_bare(key: &str) -> bool {
-    key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }
 
 #[cfg(test)]
@@ -124,7 +202,8 @@ mod tests {
     #[test]
     fn values_of_known_keys_are_shown_and_all_else_is_not() {
         let text = "timeout = \"9s\" # a\nclient_secret = { file = \"f\" }\nclient_secret = 'x'\nzzz = 5\ncorp_ids = [\n\"a\"]\n";
-        let expected = "timeout = \"9s\" #…\nclient_secret = { file = \"f\" }\nclient_secret = '…'\nzzz = …\ncorp_ids = [\n\"a\"]\n";
+        let expected =
+            "timeout = \"9s\" #…\nclient_secret = { file = \"…\" }\nclient_secret = '…'\n… = …\ncorp_ids = [\n\"a\"]\n";
         assert_eq!(shown(text, hidden(text)), expected);
     }
 
@@ -147,7 +226,7 @@ mod tests {
     #[test]
     fn urls_are_shown_without_what_stands_before_the_host() {
         let text = "endpoint = \"https://u:p@h\"\nproxy = \"http://h\"\n";
-        assert_eq!(shown(text, hidden(text)), "endpoint = …@h\"\nproxy = \"http://h\"\n");
+        assert_eq!(shown(text, hidden(text)), "endpoint = \"…\"\nproxy = \"http://h\"\n");
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Taken {
     pub(super) fn new(files: &[(PathBuf, &'static str)], watched: HashSet<PathBuf>) -> Self {
         let mut taken = Self { files: HashMap::new(), above: HashMap::new(), watched };
         for (path, what) in files {
-            let text = format!("the sink would overwrite {what}, {}", path.display());
+            let text = format!("the sink would overwrite {what}");
             let mut names = path.ancestors().filter_map(Path::to_str).map(str::to_owned);
             taken.files.extend(names.next().map(|name| (name, text.clone())));
             taken.above.extend(names.map(|name| (name, text.clone())));
@@ -204,7 +204,7 @@ fn same_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problems:
     }
     let mut first: HashMap<String, Of<'_>> = HashMap::new();
     // The first pair of each pair of sinks stands for all: a fixed path gives one clash per tenant.
-    let mut clashes: Vec<(Of<'_>, Of<'_>, String, usize)> = Vec::new();
+    let mut clashes: Vec<(Of<'_>, Of<'_>, usize)> = Vec::new();
     let mut known: HashMap<(SinkKey, SinkKey), usize> = HashMap::new();
     each(apps, &mut |later, place| {
         if twice.binary_search(&hasher.hash_one(place)).is_err() {
@@ -215,26 +215,26 @@ fn same_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problems:
             return ControlFlow::Continue(());
         };
         match known.entry((earlier.sink_key(), later.sink_key())) {
-            Entry::Occupied(clash) => clashes[*clash.get()].3 += 1,
+            Entry::Occupied(clash) => clashes[*clash.get()].2 += 1,
             Entry::Vacant(new) => {
                 new.insert(clashes.len());
-                clashes.push((earlier, later, place.to_owned(), 0));
+                clashes.push((earlier, later, 0));
             }
         }
         // Hundreds of tenants with clashing sinks of their own are told of well enough by the first.
         if clashes.len() < MOST { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    for (earlier, later, place, more) in clashes {
-        clash(apps, (earlier, later), &place, more, problems);
+    for (earlier, later, more) in clashes {
+        clash(apps, (earlier, later), more, problems);
     }
 }
 
-fn clash(apps: &[ReadApp], (earlier, later): (Of<'_>, Of<'_>), place: &str, more: usize, problems: &mut Problems<'_>) {
-    let place = place.trim_start_matches(':');
+/// The place itself is not told: the two lines show it, unless it is what a secret in the wrong key turned into.
+fn clash(apps: &[ReadApp], (earlier, later): (Of<'_>, Of<'_>), more: usize, problems: &mut Problems<'_>) {
     let (one, two) = (earlier.id(apps), later.id(apps));
     let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
     let whose = if one == two { format!("both of {one}") } else { format!("of {one} and of {two}") };
-    let message = format!("two sinks would write the same place, {place}: {whose}{others}");
+    let message = format!("two sinks would write the same place: {whose}{others}");
     let help = if earlier.app == later.app && earlier.tenant != later.tenant {
         "put {corp_id} into the path, so that each tenant has its own"
     } else {
@@ -266,9 +266,23 @@ fn nested_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problem
         }
         if found.len() < MOST { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    for (tenant, above) in found {
-        let message = format!("the sink of {} lies below {above}, which another sink makes a file", tenant.id(apps));
-        problems.error(tenant.mark(apps), message).help("publish one of the two elsewhere");
+    if found.is_empty() {
+        return;
+    }
+    let mut above: HashMap<&str, Option<Of<'_>>> = found.iter().map(|(_, place)| (&**place, None)).collect();
+    each(apps, &mut |tenant, place| {
+        if let Some(owner) = above.get_mut(place) {
+            owner.get_or_insert(tenant);
+        }
+        ControlFlow::Continue(())
+    });
+    for (tenant, place) in &found {
+        // Two places with one hash are not one place.
+        let Some(owner) = above[&**place] else { continue };
+        let (below, file) = (tenant.id(apps), owner.id(apps));
+        let message = format!("the sink of {below} lies below a file, which a sink of {file} makes");
+        let said = problems.error(tenant.mark(apps), message).help("publish one of the two elsewhere");
+        said.also(owner.mark(apps), "the file");
     }
 }
 

@@ -86,7 +86,7 @@ fn ca_file(text: &str, at: Mark, reading: &Reading<'_>, problems: &mut Problems<
         Ok(path) => {
             if let Err(error) = files::probe(&path) {
                 problems
-                    .error(at, format!("`ca_file` {} cannot be read: {error}", path.display()))
+                    .error(at, format!("`ca_file` cannot be read: {error}"))
                     .help("put the certificates there, in PEM, readable by the daemon's user");
             }
             Some(path)

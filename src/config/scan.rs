@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use super::keys;
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A word or string that is followed by `=`, or that stands in a table's header.
@@ -19,13 +17,14 @@ pub(super) struct Token<'t> {
     pub(super) span: Range<usize>,
     /// The last part of the key that a value belongs to.
     pub(super) key: Option<&'t str>,
+    /// The last part of the name of the table that the key, or the value's key, stands in, as far as the text tells.
+    pub(super) table: Option<&'t str>,
     pub(super) in_header: bool,
 }
 
 impl Token<'_> {
-    /// Whether the value belongs to a key that is known and holds no secret.
-    pub(super) fn harmless(&self) -> bool {
-        self.key.is_some_and(|key| key != "client_secret" && keys::is_known(key))
+    fn mark(kind: Kind, span: Range<usize>) -> Self {
+        Self { kind, span, key: None, table: None, in_header: false }
     }
 }
 
@@ -35,6 +34,10 @@ pub(super) struct Scan<'t> {
     at: usize,
     /// The key before the last `=`.
     key: Option<&'t str>,
+    /// What stands before the last dot of that key: the table it stands in.
+    before_dot: Option<&'t str>,
+    /// The last part of the last header.
+    header: Option<&'t str>,
     /// The brackets that are open, with the key that each stands under.
     stack: Vec<(u8, Option<&'t str>)>,
     line_is_fresh: bool,
@@ -43,7 +46,16 @@ pub(super) struct Scan<'t> {
 
 impl<'t> Scan<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, at: 0, key: None, stack: Vec::new(), line_is_fresh: true, in_header: false }
+        Self {
+            text,
+            at: 0,
+            key: None,
+            before_dot: None,
+            header: None,
+            stack: Vec::new(),
+            line_is_fresh: true,
+            in_header: false,
+        }
     }
 
     pub(super) fn next(&mut self) -> Option<Token<'t>> {
@@ -57,12 +69,7 @@ impl<'t> Scan<'t> {
                     self.at += 1;
                     self.separator(byte);
                     if byte == b'\n' {
-                        return Some(Token {
-                            kind: Kind::Newline,
-                            span: start..start + 1,
-                            key: None,
-                            in_header: false,
-                        });
+                        return Some(Token::mark(Kind::Newline, start..start + 1));
                     }
                     continue;
                 }
@@ -74,7 +81,7 @@ impl<'t> Scan<'t> {
             self.at = end;
             self.line_is_fresh = false;
             if byte == b'#' {
-                return Some(Token { kind: Kind::Comment, span: start..end, key: None, in_header: false });
+                return Some(Token::mark(Kind::Comment, start..end));
             }
             return Some(self.word(start..end, byte));
         }
@@ -92,13 +99,27 @@ impl<'t> Scan<'t> {
         if follows.starts_with('=') && !follows.starts_with("==") {
             // `a.b.client_secret = …`: the last part decides.
             let name = written.trim_matches(['"', '\'']);
-            self.key = Some(if quoted { name } else { name.rsplit('.').next().unwrap_or(name) });
+            let (before, last) = name.rsplit_once('.').filter(|_| !quoted).unwrap_or(("", name));
+            self.key = Some(last);
+            let table = self.table();
+            self.before_dot = before.rsplit('.').next().filter(|part| !part.is_empty());
             self.in_header = false;
-            return Token { kind: Kind::Key, span, key: None, in_header: false };
+            return Token { kind: Kind::Key, span, key: None, table, in_header: false };
+        }
+        if self.in_header {
+            let name = written.trim_matches(['"', '\'']);
+            self.header = Some(if quoted { name } else { name.rsplit('.').next().unwrap_or(name) });
         }
         let dotted = follows.starts_with('.') && self.key.is_none();
         let kind = if self.in_header || dotted { Kind::Key } else { Kind::Value };
-        Token { kind, span, key: self.key, in_header: self.in_header }
+        let table = if kind == Kind::Value { self.before_dot.or_else(|| self.table()) } else { self.table() };
+        Token { kind, span, key: self.key, table: table.filter(|_| !self.in_header), in_header: self.in_header }
+    }
+
+    /// The table in which a key without dots stands here.
+    fn table(&self) -> Option<&'t str> {
+        let inline = self.stack.iter().rev().find(|(bracket, _)| *bracket == b'{');
+        inline.map_or(self.header, |(_, key)| *key)
     }
 
     fn separator(&mut self, byte: u8) {
@@ -107,24 +128,26 @@ impl<'t> Scan<'t> {
                 self.line_is_fresh = true;
                 self.in_header = false;
                 if self.stack.is_empty() {
-                    self.key = None;
+                    (self.key, self.before_dot) = (None, None);
                 }
             }
             b'[' if self.line_is_fresh && (self.stack.is_empty() || self.looks_like_a_header()) => {
                 self.stack.clear();
-                self.key = None;
+                (self.key, self.before_dot, self.header) = (None, None, None);
                 self.in_header = true;
                 self.line_is_fresh = false;
             }
             b'[' | b'{' if !self.in_header => {
                 self.stack.push((byte, self.key));
                 if byte == b'{' {
-                    self.key = None;
+                    (self.key, self.before_dot) = (None, None);
                 }
             }
             b']' if self.in_header => {}
             b']' | b'}' => self.key = self.stack.pop().and_then(|(_, key)| key),
-            b',' if self.stack.last().is_some_and(|(bracket, _)| *bracket == b'{') => self.key = None,
+            b',' if self.stack.last().is_some_and(|(bracket, _)| *bracket == b'{') => {
+                (self.key, self.before_dot) = (None, None);
+            }
             _ => {}
         }
     }

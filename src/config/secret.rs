@@ -1,6 +1,8 @@
 //! Reading a client secret, at each use: from a file, from a systemd credential, from the environment.
 //!
-//! What is checked is the file that was opened, not its name. No text here ever holds what was read.
+//! What is checked is the file that was opened, not its name. No text here ever holds what was read, nor the name of a
+//! source that could not be: it may be the secret itself, written where its place belongs
+//! (`client_secret = { env = "THE-SECRET" }`).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,13 +17,14 @@ use crate::domain::{Secret, SecretSource};
 /// More than any secret has; see [`Secret::new`].
 const MAX_BYTES: u64 = 4096;
 
-/// Why there is no secret. The texts name the place and the remedy, never the content.
+/// Why there is no secret. The texts name the kind of source and the remedy, never the content; the name of the source only
+/// where it was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// Nothing is there, or it cannot be read.
     #[error("{place} cannot be read: {reason}")]
     Unreadable {
-        /// Where the secret should be.
+        /// Which kind of source it is; not its name.
         place: String,
         /// What the system says.
         reason: String,
@@ -78,7 +81,10 @@ pub(super) fn inspect(
             let directory = credentials_directory.ok_or_else(|| SecretError::Unreadable {
                 place: source.to_string(),
                 reason: "CREDENTIALS_DIRECTORY is not set".into(),
-                remedy: format!("start the daemon as a systemd service with LoadCredential={name}:/path/of/the/secret"),
+                remedy:
+                    "start the daemon as a systemd service with LoadCredential=NAME:/path/of/the/secret, NAME being \
+                         what the config says"
+                        .into(),
             })?;
             // systemd makes the directory accessible to the service alone, whatever the file's own mode says.
             read_file(&directory.join(&**name), source, Guard::Directory)
@@ -95,7 +101,7 @@ enum Guard {
 }
 
 fn read_file(path: &Path, source: &SecretSource, guard: Guard) -> Result<(Secret, Option<SecretError>), SecretError> {
-    let failed = |error: io::Error| unreadable(source, path, &error);
+    let failed = |error: io::Error| unreadable(source, &error);
     let file = files::open(path).map_err(failed)?;
     let status = file.metadata().map_err(failed)?;
     if !status.is_file() {
@@ -118,7 +124,7 @@ fn read_env(name: &str, source: &SecretSource) -> Result<Secret, SecretError> {
     let value = std::env::var_os(name).ok_or_else(|| SecretError::Unreadable {
         place: source.to_string(),
         reason: "it is not set".into(),
-        remedy: format!("set {name} in the daemon's environment, or use {{ file = … }}"),
+        remedy: "set that variable in the daemon's environment, or use { file = … }".into(),
     })?;
     let mut bytes = Zeroizing::new(value.into_encoded_bytes());
     checked(&mut bytes, source)
@@ -168,17 +174,23 @@ fn exposed(path: &Path, status: &std::fs::Metadata) -> Option<SecretError> {
     Some(SecretError::Exposed { path: path.to_path_buf(), risk, remedy })
 }
 
-fn unreadable(source: &SecretSource, path: &Path, error: &io::Error) -> SecretError {
+fn unreadable(source: &SecretSource, error: &io::Error) -> SecretError {
     let remedy = match error.kind() {
         io::ErrorKind::NotFound => {
-            format!("put the client secret there: install -m 0600 /dev/stdin {}", path.display())
+            "put the client secret there (install -m 0600 /dev/stdin FILE), or correct the name in the config"
         }
         io::ErrorKind::PermissionDenied => {
-            format!("let the daemon's group read it: chgrp corptokend {0} && chmod 0640 {0}", path.display())
+            "let the daemon's group read it: chgrp corptokend FILE && chmod 0640 FILE; and let it enter the directories above"
         }
-        _ => "look at the file and at its file system".into(),
+        _ => "look at the file and at its file system, or correct the name in the config",
     };
-    SecretError::Unreadable { place: source.to_string(), reason: error.to_string(), remedy }
+    SecretError::Unreadable { place: source.to_string(), reason: reason(error), remedy: remedy.into() }
+}
+
+/// What the system says, without a name that somebody may have put into it.
+fn reason(error: &io::Error) -> String {
+    let known = error.raw_os_error().map(io::Error::from_raw_os_error);
+    known.map_or_else(|| error.kind().to_string(), |error| error.to_string())
 }
 
 #[cfg(test)]
@@ -248,13 +260,39 @@ mod tests {
     fn a_missing_secret_says_where_it_was_looked_for() {
         let credential = SecretSource::Credential("crm".into());
         let error = read(&credential, None).unwrap_err();
-        assert!(error.remedy().contains("LoadCredential=crm:"), "{}", error.remedy());
+        assert!(error.remedy().contains("LoadCredential=NAME:"), "{}", error.remedy());
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("crm"), "s3cr3t\n").unwrap();
         assert_eq!(read(&credential, Some(directory.path())).unwrap().expose(), "s3cr3t");
         let error = read(&SecretSource::Env("CORPTOKEND_NO_SUCH".into()), None).unwrap_err();
-        assert_eq!(error.to_string(), "the environment variable CORPTOKEND_NO_SUCH cannot be read: it is not set");
+        assert_eq!(
+            error.to_string(),
+            "the environment variable that `client_secret` names cannot be read: it is not set"
+        );
         let error = read(&SecretSource::File("/no/such/file".into()), None).unwrap_err();
-        assert!(error.remedy().contains("install -m 0600 /dev/stdin /no/such/file"), "{}", error.remedy());
+        assert!(error.remedy().contains("install -m 0600 /dev/stdin"), "{}", error.remedy());
+    }
+
+    #[test]
+    fn the_name_of_a_source_that_cannot_be_read_is_not_told_since_it_may_be_the_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let below_a_file = directory.path().join("file");
+        std::fs::write(&below_a_file, "").unwrap();
+        for source in [
+            SecretSource::Env("THE-SECRET".into()),
+            SecretSource::Env("THE\0SECRET".into()),
+            SecretSource::Env("THE=SECRET".into()),
+            SecretSource::Credential("THE-SECRET".into()),
+            SecretSource::File("/THE-SECRET".into()),
+            SecretSource::File("/THE-SE\0CRET".into()),
+            SecretSource::File(below_a_file.join("THE-SECRET")),
+            SecretSource::File(format!("/{}", "THE-SECRET".repeat(100)).into()),
+        ] {
+            for credentials in [None, Some(directory.path())] {
+                let error = read(&source, credentials).unwrap_err();
+                let told = format!("{error} {error:?} {} {source} {source:?}", error.remedy());
+                assert!(!told.contains("THE") && !told.contains("SECRET"), "{told}");
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::keys::{KnownKeys, listed};
+use super::keys::{self, KnownKeys, listed};
 use super::problems::{Mark, Problems};
 use super::tree::{Entry, Item, Table, Value, kind_of};
 
@@ -258,14 +258,11 @@ pub(super) fn element<'i>(key: &str, item: &Item<'i>, problems: &mut Problems<'_
     text
 }
 
-fn unknown(key: &str, at: Mark, keys: &KnownKeys, problems: &mut Problems<'_>) {
-    // Something long or quoted is not a misspelt key, but perhaps a value in the wrong place.
-    let showable = key.len() <= 40 && !problems.raw(at).starts_with(['"', '\'']);
-    let what = if showable {
-        format!("unknown key `{key}` in {}", keys.table)
+fn unknown(key: &str, at: Mark, known: &KnownKeys, problems: &mut Problems<'_>) {
+    let what = if keys::is_showable(key) {
+        format!("unknown key `{key}` in {}", known.table)
     } else {
-        format!("unknown key in {}", keys.table)
+        format!("unknown key in {}", known.table)
     };
-    let help = if showable { keys.suggest(key) } else { keys.suggest("") };
-    problems.error(at, what).help(help);
+    problems.error(at, what).help(known.suggest(key));
 }

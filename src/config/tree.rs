@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
+use super::keys;
 use super::problems::{Mark, Problems};
 
 /// Lists that are joined when several files have them.
@@ -99,8 +100,9 @@ impl<'i> Table<'i> {
                 (Value::Table(ours), Value::Table(theirs)) => ours.merge(theirs, problems),
                 (Value::List(ours), Value::List(theirs)) if JOINED.contains(&key) => ours.extend(theirs),
                 _ => {
+                    let what = if keys::is_showable(key) { format!("`{key}`") } else { "the same key".to_owned() };
                     problems
-                        .error(theirs.key, format!("`{key}` is set in two files"))
+                        .error(theirs.key, format!("{what} is set in two files"))
                         .also(ours.key, "it is set here, too")
                         .help("keep one of the two");
                 }

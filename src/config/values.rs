@@ -79,6 +79,11 @@ pub(super) fn template(text: &str, allowed: &'static [Placeholder]) -> Result<Te
     })
 }
 
+/// Whether a text is a path's template that names something, so that it is no secret.
+pub(super) fn names_a_placeholder(text: &str) -> bool {
+    Template::parse(text, Placeholder::IN_PATHS).is_ok_and(|template| !template.is_fixed())
+}
+
 /// A sink's path: parts that are neither empty nor `.` nor `..`, absolute from `base`.
 pub(super) fn path_template(text: &str, base: &Path) -> Result<Template, Fault> {
     let own = template(text, Placeholder::IN_PATHS)?;
@@ -129,7 +134,8 @@ mod tests {
         assert_eq!(path("./x"), Err(Some(0)));
         assert_eq!(path("/a//b"), Err(Some(3)));
         assert_eq!(path("/a/{nix}"), Err(Some(3)));
-        for bad in ["", "/", "/a/", "/a\n"] {
+        assert_eq!(path("/a\n"), Err(Some(2)));
+        for bad in ["", "/", "/a/"] {
             assert_eq!(path(bad), Err(None), "{bad:?}");
         }
     }

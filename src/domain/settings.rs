@@ -118,7 +118,10 @@ pub struct Connection {
 }
 
 /// Where a client secret lies. The secret itself is read at each use.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// What stands in here is the operator's word, and may be the secret itself, written where its place belongs. So neither
+/// `Display` nor `Debug` shows it, and a message that names it must know that the source could be read.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum SecretSource {
     /// A file.
     File(PathBuf),
@@ -129,12 +132,23 @@ pub enum SecretSource {
 }
 
 impl fmt::Display for SecretSource {
+    /// Which kind of source it is, and the key that names it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "the file {}", path.display()),
-            Self::Credential(name) => write!(f, "the credential {name}"),
-            Self::Env(name) => write!(f, "the environment variable {name}"),
-        }
+        f.write_str(match self {
+            Self::File(_) => "the file that `client_secret` names",
+            Self::Credential(_) => "the credential that `client_secret` names",
+            Self::Env(_) => "the environment variable that `client_secret` names",
+        })
+    }
+}
+
+impl fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File(_) => "File(…)",
+            Self::Credential(_) => "Credential(…)",
+            Self::Env(_) => "Env(…)",
+        })
     }
 }
 

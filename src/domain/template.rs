@@ -54,12 +54,10 @@ pub enum InvalidTemplate {
         at: usize,
     },
     /// A placeholder that means nothing here.
-    #[error("`{{{word}}}` is not known here; there are {}", known(.allowed))]
+    #[error("the word between the braces is not known here; there are {}", known(.allowed))]
     UnknownPlaceholder {
         /// Where.
         at: usize,
-        /// What stood between the braces.
-        word: String,
         /// What could have stood there.
         allowed: &'static [Placeholder],
     },
@@ -113,7 +111,7 @@ impl Template {
                     .iter()
                     .copied()
                     .find(|p| p.as_str() == word)
-                    .ok_or_else(|| InvalidTemplate::UnknownPlaceholder { at, word: word.to_owned(), allowed })?;
+                    .ok_or(InvalidTemplate::UnknownPlaceholder { at, allowed })?;
                 if !literal.is_empty() {
                     parts.push(Part::Literal(std::mem::take(&mut literal).into()));
                 }
@@ -204,6 +202,9 @@ mod tests {
         assert_eq!(Template::parse("ab{app", Placeholder::IN_PATHS), Err(InvalidTemplate::LoneBrace { at: 2 }));
         assert_eq!(Template::parse("ab}", Placeholder::IN_PATHS), Err(InvalidTemplate::LoneBrace { at: 2 }));
         let error = Template::parse("x{token}", Placeholder::IN_PATHS).unwrap_err();
-        assert_eq!(error.to_string(), "`{token}` is not known here; there are {app}, {corp_id}, {name}, {client_id}");
+        assert_eq!(
+            error.to_string(),
+            "the word between the braces is not known here; there are {app}, {corp_id}, {name}, {client_id}"
+        );
     }
 }

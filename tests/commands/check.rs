@@ -36,7 +36,7 @@ fn an_invalid_config_exits_78_with_each_problem_on_stderr() {
     assert!(output.stdout.is_empty());
     let text = shown(&output);
     assert!(text.starts_with("error: "), "{text}");
-    for part in ["no spaces", "rte", "enabled", "^^^"] {
+    for part in ["a corp_id must be", "rte", "enabled", "^^^"] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
 }

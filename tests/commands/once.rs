@@ -139,7 +139,7 @@ fn a_bad_config_exits_78_with_every_problem() {
     let machine = Machine::new().app("crm", &["no spaces"], "rte = 1");
     let output = machine.run(&["once"]);
     assert_eq!(output.status.code(), Some(78));
-    assert!(shown(&output).contains("rte") && shown(&output).contains("no spaces"), "{}", shown(&output));
+    assert!(shown(&output).contains("rte") && shown(&output).contains("a corp_id must be"), "{}", shown(&output));
 }
 
 #[test]

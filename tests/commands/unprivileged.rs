@@ -64,7 +64,7 @@ fn a_config_or_secret_that_may_not_be_read_is_told() {
     fs::set_permissions(machine.path("etc"), fs::Permissions::from_mode(0o755)).unwrap();
     let Some(output) = machine.run_as_nobody(&["check"]) else { return };
     assert_eq!(output.status.code(), Some(78), "{}", shown(&output));
-    assert!(shown(&output).contains("crm.secret"), "{}", shown(&output));
+    assert!(shown(&output).contains("the file that `client_secret` names"), "{}", shown(&output));
     fs::set_permissions(machine.path("etc"), fs::Permissions::from_mode(0o700)).unwrap();
     for command in ["check", "run", "once"] {
         let output = machine.run_as_nobody(&[command]).unwrap();

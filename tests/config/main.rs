@@ -1,5 +1,6 @@
 //! The config as an operator meets it: files in, a config or a report out.
 
+mod canaries;
 mod files;
 mod meaning;
 mod problems;

@@ -7,19 +7,19 @@ fn sinks_that_would_write_the_same_place_are_refused() {
     let fixed = "[[app.crm.sink]]\nfile = \"/srv/token\"";
     assert_only(
         &crm(&format!("corp_ids = [\"ding1\", \"ding2\", \"ding3\"]\n{fixed}")),
-        "config.toml:6:8: error: two sinks would write the same place, /srv/token: of crm/ding1 and of crm/ding2 (and 1 more)",
+        "config.toml:6:8: error: two sinks would write the same place: of crm/ding1 and of crm/ding2 (and 1 more)",
     );
     assert_eq!(problems(&crm(&format!("corp_ids = [\"ding1\"]\n{fixed}"))), Vec::<String>::new());
     let two_apps = "[app.bot]\nclient_id = \"b\"\nclient_secret = { file = \"crm.secret\" }\ncorp_ids = [\"ding1\"]";
     assert_only(
         &format!("[[defaults.sink]]\nfile = \"/srv/{{corp_id}}\"\n{}{two_apps}", crm("corp_ids = [\"ding1\"]")),
-        "the same place, /srv/ding1: of bot/ding1 and of crm/ding1",
+        "the same place: of bot/ding1 and of crm/ding1",
     );
     let nested =
         "corp_ids = [\"ding1\"]\n[[app.crm.sink]]\nfile = \"/srv/a\"\n[[app.crm.sink]]\nfile = \"/srv/a/{corp_id}\"";
-    assert_only(&crm(nested), "lies below /srv/a, which another sink makes a file");
+    assert_only(&crm(nested), "the sink of crm/ding1 lies below a file, which a sink of crm/ding1 makes");
     let keys = "corp_ids = [\"a\", \"b\"]\n[[app.crm.sink]]\nkeyring = \"@u/x/y\"";
-    assert_only(&crm(keys), "the same place, @u/x/y: of crm/a and of crm/b");
+    assert_only(&crm(keys), "the same place: of crm/a and of crm/b");
 }
 
 #[test]

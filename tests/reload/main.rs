@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `noticing` | every way in which editors, links, ConfigMaps and drop-ins change a config |
+//! | `canaries` | a secret in the wrong place is never told |
 //! | `asking` | SIGHUP, `corptokend reload`, `corptokend check` |
 //! | `rejecting` | a config in error changes nothing |
 //! | `tenants` | what an edit does to tenants: added, removed, moved |
@@ -16,6 +17,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
 mod asking;
+mod canaries;
 mod credentials;
 mod faults;
 #[path = "../support/kinds.rs"]

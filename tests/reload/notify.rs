@@ -8,11 +8,11 @@ use crate::rig::{applies, rejects, reload, settle, with_list};
 use crate::support::Machine;
 
 /// A service manager that listens: every datagram, in order.
-struct Manager(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Manager(Arc<Mutex<Vec<String>>>);
 
 impl Manager {
     /// Listens for this machine's daemon.
-    fn of(machine: &mut Machine) -> Self {
+    pub(crate) fn of(machine: &mut Machine) -> Self {
         let path = machine.path("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         machine.env("NOTIFY_SOCKET", path.to_str().unwrap());
@@ -27,7 +27,7 @@ impl Manager {
         Self(heard)
     }
 
-    fn heard(&self) -> Vec<String> {
+    pub(crate) fn heard(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 
