@@ -6,6 +6,7 @@ mod once;
 pub mod reload;
 mod run;
 pub mod status;
+mod terminal;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -22,6 +23,8 @@ mod code {
     pub(super) const FAILED: u8 = 1;
     /// The command line is wrong.
     pub(super) const USAGE: u8 = 64;
+    /// Not now, but perhaps shortly: `EX_TEMPFAIL`.
+    pub(super) const BUSY: u8 = 75;
     /// The config is wrong.
     pub(super) const CONFIG: u8 = 78;
 }

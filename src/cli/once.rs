@@ -8,9 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::run::failed_to_start;
+use super::terminal::printable;
 use super::{block_on, code, complain, unread};
 use crate::config::{self, Config, LogLevel, Surroundings};
-use crate::control::protocol::{SinkState, State, Status, TenantRow};
+use crate::control::protocol::{SinkState, State, Status, TenantRow, total};
 use crate::control::{Client, ClientError};
 use crate::daemon::{self, Ended, StartError, Startup, Until, harden};
 use crate::domain::FailureKind;
@@ -84,7 +85,7 @@ fn wait_for_daemon(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientE
     let mut progress = Progress::new();
     loop {
         let status = client.status()?;
-        let total: u64 = status.tenants.values().sum();
+        let total = total(status.tenants.values());
         let waiting = count(&status, &[State::Pending, State::Due]);
         progress.show(total - waiting, total);
         // Nobody is called for minutes when the address is banned.
@@ -100,7 +101,7 @@ fn wait_for_daemon(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientE
 }
 
 fn count(status: &Status, states: &[State]) -> u64 {
-    states.iter().filter_map(|state| status.tenants.get(state)).sum()
+    total(states.iter().filter_map(|state| status.tenants.get(state)))
 }
 
 /// Its call came too early: it has its turn again within seconds.
@@ -127,7 +128,7 @@ fn not_well(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
 /// Says how it went, and returns the exit code.
 fn tell(bad: &[TenantRow], total: u64, out: &mut dyn Write) -> u8 {
     for row in bad {
-        complain(&format!("{}: {}: {}", row.tenant, row.state, why(row)));
+        complain(&format!("{}: {}: {}", printable(&row.tenant), row.state, printable(why(row))));
     }
     let well = total - bad.len() as u64;
     let tenants = if total == 1 { "tenant" } else { "tenants" };

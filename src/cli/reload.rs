@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use super::terminal::printable_lines;
 use crate::control::protocol::{ReloadRequest, Verdict};
 use crate::control::{Client, ClientError};
 
@@ -22,7 +23,7 @@ pub struct Args {
 
 /// Asks the daemon on `socket`. What was applied goes to `out`, everything else to `err`.
 ///
-/// Returns the exit code: 0 applied, 78 rejected, 77 no permission, 1 else.
+/// Returns the exit code: 0 applied, 78 rejected, 77 no permission, 75 the daemon is busy, 1 else.
 pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let request = ReloadRequest { allow_mass_removal: args.allow_mass_removal, dry_run: false };
     let asked = Client::connect(socket).and_then(|mut client| client.reload(request));
@@ -34,7 +35,11 @@ pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write)
         },
         Err(error) => {
             let _ = writeln!(err, "error: {error}");
-            if matches!(error, ClientError::NoPermission(_)) { NO_PERMISSION } else { 1 }
+            match error {
+                ClientError::NoPermission(_) => NO_PERMISSION,
+                ClientError::Busy { .. } => super::code::BUSY,
+                _ => 1,
+            }
         }
     }
 }
@@ -45,7 +50,7 @@ fn tell(verdict: &Verdict, out: &mut dyn Write, err: &mut dyn Write) -> std::io:
         let _ = writeln!(err, "error: the config was rejected; what ran before runs on");
     }
     if !verdict.report.is_empty() {
-        let _ = writeln!(err, "{}", verdict.report.trim_end());
+        let _ = writeln!(err, "{}", printable_lines(verdict.report.trim_end()));
     }
     if let Some(held) = verdict.held_back {
         let _ = writeln!(

@@ -7,10 +7,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::control::protocol::{State, Status, TenantRow};
+use crate::control::protocol::{State, Status, TenantRow, total};
 use crate::control::{Client, ClientError};
 use crate::domain::TenantId;
 
+use super::terminal::SafeJson;
 pub use table::Colour;
 use table::Table;
 
@@ -42,8 +43,9 @@ pub struct Args {
 /// Asks the daemon on `socket` and writes what it says to `out`, and what goes wrong to `err`.
 ///
 /// Returns the exit code: 0 all fresh and published, no rejected config and nothing held back; 1 some pending, due, failing,
-/// refused, not published or not known; 2 some expired; 3 no daemon; 77 no permission. Of tenants that are asked for by
-/// name, only they count. With `--watch` it goes on until `out` is gone or permission is refused.
+/// refused, not published or not known; 2 some expired; 3 no daemon, or none that answers; 75 a daemon that is busy; 77 no
+/// permission. Of tenants that are asked for by name, only they count. With `--watch` it goes on until `out` is gone or
+/// permission is refused.
 pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> u8 {
     if args.watch {
         return watch(args, socket, out, err, colour);
@@ -60,7 +62,11 @@ pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write,
 fn exit_code(error: &ClientError) -> u8 {
     match error {
         ClientError::NoPermission(_) => NO_PERMISSION,
-        ClientError::NoDaemon(_) | ClientError::Other { .. } => NO_DAEMON,
+        ClientError::Busy { .. } => super::code::BUSY,
+        ClientError::NoDaemon(_)
+        | ClientError::Silent { .. }
+        | ClientError::Impostor { .. }
+        | ClientError::Other { .. } => NO_DAEMON,
         ClientError::Output(_) => 1,
     }
 }
@@ -96,9 +102,10 @@ fn show(
     let status = client.status()?;
     if args.json && args.tenants.is_empty() {
         let text = serde_json::to_string(&status).map_err(|e| ClientError::Output(e.into()))?;
+        let mut out = SafeJson::new(out);
         write!(out, "{{\"status\":{text},").map_err(ClientError::Output)?;
         // The list's own opening brace is left out: its members become ours.
-        client.copy_tenants(out)?;
+        client.copy_tenants(&mut out)?;
         return Ok(severity(&status));
     }
     let (rows, code) = match &args.tenants[..] {
@@ -107,7 +114,7 @@ fn show(
     };
     let written = if args.json {
         let value = serde_json::json!({ "status": status, "tenants": rows });
-        writeln!(out, "{value}")
+        writeln!(SafeJson::new(out), "{value}")
     } else {
         write!(out, "{}", Table { status: &status, rows: &rows, named: !args.tenants.is_empty(), colour })
     };
@@ -136,29 +143,34 @@ fn look_up(named: &[TenantId], client: &mut Client, err: &mut dyn Write) -> Resu
 }
 
 /// The worst tenants, worst first; all, when there are few or all are wanted. Fresh ones are asked for only then: a
-/// summary of 100,000 fresh tenants is a matter of milliseconds.
+/// summary of 100,000 fresh tenants is a matter of milliseconds. No more are held than are shown, whatever comes.
 fn gather(args: &Args, status: &Status, client: &mut Client) -> Result<Vec<TenantRow>, ClientError> {
     let mut rows = Vec::new();
-    let all = args.all || status.tenants.values().sum::<u64>() <= WORST as u64;
-    if all {
-        client.tenants(&[], |row| {
+    let few = total(status.tenants.values()) <= WORST as u64;
+    let most = if args.all { usize::MAX } else { WORST };
+    let ask = |client: &mut Client, states: &[State], rows: &mut Vec<TenantRow>| {
+        client.tenants(states, |row| {
             rows.push(row);
+            if rows.len() >= most.saturating_mul(2) {
+                sort(rows);
+                rows.truncate(most);
+            }
             ControlFlow::Continue(())
         })?;
-    } else {
-        for state in State::WORST_FIRST {
-            let some = status.tenants.get(&state).is_some_and(|count| *count > 0);
-            if some && severity_of(state) > 0 && rows.len() < WORST {
-                client.tenants(&[state], |row| {
-                    rows.push(row);
-                    ControlFlow::Continue(())
-                })?;
-                sort(&mut rows);
-                rows.truncate(WORST);
-            }
+        sort(rows);
+        rows.truncate(most);
+        Ok::<_, ClientError>(())
+    };
+    if args.all || few {
+        ask(client, &[], &mut rows)?;
+        return Ok(rows);
+    }
+    for state in State::WORST_FIRST {
+        let some = status.tenants.get(&state).is_some_and(|count| *count > 0);
+        if some && severity_of(state) > 0 && rows.len() < WORST {
+            ask(client, &[state], &mut rows)?;
         }
     }
-    sort(&mut rows);
     Ok(rows)
 }
 

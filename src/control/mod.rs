@@ -5,12 +5,15 @@
 
 mod admission;
 mod client;
+mod patient;
 pub mod protocol;
 mod rows;
 mod server;
+mod shares;
 mod socket;
 
 pub use admission::Admission;
 pub use client::{Client, ClientError};
-pub use server::{MAX_CONNECTIONS, Query, serve};
+pub use server::{Query, serve};
+pub use shares::{CONNECTIONS_A_USER, MAX_CONNECTIONS};
 pub use socket::{bind, unbind};

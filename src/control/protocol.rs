@@ -86,6 +86,11 @@ impl FromStr for State {
 /// How many tenants are in each state; a state without tenants may be absent.
 pub type Counts = BTreeMap<State, u64>;
 
+/// How many tenants there are in these states together.
+pub fn total<'a>(counts: impl IntoIterator<Item = &'a u64>) -> u64 {
+    counts.into_iter().fold(0, |total, count| total.saturating_add(*count))
+}
+
 /// `GET /v1/status`: everything but the tenants themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

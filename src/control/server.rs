@@ -15,12 +15,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::Admission;
+use super::patient::{self, Patient};
 use super::protocol::{ErrorBody, Filter, Page, ReloadRequest, Status, TenantRow, Verdict};
 use super::rows::{Body, parse_filter};
+use super::shares::{CONNECTIONS_A_USER, Place, Shares};
 use crate::domain::TenantId;
-
-/// The most connections at once; one more is answered with 503.
-pub const MAX_CONNECTIONS: usize = 64;
 
 /// The longest body of a request, in bytes.
 const MAX_BODY: usize = 4096;
@@ -34,8 +33,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait when a connection cannot be accepted (out of file descriptors, say).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// How many more are told so at once, before connections are just closed.
-const MAX_TURNED_AWAY: usize = 16;
+/// The longest head of a request, in bytes. Ours have a hundred.
+const MAX_HEAD: usize = 16 << 10;
 
 /// What the daemon is asked. A reply that is dropped is answered with 503.
 #[derive(Debug)]
@@ -65,6 +64,9 @@ pub enum Query {
 }
 
 /// Answers on `listener` until `shutdown` completes; then answers that are under way get a second.
+///
+/// Each connection costs its own user alone: connections are shared out by user (503 beyond the share), a request must come
+/// within 10 s, and an answer must be taken, 64 KiB a minute at least.
 pub async fn serve(
     listener: UnixListener,
     queries: mpsc::Sender<Query>,
@@ -72,20 +74,20 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let (stop, stopped) = watch::channel(());
-    let mut connections = JoinSet::new();
+    let (mut connections, mut shares) = (JoinSet::new(), Shares::default());
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
+            Some(ended) = connections.join_next_with_id() => {
+                shares.leave(ended.map_or_else(|defect| defect.id(), |(id, ())| id));
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let door = match connections.len() {
-                        0..MAX_CONNECTIONS => Door::Open(admission),
-                        n if n < MAX_CONNECTIONS + MAX_TURNED_AWAY => Door::Crowded,
-                        _ => continue,
-                    };
-                    connections.spawn(converse(stream, queries.clone(), door, stopped.clone()));
+                    let Ok(peer) = stream.peer_cred().map(|peer| admission.judge(peer)) else { continue };
+                    let Some(place) = shares.place_for(peer) else { continue };
+                    let task = connections.spawn(converse(stream, queries.clone(), place, stopped.clone()));
+                    shares.enter(task.id(), peer, place);
                 }
                 Err(e) => {
                     tracing::warn!(event = "control_accept_failed", "cannot accept a control connection: {e}");
@@ -101,32 +103,16 @@ pub async fn serve(
     let _ = tokio::time::timeout(STOP_PATIENCE, drained).await;
 }
 
-/// What awaits a new connection.
-enum Door {
-    Open(Admission),
-    Crowded,
-}
-
-impl Door {
-    /// Why this peer gets no answers, if so.
-    async fn refuses(self, stream: &UnixStream) -> Option<fn() -> Refusal> {
-        match (self, stream.peer_cred()) {
-            (Self::Crowded, _) => Some(Refusal::crowded),
-            (Self::Open(admission), Ok(peer)) if admission.admits(peer).await => None,
-            (Self::Open(_), _) => Some(Refusal::forbidden),
-        }
-    }
-}
-
-/// One connection, from the peer's credentials to its end.
-async fn converse(stream: UnixStream, queries: mpsc::Sender<Query>, door: Door, mut stopped: watch::Receiver<()>) {
-    let refusal = door.refuses(&stream).await;
+/// One connection, to its end. One that is not served gets one answer, which says why.
+async fn converse(stream: UnixStream, queries: mpsc::Sender<Query>, place: Place, mut stopped: watch::Receiver<()>) {
     let service = service_fn(|request| {
         let queries = queries.clone();
         async move {
-            let answered = match refusal {
-                None => handle(request, queries).await,
-                Some(refusal) => Err(refusal()),
+            let answered = match place {
+                Place::Served => handle(request, queries).await,
+                Place::Forbidden => Err(Refusal::forbidden()),
+                Place::UserCrowded => Err(Refusal::user_crowded()),
+                Place::Crowded => Err(Refusal::crowded()),
             };
             Ok::<_, Infallible>(answered.unwrap_or_else(Refusal::into_response))
         }
@@ -134,8 +120,9 @@ async fn converse(stream: UnixStream, queries: mpsc::Sender<Query>, door: Door, 
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_PATIENCE)
-        .keep_alive(refusal.is_none())
-        .serve_connection(TokioIo::new(stream), service);
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(place == Place::Served)
+        .serve_connection(TokioIo::new(Patient::new(stream, patient::PATIENCE)), service);
     tokio::pin!(connection);
     // The peer's own faults (it went away, it spoke nonsense) are its own concern.
     tokio::select! {
@@ -257,6 +244,11 @@ impl Refusal {
 
     fn crowded() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections; try again shortly")
+    }
+
+    fn user_crowded() -> Self {
+        let error = format!("your user has {CONNECTIONS_A_USER} connections already; close some, or try again shortly");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, error)
     }
 
     /// As an error of a stream that has begun, where no status can be sent any more.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Gid, Mode};
+use rustix::fs::{CWD, Gid, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// What `sun_path` holds (unix(7)), less its final NUL.
@@ -19,7 +19,7 @@ const BACKLOG: i32 = 64;
 /// A listening socket at `path` with permission bits `mode`, owned by `group` (the daemon's own, where `None`).
 ///
 /// The socket is made under a private name beside `path` and renamed once its mode and group are right, so at no moment
-/// can anyone connect who may not. A missing directory is made (0755). A socket where nobody listens is replaced.
+/// can anyone connect who may not. A missing directory is made (0755, whatever the umask). A socket where nobody listens is replaced.
 /// Must be called within a Tokio runtime.
 ///
 /// # Errors
@@ -40,8 +40,8 @@ pub fn unbind(path: &Path) {
 
 fn bind_std(path: &Path, mode: u32, group: Option<u32>) -> io::Result<std::os::unix::net::UnixListener> {
     let private = private_name(path)?;
-    if let Some(dir) = path.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        make_passable(dir)?;
     }
     vacate(path)?;
     if occupant(&private)? == Occupant::Stale {
@@ -67,6 +67,30 @@ fn bind_std(path: &Path, mode: u32, group: Option<u32>) -> io::Result<std::os::u
         let _ = fs::remove_file(&private);
     })?;
     Ok(socket.into())
+}
+
+/// Makes a directory, and those above it that are missing, so that everybody can pass through, whatever the umask is:
+/// under the unit's 0077 members of the socket's group could not reach it. One that is there is left as it is.
+fn make_passable(dir: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => match dir.parent() {
+            Some(above) if !above.as_os_str().is_empty() => {
+                make_passable(above)?;
+                fs::DirBuilder::new().mode(0o700).create(dir)?;
+            }
+            _ => return Err(e),
+        },
+        Err(_) if dir.is_dir() => return Ok(()),
+        Err(e) => return Err(e),
+    }
+    // By descriptor: whoever may rename in the directory above must not have us open another directory up.
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::open(dir, flags, Mode::empty())?;
+    if rustix::fs::fstat(&made)?.st_uid == rustix::process::geteuid().as_raw() {
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+    }
+    Ok(())
 }
 
 /// Fixed, so that what a killed daemon left is found and replaced.

@@ -83,3 +83,41 @@ fn the_json_has_the_documented_keys() {
     documented(&row["sinks"][0], "sink");
     assert_eq!(row["last_error"]["kind"], "unauthorized");
 }
+
+/// A daemon that was stopped goes on when this is dropped, or it could not be ended.
+struct Stopped<'a>(&'a Machine);
+
+impl<'a> Stopped<'a> {
+    fn new(machine: &'a Machine) -> Self {
+        machine.signal("STOP");
+        Self(machine)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.signal("CONT");
+    }
+}
+
+#[test]
+fn commands_say_of_a_daemon_that_stands_still_that_it_does_and_do_not_wait_for_ever() {
+    let mut machine = Machine::new().app("crm", &["ding1"], "");
+    machine.start();
+    let stopped = Stopped::new(&machine);
+    let words = format!("its process {} is stopped", machine.pid());
+    let began = std::time::Instant::now();
+    // Side by side, for each waits for ten seconds.
+    let commands = [("status", 3), ("reload", 1), ("once", 1), ("check", 0)].map(|(command, code)| {
+        let piped = std::process::Stdio::piped;
+        (command, code, machine.command(&[command]).stdout(piped()).stderr(piped()).spawn().unwrap())
+    });
+    for (command, code, child) in commands {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{command}: {}", shown(&output));
+        assert!(shown(&output).contains(&words), "{command}: {}", shown(&output));
+    }
+    assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
+    drop(stopped);
+    assert_eq!(machine.run(&["status"]).status.code(), Some(0), "it goes on");
+}

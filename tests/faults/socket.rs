@@ -1,6 +1,6 @@
 //! Where the control socket's path is taken.
 
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 
 use crate::ends_when_told_to;
@@ -50,4 +50,21 @@ fn a_second_daemon_does_not_harm_the_first() {
     assert_eq!(machine.run(&["status"]).status.code(), Some(0));
     assert_eq!(machine.sandbox.calls().len(), 1);
     ends_when_told_to(&mut machine);
+}
+
+/// Under the unit's `UMask=0077` a missing directory came out as 0700, where no member of the socket's group gets through.
+#[test]
+fn a_directory_made_for_the_socket_lets_its_group_through_whatever_the_umask() {
+    let mut machine = Machine::new().app("crm", &["ding1"], "");
+    let socket = machine.path("run/control.sock");
+    let elsewhere = machine.path("deep/down/control.sock");
+    machine.edit(socket.to_str().unwrap(), elsewhere.to_str().unwrap());
+    machine.env("CORPTOKEND_SOCKET", elsewhere.to_str().unwrap());
+    machine.launch_under(&["sh", "-c", "umask 0077; exec \"$@\"", "sh"]);
+    machine.wait_until_ready();
+    for (path, mode) in [("deep", 0o755), ("deep/down", 0o755), ("deep/down/control.sock", 0o660)] {
+        let is = machine.path(path).symlink_metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(is, mode, "{path}: {is:o}");
+    }
+    assert!(machine.stop().success());
 }

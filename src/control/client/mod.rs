@@ -1,20 +1,29 @@
 //! The commands' end of the control socket: each call blocks until its answer is there.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+mod body;
+mod error;
+
+use std::io::{self, BufReader, Read, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Buf, Bytes, Incoming};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use super::protocol::{ErrorBody, ReloadRequest, State, Status, TenantRow, Verdict};
 use crate::domain::TenantId;
+use body::{BodyReader, Bounds, next_line};
+use error::{busy, other, silent};
+
+pub use error::ClientError;
 
 /// How long the daemon may be silent. It answers in milliseconds, or hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,34 +31,31 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a reload may take: a million tenants are read, checked and applied.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Why the daemon did not answer. Commands give the first two exit codes of their own.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Nobody listens.
-    #[error("no daemon listens on {}; is it running? (`systemctl status corptokend`)", .0.display())]
-    NoDaemon(PathBuf),
-    /// We may not ask.
-    #[error(
-        "no permission for {}; ask as root or as a member of the socket's group (corptokend-admin)", .0.display()
-    )]
-    NoPermission(PathBuf),
-    /// Somebody listens, but the answer is not what it should be.
-    #[error("the daemon on {} gives no proper answer: {reason}", .socket.display())]
-    Other {
-        /// The socket.
-        socket: PathBuf,
-        /// What went wrong.
-        reason: String,
-    },
-    /// What the daemon says could not be passed on.
-    #[error("cannot write the daemon's answer: {0}")]
-    Output(io::Error),
-}
+/// The most of an answer that waits to be read, in bytes; its head has to fit.
+const MAX_BUFFER: usize = 256 << 10;
 
-/// A connection to the daemon.
+/// How long to wait for a place among those who wait to be let in.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What is read as a whole: a status of 10,000 apps, or a report of as many problems.
+const ANSWER: Bounds = Bounds { piece: PATIENCE, all: PATIENCE, bytes: 32 << 20 };
+
+/// The most rows of a listing that are taken: four times what is supported.
+const MAX_ROWS: usize = 4_000_000;
+
+/// What is read row by row, and may be held. A listing of a million tenants has 420 MB.
+const ROWS: Bounds = Bounds { piece: PATIENCE, all: Duration::from_secs(120), bytes: 1 << 30 };
+
+/// What is passed on as it comes.
+const COPY: Bounds = Bounds { bytes: 4 << 30, ..ROWS };
+
+/// A connection to the daemon. What comes over it is bounded in length and in time, and whoever listens must be root, the
+/// caller, or the owner of the socket's directory, who could take the socket's place anyway.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// The daemon's process, where it is to be seen from here.
+    pid: Option<i32>,
     // Declared before the runtime that it lives on.
     requests: SendRequest<Full<Bytes>>,
     /// Its one thread is the caller's: the connection moves while a call waits.
@@ -62,25 +68,27 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn connect(socket: &Path) -> Result<Self, ClientError> {
-        let failed = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoDaemon(socket.to_owned()),
-            io::ErrorKind::PermissionDenied => ClientError::NoPermission(socket.to_owned()),
-            _ => other(socket, e),
-        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()
             .map_err(|e| other(socket, e))?;
-        let requests = runtime.block_on(async {
-            let stream = tokio::net::UnixStream::connect(socket).await.map_err(failed)?;
-            let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (requests, pid) = runtime.block_on(async {
+            let stream = connected(socket).await?;
+            let peer = stream.peer_cred().map_err(|e| other(socket, e))?;
+            if !is_believed(socket, peer.uid()) {
+                return Err(ClientError::Impostor { socket: socket.to_owned(), uid: peer.uid() });
+            }
+            let handshake = hyper::client::conn::http1::Builder::new()
+                .max_buf_size(MAX_BUFFER)
+                .handshake(TokioIo::new(stream))
+                .await;
             let (requests, connection) = handshake.map_err(|e| other(socket, e))?;
             // It ends with the runtime; its errors come out of the requests.
             tokio::spawn(connection);
-            Ok(requests)
+            Ok((requests, peer.pid()))
         })?;
-        Ok(Self { socket: socket.to_owned(), requests, runtime })
+        Ok(Self { socket: socket.to_owned(), pid, requests, runtime })
     }
 
     /// The summary.
@@ -117,16 +125,17 @@ impl Client {
     ) -> Result<(), ClientError> {
         let response = self.request(Method::GET, &listing(states), Vec::new(), PATIENCE)?;
         let socket = self.socket.clone();
-        let mut whole = false;
         // One row a line, as the server promises: much faster than to parse a stream as one value.
-        for line in BufReader::with_capacity(1 << 16, self.reader(response)).lines() {
-            let line = line.map_err(|e| other(&socket, e))?;
-            match line.strip_suffix(',').unwrap_or(&line) {
-                "{\"tenants\":[" => {}
-                "]}" => whole = true,
+        let mut reader = BufReader::with_capacity(1 << 16, self.reader(response, ROWS));
+        let (mut line, mut rows, mut whole) = (Vec::new(), 0, false);
+        while next_line(&mut reader, &mut line).map_err(|e| other(&socket, e))?.is_some() {
+            match line.strip_suffix(b",").unwrap_or(&line) {
+                b"{\"tenants\":[" => {}
+                b"]}" => whole = true,
+                _ if rows == MAX_ROWS => return Err(other(&socket, "the list of tenants does not end")),
                 row => {
-                    let row = serde_json::from_str(row).map_err(|e| other(&socket, e))?;
-                    if each(row).is_break() {
+                    rows += 1;
+                    if each(serde_json::from_slice(row).map_err(|e| other(&socket, e))?).is_break() {
                         return Ok(());
                     }
                 }
@@ -143,7 +152,7 @@ impl Client {
     pub fn copy_tenants(&mut self, out: &mut dyn Write) -> Result<(), ClientError> {
         let response = self.request(Method::GET, &listing(&[]), Vec::new(), PATIENCE)?;
         let socket = self.socket.clone();
-        let mut reader = self.reader(response);
+        let mut reader = self.reader(response, COPY);
         let mut chunk = vec![0; 1 << 16];
         reader.read_exact(&mut chunk[..1]).map_err(|e| other(&socket, e))?;
         loop {
@@ -159,6 +168,8 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]. A rejected config is none: [`Verdict::applied`] tells.
     pub fn reload(&mut self, request: ReloadRequest) -> Result<Verdict, ClientError> {
+        // A daemon that does not answer at all is found out in seconds.
+        self.status()?;
         let body = serde_json::to_vec(&request).map_err(|e| other(&self.socket, e))?;
         let response = self.request(Method::POST, "/v1/reload", body, RELOAD_PATIENCE)?;
         self.json(response)
@@ -190,7 +201,13 @@ impl Client {
             .map_err(|e| other(&self.socket, e))?;
         let answer = self.requests.send_request(request);
         let answer = self.runtime.block_on(async { tokio::time::timeout(patience, answer).await });
-        answer.map_err(|_| silent(&self.socket, patience))?.map_err(|e| other(&self.socket, e))
+        answer.map_err(|_| silent(&self.socket, self.pid, patience))?.map_err(|e| {
+            if was_ended(&e) {
+                busy(&self.socket, "it ended the connection without an answer; it has too many, or it is stopping")
+            } else {
+                other(&self.socket, e)
+            }
+        })
     }
 
     fn successful(&mut self, response: Response<Incoming>) -> Result<Response<Incoming>, ClientError> {
@@ -201,16 +218,22 @@ impl Client {
                 let text = self.text(response)?;
                 let error =
                     serde_json::from_slice(&text).map_or_else(|_| status.to_string(), |body: ErrorBody| body.error);
-                Err(other(&self.socket, error))
+                Err(match status {
+                    StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => busy(&self.socket, error),
+                    _ => other(&self.socket, error),
+                })
             }
         }
     }
 
-    fn text(&mut self, response: Response<Incoming>) -> Result<Bytes, ClientError> {
-        let body = response.into_body().collect();
-        let collected = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, body).await });
-        let collected = collected.map_err(|_| silent(&self.socket, PATIENCE))?;
-        Ok(collected.map_err(|e| other(&self.socket, e))?.to_bytes())
+    fn text(&mut self, response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
+        let (socket, pid) = (self.socket.clone(), self.pid);
+        let mut text = Vec::new();
+        match self.reader(response, ANSWER).read_to_end(&mut text) {
+            Ok(_) => Ok(text),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(silent(&socket, pid, PATIENCE)),
+            Err(error) => Err(other(&socket, error)),
+        }
     }
 
     fn json<T: DeserializeOwned>(&mut self, response: Response<Incoming>) -> Result<T, ClientError> {
@@ -218,9 +241,46 @@ impl Client {
         serde_json::from_slice(&text).map_err(|e| other(&self.socket, e))
     }
 
-    fn reader(&mut self, response: Response<Incoming>) -> BodyReader<'_> {
-        BodyReader { runtime: &self.runtime, body: response.into_body(), chunk: Bytes::new() }
+    fn reader(&mut self, response: Response<Incoming>, bounds: Bounds) -> BodyReader<'_> {
+        BodyReader::new(&self.runtime, response.into_body(), bounds)
     }
+}
+
+/// A connection, once there is room for one among those that wait to be accepted.
+async fn connected(socket: &Path) -> Result<UnixStream, ClientError> {
+    let deadline = tokio::time::Instant::now() + CONNECT_PATIENCE;
+    loop {
+        match UnixStream::connect(socket).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => match e.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    return Err(ClientError::NoDaemon(socket.to_owned()));
+                }
+                io::ErrorKind::PermissionDenied => return Err(ClientError::NoPermission(socket.to_owned())),
+                io::ErrorKind::WouldBlock if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                io::ErrorKind::WouldBlock => {
+                    return Err(busy(socket, "it does not accept connections, and too many wait; is it stopped?"));
+                }
+                _ => return Err(other(socket, e)),
+            },
+        }
+    }
+}
+
+/// Whether the other end went away before it said anything.
+fn was_ended(error: &hyper::Error) -> bool {
+    let kind = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind);
+    let broke = matches!(kind, Some(io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset));
+    broke || error.is_incomplete_message() || error.is_canceled() || error.is_closed()
+}
+
+/// Whether who listens may be the daemon.
+fn is_believed(socket: &Path, uid: u32) -> bool {
+    let directory = socket.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let owner = || std::fs::metadata(directory).is_ok_and(|meta| meta.uid() == uid);
+    uid == 0 || uid == rustix::process::geteuid().as_raw() || owner()
 }
 
 fn listing(states: &[State]) -> String {
@@ -229,33 +289,4 @@ fn listing(states: &[State]) -> String {
     }
     let names: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
     format!("/v1/tenants?state={}", names.join(","))
-}
-
-fn other(socket: &Path, reason: impl ToString) -> ClientError {
-    ClientError::Other { socket: socket.to_owned(), reason: reason.to_string() }
-}
-
-fn silent(socket: &Path, patience: Duration) -> ClientError {
-    other(socket, format!("it said nothing for {} s", patience.as_secs()))
-}
-
-/// A body, read as it comes.
-struct BodyReader<'a> {
-    runtime: &'a Runtime,
-    body: Incoming,
-    chunk: Bytes,
-}
-
-impl Read for BodyReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.chunk.is_empty() {
-            let frame = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.body.frame()).await });
-            let frame = frame.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the answer does not go on"))?;
-            let Some(frame) = frame else { return Ok(0) };
-            self.chunk = frame.map_err(io::Error::other)?.into_data().unwrap_or_default();
-        }
-        let length = buffer.len().min(self.chunk.len());
-        self.chunk.copy_to_slice(&mut buffer[..length]);
-        Ok(length)
-    }
 }
