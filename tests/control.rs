@@ -429,7 +429,7 @@ fn status_says_what_an_operator_must_know() {
     fake.status.api_paused_until = Some("2026-01-31T12:00:00Z".into());
     fake.status.warnings = vec!["the clock is off".into()];
     let (code, out, _) = fake.start().status(status::Args::default());
-    assert_eq!(code, 0);
+    assert_eq!(code, 1);
     for text in ["config.toml:3:1", "7 tenants is held back", "No space left", "until 2026-01-31", "the clock is off"] {
         assert!(out.contains(text), "no {text} in {out}");
     }
