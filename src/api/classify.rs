@@ -17,6 +17,7 @@ use std::time::SystemTime;
 use crate::domain::{Failure, FailureKind, MAX_LIFETIME_S, Token};
 
 use super::fields::{self, Fields, Value};
+use super::quote;
 
 /// The longest `Retry-After` that is believed, in seconds. An answer that asks for days would stop an app for good.
 pub(super) const MAX_RETRY_AFTER_S: u32 = 3600;
@@ -37,7 +38,7 @@ pub(super) struct Reply<'a> {
 /// The token and its life in seconds, or why there is none.
 ///
 /// # Errors
-/// The typed refusal; its texts hold nothing of the body but a plausible code, request id or IP address.
+/// The typed refusal; its texts hold nothing of the body but a code that is known, a request id that is a UUID, or an IP address.
 pub(super) fn classify(reply: &Reply<'_>) -> Result<(Token, u32), Failure> {
     if reply.content_encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return Err(reply.failure(by_status(reply.status), "the answer is compressed, which was not asked for"));
@@ -63,24 +64,20 @@ impl Reply<'_> {
         if let Some((kind, detail)) = fields.code.text().and_then(known) {
             let mut failure = self.named(kind, detail, &fields);
             if kind == FailureKind::AddressNotAllowed {
-                failure.detail = address_detail(&fields).into();
+                failure.detail = self.address_detail(&fields).into();
             }
             return Err(failure);
         }
         if self.status != 200 {
-            let detail = if fields.code.text().is_some() {
-                format!("status {} with a code that is not documented", self.status)
-            } else {
-                self.status_detail("JSON without a code")
+            let detail = match fields.code.text() {
+                Some(code) => format!("status {} with {}", self.status, quote::unknown_code(code)),
+                None => self.status_detail("JSON without a code"),
             };
             return Err(self.named(by_status(self.status), &detail, &fields));
         }
-        if fields.access_token.is_absent() && fields.code.text().is_some() {
-            return Err(self.named(
-                FailureKind::Malformed,
-                "no access_token, and a code that is not documented",
-                &fields,
-            ));
+        if let (Value::Absent, Some(code)) = (&fields.access_token, fields.code.text()) {
+            let detail = format!("no access_token, and {}", quote::unknown_code(code));
+            return Err(self.named(FailureKind::Malformed, &detail, &fields));
         }
         grant(&fields, self.secret).map_err(|detail| self.named(FailureKind::Malformed, &detail, &fields))
     }
@@ -121,16 +118,22 @@ impl Reply<'_> {
 
     /// A refusal with the code and the request id that came with it.
     fn named(&self, kind: FailureKind, detail: &str, fields: &Fields) -> Failure {
-        let plausible = |value: &Value| {
-            let text = value.text()?;
-            let short = (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-            let holds = |secret: &str| !secret.is_empty() && text.contains(secret);
-            (short && !holds(self.secret) && !fields.access_token.text().is_some_and(holds)).then(|| text.into())
-        };
         let mut failure = self.failure(kind, detail);
-        failure.code = plausible(&fields.code);
-        failure.request_id = plausible(&fields.request_id);
+        let hidden = [self.secret, fields.access_token.text().unwrap_or_default()];
+        failure.code = fields.code.text().and_then(quote::code);
+        failure.request_id = fields.request_id.text().and_then(|id| quote::request_id(id, &hidden));
         failure
+    }
+
+    fn address_detail(&self, fields: &Fields) -> String {
+        let hidden = [self.secret, fields.access_token.text().unwrap_or_default()];
+        // An IPv6 address has as many digits as a token may have.
+        let address = fields.message.text().and_then(address_in).map(|ip| ip.to_string());
+        let address = address.filter(|ip| !hidden.iter().any(|hidden| quote::repeats(ip, hidden)));
+        let address = address.map_or_else(String::new, |ip| format!(" {ip}"));
+        format!(
+            "this machine's address{address} is not on the app's allow-list; add it, or set `local_address` or `proxy`"
+        )
     }
 
     fn failure(&self, kind: FailureKind, detail: &str) -> Failure {
@@ -156,6 +159,11 @@ impl Reply<'_> {
 const BANNED: &str = "this machine's address is banned for calling too often; all calls pause for some minutes";
 const GATEWAY: &str = "the endpoint's gateway gave up waiting (status 504)";
 
+/// Whether a code is one of DingTalk's, as far as they are known.
+pub(super) fn is_known(code: &str) -> bool {
+    known(code).is_some()
+}
+
 /// DingTalk's codes.
 fn known(code: &str) -> Option<(FailureKind, &'static str)> {
     use FailureKind::{
@@ -173,11 +181,6 @@ fn known(code: &str) -> Option<(FailureKind, &'static str)> {
         "Forbidden.AccessDenied.IpNotInWhiteList" => (AddressNotAllowed, ""),
         _ => return None,
     })
-}
-
-fn address_detail(fields: &Fields) -> String {
-    let address = fields.message.text().and_then(address_in).map_or(String::new(), |ip| format!(" {ip}"));
-    format!("this machine's address{address} is not on the app's allow-list; add it, or set `local_address` or `proxy`")
 }
 
 /// The address that the message names, after `request ip` if these words are there.

@@ -11,11 +11,13 @@
 //! | `body` | buffers that are overwritten when they are done with |
 //! | `fields` | an answer's JSON |
 //! | `classify` | what an answer means |
+//! | `quote` | what of it may be shown |
 
 mod body;
 mod classify;
 mod client;
 mod fields;
+mod quote;
 mod resolve;
 mod route;
 mod tls;
@@ -24,6 +26,7 @@ mod transport;
 use crate::domain::{Failure, Token, WallMs};
 
 pub use client::{Client, ClientError};
+pub use quote::withhold;
 pub use tls::TrustError;
 
 /// What one call brought.

@@ -14,7 +14,7 @@ use super::credentials::Credentials;
 use super::outlets::Outlets;
 use super::turn::Hands;
 use super::{Input, notices};
-use crate::api::Answer;
+use crate::api::{self, Answer};
 use crate::config::Config;
 use crate::domain::{
     BootMs, Grant, LaneId, Memory, Names, Now, Outlet, Place, Record, RootId, SinkId, Subject, TenantId, Ticket, Token,
@@ -171,9 +171,13 @@ impl DaemonHands {
     }
 
     /// A call's answer: the token stays here, the engine hears of it.
-    pub(super) fn answered(&mut self, ticket: Ticket, answer: Answer) -> Event {
+    pub(super) fn answered(&mut self, engine: &Engine, ticket: Ticket, answer: Answer) -> Event {
         self.count_calls();
-        let outcome = answer.outcome.map(|(token, lifetime_s)| {
+        let mut outcome = answer.outcome;
+        if let Err(failure) = &mut outcome {
+            api::withhold(failure, engine.record(ticket.slot).map(|held| held.fingerprint));
+        }
+        let outcome = outcome.map(|(token, lifetime_s)| {
             let fingerprint = token.fingerprint();
             self.parked.insert(ticket, token);
             Grant { lifetime_s, fingerprint }

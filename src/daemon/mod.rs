@@ -272,7 +272,7 @@ impl Daemon {
         let (ticket, answer) =
             ended.map_err(|defect| io::Error::other(format!("a call ended unexpectedly: {defect}")))?;
         let date = answer.server_date;
-        let event = self.hands.answered(ticket, answer);
+        let event = self.hands.answered(&self.engine, ticket, answer);
         self.events.push(event);
         if date.is_some_and(|date| self.skew.answered(clock::now(), date) == Told::Otherwise) {
             self.events.push(Event::ClockStepped);

@@ -1,5 +1,6 @@
 //! Which memories of the last run still hold at a start.
 
+use crate::api;
 use crate::config::Config;
 use crate::domain::{AppName, Blame, Memory, Subject};
 
@@ -27,10 +28,18 @@ pub(super) fn part(
         _ => subject.app().is_none_or(|app| config.apps.contains_key(app) && !stale.contains(app)),
     };
     let (mut held, void): (Vec<_>, Vec<_>) = memories.into_iter().partition(|(subject, _)| holds(subject));
+    held.iter_mut().for_each(|(_, memory)| withhold(memory));
     if impatience == Impatience::Once {
         held.iter_mut().for_each(|(_, memory)| try_again(memory));
     }
     (held, void.into_iter().map(|(subject, _)| subject).collect())
+}
+
+/// An older version was less careful with what it wrote down of an answer.
+fn withhold(memory: &mut Memory) {
+    if let Memory::Failing(failing) = memory {
+        api::withhold(&mut failing.failure, None);
+    }
 }
 
 /// A failure that may be over is not waited for. The endpoint's word on a tenant is.

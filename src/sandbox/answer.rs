@@ -90,7 +90,7 @@ impl Answer {
         let body = serde_json::json!({
             "code": code,
             "message": message,
-            "requestid": "5A4D7E2C-0000-7C1B-9A55-SANDBOX00001",
+            "requestid": "5A4D7E2C-0000-7C1B-9A55-5A4DB0C00001",
         });
         Self::json(status, &body.to_string())
     }

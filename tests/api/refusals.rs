@@ -86,7 +86,7 @@ async fn what_the_endpoint_says_of_itself_is_kept() {
     let answer = rig.ask("corp1").await;
     let failure = answer.outcome.unwrap_err();
     assert_eq!(failure.code.as_deref(), Some("invalid.client"));
-    assert_eq!(failure.request_id.as_deref(), Some("5A4D7E2C-0000-7C1B-9A55-SANDBOX00001"));
+    assert_eq!(failure.request_id.as_deref(), Some("5A4D7E2C-0000-7C1B-9A55-5A4DB0C00001"));
     #[expect(clippy::disallowed_methods, reason = "the test compares with the machine's clock")]
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let skew = answer.server_date.unwrap().seconds().abs_diff(now + 3600);
