@@ -268,3 +268,67 @@ fn exposure(report: &str) -> f64 {
     let (_, tail) = report.split_once("Overall exposure level for corptokend.service: ").expect("an overall figure");
     tail.split_whitespace().next().and_then(|figure| figure.parse().ok()).expect("a number")
 }
+
+/// What `RestrictSUIDSGID=` would take away (docs/decisions/0052).
+#[test]
+fn directories_made_below_one_with_the_setgid_bit_pass_its_group_on() {
+    let Some(host) = Host::boot() else { return };
+    host.machine.ok(&["groupadd", "legacy"]);
+    host.machine.ok(&["install", "-d", "-o", "corptokend", "-g", "legacy", "-m", "2755", "/srv/legacy"]);
+    let drop_in = "[Service]\nReadWritePaths=/srv/legacy\nSupplementaryGroups=legacy\n";
+    host.machine.write(&format!("{DROP_INS}/sinks.conf"), 0o644, drop_in);
+    host.machine.ok(&["systemctl", "daemon-reload"]);
+    host.configure(CORPS, "[[app.crm.sink]]\nfile = \"/srv/legacy/{app}/{corp_id}/token\"\ndir_mode = \"0750\"\n");
+    host.start();
+    let below = format!("/srv/legacy/crm/{}", CORPS[0]);
+    let paths = ["/srv/legacy/crm".to_owned(), below.clone(), format!("{below}/token")];
+    let [app, corp, token] = paths.each_ref().map(|path| host.machine.ok(&["stat", "--format=%G %a", path]));
+    assert_eq!((app.trim(), corp.trim(), token.trim()), ("legacy 2750", "legacy 2750", "legacy 640"));
+}
+
+#[test]
+fn the_journal_has_an_events_fields_as_its_own() {
+    let Some(host) = Host::boot() else { return };
+    host.start();
+    let entry = || {
+        let filter = ["APP=crm", "CORP_ID=dingaaaa", "EVENT=rotated"];
+        let text = host.machine.ok(&[&["journalctl", "--no-pager", "--output=json"][..], &filter].concat());
+        serde_json::from_str::<serde_json::Value>(text.lines().next()?).ok()
+    };
+    host.wait_until("the journal has the entry", || entry().is_some());
+    let entry = entry().unwrap();
+    for (field, value) in [
+        ("PRIORITY", "6"),
+        ("SYSLOG_IDENTIFIER", "corptokend"),
+        ("_SYSTEMD_UNIT", "corptokend.service"),
+        ("_TRANSPORT", "journal"),
+    ] {
+        assert_eq!(entry[field], value, "{entry}");
+    }
+    assert!(entry["MESSAGE"].as_str().is_some_and(|text| text.starts_with("crm/dingaaaa: ")), "{entry}");
+}
+
+#[test]
+fn a_journal_that_stands_still_holds_nothing_up_and_gets_everything_later() {
+    /// More lines than wait in the journal's socket (`net.unix.max_dgram_qlen`, which systemd sets to 512).
+    const MANY: usize = 800;
+    let Some(host) = Host::boot() else { return };
+    let many: Vec<String> = (0..MANY).map(|n| format!("ding{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    host.configure(&many[..1], "rate = \"1000/s\"\n");
+    host.start();
+    let journald = host.machine.ok(&["systemctl", "show", "--value", "--property=MainPID", "systemd-journald"]);
+    host.machine.ok(&["kill", "-STOP", journald.trim()]);
+    host.configure(&many, "rate = \"1000/s\"\n");
+    let there = |corp: &str| host.machine.path(&token_path(corp)).exists();
+    let published = (0..1500).any(|_| {
+        sleep(Duration::from_millis(20));
+        there(many[MANY - 1])
+    });
+    let status = host.machine.run(&["corptokend", "status"]);
+    host.machine.ok(&["kill", "-CONT", journald.trim()]);
+    assert!(published, "not within 30 s: the last tenant's token\n{}", host.machine.journal());
+    assert_eq!(status.status.code(), Some(0), "{}", both(&status));
+    let entries = || host.machine.ok(&["journalctl", "--no-pager", "--output=cat", "EVENT=rotated"]).lines().count();
+    host.wait_until("the journal has every line", || entries() == MANY);
+}
