@@ -12,7 +12,7 @@
 //! | `trouble` | what ails a tenant, and when that is worth a line |
 //! | `schedule` | when a tenant is looked at next, and which call goes first |
 //! | `publish` | which sink must be made equal to the record |
-//! | `outlets` | which publication goes next, and when a failing one is tried again |
+//! | `outlets`, `fair_queue` | which publication goes next, and when a failing one is tried again |
 //! | `unseen` | whose token readers do not see |
 //! | `repairs` | when a place that somebody else touched is set right |
 //! | `changes`, `app` | how a step of a plan is applied, to tenants and to apps |
@@ -27,6 +27,7 @@ mod calls;
 mod changes;
 mod clock;
 mod event;
+mod fair_queue;
 mod faults;
 mod limit;
 mod memory;

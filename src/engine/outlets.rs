@@ -4,10 +4,12 @@
 //! A failing place waits with its root. The root has the backoff and the voice, so a full disk is one retry and one line,
 //! not 100,000. A root is known here for just as long as one of its places fails.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::app::AppIx;
 use super::event::WithdrawId;
+use super::fair_queue::FairQueue;
 use super::trouble::REMIND_MS;
 use super::{Action, backoff};
 use crate::domain::{
@@ -18,8 +20,9 @@ use crate::domain::{
 const RETRY: Retry = Retry { min: Duration::from_secs(1), max: Duration::from_secs(30) };
 /// How many failing places of a root are tried at once.
 const RETRY_BATCH: usize = 256;
-/// A lane's queue that ran empty keeps room for so many.
-const SMALL: usize = 1024;
+/// How many failing places of a root have a message of their own. On a full disk a million places fail, and each message
+/// is about 200 bytes.
+const OWN_MESSAGES: usize = 1000;
 
 /// One thing that a lane can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,46 +37,75 @@ struct Root {
     /// A root lies on one file system, so it has one lane.
     lane: LaneId,
     /// Places whose last attempt failed, and that wait for the next.
-    waiting: BTreeSet<Item>,
+    waiting: BTreeMap<Item, FailingPlace>,
     /// Places whose last attempt failed, and that are being tried again.
-    retried: BTreeSet<Item>,
+    retried: BTreeMap<Item, FailingPlace>,
     /// Where in `waiting` the next round begins.
     next: Option<Item>,
     /// Rounds that failed in a row.
     failures: u16,
     /// When the next round begins; there is one as long as something waits.
     retry_at: Option<BootMs>,
-    /// When each kind of failure was last said; its places can fail in different ways.
-    said: Vec<(SinkFailureKind, BootMs)>,
+    /// Each kind of failure that was met; its places can fail in different ways.
+    kinds: Vec<MetKind>,
+}
+
+/// A place whose last attempt failed.
+#[derive(Debug)]
+struct FailingPlace {
+    /// Whose place it is, as long as it is somebody's.
+    app: Option<AppIx>,
+    kind: SinkFailureKind,
+    /// What the attempt said, unless too many other places of the root fail as well.
+    message: Option<Box<SinkFailure>>,
+}
+
+/// A kind of failure that places of a root met.
+#[derive(Debug)]
+struct MetKind {
+    said_at: BootMs,
+    /// The failure of this kind that was met last.
     last: SinkFailure,
 }
 
 impl Root {
-    fn new(lane: LaneId, last: SinkFailure) -> Self {
-        let (waiting, retried) = (BTreeSet::new(), BTreeSet::new());
-        Self { lane, waiting, retried, next: None, failures: 0, retry_at: None, said: Vec::new(), last }
+    fn new(lane: LaneId) -> Self {
+        let (waiting, retried) = (BTreeMap::new(), BTreeMap::new());
+        Self { lane, waiting, retried, next: None, failures: 0, retry_at: None, kinds: Vec::new() }
     }
 
-    /// Whether this kind of failure is to be said now: when it is new, and once an hour.
-    fn is_news(&mut self, now: BootMs, kind: SinkFailureKind) -> bool {
-        if self.said.iter().any(|(said, at)| *said == kind && now.since(*at) < REMIND_MS) {
-            return false;
+    /// Notes a failure. Returns whether it is to be said: when its kind is new, and once an hour.
+    fn is_news(&mut self, now: BootMs, failure: &SinkFailure) -> bool {
+        let last = failure.clone();
+        let Some(met) = self.kinds.iter_mut().find(|met| met.last.kind == failure.kind) else {
+            self.kinds.push(MetKind { said_at: now, last });
+            return true;
+        };
+        met.last = last;
+        let is_news = now.since(met.said_at) >= REMIND_MS;
+        if is_news {
+            met.said_at = now;
         }
-        self.said.retain(|(said, _)| *said != kind);
-        self.said.push((kind, now));
-        true
+        is_news
     }
 
-    /// Takes up to `most` waiting places for another try, each in its turn.
-    fn next_round(&mut self, most: usize) -> Vec<Item> {
+    /// What the last attempt at this place said; of too many places only the kind is known, and what the last failure of
+    /// that kind said.
+    fn failure_of(&self, item: Item) -> Option<&SinkFailure> {
+        let place = self.waiting.get(&item).or_else(|| self.retried.get(&item))?;
+        let of_its_kind = || self.kinds.iter().find(|met| met.last.kind == place.kind).map(|met| &met.last);
+        place.message.as_deref().or_else(of_its_kind)
+    }
+
+    /// Takes up to `most` waiting places for another try, each in its turn. Answers with each and its app.
+    fn next_round(&mut self, most: usize) -> Vec<(Item, Option<AppIx>)> {
         let from = self.next.unwrap_or(Item::Sink(Slot(0), SinkId(0)));
-        let round: Vec<Item> =
-            self.waiting.range(from..).chain(self.waiting.range(..from)).take(most).copied().collect();
-        for item in &round {
-            self.waiting.remove(item);
-            self.retried.insert(*item);
+        let all = self.waiting.range(from..).chain(self.waiting.range(..from));
+        let round: Vec<_> = all.take(most).map(|(item, place)| (*item, place.app)).collect();
+        for (item, _) in &round {
+            self.retried.extend(self.waiting.remove_entry(item));
         }
-        self.next = self.waiting.range(from..).next().copied();
+        self.next = self.waiting.range(from..).next().map(|(item, _)| *item);
         round
     }
 
@@ -100,7 +132,7 @@ impl Withdrawal {
 pub(super) struct Outlets {
     /// By number, as the lanes are: the shell counts both from 0.
     sets: Vec<Box<[Outlet]>>,
-    lanes: Vec<VecDeque<Item>>,
+    lanes: Vec<FairQueue>,
     roots: BTreeMap<RootId, Root>,
     /// The roots' `retry_at`.
     retries: BTreeSet<(BootMs, RootId)>,
@@ -133,9 +165,9 @@ impl Outlets {
         self.set(id).iter().enumerate().filter(|(_, outlet)| chosen(outlet)).fold(0, |mask, (bit, _)| mask | 1 << bit)
     }
 
-    /// What the last failure below a root said, as long as something below it fails.
-    pub(super) fn last_failure(&self, root: RootId) -> Option<&SinkFailure> {
-        self.roots.get(&root).map(|root| &root.last)
+    /// What the last attempt at a place said, if that failed.
+    pub(super) fn failure_of(&self, root: RootId, item: Item) -> Option<&SinkFailure> {
+        self.roots.get(&root)?.failure_of(item)
     }
 
     /// The roots below which something fails: how many places, and what the last failure said.
@@ -162,28 +194,24 @@ impl Outlets {
 
     /// Whether nothing is under way, and nothing waits but what failed.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.keeping == 0 && self.lanes.iter().all(VecDeque::is_empty)
+        self.in_flight == 0 && self.keeping == 0 && self.lanes.iter().all(FairQueue::is_empty)
     }
 
     pub(super) fn next_retry(&self) -> Option<BootMs> {
         self.retries.first().map(|(at, _)| *at)
     }
 
-    pub(super) fn push(&mut self, lane: LaneId, item: Item) {
+    /// Puts a place of an app, below a root, into its lane's queue.
+    pub(super) fn push(&mut self, (lane, root): (LaneId, RootId), app: Option<AppIx>, item: Item) {
         let number = usize::from(lane.0);
         if number >= self.lanes.len() {
-            self.lanes.resize_with(number + 1, VecDeque::new);
+            self.lanes.resize_with(number + 1, FairQueue::default);
         }
-        self.lanes[number].push_back(item);
+        self.lanes[number].push((root, app), item);
     }
 
     pub(super) fn pop(&mut self, lane: LaneId) -> Option<Item> {
-        let queue = self.lanes.get_mut(usize::from(lane.0))?;
-        let item = queue.pop_front();
-        if queue.is_empty() && queue.capacity() > SMALL {
-            queue.shrink_to(SMALL);
-        }
-        item
+        self.lanes.get_mut(usize::from(lane.0))?.pop()
     }
 
     /// Lets failing places be tried again whose wait is over.
@@ -192,10 +220,9 @@ impl Outlets {
             self.retries.remove(&(at, id));
             let Some(root) = self.roots.get_mut(&id) else { continue };
             root.retry_at = None;
-            // A lane that does not move needs no more to do.
-            if self.lanes.get(usize::from(root.lane.0)).map_or(0, VecDeque::len) < RETRY_BATCH {
-                self.retry(id, RETRY_BATCH);
-            }
+            // A root whose lane does not move needs no more to do. What others have in that lane does not count.
+            let more = RETRY_BATCH.saturating_sub(root.retried.len());
+            self.retry(id, more);
             self.arm(now, id);
         }
     }
@@ -205,14 +232,15 @@ impl Outlets {
         &mut self,
         now: BootMs,
         (id, lane): (RootId, LaneId),
-        item: Item,
+        (item, app): (Item, Option<AppIx>),
         failure: &SinkFailure,
     ) -> Option<u64> {
-        let root = self.roots.entry(id).or_insert_with(|| Root::new(lane, failure.clone()));
-        root.retried.remove(&item);
-        root.waiting.insert(item);
-        root.last = failure.clone();
-        let news = root.is_news(now, failure.kind);
+        let root = self.roots.entry(id).or_insert_with(|| Root::new(lane));
+        let had_one = root.retried.remove(&item).is_some_and(|place| place.message.is_some());
+        let has_few = root.waiting.len() + root.retried.len() < OWN_MESSAGES;
+        let message = (had_one || has_few).then(|| Box::new(failure.clone()));
+        root.waiting.insert(item, FailingPlace { app, kind: failure.kind, message });
+        let news = root.is_news(now, failure);
         let at = self.arm(now, id);
         news.then(|| at.map_or(0, |at| at.since(now)))
     }
@@ -220,7 +248,7 @@ impl Outlets {
     /// A place succeeded. If it had failed, the root's others are tried at once. Returns whether the root is well again.
     pub(super) fn heal(&mut self, id: RootId, item: Item) -> bool {
         let ailing =
-            self.roots.get(&id).is_some_and(|root| root.retried.contains(&item) || root.waiting.contains(&item));
+            self.roots.get(&id).is_some_and(|root| root.retried.contains_key(&item) || root.waiting.contains_key(&item));
         if !ailing {
             return false;
         }
@@ -251,8 +279,8 @@ impl Outlets {
     fn retry(&mut self, id: RootId, most: usize) {
         let Some(root) = self.roots.get_mut(&id) else { return };
         let lane = root.lane;
-        for item in root.next_round(most) {
-            self.push(lane, item);
+        for (item, app) in root.next_round(most) {
+            self.push((lane, id), app, item);
         }
     }
 
@@ -285,7 +313,7 @@ impl Outlets {
     pub(super) fn withdraw(&mut self, withdrawal: Withdrawal) {
         let id = WithdrawId(self.next_withdrawal);
         self.next_withdrawal = self.next_withdrawal.wrapping_add(1);
-        self.push(withdrawal.lane, Item::Withdraw(id));
+        self.push((withdrawal.lane, withdrawal.root), None, Item::Withdraw(id));
         self.withdrawals.insert(id, withdrawal);
     }
 

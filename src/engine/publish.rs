@@ -27,10 +27,10 @@ impl Engine {
         if tenant.unkept {
             return; // `kept` does it
         }
-        let (sinks, mask) = (tenant.sinks, mask & !tenant.flying);
+        let (sinks, app, mask) = (tenant.sinks, tenant.app, mask & !tenant.flying);
         for bit in bits(mask) {
             if let Some(outlet) = self.outlet(sinks, SinkId(bit)) {
-                self.outlets.push(outlet.lane, Item::Sink(slot, SinkId(bit)));
+                self.outlets.push((outlet.lane, outlet.root), Some(app), Item::Sink(slot, SinkId(bit)));
             }
         }
     }
@@ -239,11 +239,11 @@ impl Engine {
     }
 
     fn sink_failed(&mut self, now: Now, place: (RootId, LaneId), item: Item, failure: SinkFailure) {
-        let tenant = match item {
-            Item::Sink(slot, _) => self.id(slot),
-            Item::Withdraw(_) => None,
+        let (tenant, app) = match item {
+            Item::Sink(slot, _) => (self.id(slot), self.tenants.get(slot).map(|tenant| tenant.app)),
+            Item::Withdraw(_) => (None, None),
         };
-        if let Some(next_in_ms) = self.outlets.park(now.boot, place, item, &failure) {
+        if let Some(next_in_ms) = self.outlets.park(now.boot, place, (item, app), &failure) {
             self.say(Notice::SinkFailing { root: place.0, tenant, failure, next_in_ms });
         }
     }

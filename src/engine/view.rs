@@ -1,6 +1,7 @@
 //! What `status` sees. The summary is kept up to date as things happen, so asking for it costs nothing.
 
 use super::app::App;
+use super::outlets::Item;
 use super::tenant::{Phase, Tenant};
 use super::unseen::Seen;
 use super::{Engine, Trouble};
@@ -263,7 +264,10 @@ impl Engine {
     fn sink_rows(&self, slot: Slot) -> Vec<SinkRow> {
         let tenant = &self.tenants[slot];
         let row = |(sink, outlet): (u8, &Outlet)| match 1_u16 << sink {
-            bit if tenant.failing & bit != 0 => SinkRow::Failing(self.outlets.last_failure(outlet.root).cloned()),
+            bit if tenant.failing & bit != 0 => {
+                let item = Item::Sink(slot, SinkId(sink));
+                SinkRow::Failing(self.outlets.failure_of(outlet.root, item).cloned())
+            }
             bit if (tenant.wanted | tenant.flying) & bit != 0 => match self.outlets.hangs(outlet.lane) {
                 Some(failure) => SinkRow::Failing(Some(failure.clone())),
                 None => SinkRow::Pending,

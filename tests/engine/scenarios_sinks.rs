@@ -377,3 +377,63 @@ fn a_tenant_that_leaves_unpublished_is_counted_no_more() {
     shell.run_ms(60_000);
     assert_eq!(shell.engine.summary(shell.now).counts.total(), 0);
 }
+
+#[test]
+fn many_publications_of_one_app_do_not_delay_the_single_one_of_another() {
+    let mut shell = shell();
+    let other = AppName::new("hr").unwrap();
+    shell.change(Change::App { name: other.clone(), policy: policy(), freshness: Freshness::Current });
+    shell.room.lanes[0] = 0;
+    (0..3000).for_each(|n| restore(&mut shell, n, 60));
+    let id = TenantId { app: other, corp_id: CorpId::new("ding1").unwrap() };
+    let record = Record { asked: shell.now.wall, expires: shell.now.wall + 7_200_000, fingerprint: Fingerprint(1) };
+    shell.stored.insert(id.clone(), (None, record));
+    shell.change(Change::Added { id: id.clone(), sinks: SinkSetId(0), record: Some(record) });
+    shell.room.lanes[0] = 8;
+    shell.run_ms(10_000);
+    assert_eq!(shell.attempts.len(), 3001, "all are published in the end");
+    let its = place(&outlet(0), &id);
+    let before = shell.attempts.iter().take_while(|(_, at)| *at != its).count();
+    assert!(before <= 32, "{before} publications of the other app went first");
+}
+
+#[test]
+fn a_failing_root_is_tried_again_in_time_while_others_keep_its_lane_busy() {
+    let mut shell = shell();
+    shell.change(sink_set(0, &[outlet(0)]));
+    shell.change(sink_set(1, &[outlet(4)])); // another root of the same lane
+    let broken = breakable(&mut shell, 4);
+    shell.change(Change::Added { id: tenant(9999), sinks: SinkSetId(1), record: None });
+    shell.run_ms(60_000);
+    broken.set(false);
+    shell.room.lanes[0] = 0;
+    (0..2000).for_each(|n| restore(&mut shell, n, 60));
+    shell.run_ms(31_000); // its next try is due while the lane has no room
+    shell.room.lanes[0] = 1;
+    shell.run_ms(100);
+    let its = place(&outlet(4), &tenant(9999));
+    assert!(shell.places.contains_key(&its), "after {} others", shell.places.len());
+}
+
+#[test]
+fn each_failing_place_shows_what_went_wrong_there_and_not_elsewhere() {
+    let mut shell = two_formats();
+    let full = |at: &Place| SinkFailure { kind: SinkFailureKind::Full, detail: format!("no space for {at}").into() };
+    let bad = place(&outlet(RAW), &tenant(3));
+    shell.disk = Box::new(move |_, root, at| match root {
+        _ if *at == bad => (5, Err(SinkFailure { kind: SinkFailureKind::Unsafe, detail: "a directory".into() })),
+        RootId(RAW) => (1, Err(full(at))),
+        _ => (1, Ok(Wrote::Replaced)),
+    });
+    add(&mut shell, 0..1500);
+    shell.run_ms(200_000);
+    for n in 0..1500 {
+        let row = shell.engine.row(shell.now, shell.engine.slot(&tenant(n)).unwrap());
+        let SinkRow::Failing(Some(failure)) = &row.sinks[0] else { panic!("{row:?}") };
+        let kind = if n == 3 { SinkFailureKind::Unsafe } else { SinkFailureKind::Full };
+        assert_eq!(failure.kind, kind, "{n}: {failure}");
+        // Of a great many only the kind is remembered.
+        let own = format!("no space for {}", place(&outlet(RAW), &tenant(n)));
+        assert!(n >= 500 || n == 3 || *failure.detail == *own, "{n}: {failure}");
+    }
+}
