@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::app::ReadApp;
 use super::problems::{Mark, Problems};
 use super::sink::Sink;
-use crate::domain::{Expansion, Names, Placeholder, SinkKind, TenantId};
+use crate::domain::{Expansion, Names, Placeholder, SinkKind, TEMPORARY_EXTENSION, TenantId, is_temporary_name};
 
 /// The longest name of a file, in bytes (NAME_MAX), and the longest path (PATH_MAX, its NUL apart).
 const NAME_MAX: usize = 255;
@@ -77,7 +77,8 @@ pub(super) fn check(apps: &[ReadApp], taken: &Taken, problems: &mut Problems<'_>
             directory.replace_range(.., parent);
             in_directory = taken.hit_in(parent);
         }
-        let fault = too_long(place).or_else(|| taken.hit(place)).or_else(|| in_directory.clone());
+        let fault = too_long(place).or_else(|| temporary(place)).or_else(|| taken.hit(place));
+        let fault = fault.or_else(|| in_directory.clone());
         if let Some((message, help)) = fault
             && told.insert(tenant.sink_key())
         {
@@ -93,6 +94,16 @@ pub(super) fn check(apps: &[ReadApp], taken: &Taken, problems: &mut Problems<'_>
 /// The directory of a place; keys have none.
 fn parent(place: &str) -> &str {
     if place.starts_with(':') { "" } else { place.rfind('/').map_or("", |slash| &place[..slash.max(1)]) }
+}
+
+/// The daemon removes its temporary files by their names, whosever they are.
+fn temporary(place: &str) -> Option<Fault> {
+    if place.starts_with(':') || !place.contains(TEMPORARY_EXTENSION) {
+        return None;
+    }
+    let part = place.split('/').find(|part| is_temporary_name(part.as_bytes()))?;
+    let text = format!("{part} is a name for temporary files of the daemon, which it removes");
+    Some((text, "leave out the dot at its beginning, or its extension"))
 }
 
 fn too_long(place: &str) -> Option<Fault> {

@@ -240,6 +240,8 @@ impl DaemonHands {
                     }));
                 }
                 Report::Touched { ticket, sink } => events.push(Event::Touched(ticket, sink)),
+                Report::FloodBegins { root, directory } => self.outlets.flood_begins(root, &directory),
+                Report::FloodEnds { root } => self.outlets.flood_ends(&root),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Sinks by number: which sets there are, which roots they have, and which lane serves each root.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub(super) struct Outlets {
     lanes: Vec<Lane>,
     lane_ids: HashMap<LaneKey, LaneId>,
     news: Vec<Change>,
+    /// Roots below which somebody writes so much that directories are not watched for a while.
+    flooded: BTreeSet<Arc<Path>>,
 }
 
 impl Outlets {
@@ -61,6 +63,7 @@ impl Outlets {
             lanes: Vec::new(),
             lane_ids: HashMap::new(),
             news: Vec::new(),
+            flooded: BTreeSet::new(),
         }
     }
 
@@ -104,6 +107,26 @@ impl Outlets {
     /// Directories that are swept, not watched, because the kernel has no watch left for them.
     pub(super) fn unwatched(&self) -> usize {
         self.lanes.iter().map(Lane::unwatched).sum()
+    }
+
+    /// Roots below which somebody writes without end.
+    pub(super) fn flooded(&self) -> impl Iterator<Item = &Path> {
+        self.flooded.iter().map(|root| &**root)
+    }
+
+    pub(super) fn flood_begins(&mut self, root: Arc<Path>, directory: &Path) {
+        let (shown, directory) = (root.display(), directory.display());
+        tracing::warn!(
+            event = "flood_begins", root = %shown, %directory,
+            "somebody writes to {directory} without end: for a while it is not watched but swept, within a minute"
+        );
+        self.flooded.insert(root);
+    }
+
+    pub(super) fn flood_ends(&mut self, root: &Path) {
+        let shown = root.display();
+        tracing::info!(event = "flood_ends", root = %shown, "what is published below {shown} is watched again");
+        self.flooded.remove(root);
     }
 
     /// Whether a lane ended by itself, which is a defect.

@@ -129,10 +129,15 @@ impl Daemon {
             let root = self.hands.outlets.root(root).fixed.display();
             format!("somebody else keeps changing what is published below {root} ({places} places): it is set right ever more slowly")
         }));
+        warnings.extend(self.hands.outlets.flooded().map(|root| {
+            let root = root.display();
+            format!("somebody writes below {root} without end: what he alters there is set right within a minute, not at once")
+        }));
         match self.hands.outlets.unwatched() {
             0 => {}
             n => warnings.push(format!(
-                "{n} directories of token files are swept each minute, not watched: raise fs.inotify.max_user_watches"
+                "{n} directories of token files are swept each minute, not watched: raise fs.inotify.max_user_watches \
+                 (or fs.inotify.max_user_instances)"
             )),
         }
         let backlog = self.log.backlog();

@@ -25,6 +25,9 @@ pub use rate::{InvalidRate, Rate};
 pub use record::{Fingerprint, Grant, MAX_LIFETIME_S, Record};
 pub use secret::{InvalidToken, Secret, Token};
 pub use settings::{Connection, Endpoint, InvalidEndpoint, Proxy, SecretSource};
-pub use sink::{FileSink, Format, KeyringRoot, KeyringSink, LaneId, Place, RootId, SinkId, SinkKind, SinkSpec, Wrote};
+pub use sink::{
+    FileSink, Format, KeyringRoot, KeyringSink, LaneId, Place, RootId, SinkId, SinkKind, SinkSpec, TEMPORARY_EXTENSION,
+    Wrote, is_temporary_name,
+};
 pub use template::{Expansion, InvalidTemplate, Placeholder, Template};
 pub use time::{BootMs, Now, WallMs};

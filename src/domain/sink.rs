@@ -22,6 +22,16 @@ pub struct LaneId(pub u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RootId(pub u32);
 
+/// What the name of each temporary file goes on with after its last dot.
+pub const TEMPORARY_EXTENSION: &str = "corptokend-tmp";
+
+/// Whether a file or directory of this name could be one of the daemon's temporary ones, which it removes: a dot, a name,
+/// and an extension that begins with [`TEMPORARY_EXTENSION`]. No part of a sink's path may be called so.
+pub fn is_temporary_name(name: &[u8]) -> bool {
+    let extension = name.iter().rposition(|byte| *byte == b'.').map(|dot| &name[dot + 1..]);
+    name.first() == Some(&b'.') && extension.is_some_and(|found| found.starts_with(TEMPORARY_EXTENSION.as_bytes()))
+}
+
 /// One sink of a tenant, with everything resolved that does not depend on the tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SinkSpec {

@@ -247,8 +247,10 @@ impl Outlets {
 
     /// A place succeeded. If it had failed, the root's others are tried at once. Returns whether the root is well again.
     pub(super) fn heal(&mut self, id: RootId, item: Item) -> bool {
-        let ailing =
-            self.roots.get(&id).is_some_and(|root| root.retried.contains_key(&item) || root.waiting.contains_key(&item));
+        let ailing = self
+            .roots
+            .get(&id)
+            .is_some_and(|root| root.retried.contains_key(&item) || root.waiting.contains_key(&item));
         if !ailing {
             return false;
         }

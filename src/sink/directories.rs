@@ -1,6 +1,8 @@
 //! The directories that a lane has open, and how a path leads to one.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Component, Path};
 use std::rc::Rc;
 
@@ -17,6 +19,9 @@ use crate::domain::SinkFailure;
 /// How many directories stay open between batches.
 const KEPT_OPEN: usize = 64;
 
+/// How many directories whose sync failed are told apart: half a megabyte of them.
+const MOST_UNSYNCED: usize = 1 << 15;
+
 /// What to do about a directory that is not there.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Missing {
@@ -30,8 +35,9 @@ pub(super) enum Missing {
 #[derive(Debug)]
 pub(super) struct Directories {
     known: Vec<Known>,
-    /// Those with entries that changed since the last sync. One whose sync failed stays until it succeeds.
+    /// Those with entries that changed since the last sync.
     dirty: Vec<Rc<Directory>>,
+    unsynced: Unsynced,
     batch: u64,
     me: Me,
 }
@@ -43,9 +49,48 @@ struct Known {
     directory: Rc<Directory>,
 }
 
+/// Directories whose last sync failed, as hashes of their paths: a full disk may have any number of them.
+#[derive(Debug, Default)]
+struct Unsynced {
+    hasher: RandomState,
+    paths: HashSet<u64>,
+    /// There were more than are remembered: from here on each directory is synced whenever it is used.
+    too_many: bool,
+}
+
+impl Unsynced {
+    fn insert(&mut self, path: &Path) {
+        if self.paths.len() < MOST_UNSYNCED {
+            self.paths.insert(self.hash(path));
+        } else {
+            self.too_many = true;
+        }
+    }
+
+    fn remove(&mut self, path: &Path) {
+        if !self.paths.is_empty() {
+            self.paths.remove(&self.hash(path));
+        }
+    }
+
+    fn includes(&self, path: &Path) -> bool {
+        self.too_many || (!self.paths.is_empty() && self.paths.contains(&self.hash(path)))
+    }
+
+    fn hash(&self, path: &Path) -> u64 {
+        self.hasher.hash_one(path.as_os_str())
+    }
+}
+
 impl Directories {
     pub(super) fn new(me: Me) -> Self {
-        Self { known: Vec::with_capacity(KEPT_OPEN + 1), dirty: Vec::new(), batch: 0, me }
+        Self {
+            known: Vec::with_capacity(KEPT_OPEN + 1),
+            dirty: Vec::new(),
+            unsynced: Unsynced::default(),
+            batch: 0,
+            me,
+        }
     }
 
     /// From here on, each directory is looked at again before it is used: its name may lead elsewhere by now.
@@ -61,6 +106,7 @@ impl Directories {
         missing: Missing,
     ) -> Result<Option<Rc<Directory>>, SinkFailure> {
         if let Some(known) = self.recall(fixed, path, missing)? {
+            self.soil_if_unsynced(&known);
             return Ok(Some(known));
         }
         let (fd, parent) = if path == fixed {
@@ -75,6 +121,7 @@ impl Directories {
         let directory = Rc::new(Directory::new(fd, path, parent, self.batch)?);
         self.known.insert(0, Known { fixed: fixed.as_os_str().len(), directory: Rc::clone(&directory) });
         self.known.truncate(KEPT_OPEN);
+        self.soil_if_unsynced(&directory);
         Ok(Some(directory))
     }
 
@@ -87,6 +134,7 @@ impl Directories {
     pub(super) fn removed(&mut self, directory: &Rc<Directory>) {
         self.forget(directory.path());
         self.dirty.retain(|dirty| !Rc::ptr_eq(dirty, directory));
+        self.unsynced.remove(directory.path());
     }
 
     /// Notes that an entry of `directory` changed.
@@ -96,20 +144,35 @@ impl Directories {
         }
     }
 
-    /// Syncs every directory in which an entry changed, once. Answers with those that could not be.
+    /// Syncs every directory in which an entry changed, once. Answers with those that could not be: they are synced when
+    /// they are used again, even if no entry changes then.
     pub(super) fn sync(&mut self) -> Vec<(Rc<Directory>, SinkFailure)> {
+        self.sync_with(Directory::sync)
+    }
+
+    fn sync_with(
+        &mut self,
+        mut sync: impl FnMut(&Directory) -> Result<(), SinkFailure>,
+    ) -> Vec<(Rc<Directory>, SinkFailure)> {
         let mut failed = Vec::new();
         for directory in std::mem::take(&mut self.dirty) {
-            if let Err(failure) = directory.sync() {
-                self.dirty.push(Rc::clone(&directory));
-                failed.push((directory, failure));
-            } else {
-                directory.set_dirty(false);
+            directory.set_dirty(false);
+            match sync(&directory) {
+                Ok(()) => self.unsynced.remove(directory.path()),
+                Err(failure) => {
+                    self.unsynced.insert(directory.path());
+                    self.forget(directory.path());
+                    failed.push((directory, failure));
+                }
             }
         }
-        // A directory that is gone can never be synced.
-        self.dirty.truncate(KEPT_OPEN);
         failed
+    }
+
+    fn soil_if_unsynced(&mut self, directory: &Rc<Directory>) {
+        if self.unsynced.includes(directory.path()) {
+            self.soil(directory);
+        }
     }
 
     fn open_child(
@@ -186,5 +249,53 @@ fn split_below<'a>(fixed: &Path, path: &'a Path) -> Result<(&'a Path, &'a OsStr)
             path,
             format_args!("does not lie below {}: take `..` out of the sink's path", fixed.display()),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Uses each directory, in batches of its own; answers with those that are synced then.
+    fn synced_when_used(directories: &mut Directories, fixed: &Path, paths: &[PathBuf]) -> Vec<PathBuf> {
+        let mut synced = Vec::new();
+        for path in paths {
+            directories.begin_batch();
+            directories.open(fixed, path, Missing::Leave).unwrap().unwrap();
+            directories.sync_with(|directory| {
+                synced.push(directory.path().to_owned());
+                Ok(())
+            });
+        }
+        synced
+    }
+
+    #[test]
+    fn every_directory_whose_sync_failed_is_synced_when_it_is_used_again_however_many_there_are() {
+        let scratch = tempfile::tempdir().unwrap();
+        let fixed = scratch.path();
+        let paths: Vec<PathBuf> = (0..200).map(|number| fixed.join(number.to_string())).collect();
+        paths.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+        let mut directories = Directories::new(Me::current());
+        directories.begin_batch();
+        for path in &paths {
+            let directory = directories.open(fixed, path, Missing::Leave).unwrap().unwrap();
+            directories.soil(&directory);
+        }
+        let failure = |directory: &Directory| Err(trouble::of("sync", directory.path(), Errno::IO));
+        assert_eq!(directories.sync_with(failure).len(), 200);
+        assert_eq!(synced_when_used(&mut directories, fixed, &paths), paths);
+        assert_eq!(synced_when_used(&mut directories, fixed, &paths), [PathBuf::new(); 0], "once is enough");
+    }
+
+    #[test]
+    fn of_more_unsynced_directories_than_can_be_told_apart_none_is_forgotten() {
+        let mut unsynced = Unsynced::default();
+        let path = |number: usize| PathBuf::from(format!("/srv/{number}"));
+        (0..MOST_UNSYNCED + 10).for_each(|number| unsynced.insert(&path(number)));
+        assert!((0..MOST_UNSYNCED + 10).all(|number| unsynced.includes(&path(number))));
+        assert!(unsynced.paths.len() <= MOST_UNSYNCED);
     }
 }

@@ -17,7 +17,7 @@ use rustix::process::{Gid, getegid, geteuid};
 use super::known::DirectoryId;
 use super::litter::Litter;
 use super::system::{fchmod, fchown, fstat, fsync, mkdirat, openat, renameat, unlinkat};
-use super::temporary::temporary_name;
+use super::temporary::{names_are_taken, under_temporary_name};
 use super::trouble;
 use crate::domain::{FileSink, SinkFailure};
 
@@ -245,14 +245,11 @@ pub(super) const DIRECTORY: OFlags =
 /// Makes a directory, with the mode and group that the sink asks for whatever the umask is. It has them before it has its
 /// name: one that a failure or a `kill -9` left half made would be taken for somebody else's decision ever after.
 pub(super) fn make(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, rules: &Rules) -> Result<OwnedFd, SinkFailure> {
-    let temporary = temporary_name(name);
-    let make = || mkdirat(parent, &temporary, Mode::RWXU);
-    let made = match make() {
-        // What is there is an interrupted predecessor's.
-        Err(Errno::EXIST) => unlinkat(parent, &temporary, AtFlags::REMOVEDIR).and_then(|()| make()),
-        other => other,
-    };
-    made.map_err(|errno| trouble::of("make the directory", path, errno))?;
+    let made = under_temporary_name(parent, name, |temporary| mkdirat(parent, temporary, Mode::RWXU));
+    let (temporary, ()) = made.map_err(|errno| match errno {
+        Errno::EXIST => names_are_taken(path, name),
+        errno => trouble::of("make the directory", path, errno),
+    })?;
     let finished = finish(parent, &temporary, path, rules).and_then(|fd| match renameat(parent, &temporary, name) {
         Ok(()) => Ok(Some(fd)),
         // Somebody else was faster; what is there is verified like any other.

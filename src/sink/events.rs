@@ -1,15 +1,16 @@
 //! What inotify tells of the directories to which a lane publishes (inotify(7)).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStringExt;
 
-use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{ReadFlags, Reader, WatchFlags};
 
+use super::flood::Flood;
+use super::instances::{Instance, InstanceId, Instances};
 use super::known::{DirectoryId, Key, Known};
-use super::temporary::is_temporary;
+use crate::domain::is_temporary_name;
 
 /// What is heard of a directory: everything but opening and reading, which readers do all day, and creation, since a name
 /// of ours is created only after it was removed.
@@ -24,37 +25,59 @@ pub(super) const CHANGES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ONLYDIR)
     .union(WatchFlags::EXCL_UNLINK);
 
+/// How many events of an instance are read at one look: its queue holds about as many (`fs.inotify.max_queued_events`), and
+/// the others are not to wait for more.
+const AT_ONCE: usize = 16_384;
+
 /// What a look at the events brought.
 #[derive(Default)]
 pub(super) struct Seen {
     /// Written to under their own names, which the lane never does.
-    pub(super) altered: Vec<Key>,
+    pub(super) altered: HashSet<Key>,
     /// Removed, or moved elsewhere.
     pub(super) gone: HashSet<DirectoryId>,
     /// To be compared with what was left there.
-    pub(super) suspects: Vec<(DirectoryId, Key, OsString)>,
+    pub(super) suspects: HashMap<Key, (DirectoryId, OsString)>,
+    /// Had too many events.
+    pub(super) flooded: HashSet<DirectoryId>,
     /// There were events, of whatever kind.
     pub(super) any: bool,
-    /// Events were lost.
-    pub(super) overflow: bool,
+    /// Instances of which events were lost.
+    pub(super) overflowed: HashSet<InstanceId>,
 }
 
 impl Seen {
-    /// Reads all the events that are there.
-    pub(super) fn read(inotify: &OwnedFd, known: &Known) -> Self {
+    /// Reads the events that are there, of each instance so many at most.
+    pub(super) fn read(instances: &Instances, known: &Known, flood: &mut Flood) -> Self {
         let mut seen = Self::default();
-        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-        let mut events = Reader::new(inotify, &mut buffer);
-        while let Ok(event) = events.next() {
-            seen.any = true;
-            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                seen.overflow = true;
-            } else if let Ok(directory) = u32::try_from(event.wd()) {
-                let name = event.file_name().map(CStr::to_bytes).unwrap_or_default();
-                seen.note(known, directory, name, event.events());
-            }
+        for (id, instance) in instances.iter() {
+            seen.read_one(id, instance, known, flood);
         }
         seen
+    }
+
+    fn read_one(&mut self, id: InstanceId, instance: &Instance, known: &Known, flood: &mut Flood) {
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut events = Reader::new(instance.fd(), &mut buffer);
+        for _ in 0..AT_ONCE {
+            let Ok(event) = events.next() else { return };
+            self.any = true;
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                self.overflowed.insert(id);
+                continue;
+            }
+            // What it was not asked for is of a directory that is not watched any more.
+            let Some(directory) = instance.directory(event.wd()) else { continue };
+            if self.flooded.contains(&directory) {
+                continue;
+            }
+            if flood.count(directory) {
+                self.flooded.insert(directory);
+                continue;
+            }
+            let name = event.file_name().map(CStr::to_bytes).unwrap_or_default();
+            self.note(known, directory, name, event.events());
+        }
     }
 
     fn note(&mut self, known: &Known, directory: DirectoryId, name: &[u8], what: ReadFlags) {
@@ -63,7 +86,7 @@ impl Seen {
             self.gone.insert(directory);
             return;
         }
-        if name.is_empty() || is_temporary(name) {
+        if name.is_empty() || is_temporary_name(name) {
             return;
         }
         let key = known.key(directory, name);
@@ -72,9 +95,9 @@ impl Seen {
         }
         if what.contains(ReadFlags::MODIFY) {
             // Not compared: a change time as coarse as a timer tick may not tell it from the publication just before.
-            self.altered.push(key);
-        } else if self.suspects.last().is_none_or(|(_, last, _)| *last != key) {
-            self.suspects.push((directory, key, OsString::from_vec(name.to_vec())));
+            self.altered.insert(key);
+        } else {
+            self.suspects.entry(key).or_insert_with(|| (directory, OsString::from_vec(name.to_vec())));
         }
     }
 }

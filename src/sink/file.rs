@@ -13,8 +13,9 @@
 //!    directory is synced before the publication is reported: [`Directories::sync`].
 //! 5. *Nothing else is touched*: no link is followed at the place (rename replaces the link itself), and a place that is
 //!    not a regular file is not opened: [`Standing::look`].
-//! 6. *No litter*: the temporary file's name follows from the place's, so that the next publication to it takes away what
-//!    a `kill -9` left; after an error it is unlinked at once: [`Temporary`]'s drop.
+//! 6. *No litter*: the temporary file's name follows from the place's (a second and third, should somebody have put a
+//!    directory there), so that the next publication to it takes away what a `kill -9` left; after an error it is unlinked
+//!    at once: [`Temporary`]'s drop.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -28,9 +29,9 @@ use zeroize::Zeroizing;
 use super::directories::{Directories, Missing};
 use super::directory::{Directory, Me, Rules};
 use super::system::{fchmod, fstat, openat, read, statat, unlinkat};
-use super::temporary::{Temporary, temporary_name};
+use super::temporary::{Temporary, temporary_names};
 use super::trouble;
-use crate::domain::{FileSink, SinkFailure, Wrote};
+use crate::domain::{FileSink, SinkFailure, TEMPORARY_EXTENSION, Wrote};
 
 /// What a publication left at its place.
 #[derive(Debug)]
@@ -54,13 +55,14 @@ pub(super) struct Wanted {
     gid: u32,
 }
 
-/// Makes `path` hold `bytes`.
+/// Makes `path` hold `bytes`. `before` is called with its directory, once that is found safe, before anything is done there.
 pub(super) fn publish(
     directories: &mut Directories,
     me: Me,
     sink: &FileSink,
     path: &Path,
     bytes: &[u8],
+    before: impl FnOnce(&Directory),
 ) -> Result<Outcome, SinkFailure> {
     let (above, name) = split(path)?;
     let rules = Rules::of(sink);
@@ -68,6 +70,7 @@ pub(super) fn publish(
         .open(sink.fixed_part(), above, Missing::Make(rules))?
         .ok_or_else(|| trouble::of("open the directory", above, Errno::NOENT))?;
     let outcome = directory.verify(&rules, me).and_then(|()| {
+        before(&directory);
         let wanted = Wanted {
             mode: sink.mode,
             owner: sink.owner,
@@ -93,31 +96,31 @@ fn place(
     bytes: &[u8],
     wanted: Wanted,
 ) -> Result<(Wrote, Stat), SinkFailure> {
-    let temporary = temporary_name(name);
     let same_bytes = match Standing::look(directory, name, path, bytes, wanted)? {
         Standing::Right(stat) => {
-            tidy(directory, &temporary);
+            tidy(directory, name);
             return Ok((Wrote::Unchanged, stat));
         }
         Standing::Mended(stat) => {
-            tidy(directory, &temporary);
+            tidy(directory, name);
             return Ok((Wrote::Mended, stat));
         }
         Standing::SameBytes => true,
         Standing::Other => false,
     };
-    let mut file = Temporary::create(directory, &temporary, path)?;
+    let mut file = Temporary::create(directory, name, path)?;
     file.fill(bytes)?;
     file.finish(wanted)?;
     let left = file.take_place(name)?;
+    tidy(directory, name);
     directories.soil(directory);
     Ok((if same_bytes { Wrote::Mended } else { Wrote::Replaced }, left))
 }
 
-/// Takes away what a killed predecessor left under the temporary name of a file that stays as it is.
-fn tidy(directory: &Directory, temporary: &OsStr) {
-    if directory.may_hold_litter(temporary) {
-        let _ = unlinkat(directory.fd(), temporary, AtFlags::empty());
+/// Takes away what a killed predecessor left under temporary names of a file that is right.
+fn tidy(directory: &Directory, name: &OsStr) {
+    for temporary in temporary_names(name).filter(|temporary| directory.may_hold_litter(temporary)) {
+        let _ = unlinkat(directory.fd(), &*temporary, AtFlags::empty());
     }
 }
 
@@ -205,7 +208,9 @@ pub(super) fn withdraw<'a>(
 ) -> Result<Option<(Rc<Directory>, &'a OsStr)>, SinkFailure> {
     let (above, name) = split(path)?;
     let Some(directory) = directories.open(fixed, above, Missing::Leave)? else { return Ok(None) };
-    let _ = unlinkat(directory.fd(), &temporary_name(name), AtFlags::empty());
+    for temporary in temporary_names(name) {
+        let _ = unlinkat(directory.fd(), &*temporary, AtFlags::empty());
+    }
     match statat(directory.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => {}
         Err(errno) => return Err(trouble::of("look at", path, errno)),
@@ -248,9 +253,11 @@ fn split(path: &Path) -> Result<(&Path, &OsStr), SinkFailure> {
 
 /// Tries what a publication to a directory needs, and leaves nothing behind.
 pub(super) fn try_directory(directory: &Directory, sink: &FileSink) -> Result<(), SinkFailure> {
-    let name = temporary_name(OsStr::new(&format!("probe-{}", rustix::process::getpid().as_raw_nonzero())));
-    let path: PathBuf = directory.path().join(&name);
-    let mut file = Temporary::create(directory, &name, &path)?;
+    // A name that no sink may have, so that this is in no place's way.
+    let name = format!(".probe-{}.{TEMPORARY_EXTENSION}", rustix::process::getpid().as_raw_nonzero());
+    let name = OsStr::new(&name);
+    let path: PathBuf = directory.path().join(name);
+    let mut file = Temporary::create(directory, name, &path)?;
     file.fill(b"probe")?;
     file.finish(Wanted { mode: sink.mode, owner: sink.owner, group: sink.group, uid: 0, gid: 0 })
 }

@@ -18,6 +18,8 @@ pub(super) struct Files {
     me: Me,
     directories: Directories,
     watch: Watch,
+    /// Touched while it was published.
+    touched: Vec<Report>,
 }
 
 /// A report that must not be given out before a directory is synced.
@@ -29,7 +31,7 @@ struct Pending {
 impl Files {
     pub(super) fn new(watch: Watch) -> Self {
         let me = Me::current();
-        Self { me, directories: Directories::new(me), watch }
+        Self { me, directories: Directories::new(me), watch, touched: Vec::new() }
     }
 
     fn publish(&mut self, job: Publication) -> Pending {
@@ -46,8 +48,11 @@ impl Files {
             return Err(not_a_file("a keyring"));
         };
         let bytes = render(&sink.format, &job.names, &job.token, job.expires);
-        let outcome = file::publish(&mut self.directories, self.me, sink, &path, &bytes)?;
-        self.watch.track(&outcome, (job.ticket, job.sink));
+        let watch = &mut self.watch;
+        // Before the first publication to a directory: what somebody does right after it is seen, then.
+        let before = |directory: &Directory| watch.begin(directory);
+        let outcome = file::publish(&mut self.directories, self.me, sink, &path, &bytes, before)?;
+        self.touched.extend(self.watch.track(&outcome, (job.ticket, job.sink)));
         Ok((outcome.wrote, outcome.directory))
     }
 
@@ -79,6 +84,7 @@ impl Work for Files {
         let unsynced = self.directories.sync();
         let near = pending.iter().rev().find_map(|pending| pending.directory.clone());
         let mut reports: Vec<Report> = pending.into_iter().map(|pending| pending.settle(&unsynced)).collect();
+        reports.append(&mut self.touched);
         // Before the lane's own events fill the queue.
         reports.extend(self.watch.look(near.as_deref()));
         reports
@@ -96,12 +102,21 @@ impl Work for Files {
 }
 
 impl Pending {
-    /// What could not be synced has not been published.
+    /// What could not be synced has not been published, nor withdrawn.
     fn settle(mut self, unsynced: &[(Rc<Directory>, SinkFailure)]) -> Report {
-        if let (Report::Published { outcome, .. }, Some(directory)) = (&mut self.report, &self.directory)
-            && let Some((_, failure)) = unsynced.iter().find(|(failed, _)| directory.is_at_or_below(failed))
-        {
-            *outcome = Err(failure.clone());
+        match (&mut self.report, &self.directory) {
+            (Report::Published { outcome, .. }, Some(directory)) => {
+                if let Some((_, failure)) = unsynced.iter().find(|(failed, _)| directory.is_at_or_below(failed)) {
+                    *outcome = Err(failure.clone());
+                }
+            }
+            // Its directory may have gone with it; the one in which that was an entry has not.
+            (Report::Withdrawn { place: Place::File(path), outcome, .. }, _) => {
+                if let Some((_, failure)) = unsynced.iter().find(|(failed, _)| path.starts_with(failed.path())) {
+                    *outcome = Err(failure.clone());
+                }
+            }
+            _ => {}
         }
         self.report
     }

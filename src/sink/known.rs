@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use hashbrown::HashMap;
 use rustix::fs::Stat;
 
+use super::instances::{InstanceId, WatchId};
 use crate::domain::{SinkId, Slot, Ticket};
 
-/// A directory's number: inotify's watch descriptor, or one made up for a directory that could not be watched.
+/// A directory's number.
 pub(super) type DirectoryId = u32;
 
 /// No directory.
@@ -47,6 +48,8 @@ struct Place {
     name: Box<OsStr>,
     /// How many files and directories are known in it.
     holds: u32,
+    /// `None`: it is swept.
+    watch: Option<WatchId>,
 }
 
 /// All that is known of what a lane published.
@@ -57,6 +60,8 @@ pub(super) struct Known {
     places: HashMap<DirectoryId, Place>,
     /// Directories by their own key.
     children: HashMap<Key, DirectoryId>,
+    /// The number that was given last.
+    last: DirectoryId,
 }
 
 /// Whose publication was touched.
@@ -84,6 +89,16 @@ impl Known {
         Identity(self.hasher.hash_one(facts) as u32)
     }
 
+    /// A number for another directory.
+    pub(super) fn next_number(&mut self) -> DirectoryId {
+        loop {
+            self.last = (self.last + 1) & DIRECTORY_MASK;
+            if self.last != NOWHERE && !self.places.contains_key(&self.last) {
+                return self.last;
+            }
+        }
+    }
+
     /// Remembers a directory: `name` in `parent`, or, where its path starts, [`NOWHERE`] and the whole path.
     pub(super) fn add_directory(&mut self, id: DirectoryId, parent: DirectoryId, name: &OsStr) {
         self.children.insert(self.key(parent, name.as_bytes()), id);
@@ -91,7 +106,7 @@ impl Known {
         if self.places.contains_key(&id) {
             return;
         }
-        self.places.insert(id, Place { parent, name: name.into(), holds: 0 });
+        self.places.insert(id, Place { parent, name: name.into(), holds: 0, watch: None });
         if let Some(above) = self.places.get_mut(&parent) {
             above.holds += 1;
         }
@@ -99,6 +114,37 @@ impl Known {
 
     pub(super) fn knows_directory(&self, id: DirectoryId) -> bool {
         self.places.contains_key(&id)
+    }
+
+    pub(super) fn watch_of(&self, id: DirectoryId) -> Option<WatchId> {
+        self.places.get(&id)?.watch
+    }
+
+    /// Notes whether a directory is watched. Answers what was noted before.
+    pub(super) fn set_watch(&mut self, id: DirectoryId, watch: Option<WatchId>) -> Option<WatchId> {
+        std::mem::replace(&mut self.places.get_mut(&id)?.watch, watch)
+    }
+
+    /// The directory above, up to the one at which the path starts.
+    pub(super) fn parent_of(&self, id: DirectoryId) -> Option<DirectoryId> {
+        self.places.get(&id).map(|place| place.parent).filter(|parent| *parent != NOWHERE)
+    }
+
+    /// The directory at which the path to this one starts.
+    pub(super) fn root_of(&self, id: DirectoryId) -> Option<&Path> {
+        let place = self.places.get(&id)?;
+        if place.parent == NOWHERE { Some(Path::new(&*place.name)) } else { self.root_of(place.parent) }
+    }
+
+    /// How many files and directories are known in this one.
+    pub(super) fn holds(&self, id: DirectoryId) -> usize {
+        self.places.get(&id).map_or(0, |place| place.holds as usize)
+    }
+
+    /// The directories that one instance watches.
+    pub(super) fn watched_by(&self, instance: InstanceId) -> impl Iterator<Item = DirectoryId> + '_ {
+        let is_its = move |place: &Place| place.watch.is_some_and(|watch| watch.instance == instance);
+        self.places.iter().filter(move |(_, place)| is_its(place)).map(|(id, _)| *id)
     }
 
     /// The directory that was last known under this key.
@@ -144,13 +190,12 @@ impl Known {
         Some(self.path_of(place.parent)?.join(&*place.name))
     }
 
-    pub(super) fn directories(&self) -> impl Iterator<Item = DirectoryId> + '_ {
-        self.places.keys().copied()
-    }
-
-    /// Forgets directories that are gone, with all that lies in and below them. Answers with the directories and the
-    /// publications that were there.
-    pub(super) fn remove_directories(&mut self, mut gone: HashSet<DirectoryId>) -> (Vec<DirectoryId>, Vec<Touched>) {
+    /// Forgets directories that are gone, with all that lies in and below them. Answers with the directories, the watch of
+    /// each, and the publications that were there.
+    pub(super) fn remove_directories(
+        &mut self,
+        mut gone: HashSet<DirectoryId>,
+    ) -> (Vec<(DirectoryId, Option<WatchId>)>, Vec<Touched>) {
         gone.retain(|id| self.places.contains_key(id));
         let holds_any = gone.iter().any(|id| self.places[id].holds > 0);
         let mut touched = Vec::new();
@@ -160,8 +205,10 @@ impl Known {
             let lost = self.files.extract_if(|_, file| gone.contains(&file.directory()));
             touched.extend(lost.map(|(_, file)| file.publication()));
         }
+        let mut removed = Vec::with_capacity(gone.len());
         for id in &gone {
             if let Some(place) = self.places.remove(id) {
+                removed.push((*id, place.watch));
                 let key = self.key(place.parent, place.name.as_bytes());
                 if self.children.get(&key) == Some(id) {
                     self.children.remove(&key);
@@ -171,7 +218,7 @@ impl Known {
                 }
             }
         }
-        (gone.into_iter().collect(), touched)
+        (removed, touched)
     }
 
     fn is_below(&self, id: DirectoryId, gone: &HashSet<DirectoryId>) -> bool {

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fd::BorrowedFd;
 use rustix::fs::Dir;
 
-use super::temporary::is_temporary;
+use crate::domain::is_temporary_name;
 
 /// At least so many files are asked about before the directory is listed.
 const LIST_AFTER: u64 = 8;
@@ -55,7 +55,7 @@ fn list(directory: BorrowedFd<'_>) -> rustix::io::Result<HashSet<OsString>> {
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
-        if is_temporary(name) {
+        if is_temporary_name(name) {
             found.insert(OsStr::from_bytes(name).to_owned());
         }
     }

@@ -2,7 +2,7 @@
 //! makes one place after the other equal to what it should be.
 
 use crate::domain::{Names, Place, RootId, SinkFailure, SinkId, SinkSpec, Ticket, Token, WallMs, Wrote};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod directories;
@@ -11,6 +11,8 @@ mod events;
 mod file;
 mod files;
 mod fixed;
+mod flood;
+mod instances;
 mod keyctl;
 mod keyring;
 mod known;
@@ -91,5 +93,18 @@ pub enum Report {
         ticket: Ticket,
         /// Which of the tenant's sinks.
         sink: SinkId,
+    },
+    /// Somebody writes so much below a root that directories there are not watched for a while: they are swept, within a
+    /// minute.
+    FloodBegins {
+        /// The fixed part of the sinks' paths.
+        root: Arc<Path>,
+        /// The first such directory.
+        directory: PathBuf,
+    },
+    /// All directories below the root are watched again, and were calm for a minute.
+    FloodEnds {
+        /// As when it began.
+        root: Arc<Path>,
     },
 }

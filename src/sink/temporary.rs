@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -13,37 +13,86 @@ use super::directory::Directory;
 use super::file::Wanted;
 use super::system::{fchmod, fchown, fstat, fsync, openat, renameat, unlinkat, write};
 use super::trouble;
-use crate::domain::{Fingerprint, SinkFailure};
-
-/// What a temporary file's name ends in.
-const SUFFIX: &[u8] = b".corptokend-tmp";
+use crate::domain::{Fingerprint, SinkFailure, TEMPORARY_EXTENSION};
 
 /// The longest name of a directory entry, in bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
 
+/// How many names a temporary file can have: a second is only used where somebody else put something under the first
+/// that cannot be removed.
+const NAMES: u8 = 4;
+
 /// The name under which the file for the place `name` is prepared: always the same, so that a new attempt replaces what
 /// an interrupted one left.
 pub(super) fn temporary_name(name: &OsStr) -> OsString {
-    let mut temporary = Vec::with_capacity(1 + name.len() + SUFFIX.len());
-    temporary.push(b'.');
-    if 1 + name.len() + SUFFIX.len() <= NAME_MAX {
-        temporary.extend_from_slice(name.as_bytes());
-    } else {
-        temporary.extend_from_slice(format!("{:016x}", Fingerprint::of(name.as_bytes()).0).as_bytes());
-    }
-    temporary.extend_from_slice(SUFFIX);
-    OsString::from_vec(temporary)
+    nth_name(name, 0)
 }
 
-/// Whether `name` is one that [`temporary_name`] makes.
-pub(super) fn is_temporary(name: &[u8]) -> bool {
-    name.first() == Some(&b'.') && name.ends_with(SUFFIX)
+/// All names under which the file for the place `name` may be prepared, the usual one first.
+pub(super) fn temporary_names(name: &OsStr) -> impl Iterator<Item = OsString> + '_ {
+    (0..NAMES).map(|number| nth_name(name, number))
+}
+
+/// No two places have a name in common: what follows the last dot tells the number, and whether the name before it is the
+/// place's own or, being too long, a hash of it.
+fn nth_name(name: &OsStr, number: u8) -> OsString {
+    let room = NAME_MAX - "..".len() - TEMPORARY_EXTENSION.len() - "h1".len();
+    let (stem, mark) = match name.len() <= room {
+        true => (name.as_bytes().to_vec(), ""),
+        false => (format!("{:016x}", Fingerprint::of(name.as_bytes()).0).into_bytes(), "h"),
+    };
+    let number = if number == 0 { String::new() } else { number.to_string() };
+    let extension = format!(".{TEMPORARY_EXTENSION}{mark}{number}");
+    OsString::from_vec([b".", &stem[..], extension.as_bytes()].concat())
+}
+
+/// Makes something under a temporary name for the place `name`: under the first name at which nothing stands that cannot
+/// be removed. Answers with that name as well.
+///
+/// # Errors
+/// What `make` met; EEXIST when each of the names is taken.
+pub(super) fn under_temporary_name<T>(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    make: impl Fn(&OsStr) -> rustix::io::Result<T>,
+) -> rustix::io::Result<(OsString, T)> {
+    for temporary in temporary_names(name) {
+        let made = match make(&temporary) {
+            Err(Errno::EXIST) => match remove(directory, &temporary) {
+                Ok(()) => make(&temporary),
+                Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST | Errno::PERM | Errno::BUSY) => continue,
+                Err(errno) => return Err(errno),
+            },
+            other => other,
+        };
+        match made {
+            // Somebody was faster, and will be again.
+            Err(Errno::EXIST) => {}
+            other => return other.map(|made| (temporary, made)),
+        }
+    }
+    Err(Errno::EXIST)
+}
+
+/// Removes what an interrupted predecessor left under a temporary name: a file, or a directory that is still empty.
+fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+    match unlinkat(directory, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => unlinkat(directory, name, AtFlags::REMOVEDIR),
+        other => other,
+    }
+}
+
+/// What an operator reads when each temporary name is taken.
+pub(super) fn names_are_taken(path: &Path, name: &OsStr) -> SinkFailure {
+    let first = path.with_file_name(temporary_name(name));
+    let remedy = format!("remove {} and its like, which somebody else put there", first.display());
+    trouble::with_remedy("prepare a file or directory for", path, Errno::EXIST, remedy)
 }
 
 /// A file under its temporary name. Dropped before it took its place, it is gone.
 pub(super) struct Temporary<'a> {
     directory: &'a Directory,
-    name: &'a OsStr,
+    name: OsString,
     /// The place that it is for, for messages.
     path: &'a Path,
     file: OwnedFd,
@@ -51,16 +100,13 @@ pub(super) struct Temporary<'a> {
 }
 
 impl<'a> Temporary<'a> {
-    /// Makes the file, which only the daemon's user can open.
-    pub(super) fn create(directory: &'a Directory, name: &'a OsStr, path: &'a Path) -> Result<Self, SinkFailure> {
+    /// Makes the file for the place `name`, at `path`; only the daemon's user can open it.
+    pub(super) fn create(directory: &'a Directory, name: &OsStr, path: &'a Path) -> Result<Self, SinkFailure> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || openat(directory.fd(), name, flags, Mode::RUSR | Mode::WUSR);
-        let made = match open() {
-            Err(Errno::EXIST) => unlinkat(directory.fd(), name, AtFlags::empty()).and_then(|()| open()),
-            other => other,
-        };
-        match made {
-            Ok(file) => Ok(Self { directory, name, path, file, placed: false }),
+        let make = |temporary: &OsStr| openat(directory.fd(), temporary, flags, Mode::RUSR | Mode::WUSR);
+        match under_temporary_name(directory.fd(), name, make) {
+            Ok((name, file)) => Ok(Self { directory, name, path, file, placed: false }),
+            Err(Errno::EXIST) => Err(names_are_taken(path, name)),
             Err(errno) => {
                 let directory = path.parent().unwrap_or(path);
                 Err(trouble::within(directory, "make a temporary file beside", path, errno))
@@ -110,7 +156,7 @@ impl<'a> Temporary<'a> {
     /// has the name by now.
     pub(super) fn take_place(mut self, name: &OsStr) -> Result<Stat, SinkFailure> {
         let fd = self.directory.fd();
-        renameat(fd, self.name, name).map_err(|errno| self.failed("replace", errno))?;
+        renameat(fd, &self.name, name).map_err(|errno| self.failed("replace", errno))?;
         self.placed = true;
         // The rename moved the change time, so this is the time to look.
         fstat(&self.file).map_err(|errno| self.failed("look at", errno))
@@ -125,7 +171,7 @@ impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if !self.placed {
             // Should this fail, the next publication to the place finds the file by its name and removes it.
-            let _ = unlinkat(self.directory.fd(), self.name, AtFlags::empty());
+            let _ = unlinkat(self.directory.fd(), &*self.name, AtFlags::empty());
         }
     }
 }
@@ -133,16 +179,27 @@ impl Drop for Temporary<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::is_temporary_name;
 
     #[test]
     fn a_temporary_name_is_never_too_long_and_always_the_same() {
         let long = "n".repeat(255);
-        for name in ["token", "阿里", &long] {
-            let temporary = temporary_name(OsStr::new(name));
-            assert_eq!(temporary, temporary_name(OsStr::new(name)));
-            assert!(temporary.len() <= NAME_MAX && is_temporary(temporary.as_bytes()), "{temporary:?}");
+        for name in ["token", "阿里", &"n".repeat(237), &"n".repeat(238), &long] {
+            for (first, second) in temporary_names(OsStr::new(name)).zip(temporary_names(OsStr::new(name))) {
+                assert_eq!(first, second);
+                assert!(first.len() <= NAME_MAX && is_temporary_name(first.as_bytes()), "{first:?}");
+            }
         }
-        assert_ne!(temporary_name(OsStr::new(&long)), temporary_name(OsStr::new(&"m".repeat(255))));
-        assert!(!is_temporary(b"token") && !is_temporary(b".token"));
+        assert!(!is_temporary_name(b"token") && !is_temporary_name(b".token"));
+    }
+
+    #[test]
+    fn no_two_places_have_a_temporary_name_in_common() {
+        let [long, longer] = ["n".repeat(240), "n".repeat(255)];
+        let hash = format!("{:016x}", Fingerprint::of(long.as_bytes()).0);
+        let names = ["token", "token.1", "token1", "1", &hash, &format!("{hash}h"), &long, &longer, &"m".repeat(255)];
+        let all: Vec<OsString> = names.iter().flat_map(|name| temporary_names(OsStr::new(name))).collect();
+        let different: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!((all.len(), different.len()), (names.len() * 4, names.len() * 4));
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! The lane's own writes cause events as well. Under a file's temporary name they are dropped by that name; the rename
 //! that follows is recognised by comparing what is there with what was left there. What the kernel cannot watch (a limit,
-//! an overflow) is swept: read, and compared file by file.
+//! an overflow, a flood) is swept: read, and compared file by file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,20 +13,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init, remove_watch};
+use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, statat};
 
 use super::Report;
 use super::directory::Directory;
 use super::events::{CHANGES, Seen};
 use super::file::Outcome;
+use super::flood::Flood;
+use super::instances::{Instances, WatchId};
 use super::known::{DirectoryId, Key, Known, NOWHERE, Touched};
 use super::lane::Shared;
 use super::pace::{Pace, Ticker};
-
-/// The numbers of directories that the kernel did not give one begin here.
-const MADE_UP: DirectoryId = 1 << 27;
 
 /// Events are read at most so often, and gathered meanwhile: somebody who writes without end must not keep the lane busy.
 const REST: Duration = Duration::from_millis(20);
@@ -34,48 +33,83 @@ const REST: Duration = Duration::from_millis(20);
 /// In how many seconds every unwatched directory is swept once.
 const SWEEP_S: usize = 60;
 
+/// A sweep reads so many entries of a directory, and as many times its own files. What it does not reach is published
+/// again, which verifies it: somebody may have filled the directory with files by the million.
+const MOST_ENTRIES: usize = 10_000;
+const ENTRIES_A_FILE: usize = 8;
+
 /// The watch of one lane.
 #[derive(Debug)]
 pub(super) struct Watch {
-    inotify: Option<OwnedFd>,
+    /// Where there is none to be had, everything is swept.
+    instances: Instances,
     known: Known,
     pace: Pace,
+    flood: Flood,
     /// Runs after events were read.
     rest: Ticker,
     unwatched: Vec<DirectoryId>,
     /// Which of them is swept next.
     next: usize,
-    made_up: DirectoryId,
-    sweep: Ticker,
+    /// Runs while something depends on the time.
+    second: Ticker,
+    /// Watched since the publication that is under way began.
+    new: Option<DirectoryId>,
+    /// Floods that began or ended, and are not reported yet.
+    floods: Vec<Report>,
     shared: Arc<Shared>,
+}
+
+/// Whether a directory is heard of by an instance for noisy ones.
+#[derive(Debug, Clone, Copy)]
+enum Apart {
+    Yes,
+    No,
 }
 
 impl Watch {
     pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
         Ok(Self {
-            // Where there is none to be had, everything is swept.
-            inotify: init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok(),
+            instances: Instances::default(),
             known: Known::default(),
             pace: Pace::new()?,
+            flood: Flood::default(),
             rest: Ticker::new(REST)?,
             unwatched: Vec::new(),
             next: 0,
-            made_up: MADE_UP,
-            sweep: Ticker::new(Duration::from_secs(1))?,
+            second: Ticker::new(Duration::from_secs(1))?,
+            new: None,
+            floods: Vec::new(),
             shared,
         })
     }
 
-    /// Looks after what was just published, or found to be right.
-    pub(super) fn track(&mut self, outcome: &Outcome, publication: Touched) {
+    /// Something is about to be published in this directory.
+    pub(super) fn begin(&mut self, directory: &Directory) {
+        self.new = None;
+        self.watch(directory);
+    }
+
+    /// Looks after what was just published, or found to be right. Answers with it if the directory, which was not watched
+    /// before, had another name by then: somebody was faster.
+    pub(super) fn track(&mut self, outcome: &Outcome, publication: Touched) -> Option<Report> {
         let directory = self.watch(&outcome.directory);
+        self.expect(directory);
         let identity = self.known.identity(&outcome.left);
         self.known.put(directory, &outcome.name, publication, identity);
+        self.new.take().filter(|new| *new == directory)?;
+        let path = self.known.path_of(directory)?.join(&outcome.name);
+        let found = statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok();
+        let key = self.known.key(directory, outcome.name.as_bytes());
+        let is_touched = self.known.is_untouched(key, found.as_ref()) == Some(false);
+        let touched = is_touched.then(|| self.known.remove(key)).flatten();
+        self.report(touched).pop()
     }
 
     /// Looks no more after what is withdrawn.
     pub(super) fn untrack(&mut self, directory: &Directory, name: &OsStr) {
         if let Some(id) = self.find(directory) {
+            self.expect(id);
             let key = self.known.key(id, name.as_bytes());
             self.known.remove(key);
         }
@@ -84,56 +118,120 @@ impl Watch {
     /// Reads the events that are there. Cheap when there are none. What is in the directory `near` is looked at through its
     /// descriptor, which spares the walk to it.
     pub(super) fn look(&mut self, near: Option<&Directory>) -> Vec<Report> {
-        let seen = self.inotify.as_ref().map(|inotify| Seen::read(inotify, &self.known)).unwrap_or_default();
+        let seen = Seen::read(&self.instances, &self.known, &mut self.flood);
         self.rest.elapsed();
         self.rest.run(seen.any);
         let mut touched: Vec<Touched> = seen.altered.into_iter().filter_map(|key| self.known.remove(key)).collect();
         touched.extend(self.judge(seen.suspects, near));
         touched.extend(self.lose(seen.gone));
-        if seen.overflow {
-            let all = self.known.directories().collect();
-            touched.extend(self.sweep(&all));
+        self.pause(seen.flooded);
+        if !seen.overflowed.is_empty() {
+            let watched = seen.overflowed.iter().flat_map(|instance| self.known.watched_by(*instance)).collect();
+            touched.extend(self.sweep(&watched));
         }
-        self.report(touched)
+        let reports = self.report(touched);
+        self.keep_time();
+        reports
     }
 
     /// Does what is due by time: sweeps, and reports that were held back.
     pub(super) fn look_at_clock(&mut self) -> Vec<Report> {
-        let mut touched = Vec::new();
-        if self.sweep.elapsed() > 0 && !self.unwatched.is_empty() {
+        let seconds = self.second.elapsed();
+        let due = self.flood.pass(seconds);
+        self.pause(due.too_many);
+        let mut touched = self.resume(due.resume);
+        touched.extend(self.calm(due.calm));
+        if seconds > 0 && !self.unwatched.is_empty() {
             touched.extend(self.sweep_some());
         }
         let mut reports = self.report(touched);
         reports.extend(self.pace.due().into_iter().map(|(ticket, sink)| Report::Touched { ticket, sink }));
+        self.keep_time();
         reports
     }
 
     pub(super) fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        let events = if self.rest.runs() { Some(self.rest.fd()) } else { self.inotify.as_ref().map(AsFd::as_fd) };
-        [self.pace.fd(), self.sweep.fd()].into_iter().chain(events).collect()
+        let mut fds = vec![self.pace.fd(), self.second.fd()];
+        if self.rest.runs() {
+            fds.push(self.rest.fd());
+        } else {
+            fds.extend(self.instances.iter().map(|(_, instance)| instance.fd()));
+        }
+        fds
     }
 
-    fn report(&mut self, touched: Vec<Touched>) -> Vec<Report> {
+    fn keep_time(&mut self) {
+        self.shared.unwatched.store(self.unwatched.len(), Ordering::Relaxed);
+        self.second.run(!self.unwatched.is_empty() || !self.flood.is_idle());
+    }
+
+    fn report(&mut self, touched: impl IntoIterator<Item = Touched>) -> Vec<Report> {
         let now = touched.into_iter().filter(|(ticket, sink)| self.pace.admits(*ticket, *sink));
-        now.map(|(ticket, sink)| Report::Touched { ticket, sink }).collect()
+        let now = now.map(|(ticket, sink)| Report::Touched { ticket, sink });
+        self.floods.drain(..).chain(now).collect()
+    }
+
+    /// What we do in a directory is heard of there and, where that is made or removed, in the one above.
+    fn expect(&mut self, directory: DirectoryId) {
+        self.flood.expect(directory);
+        if let Some(above) = self.known.parent_of(directory) {
+            self.flood.expect(above);
+        }
     }
 
     fn watch(&mut self, directory: &Directory) -> DirectoryId {
         if let Some(id) = directory.watched_as().filter(|id| self.known.knows_directory(*id)) {
             return id;
         }
-        let here = format!("/proc/self/fd/{}", directory.fd().as_raw_fd());
         let (parent, name) = match directory.parent() {
             Some(parent) => (self.watch(parent), directory.name().to_owned()),
             None => (NOWHERE, directory.path().as_os_str().to_owned()),
         };
-        let id = match self.add_watch(Path::new(&here), CHANGES) {
-            Some(id) => id,
-            None => self.made_up_for(self.known.key(parent, name.as_bytes())),
-        };
+        let known = self.known.child(self.known.key(parent, name.as_bytes()));
+        let known = known.filter(|id| self.known.knows_directory(*id));
+        let is_left_alone = |id: &DirectoryId| self.flood.is_noisy(*id) || self.known.watch_of(*id).is_none();
+        let id = known.filter(is_left_alone).unwrap_or_else(|| self.watch_by_descriptor(directory, parent, &name));
         self.known.add_directory(id, parent, &name);
         directory.set_watched_as(id);
         id
+    }
+
+    /// Watches a directory that is open. Answers with its number: a new one, or the one that it has under another name.
+    fn watch_by_descriptor(&mut self, directory: &Directory, parent: DirectoryId, name: &OsStr) -> DirectoryId {
+        let here = format!("/proc/self/fd/{}", directory.fd().as_raw_fd());
+        let watch = self.instances.watch(root_of(directory), Path::new(&here), CHANGES);
+        if let Some(known) = watch.and_then(|watch| self.instances.directory(watch)) {
+            return known;
+        }
+        let id = self.known.next_number();
+        self.known.add_directory(id, parent, name);
+        self.new = Some(id);
+        self.expect(id);
+        self.use_watch(id, watch);
+        id
+    }
+
+    /// Notes by which watch a directory is heard of from here on; `None`: by none, so it is swept.
+    fn use_watch(&mut self, id: DirectoryId, watch: Option<WatchId>) {
+        self.known.set_watch(id, watch);
+        match watch {
+            Some(watch) => self.instances.name(watch, id),
+            None => self.unwatched.push(id),
+        }
+    }
+
+    /// Watches a directory by its path, apart from others or with those of its root. `None`: that cannot be, or the path
+    /// leads to another one that is watched.
+    fn watch_by_path(&mut self, id: DirectoryId, apart: Apart) -> Option<WatchId> {
+        let path = self.known.path_of(id)?;
+        let root = self.known.root_of(id)?;
+        // Only in the fixed part are links followed.
+        let link = if path == root { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
+        let watch = match apart {
+            Apart::Yes => self.instances.watch_noisy(&path, CHANGES | link),
+            Apart::No => self.instances.watch(root, &path, CHANGES | link),
+        }?;
+        self.instances.directory(watch).is_none().then_some(watch)
     }
 
     /// The number under which a directory is known already: it may have been closed and opened again meanwhile.
@@ -148,32 +246,53 @@ impl Watch {
         self.known.child(key)
     }
 
-    fn add_watch(&self, path: &Path, changes: WatchFlags) -> Option<DirectoryId> {
-        let number = add_watch(self.inotify.as_ref()?, path, changes).ok()?;
-        u32::try_from(number).ok().filter(|number| (1..MADE_UP).contains(number))
-    }
-
-    /// The number of a directory that the kernel does not watch.
-    fn made_up_for(&mut self, key: Key) -> DirectoryId {
-        if let Some(id) = self.known.child(key).filter(|id| *id >= MADE_UP && self.known.knows_directory(*id)) {
-            return id;
+    /// Hears no more of these directories for a while.
+    fn pause(&mut self, flooded: impl IntoIterator<Item = DirectoryId>) {
+        for id in flooded {
+            let (Some(path), Some(root)) = (self.known.path_of(id), self.known.root_of(id)) else { continue };
+            let root: Arc<Path> = root.into();
+            if let Some(watch) = self.known.set_watch(id, None) {
+                self.instances.unwatch(watch);
+            }
+            if self.flood.pause(id, &root) {
+                self.floods.push(Report::FloodBegins { root, directory: path });
+            }
         }
-        self.made_up = if self.made_up + 1 == MADE_UP << 1 { MADE_UP } else { self.made_up + 1 };
-        self.unwatched.push(self.made_up);
-        self.count_unwatched();
-        self.made_up
     }
 
-    fn count_unwatched(&mut self) {
-        self.shared.unwatched.store(self.unwatched.len(), Ordering::Relaxed);
-        self.sweep.run(!self.unwatched.is_empty());
+    /// Hears of these directories again, and looks at what was done meanwhile.
+    fn resume(&mut self, paused: Vec<DirectoryId>) -> Vec<Touched> {
+        for id in &paused {
+            // Should there be no watch, it is looked at again after the time of a probation.
+            let watch = self.watch_by_path(*id, Apart::Yes);
+            self.known.set_watch(*id, watch);
+            if let Some(watch) = watch {
+                self.instances.name(watch, *id);
+            }
+        }
+        self.sweep(&paused.into_iter().collect())
+    }
+
+    /// Hears of these directories as of any other from here on.
+    fn calm(&mut self, calm: Vec<DirectoryId>) -> Vec<Touched> {
+        for id in &calm {
+            self.floods.extend(self.flood.forget(*id).map(|root| Report::FloodEnds { root }));
+            if let Some(watch) = self.known.set_watch(*id, None) {
+                self.instances.unwatch(watch);
+            }
+            let watch = self.watch_by_path(*id, Apart::No);
+            if self.known.knows_directory(*id) {
+                self.use_watch(*id, watch);
+            }
+        }
+        self.sweep(&calm.into_iter().collect())
     }
 
     /// Compares what stands at these names with what was left there.
-    fn judge(&mut self, suspects: Vec<(DirectoryId, Key, OsString)>, near: Option<&Directory>) -> Vec<Touched> {
+    fn judge(&mut self, suspects: HashMap<Key, (DirectoryId, OsString)>, near: Option<&Directory>) -> Vec<Touched> {
         let mut touched = Vec::new();
         let mut last = None;
-        for (directory, key, name) in suspects {
+        for (key, (directory, name)) in suspects {
             let found = match near.filter(|near| near.watched_as() == Some(directory)) {
                 Some(near) => statat(near.fd(), &name, AtFlags::SYMLINK_NOFOLLOW).ok(),
                 None => {
@@ -197,36 +316,34 @@ impl Watch {
             return Vec::new();
         }
         let (gone, touched) = self.known.remove_directories(gone);
-        for id in &gone {
-            if let (Some(inotify), Ok(number)) = (&self.inotify, i32::try_from(*id))
-                && *id < MADE_UP
-            {
-                // Moved rather than removed, it would be heard of for ever.
-                let _ = remove_watch(inotify, number);
+        for (id, watch) in &gone {
+            if let Some(watch) = watch {
+                self.instances.unwatch(*watch);
             }
+            self.floods.extend(self.flood.forget(*id).map(|root| Report::FloodEnds { root }));
         }
         if !self.unwatched.is_empty() {
+            let gone: HashSet<DirectoryId> = gone.into_iter().map(|(id, _)| id).collect();
             self.unwatched.retain(|id| !gone.contains(id));
-            self.count_unwatched();
         }
         touched
     }
 
-    /// Sweeps a minute's share of the unwatched directories, those first for which there is a watch by now.
+    /// Sweeps a minute's share of the unwatched directories, and watches those for which there is a watch by now.
     fn sweep_some(&mut self) -> Vec<Touched> {
         let share = self.unwatched.len().div_ceil(SWEEP_S);
         let from = if self.next < self.unwatched.len() { self.next } else { 0 };
         let chosen: HashSet<DirectoryId> = self.unwatched.iter().skip(from).take(share).copied().collect();
         self.next = from + share;
-        let watchable = |id: &DirectoryId| {
-            let path = self.known.path_of(*id);
-            path.is_some_and(|path| self.add_watch(&path, CHANGES | WatchFlags::DONT_FOLLOW).is_some())
-        };
-        // Publishing there again, which changes nothing, looks after them under their new number.
-        let (watched, still): (HashSet<DirectoryId>, HashSet<DirectoryId>) = chosen.into_iter().partition(watchable);
-        let mut touched = self.lose(watched);
-        touched.extend(self.sweep(&still));
-        touched
+        let mut watched = HashSet::new();
+        for id in &chosen {
+            if let Some(watch) = self.watch_by_path(*id, Apart::No) {
+                self.use_watch(*id, Some(watch));
+                watched.insert(*id);
+            }
+        }
+        self.unwatched.retain(|id| !watched.contains(id));
+        self.sweep(&chosen)
     }
 
     /// Compares every file of these directories with what was left there.
@@ -240,7 +357,8 @@ impl Watch {
                 gone.insert(*id);
                 continue;
             };
-            for entry in entries.flatten() {
+            let most = MOST_ENTRIES + ENTRIES_A_FILE * self.known.holds(*id);
+            for entry in entries.flatten().take(most) {
                 let name = entry.file_name();
                 let key = self.known.key(*id, name.to_bytes());
                 if !self.known.knows_file(key) {
@@ -256,4 +374,9 @@ impl Watch {
         touched.extend(self.lose(gone));
         touched
     }
+}
+
+/// The directory at which the path to this one starts: the fixed part.
+fn root_of(directory: &Directory) -> &Path {
+    directory.parent().map_or(directory.path(), |parent| root_of(parent))
 }

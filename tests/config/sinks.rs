@@ -35,6 +35,23 @@ fn sinks_cannot_overwrite_what_the_daemon_lives_by() {
 }
 
 #[test]
+fn a_sink_that_is_named_like_a_temporary_file_of_the_daemons_is_refused() {
+    let sink = |file: &str| crm(&format!("corp_ids = [\"ding1\"]\n[[app.crm.sink]]\nfile = \"{file}\""));
+    for file in [
+        "/srv/.{corp_id}.corptokend-tmp",
+        "/srv/.x.corptokend-tmp",
+        "/srv/.x.corptokend-tmp3",
+        "/srv/.{app}.corptokend-tmph/{corp_id}",
+        "/srv/.x.corptokend-tmp{corp_id}",
+    ] {
+        assert_only(&sink(file), "is a name for temporary files of the daemon, which it removes");
+    }
+    for file in ["/srv/x.corptokend-tmp", "/srv/.x.corptokend-tmp.{corp_id}", "/srv/.corptokend/{corp_id}"] {
+        assert_eq!(problems(&sink(file)), Vec::<String>::new(), "{file}");
+    }
+}
+
+#[test]
 fn every_rule_of_sinks_has_its_message() {
     let sink = |keys: &str| crm(&format!("corp_ids = [\"ding1\"]\n[[app.crm.sink]]\n{keys}"));
     for (keys, expected) in [

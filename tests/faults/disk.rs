@@ -157,3 +157,26 @@ fn a_file_in_place_of_the_directory_is_told_and_left_alone() {
     assert_eq!(machine.read("tokens/crm").as_deref(), Some("mine"));
     ends_when_told_to(&mut machine);
 }
+
+#[test]
+fn a_flood_of_writes_in_a_token_directory_is_told_in_log_and_status() {
+    let mut machine = Machine::new().app("crm", &["ding1"], "");
+    machine.start();
+    let open = |name: &str| fs::File::create(machine.path("tokens/crm").join(name)).unwrap();
+    let mut files = ["a", "b"].map(open);
+    let begun = std::time::Instant::now();
+    while machine.events("flood_begins").is_empty() {
+        assert!(begun.elapsed() < crate::support::PATIENCE, "{}", machine.log());
+        for _ in 0..10_000 {
+            files.iter_mut().for_each(|file| std::io::Write::write_all(file, b"x").unwrap());
+        }
+    }
+    let told = &machine.events("flood_begins")[0];
+    assert_eq!(told["directory"], machine.path("tokens/crm").display().to_string());
+    assert!(machine.status_json()["warnings"].to_string().contains("without end"), "{}", machine.status_json());
+    // The token itself is looked after all the same.
+    let token = machine.token("crm", "ding1");
+    fs::remove_file(machine.path("tokens/crm/ding1")).unwrap();
+    machine.wait_until("the token is there again", |machine| machine.token("crm", "ding1") == token);
+    ends_when_told_to(&mut machine);
+}

@@ -30,7 +30,12 @@ pub struct Desk {
 
 impl Desk {
     pub fn files() -> Self {
-        Self::with(|report| Lane::files("files", report))
+        Self::named("files")
+    }
+
+    /// As [`Desk::files`]; the lane's thread has this name.
+    pub fn named(name: &str) -> Self {
+        Self::with(|report| Lane::files(name, report))
     }
 
     pub fn keys(clock: impl Fn() -> WallMs + Send + 'static) -> Self {
