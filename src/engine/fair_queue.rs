@@ -75,7 +75,7 @@ mod tests {
         let mut queue = FairQueue::default();
         (0..100_000).for_each(|slot| queue.push(share(0, 0), item(slot)));
         (0..100_000).for_each(|slot| queue.push(share(1, 0), item(slot)));
-        (0..5).for_each(|_| drop(queue.pop()));
+        (0..5).for_each(|_| _ = queue.pop());
         queue.push(share(0, 1), item(u32::MAX));
         let before = std::iter::from_fn(|| queue.pop()).take_while(|next| *next != item(u32::MAX)).count();
         assert!(before < 2 * TURN, "{before} items went first");

@@ -46,7 +46,7 @@ struct Root {
     failures: u16,
     /// When the next round begins; there is one as long as something waits.
     retry_at: Option<BootMs>,
-    /// Each kind of failure that was met; its places can fail in different ways.
+    /// Each kind of failure that was met, the last one last; its places can fail in different ways.
     kinds: Vec<MetKind>,
 }
 
@@ -76,17 +76,10 @@ impl Root {
 
     /// Notes a failure. Returns whether it is to be said: when its kind is new, and once an hour.
     fn is_news(&mut self, now: BootMs, failure: &SinkFailure) -> bool {
-        let last = failure.clone();
-        let Some(met) = self.kinds.iter_mut().find(|met| met.last.kind == failure.kind) else {
-            self.kinds.push(MetKind { said_at: now, last });
-            return true;
-        };
-        met.last = last;
-        let is_news = now.since(met.said_at) >= REMIND_MS;
-        if is_news {
-            met.said_at = now;
-        }
-        is_news
+        let before = self.kinds.iter().position(|met| met.last.kind == failure.kind);
+        let said_at = before.map(|at| self.kinds.remove(at).said_at).filter(|at| now.since(*at) < REMIND_MS);
+        self.kinds.push(MetKind { said_at: said_at.unwrap_or(now), last: failure.clone() });
+        said_at.is_none()
     }
 
     /// What the last attempt at this place said; of too many places only the kind is known, and what the last failure of
@@ -172,7 +165,10 @@ impl Outlets {
 
     /// The roots below which something fails: how many places, and what the last failure said.
     pub(super) fn failing(&self) -> impl Iterator<Item = (RootId, usize, &SinkFailure)> {
-        self.roots.iter().map(|(id, root)| (*id, root.waiting.len() + root.retried.len(), &root.last))
+        self.roots.iter().filter_map(|(id, root)| {
+            let places = root.waiting.len() + root.retried.len();
+            Some((*id, places, &root.kinds.last()?.last))
+        })
     }
 
     /// What is known of a lane that does not move.

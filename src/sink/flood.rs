@@ -199,8 +199,8 @@ mod tests {
     #[test]
     fn of_many_directories_that_are_loud_together_the_loudest_are_paused() {
         let mut flood = Flood::default();
-        (1..=20).for_each(|directory| drop(count(&mut flood, directory, 4_000)));
-        (21..=30).for_each(|directory| drop(count(&mut flood, directory, 10)));
+        (1..=20).for_each(|directory| _ = count(&mut flood, directory, 4_000));
+        (21..=30).for_each(|directory| _ = count(&mut flood, directory, 10));
         let paused = flood.pass(1).too_many;
         assert!((12..=16).contains(&paused.len()) && paused.iter().all(|directory| *directory <= 20), "{paused:?}");
     }
