@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use corptokend::domain::{BootMs, Fingerprint, Now, Record, Slot, TenantId, Ticket, Token, WallMs};
-use corptokend::store::{Applied, Kept, OpenError, Opened, Reply, Request, open};
+use corptokend::store::{Applied, Kept, Lookup, OpenError, Opened, Reply, Request, open};
 use rustix::time::{ClockId, clock_gettime};
 use zeroize::Zeroizing;
 
@@ -90,7 +90,17 @@ impl Running {
         self.send(Request::Load(tenants.map(|n| (ticket(n), id(n))).collect()));
         loop {
             if let Reply::Loaded(loaded) = self.next() {
-                return loaded.into_iter().map(|(_, found)| found.map(|(_, token)| token.expose().into())).collect();
+                return loaded.into_iter().map(|(_, found)| Some(found.found()?.1.expose().into())).collect();
+            }
+        }
+    }
+
+    /// The same of one tenant, as it is told.
+    fn look_up(&self, tenant: u32) -> Lookup {
+        self.send(Request::Load(vec![(ticket(tenant), id(tenant))]));
+        loop {
+            if let Reply::Loaded(loaded) = self.next() {
+                return loaded.into_iter().next().unwrap().1;
             }
         }
     }
@@ -447,4 +457,79 @@ fn a_full_disk_loses_nothing_and_is_used_again_when_there_is_room() {
     assert_eq!(tickets.len(), 990);
     store.stop();
     assert_eq!(start(&path).opened.restored.len(), 1000);
+}
+
+#[test]
+fn what_was_kept_can_be_read_while_nothing_can_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = Small::mount(dir.path(), "8m") else { return };
+    let path = dir.path().join("state.redb");
+    let store = start(&path);
+    store.keep(0..10);
+    assert!(std::fs::write(dir.path().join("ballast"), vec![1_u8; 16 << 20]).is_err(), "the disk is full now");
+    let long = |n: u32| kept_as(n, &format!("{n:04}{}", "y".repeat(4000)));
+    store.send(Request::Keep((10..1000).map(long).collect()));
+    assert!(matches!(store.next(), Reply::NotKept(_)));
+    assert!(matches!(store.next(), Reply::Health(Some(_))));
+    // It is opened to be read in a moment; until then nobody says that there is no token.
+    let begun = now().boot;
+    let read = loop {
+        match store.look_up(3) {
+            Lookup::Found(_, token) => break token,
+            Lookup::Missing => panic!("it is there"),
+            Lookup::Unavailable(reason) => assert!(now().boot < begun + 20_000, "{reason}"),
+        }
+    };
+    assert_eq!(read.expose(), token_text(3));
+    assert!(matches!(store.look_up(5000), Lookup::Missing), "what is not there is not there");
+    store.stop();
+    // A start on the full disk knows it too, and so does a start on one that may not be written at all.
+    let store = start(&path);
+    assert_eq!(store.opened.restored.len(), 10);
+    assert_eq!(store.load(0..1), [Some(token_text(0))]);
+    store.stop();
+}
+
+#[test]
+fn a_state_on_a_read_only_disk_is_read_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = Small::mount(dir.path(), "8m") else { return };
+    let path = dir.path().join("state.redb");
+    let store = start(&path);
+    store.keep(0..10);
+    store.stop();
+    let remount = Command::new("mount").args(["-o", "remount,ro"]).arg(dir.path()).status();
+    assert!(remount.unwrap().success());
+    let store = start(&path);
+    assert!(store.opened.unusable.as_ref().unwrap().contains("ead-only"), "{:?}", store.opened.unusable);
+    assert_eq!(store.opened.restored.len(), 10);
+    assert_eq!(store.load([7].into_iter()), [Some(token_text(7))]);
+    store.send(Request::Keep(vec![kept(10)]));
+    assert!(matches!(store.next(), Reply::Health(Some(_)) | Reply::NotKept(_)));
+    assert!(Command::new("mount").args(["-o", "remount,rw"]).arg(dir.path()).status().unwrap().success());
+    while !matches!(store.next(), Reply::Health(None)) {}
+    store.stop();
+    assert_eq!(start(&path).opened.restored.len(), 11);
+}
+
+#[test]
+fn a_state_that_is_lost_while_it_runs_is_begun_anew_and_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = Small::mount(dir.path(), "8m") else { return };
+    let (path, ballast) = (dir.path().join("state.redb"), dir.path().join("ballast"));
+    let store = start(&path);
+    store.keep(0..10);
+    assert!(std::fs::write(&ballast, vec![1_u8; 16 << 20]).is_err(), "the disk is full now");
+    let long = |n: u32| kept_as(n, &format!("{n:04}{}", "y".repeat(4000)));
+    store.send(Request::Keep((10..1000).map(long).collect()));
+    while !matches!(store.next(), Reply::Health(Some(_))) {}
+    std::fs::remove_file(&ballast).unwrap();
+    std::fs::write(&path, vec![0xa5; 1 << 20]).unwrap();
+    assert!(matches!(store.next(), Reply::Begun));
+    assert!(matches!(store.next(), Reply::Health(None)));
+    let Reply::Kept(tickets) = store.next() else { panic!("what waited is in the new one") };
+    assert_eq!(tickets.len(), 990);
+    assert!(matches!(store.look_up(3), Lookup::Missing), "what was only there is lost");
+    store.stop();
+    assert_eq!(start(&path).opened.restored.len(), 990);
 }

@@ -198,7 +198,8 @@ fn times_are_told_anew_of_the_same_token_alone() {
     // The token is still whole.
     store.send(Request::Load(vec![(Ticket { slot: Slot(1), seq: 1 }, id(1))]));
     let Ok(Reply::Loaded(loaded)) = store.replies.recv_timeout(SOON) else { panic!("it is read") };
-    assert_eq!(loaded[0].1.as_ref().unwrap().1.expose(), "token-of-tenant-1");
+    let (_, found) = loaded.into_iter().next().unwrap();
+    assert_eq!(found.found().unwrap().1.expose(), "token-of-tenant-1");
 }
 
 #[test]
@@ -232,6 +233,9 @@ fn what_cannot_be_written_waits_until_it_can() {
     store.send(Request::Amend(vec![(id(1), record(1, 50_000))]));
     std::fs::remove_dir(&real).unwrap();
     std::fs::rename(&hidden, &real).unwrap();
+    // Nobody knew what was in it.
+    let Ok(Reply::Found(found)) = store.replies.recv_timeout(SOON) else { panic!("it is told") };
+    assert_eq!(found.restored.len(), 1);
     assert!(matches!(store.replies.recv_timeout(SOON), Ok(Reply::Health(None))));
     store.stop();
     let store = start(&path);

@@ -40,8 +40,10 @@ impl Daemon {
             self.service.beat(now.boot);
             let events: Vec<Event> = std::mem::take(&mut self.events);
             turn::turn(&mut self.engine, now, events, &mut self.hands);
+            self.hands.look_at_store(&self.engine, now, &mut self.events);
             self.hands.flush();
-            let done = self.hands.calls.under_way() == 0 && self.hands.all_kept() && !self.hands.publishes();
+            let is_idle = self.events.is_empty() && self.hands.all_kept() && !self.hands.publishes();
+            let done = is_idle && self.hands.calls.under_way() == 0;
             if done || now.boot >= deadline {
                 return Ok(());
             }

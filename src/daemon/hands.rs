@@ -12,17 +12,18 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::calls::Calls;
 use super::credentials::Credentials;
 use super::outlets::Outlets;
+use super::state::StateWatch;
 use super::turn::Hands;
 use super::{Input, notices};
 use crate::api::{self, Answer};
 use crate::config::Config;
 use crate::domain::{
-    BootMs, Grant, LaneId, Memory, Names, Now, Outlet, Place, Record, RootId, SinkId, Subject, TenantId, Ticket, Token,
-    WallMs, Wrote,
+    BootMs, Grant, LaneId, Memory, Names, Now, Outlet, Place, Record, RootId, SinkFailure, SinkFailureKind, SinkId,
+    Subject, TenantId, Ticket, Token, WallMs, Wrote,
 };
 use crate::engine::{Action, Engine, Event, Room, WithdrawId};
 use crate::sink::{Job, Publication, Report};
-use crate::store::{Applied, Kept, Reply, Request, Store};
+use crate::store::{Applied, Kept, Lookup, Reply, Request, Store};
 
 /// How many jobs a lane is sent ahead. Enough for it to share a directory's sync, few enough to change one's mind.
 const LANE_ROOM: usize = 256;
@@ -50,6 +51,7 @@ pub(super) struct DaemonHands {
     emptying: HashMap<Place, VecDeque<Emptied>>,
     /// Commits under way.
     keeping: HashSet<Ticket>,
+    pub(super) state: StateWatch,
     requests: Vec<Request>,
     jobs: Vec<Vec<Job>>,
     /// Publications under way, by lane.
@@ -65,6 +67,7 @@ impl DaemonHands {
     pub(super) fn new(
         inputs: UnboundedSender<Input>,
         store: Store,
+        state: StateWatch,
         config: Arc<Config>,
         credentials_directory: Option<PathBuf>,
     ) -> Self {
@@ -79,6 +82,7 @@ impl DaemonHands {
             loading: HashMap::new(),
             emptying: HashMap::new(),
             keeping: HashSet::new(),
+            state,
             requests: Vec::new(),
             jobs: Vec::new(),
             busy: Vec::new(),
@@ -185,39 +189,79 @@ impl DaemonHands {
         Event::Called(ticket, outcome)
     }
 
-    /// The store's answers, as events. Returns what it says of its health, if it does.
-    pub(super) fn stored(&mut self, engine: &Engine, reply: Reply, events: &mut Vec<Event>) -> Option<Option<String>> {
+    /// The store's answers about tokens, as events.
+    pub(super) fn stored(&mut self, engine: &Engine, reply: Reply, events: &mut Vec<Event>) {
         match reply {
             Reply::Kept(tickets) | Reply::NotKept(tickets) => {
+                self.state.committed();
                 // What was not kept comes a second time, once it is; the engine hears of each once.
                 let first = tickets.into_iter().filter(|ticket| self.keeping.remove(ticket));
                 events.extend(first.map(Event::Kept));
-                None
             }
             Reply::Loaded(loaded) => {
+                self.state.read();
                 for (ticket, found) in loaded {
                     self.loaded(engine, ticket, found, events);
                 }
-                None
             }
-            Reply::Health(health) => Some(health),
+            Reply::Health(_) | Reply::Found(_) | Reply::Begun => {}
         }
     }
 
-    fn loaded(&mut self, engine: &Engine, ticket: Ticket, found: Option<(Record, Token)>, events: &mut Vec<Event>) {
-        if found.is_none() {
+    /// Looks whether the store moves. Whoever waits for it in vain is answered without it. Returns when to look again.
+    pub(super) fn look_at_store(&mut self, engine: &Engine, now: Now, events: &mut Vec<Event>) -> Option<BootMs> {
+        let waiting = (!self.keeping.is_empty(), !self.loading.is_empty());
+        let (hanging, next) = self.state.look(now.boot, waiting, self.store.stuck());
+        if hanging.commits {
+            // Late answers find nobody who waits.
+            self.store.expect_no_answer();
+            events.extend(self.keeping.drain().map(Event::Kept));
+        }
+        if hanging.reads {
+            let waiting: Vec<Ticket> = self.loading.keys().copied().collect();
+            for ticket in waiting {
+                let found = engine.id(ticket.slot).and_then(|id| self.store.recall(&id));
+                let reason = || Lookup::Unavailable("it does not answer".into());
+                let lookup = found.map_or_else(reason, |(record, token)| Lookup::Found(record, token));
+                self.loaded(engine, ticket, lookup, events);
+            }
+        }
+        next
+    }
+
+    /// The state was begun anew: what it is to hold besides is told by others, but tokens that are still here need not be
+    /// lost to the next start.
+    pub(super) fn keep_again(&mut self, engine: &Engine) {
+        let kept = self.parked.iter().filter_map(|(ticket, token)| {
+            let (id, record) = (engine.id(ticket.slot)?, engine.record(ticket.slot)?);
+            let is_current = engine.ticket(ticket.slot) == Some(*ticket) && !self.keeping.contains(ticket);
+            is_current.then(|| Kept { ticket: *ticket, id, record, token: token.clone() })
+        });
+        let kept: Vec<Kept> = kept.collect();
+        if !kept.is_empty() {
+            self.requests.push(Request::Keep(kept));
+        }
+    }
+
+    fn loaded(&mut self, engine: &Engine, ticket: Ticket, found: Lookup, events: &mut Vec<Event>) {
+        if let Lookup::Missing = found {
             events.push(Event::Lost(ticket));
         }
+        // Another token may have come while this one was read, which must not be published before it is kept.
+        let is_current = engine.ticket(ticket.slot) == Some(ticket);
         for (sink, lane) in self.loading.remove(&ticket).unwrap_or_default() {
             self.job_ended(lane);
             match &found {
-                Some((record, token)) => {
+                Lookup::Found(record, token) if is_current => {
                     // The wall clock may have been set since the record was written.
                     let today = engine.record(ticket.slot).filter(|today| today.fingerprint == record.fingerprint);
                     let expires = today.unwrap_or(*record).expires;
                     self.publish(engine, ticket, sink, token.clone(), expires);
                 }
-                None => events.push(Event::Published(ticket, sink, Ok(Wrote::Unchanged))),
+                Lookup::Unavailable(reason) => {
+                    events.push(Event::Published(ticket, sink, Err(cannot_be_read(reason))));
+                }
+                _ => events.push(Event::Published(ticket, sink, Ok(Wrote::Unchanged))),
             }
         }
     }
@@ -285,7 +329,8 @@ impl DaemonHands {
         self.job_begins(outlet.lane);
         let waiting = self.loading.entry(ticket).or_default();
         waiting.push((sink, outlet.lane));
-        if waiting.len() > 1 {
+        // Where the last ones still hang, it is told at once that these cannot be read.
+        if waiting.len() > 1 || self.state.cannot_be_read() {
             return;
         }
         match self.requests.last_mut() {
@@ -346,6 +391,12 @@ impl DaemonHands {
     fn count_calls(&mut self) {
         self.room.calls = if self.closed { 0 } else { self.calls.room() };
     }
+}
+
+/// The token that is to be published cannot be read. It is not lost, and not asked for anew.
+fn cannot_be_read(reason: &str) -> SinkFailure {
+    let detail = format!("the token cannot be read from the state for now: {reason}").into();
+    SinkFailure { kind: SinkFailureKind::State, detail }
 }
 
 /// Whose ticket it is, and where its sink lies; `None` when the tenant left, or has no such sink any more.

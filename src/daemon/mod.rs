@@ -18,6 +18,7 @@
 //! | `systemd` | what systemd is told |
 //! | `harden`, `memory` | what this process gives up, and gives back |
 
+mod adopt;
 mod answers;
 mod attending;
 mod calls;
@@ -38,6 +39,7 @@ mod reload;
 mod skew;
 mod stalls;
 mod start;
+mod state;
 mod systemd;
 mod telling;
 pub mod turn;
@@ -56,6 +58,7 @@ use crate::domain::{BootMs, LaneId, Now, SinkId, Ticket, Wrote};
 use crate::engine::{Engine, Event, Summary};
 use crate::sink::Report;
 use crate::store::Reply;
+use adopt::{Adoption, Findings};
 use attending::Attendant;
 use hands::DaemonHands;
 use pauses::Pauses;
@@ -85,6 +88,8 @@ enum Input {
     Unpublished(Ticket, SinkId),
     /// A file near the config may have changed.
     FilesChanged,
+    /// A state that could be read late was compared with what runs.
+    Compared(Box<Findings>),
     /// The config was read.
     Prepared(Box<Prepared>),
 }
@@ -126,8 +131,8 @@ pub struct Daemon {
     log: log::Log,
     started: Now,
     ready: bool,
-    /// Why tokens cannot be kept at the moment.
-    state_trouble: Option<String>,
+    /// What of a state that could be read late is still to be taken over.
+    adoption: Option<Adoption>,
     /// Serves the control socket; `once` has none.
     control: Option<Attendant>,
     pauses: Pauses,
@@ -192,18 +197,20 @@ impl Daemon {
     /// Takes in what happened, carries out what follows, and looks after everything else that is due.
     fn turn(&mut self, now: Now) -> io::Result<Option<BootMs>> {
         self.reload.begin_if_due(now);
+        let adopts = self.adopt();
         let steps = self.reload.next_steps();
         let events: Vec<Event> =
             std::mem::take(&mut self.events).into_iter().chain(steps.into_iter().map(Event::Change)).collect();
         let something_came_in = !events.is_empty();
         self.hands.look_at_calls(now.boot);
         let wake = turn::turn(&mut self.engine, now, events, &mut self.hands);
-        if self.hands.flush() || something_came_in {
+        let state_at = self.hands.look_at_store(&self.engine, now, &mut self.events);
+        if self.hands.flush() || something_came_in || self.hands.state.has_news() {
             self.service.something_happened();
         }
         let (stalls, stalls_at) = self.stalls.look(now.boot, &self.hands.outlets);
-        let stalls_at = if stalls.is_empty() { stalls_at } else { Some(now.boot) };
         self.events.extend(stalls);
+        let goes_on = (adopts || !self.events.is_empty()).then_some(now.boot);
         if !self.hands.threads_are_alive() {
             return Err(io::Error::other("a thread of the daemon ended by itself; this is a defect, see the log"));
         }
@@ -220,8 +227,9 @@ impl Daemon {
         let status_at = self.tell(now);
         let (reload_at, remembers_at) = (self.reload.wake_at(), self.reload.remembers_at());
         let calls_at = self.hands.calls.company_at();
-        let others = [reload_at, remembers_at, self.service.next_beat(), status_at, stalls_at, calls_at];
-        Ok(wake.into_iter().chain(others.into_iter().flatten()).min())
+        let told_at = [self.service.next_beat(), status_at];
+        let others = [reload_at, remembers_at, stalls_at, calls_at, state_at, goes_on].into_iter().chain(told_at);
+        Ok(wake.into_iter().chain(others.flatten()).min())
     }
 
     /// Waits for whatever happens next. `false`: the daemon is to stop.
@@ -303,13 +311,8 @@ impl Daemon {
     fn take(&mut self, now: Now, input: Input) {
         match input {
             Input::Reported(lane, reports) => self.hands.reported(lane, reports, &mut self.events),
-            Input::Stored(replies) => {
-                for reply in replies {
-                    if let Some(health) = self.hands.stored(&self.engine, reply, &mut self.events) {
-                        self.note_state(health);
-                    }
-                }
-            }
+            Input::Stored(replies) => replies.into_iter().for_each(|reply| self.take_reply(now, reply)),
+            Input::Compared(findings) => self.compared(*findings),
             Input::Unpublished(ticket, sink) => self.events.push(Event::Published(ticket, sink, Ok(Wrote::Unchanged))),
             Input::FilesChanged => self.reload.files_changed(now),
             Input::Prepared(prepared) => {
@@ -320,9 +323,20 @@ impl Daemon {
         }
     }
 
-    /// The store has told the log of it already.
-    fn note_state(&mut self, trouble: Option<String>) {
-        self.state_trouble = trouble;
-        self.service.something_happened();
+    /// The store's answer. It has told the log of its health already.
+    fn take_reply(&mut self, now: Now, reply: Reply) {
+        match reply {
+            Reply::Health(unwritable) => {
+                self.hands.state.told(unwritable);
+                self.service.something_happened();
+            }
+            Reply::Found(late) => self.found(*late),
+            Reply::Begun => {
+                self.hands.keep_again(&self.engine);
+                self.events.push(Event::Forgotten);
+                self.reload.forgotten(now);
+            }
+            reply => self.hands.stored(&self.engine, reply, &mut self.events),
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! The difference of two configs as steps for the engine, each made when it is taken: as a list, those of a million
 //! tenants would be 80 MB.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use crate::config::{App, AppDifference, Config, Fate, Vacated};
+use crate::config::{App, AppDifference, Config, Difference, Fate, Vacated};
 use crate::domain::{AppName, Change, CorpId, Freshness, LaneId, Place, RootId, SinkSetId, SinkSpec, TenantId};
 use crate::store::Restored;
 
@@ -250,13 +250,14 @@ pub(super) fn reclaimed(candidate: &Candidate, withdrawing: &HashSet<Place>) -> 
 
 /// The places that are to be emptied because they left the config while the daemon was down.
 pub(super) fn vacated(
-    candidate: &Candidate,
+    difference: &Difference,
+    devices: &HashMap<PathBuf, u64>,
     last: Option<&Arc<Config>>,
     outlets: &mut Outlets,
 ) -> io::Result<Vec<(LaneId, RootId, Place)>> {
-    let device_of = |path: &Path| candidate.devices.get(path).copied().unwrap_or(0);
+    let device_of = |path: &Path| devices.get(path).copied().unwrap_or(0);
     let mut places = Vec::new();
-    for app in candidate.difference.apps.iter().filter(|_| last.is_some()) {
+    for app in difference.apps.iter().filter(|_| last.is_some()) {
         let left = Left::new(app, last, outlets, &device_of)?;
         places.extend(app.removed.iter().chain(&app.resinked).flat_map(|vacated| left.withdrawals(&app.name, vacated)));
     }

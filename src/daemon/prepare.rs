@@ -238,7 +238,7 @@ fn secrets(config: &Config, surroundings: &Surroundings) -> BTreeMap<AppName, Fi
 }
 
 /// The file system of every root that either config has. One that cannot be looked at shares a lane with its like.
-fn devices(new: &Config, old: Option<&Config>) -> HashMap<PathBuf, u64> {
+pub(super) fn devices(new: &Config, old: Option<&Config>) -> HashMap<PathBuf, u64> {
     let mut devices = HashMap::new();
     for spec in old.into_iter().chain([new]).flat_map(all_sinks) {
         if let SinkKind::File(file) = &spec.kind {

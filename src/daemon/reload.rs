@@ -53,6 +53,8 @@ pub(super) struct Reload {
     pub(super) watch: Option<Vec<PathBuf>>,
     /// A config that was applied, but not carried out to the end yet.
     unremembered: Option<Unremembered>,
+    /// The state lost the config that it remembered: the one on disk is read again, and remembered if it is what runs.
+    is_forgotten: bool,
 }
 
 /// A config that was applied. It takes the place of the last one only once the places that it leaves are empty: a daemon
@@ -98,6 +100,7 @@ impl Reload {
             digest: None,
             watch: None,
             unremembered: None,
+            is_forgotten: false,
         }
     }
 
@@ -193,6 +196,9 @@ impl Reload {
     ) {
         let Stage::Reading { explicit, waiting } = std::mem::replace(&mut self.stage, Stage::Idle) else { return };
         let nothing_new = self.digest == Some(prepared.digest);
+        if nothing_new && std::mem::take(&mut self.is_forgotten) && self.last.held_back == 0 {
+            self.remember_again(now, prepared.candidate.as_deref());
+        }
         if nothing_new && !explicit {
             self.watch = Some(prepared.watch);
             return;
@@ -285,6 +291,30 @@ impl Reload {
         {
             hands.remember_config(applied);
         }
+    }
+
+    /// The state was begun anew, and does not know any more which config was applied. Its text is read again.
+    pub(super) fn forgotten(&mut self, now: Now) {
+        if self.unremembered.is_none() {
+            self.is_forgotten = true;
+            self.files_changed(now);
+        }
+    }
+
+    /// The config on disk is the one that runs.
+    fn remember_again(&mut self, now: Now, on_disk: Option<&Candidate>) {
+        if let Some(Candidate { texts, .. }) = on_disk {
+            let applied = Applied { texts: texts.clone(), secrets: self.running.secrets.clone().into_iter().collect() };
+            self.unremembered.get_or_insert(Unremembered { applied, since: now.boot });
+        }
+    }
+
+    pub(super) fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    pub(super) fn inputs(&self) -> &UnboundedSender<Input> {
+        &self.inputs
     }
 
     /// The state remembers `kept` already.

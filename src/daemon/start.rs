@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -16,9 +17,11 @@ use super::recall::{self, Impatience};
 use super::reload::Reload;
 use super::skew::Skew;
 use super::stalls::Stalls;
+use super::state::StateWatch;
 use super::systemd::Service;
 use super::watch::Watch;
 use super::{Daemon, Input, clock};
+use crate::blocking::Blocking;
 use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
 use crate::control::{self, Admission};
 use crate::domain::{AppName, Fingerprint, Now};
@@ -64,7 +67,7 @@ pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let on_disk = read(&startup.config, &surroundings);
     let fallback = if startup.strict { Fallback::None } else { Fallback::LastApplied };
     let state = on_disk.checked.outline.state.clone();
-    if on_disk.config().is_none() && (fallback == Fallback::None || !state.exists()) {
+    if on_disk.config().is_none() && (fallback == Fallback::None || !exists(&state)) {
         return Err(config_error(on_disk.checked.report, &on_disk.sources));
     }
     // A config in error says nothing of the log; the one that runs instead does, once it is known.
@@ -99,6 +102,13 @@ impl OnDisk {
     fn config(&self) -> Option<&Config> {
         self.checked.config.as_ref()
     }
+}
+
+/// Whether there is a state. One that does not answer might as well not be there.
+fn exists(state: &Path) -> bool {
+    let path = state.to_owned();
+    let patience = Duration::from_millis(store::HANGS_AFTER_MS);
+    Blocking::new("state", 1).run_and_block(state, patience, move || path.exists()).unwrap_or(false)
 }
 
 fn config_error(report: Report, sources: &Sources) -> StartError {
@@ -219,9 +229,10 @@ impl Builder {
         self.log.set_level(config.log.level);
         let mut engine = Engine::new(self.now, opened.seed, config.limits.total);
         let credentials = self.surroundings.credentials_directory.clone();
-        let mut hands = DaemonHands::new(self.sender.clone(), opened.store, Arc::clone(&config), credentials);
+        let state = StateWatch::new(config.state.path.clone(), opened.unusable);
+        let mut hands = DaemonHands::new(self.sender.clone(), opened.store, state, Arc::clone(&config), credentials);
         let mut reload = Reload::new(self.startup.config.clone(), self.surroundings.clone(), self.sender.clone());
-        let vacated = plan::vacated(&candidate, last.as_ref(), &mut hands.outlets)?;
+        let vacated = plan::vacated(&candidate.difference, &candidate.devices, last.as_ref(), &mut hands.outlets)?;
         let stale = stale_apps(&candidate, &opened.applied);
         let mut whole = Candidate { difference: config::diff(None, &config), ..*candidate };
         let mut plan = Plan::new(&mut whole, None, &mut hands.outlets)?;
@@ -249,7 +260,7 @@ impl Builder {
             engine.handle(self.now, event);
         }
         reload.start_with(plan.restoring(opened.restored));
-        self.assemble(engine, hands, reload, &config, opened.unusable)
+        self.assemble(engine, hands, reload, &config)
     }
 
     fn assemble(
@@ -258,7 +269,6 @@ impl Builder {
         hands: DaemonHands,
         reload: Reload,
         config: &Config,
-        state_trouble: Option<String>,
     ) -> Result<Daemon, StartError> {
         let (ask, queries) = mpsc::channel(64);
         let (mut control, mut watch) = (None, None);
@@ -284,7 +294,7 @@ impl Builder {
             log: self.log,
             started: self.now,
             ready: false,
-            state_trouble,
+            adoption: None,
             control,
             pauses: Pauses::new(self.now),
             on_turn: None,

@@ -81,7 +81,7 @@ impl Daemon {
         let held_back = (self.reload.last.held_back > 0)
             .then(|| format!("removal of {} tenants held back", self.reload.last.held_back));
         let failing = || self.failing_roots().next();
-        let complaint = rejected.or(held_back).or_else(|| self.state_trouble.clone()).or_else(failing);
+        let complaint = rejected.or(held_back).or_else(|| self.hands.state.trouble()).or_else(failing);
         systemd::status_line(summary, worst.as_deref(), complaint.as_deref())
     }
 
@@ -163,11 +163,15 @@ impl Daemon {
                 problems: last.problems.clone(),
                 held_back: (last.held_back > 0).then_some(HeldBack { removed: last.held_back as u64 }),
             },
-            state: StateHealth { healthy: self.state_trouble.is_none(), reason: self.state_trouble.clone() },
+            state: state_health(self.hands.state.trouble()),
             api_paused_until: summary.paused_until.map(|at| (now.wall + at.since(now.boot)).rfc3339()),
             log_lines_lost: backlog.lost,
             warnings,
             worst: self.worst(now, &summary),
         }
     }
+}
+
+fn state_health(reason: Option<String>) -> StateHealth {
+    StateHealth { healthy: reason.is_none(), reason }
 }

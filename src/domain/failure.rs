@@ -161,6 +161,8 @@ pub enum SinkFailureKind {
     Unsafe,
     /// It has not come back in time.
     Hangs,
+    /// The place is not to blame: the state, where the token is kept, cannot be read.
+    State,
     /// Anything else.
     Other,
 }
@@ -174,6 +176,7 @@ impl SinkFailureKind {
             Self::Denied => "denied",
             Self::Unsafe => "unsafe",
             Self::Hangs => "hangs",
+            Self::State => "state",
             Self::Other => "other",
         }
     }

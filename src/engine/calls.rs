@@ -135,6 +135,8 @@ impl Engine {
         } else {
             self.schedule(now, slot, now.boot);
         }
+        // It may have stood in its app's queue.
+        self.regate(now, self.tenants[slot].app);
     }
 
     fn failed(&mut self, now: Now, slot: Slot, failure: Failure) {

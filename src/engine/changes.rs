@@ -6,7 +6,7 @@ use super::tenant::{Held, IDLE, Phase, Tenant};
 use super::unseen::Seen;
 use super::view::State;
 use super::{Action, Engine};
-use crate::domain::{BootMs, Change, CorpId, LaneId, Now, Place, Record, RootId, SinkSetId, Slot, TenantId};
+use crate::domain::{BootMs, Change, CorpId, Freshness, LaneId, Now, Place, Record, RootId, SinkSetId, Slot, TenantId};
 
 impl Engine {
     pub(super) fn apply(&mut self, now: Now, change: Change) {
@@ -49,6 +49,29 @@ impl Engine {
         }
         let due = self.recall_tenant(now, slot, &id).unwrap_or(due);
         self.schedule(now, slot, due);
+    }
+
+    /// The state can be read at last. Who has a token by now has a newer one; the others need no call before their time.
+    pub(super) fn found(&mut self, now: Now, found: Vec<(TenantId, Record)>, freshness: Freshness) {
+        for (id, record) in found {
+            let Some(slot) = self.slot(&id).filter(|&slot| self.tenants[slot].held.is_none()) else { continue };
+            let tenant = &mut self.tenants[slot];
+            // A call that is under way has a number of its own: its answer is newer.
+            let seq = if tenant.phase == Phase::Calling { tenant.seq.wrapping_sub(1) } else { tenant.seq };
+            let held = Self::restored(now, record, seq);
+            tenant.held = Some(held);
+            tenant.stale |= freshness == Freshness::Stale;
+            let is_due = tenant.stale || record.asked > now.wall;
+            self.want(slot, u16::MAX);
+            let at = if is_due { now.boot } else { self.refresh_point(slot, &held) };
+            let tenant = &self.tenants[slot];
+            let (ix, at) = (tenant.app, if tenant.failures > 0 { at.max(tenant.due) } else { at });
+            match tenant.phase {
+                Phase::Calling => self.reconsider(now, slot),
+                _ => self.schedule(now, slot, at),
+            }
+            self.regate(now, ix);
+        }
     }
 
     fn newcomer(app: AppIx, (corp_id, hash): (CorpId, u32), sinks: SinkSetId, past: Past) -> Tenant {

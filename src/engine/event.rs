@@ -1,8 +1,8 @@
 //! What goes in and what comes out.
 
 use crate::domain::{
-    AppName, Change, Failure, Fingerprint, Grant, LaneId, Memory, Place, Rate, Record, RootId, SinkFailure, SinkId,
-    Subject, TenantId, Ticket, Wrote,
+    AppName, Change, Failure, Fingerprint, Freshness, Grant, LaneId, Memory, Place, Rate, Record, RootId, SinkFailure,
+    SinkId, Subject, TenantId, Ticket, Wrote,
 };
 
 /// Names one withdrawal that is under way.
@@ -20,9 +20,15 @@ pub enum Event {
     Limit(Rate),
     /// A call ended.
     Called(Ticket, Result<Grant, Failure>),
+    /// The state turned out to hold these tokens, of tenants that may have none: it could not be read at the start. With
+    /// [`Freshness::Stale`], they were obtained with other credentials than those of today.
+    Found(Vec<(TenantId, Record)>, Freshness),
+    /// The state lost what it was to remember, and takes it again.
+    Forgotten,
     /// The database does not hold the token of this ticket, or not whole: it must be fetched anew.
     Lost(Ticket),
-    /// A token is in the database, or cannot be for now and stays in memory: either way it may be published.
+    /// A token is in the database, or cannot be for now (it is unwritable, or hangs) and stays in memory: either way it may be
+    /// published. Told once.
     Kept(Ticket),
     /// An [`Action::Publish`] or [`Action::Expire`] ended.
     Published(Ticket, SinkId, Result<Wrote, SinkFailure>),

@@ -155,6 +155,19 @@ impl Engine {
         }
     }
 
+    /// The state remembers nothing any more: everything is told again.
+    pub(super) fn remember_all(&mut self, now: Now) {
+        self.remember_anew(now);
+        let remembered = |slot: &Slot| self.tenants[*slot].remembered && !self.tenants[*slot].gone;
+        let slots: Vec<Slot> = self.tenants.slots_from(Slot(0)).filter(remembered).collect();
+        for slot in slots {
+            match self.troubles.contains_key(&slot) {
+                true => self.remember_failure(now, slot),
+                false => self.remember_unextended(slot),
+            }
+        }
+    }
+
     fn remember(&mut self, subject: Subject, memory: Option<Memory>) {
         self.outbox.push_back(Action::Remember(subject, memory.map(Box::new)));
     }

@@ -119,6 +119,8 @@ impl Engine {
             Event::Recalled(memories) => self.recall(now, memories),
             Event::Limit(total) => self.total.set_rate(now.boot, total),
             Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
+            Event::Found(found, freshness) => self.found(now, found, freshness),
+            Event::Forgotten => self.remember_all(now),
             Event::Lost(ticket) => self.lost(now, ticket),
             Event::Kept(ticket) => self.kept(ticket),
             Event::Published(ticket, sink, outcome) => self.published(now, ticket, sink, outcome),

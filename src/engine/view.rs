@@ -6,7 +6,8 @@ use super::tenant::{Phase, Tenant};
 use super::unseen::Seen;
 use super::{Engine, Trouble};
 use crate::domain::{
-    AppName, BootMs, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot, TenantId, WallMs,
+    AppName, BootMs, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot, TenantId,
+    Ticket, WallMs,
 };
 
 /// The state of a tenant.
@@ -239,6 +240,11 @@ impl Engine {
     pub fn record(&self, slot: Slot) -> Option<Record> {
         let held = self.tenants.get(slot)?.held?;
         Some(Record { asked: held.asked, expires: held.expires, fingerprint: held.fingerprint })
+    }
+
+    /// The ticket of the token that a tenant has: the one that may be published.
+    pub fn ticket(&self, slot: Slot) -> Option<Ticket> {
+        self.tenants.get(slot)?.ticket(slot)
     }
 
     /// The sink set of a tenant.

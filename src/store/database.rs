@@ -5,8 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use redb::{ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableHandle};
 
+use super::busy::Watched;
+use super::overlay::Overlay;
 use super::pending::Pending;
 use super::restored::Restored;
 use super::{Applied, SetAside, entry, file, memories};
@@ -52,6 +54,8 @@ pub(super) struct Contents {
     pub(super) seed: u64,
     pub(super) last_commit: Option<WallMs>,
     pub(super) rotten: u64,
+    /// There was nothing, and it was begun just now.
+    pub(super) is_new: bool,
 }
 
 impl Contents {
@@ -64,6 +68,7 @@ impl Contents {
             seed: random_seed(),
             last_commit: None,
             rotten: 0,
+            is_new: false,
         }
     }
 }
@@ -88,18 +93,37 @@ impl Database {
         Ok((database, contents, Some(SetAside { to, reason })))
     }
 
-    fn open(path: &Path, now: WallMs) -> Result<(Self, Contents), Trouble> {
-        let file = file::open_private(path).map_err(Trouble::Unusable)?;
+    /// Opens the database at `path` to read it, without a change to the file: where it cannot be written.
+    pub(super) fn open_to_read(path: &Path) -> Result<Self, Trouble> {
+        let file = file::open_to_read(path).map_err(Trouble::Unusable)?;
+        let database = Self::with(|| Ok(Overlay::new(FileBackend::new(file)?)?))?;
+        match guarded(|| database.format())? {
+            Format::Ours(FORMAT) => Ok(database),
+            _ => Err(Trouble::Unusable("there is no state yet that could be read".into())),
+        }
+    }
+
+    fn with<B: StorageBackend>(backend: impl FnOnce() -> Result<B, redb::Error>) -> Result<Self, Trouble> {
         let db = guarded(|| {
             let mut builder = redb::Builder::new();
             // A plain open trusts the file's structure and may panic, or worse, on a damaged one.
             builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-            Ok(builder.create_with_backend(FileBackend::new(file)?)?)
+            Ok(builder.create_with_backend(Watched(backend()?))?)
         })?;
-        let database = Self { db: Some(db) };
+        Ok(Self { db: Some(db) })
+    }
+
+    /// All that is in it.
+    pub(super) fn read_all(&self) -> Result<Contents, Trouble> {
+        guarded(|| self.contents()).map(|(contents, _)| contents)
+    }
+
+    fn open(path: &Path, now: WallMs) -> Result<(Self, Contents), Trouble> {
+        let file = file::open_private(path).map_err(Trouble::Unusable)?;
+        let database = Self::with(|| Ok(FileBackend::new(file)?))?;
         let contents = match guarded(|| database.format())? {
             Format::None => {
-                let contents = Contents::empty();
+                let contents = Contents { is_new: true, ..Contents::empty() };
                 guarded(|| database.begin(contents.seed, now))?;
                 contents
             }

@@ -29,6 +29,26 @@ pub(super) fn open_private(path: &Path) -> Result<File, String> {
         Err(e) => return Err(cannot("open", e.into())),
     };
     let meta = file.metadata().map_err(|e| cannot("look at", e))?;
+    is_ours(path, &meta)?;
+    if meta.mode() & 0o177 != 0 {
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o600)).map_err(|e| cannot("protect", e.into()))?;
+    }
+    Ok(file)
+}
+
+/// Opens the file at `path` as it is, to read it.
+///
+/// # Errors
+/// As [`open_private`], and when there is no file.
+pub(super) fn open_to_read(path: &Path) -> Result<File, String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let cannot = |e: io::Error| format!("cannot read the state {}: {e}", path.display());
+    let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| cannot(e.into()))?);
+    is_ours(path, &file.metadata().map_err(cannot)?)?;
+    Ok(file)
+}
+
+fn is_ours(path: &Path, meta: &fs::Metadata) -> Result<(), String> {
     if !meta.is_file() {
         return Err(format!("the state {} is not a regular file; choose another [state] path", path.display()));
     }
@@ -40,10 +60,7 @@ pub(super) fn open_private(path: &Path) -> Result<File, String> {
             meta.uid()
         ));
     }
-    if meta.mode() & 0o177 != 0 {
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o600)).map_err(|e| cannot("protect", e.into()))?;
-    }
-    Ok(file)
+    Ok(())
 }
 
 /// Moves the file at `path` to `PATH.corrupt`, over an older one. Its mode is 0600 from [`open_private`].

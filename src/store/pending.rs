@@ -1,12 +1,12 @@
 //! What is not on disk yet: what gathers for the next commit, and what a broken disk keeps us from writing.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use super::{Applied, Kept};
 use crate::domain::{Memory, Record, Subject, TenantId, Ticket, Token};
 
-/// Changes that wait for a commit. The newest change of a tenant replaces the older ones.
+/// Changes that wait for a commit. The newest change of a tenant replaces the older ones, so it never grows beyond what the
+/// state itself holds.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// `None`: to be dropped. Sorted, because the database likes sorted insertions better.
@@ -17,13 +17,13 @@ pub(super) struct Pending {
     pub(super) memories: BTreeMap<Subject, Option<Memory>>,
     /// The last applied config.
     pub(super) applied: Option<Applied>,
-    /// Asked for and replaced by something newer before the commit: still owed an answer.
-    replaced: Vec<Ticket>,
+    /// Asked for, those included that something newer replaced, and not answered yet.
+    owed: Vec<Ticket>,
 }
 
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
-        let Self { tokens, amended, memories, applied, replaced: _ } = self;
+        let Self { tokens, amended, memories, applied, owed: _ } = self;
         tokens.is_empty() && amended.is_empty() && memories.is_empty() && applied.is_none()
     }
 
@@ -33,25 +33,15 @@ impl Pending {
     }
 
     pub(super) fn keep(&mut self, kept: Kept) {
+        self.owed.push(kept.ticket);
         self.amended.remove(&kept.id);
-        match self.tokens.entry(kept.id.clone()) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(Some(kept));
-            }
-            Entry::Occupied(mut occupied) => {
-                if let Some(older) = occupied.insert(Some(kept)) {
-                    self.replaced.push(older.ticket);
-                }
-            }
-        }
+        self.tokens.insert(kept.id.clone(), Some(kept));
     }
 
     pub(super) fn forget(&mut self, id: TenantId) {
         self.amended.remove(&id);
         self.memories.insert(Subject::Tenant(id.clone()), None);
-        if let Some(Some(older)) = self.tokens.insert(id, None) {
-            self.replaced.push(older.ticket);
-        }
+        self.tokens.insert(id, None);
     }
 
     /// A token that waits is told anew at once; of one that is on disk, that waits for the commit.
@@ -63,20 +53,38 @@ impl Pending {
         }
     }
 
+    /// Takes in what came later.
+    pub(super) fn absorb(&mut self, newer: Self) {
+        let Self { tokens, amended, memories, applied, mut owed } = newer;
+        tokens.keys().for_each(|id| _ = self.amended.remove(id));
+        self.tokens.extend(tokens);
+        amended.into_iter().for_each(|(id, record)| self.amend(id, record));
+        self.memories.extend(memories);
+        self.applied = applied.or(self.applied.take());
+        self.owed.append(&mut owed);
+    }
+
     /// What is waiting for this tenant: `None` nothing, `Some(None)` that it be dropped.
     pub(super) fn get(&self, id: &TenantId) -> Option<Option<(Record, Token)>> {
         self.tokens.get(id).map(|change| change.as_ref().map(|kept| (kept.record, kept.token.clone())))
     }
 
-    /// Everything that is owed an answer when this was committed.
-    pub(super) fn tickets(&mut self) -> Vec<Ticket> {
-        let mut tickets = std::mem::take(&mut self.replaced);
-        tickets.extend(self.tokens.values().flatten().map(|kept| kept.ticket));
-        tickets
+    /// Whether somebody waits for an answer.
+    pub(super) fn owes(&self) -> bool {
+        !self.owed.is_empty()
     }
 
-    /// Those that were replaced are owed no second answer, after they were told that they are not kept.
-    pub(super) fn forgive_replaced(&mut self) {
-        self.replaced.clear();
+    /// Everything that is owed an answer now that it cannot be committed. What comes of it later is told once more.
+    pub(super) fn take_owed(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.owed)
+    }
+
+    /// Everything that is owed an answer when this was committed.
+    pub(super) fn tickets(self) -> Vec<Ticket> {
+        let Self { tokens, owed: mut tickets, .. } = self;
+        tickets.extend(tokens.values().flatten().map(|kept| kept.ticket));
+        tickets.sort_unstable();
+        tickets.dedup();
+        tickets
     }
 }

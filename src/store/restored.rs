@@ -77,8 +77,13 @@ impl Restored {
 
     /// All of them. Neighbours of one app share the text of its name.
     pub fn iter(&self) -> impl Iterator<Item = (TenantId, Record)> + '_ {
+        self.from(0)
+    }
+
+    /// Those from a place on; without those whose names make no sense.
+    pub fn from(&self, first: usize) -> impl Iterator<Item = (TenantId, Record)> + '_ {
         let mut last: Option<AppName> = None;
-        self.rows.iter().enumerate().filter_map(move |(index, row)| {
+        self.rows.iter().enumerate().skip(first).filter_map(move |(index, row)| {
             let (app, corp_id) = self.key(index).split_once('/')?;
             let app = match &last {
                 Some(last) if last.as_str() == app => last.clone(),

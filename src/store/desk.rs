@@ -1,0 +1,207 @@
+//! Where the store's threads and those who ask them meet.
+//!
+//! Changes are laid down here, the newest of a tenant on top of the older ones; the writer takes all of them for a commit.
+//! So one batch is under way, and whatever comes while the disk hangs waits in no more memory than the state itself takes.
+//! A lock is held for a look and never while anything is read from disk or written to it.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Request;
+use super::busy::Busy;
+use super::database::{Database, Trouble};
+use super::pending::Pending;
+use crate::domain::{BootMs, Now, Record, TenantId, Ticket, Token};
+
+pub(super) struct Desk {
+    inbox: Mutex<Inbox>,
+    /// Rings when the writer sleeps and there is something for it.
+    bell: Condvar,
+    view: Mutex<View>,
+    pub(super) writing: Arc<Busy>,
+    pub(super) reading: Arc<Busy>,
+    now: fn() -> Now,
+}
+
+#[derive(Default)]
+struct Inbox {
+    waiting: Pending,
+    /// What is being committed.
+    committing: Option<Arc<Pending>>,
+    /// The writer wants to hear of whatever comes.
+    sleeps: bool,
+    read_failed: Option<Trouble>,
+    stops: bool,
+}
+
+/// Where tokens can be read.
+enum View {
+    Open(Arc<Database>),
+    /// Nowhere, for this reason.
+    Closed(Arc<str>),
+}
+
+/// What the writer is woken for.
+pub(super) enum Call {
+    /// It is time to commit, or to open the database again.
+    Write,
+    /// Somebody is owed the answer that nothing can be committed.
+    Owed,
+    /// The database could not be read.
+    ReadFailed(Trouble),
+    Stop,
+}
+
+impl Desk {
+    pub(super) fn new(now: fn() -> Now) -> Self {
+        Self {
+            inbox: Mutex::default(),
+            bell: Condvar::new(),
+            view: Mutex::new(View::Closed("the state is not open yet".into())),
+            writing: Busy::new(now),
+            reading: Busy::new(now),
+            now,
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        (self.now)()
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lays a change down.
+    pub(super) fn ask(&self, request: Request) {
+        let mut inbox = self.inbox();
+        let waiting = &mut inbox.waiting;
+        match request {
+            Request::Keep(batch) => batch.into_iter().for_each(|kept| waiting.keep(kept)),
+            Request::Forget(ids) => ids.into_iter().for_each(|id| waiting.forget(id)),
+            Request::Amend(batch) => batch.into_iter().for_each(|(id, record)| waiting.amend(id, record)),
+            Request::Remember(batch) => waiting.memories.extend(batch),
+            Request::Applied(applied) => waiting.applied = Some(applied),
+            Request::Load(_) => debug_assert!(false, "that is the reader's"),
+        }
+        if inbox.sleeps {
+            self.bell.notify_one();
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.inbox().stops = true;
+        self.bell.notify_one();
+    }
+
+    /// Waits until there is something for the writer: nothing before `not_before` but what cannot wait.
+    pub(super) fn wait(&self, is_open: bool, not_before: BootMs) -> Call {
+        let mut inbox = self.inbox();
+        loop {
+            if inbox.stops {
+                return Call::Stop;
+            }
+            if let Some(trouble) = inbox.read_failed.take() {
+                return Call::ReadFailed(trouble);
+            }
+            if !is_open && inbox.waiting.owes() {
+                return Call::Owed;
+            }
+            let due = !is_open || !inbox.waiting.is_empty();
+            let wait_ms = not_before.since(self.now().boot);
+            if due && wait_ms == 0 {
+                return Call::Write;
+            }
+            // What gathers for a commit need not wake anybody.
+            inbox.sleeps = !due || !is_open;
+            inbox = if due {
+                let (inbox, _) = self
+                    .bell
+                    .wait_timeout(inbox, Duration::from_millis(wait_ms))
+                    .unwrap_or_else(PoisonError::into_inner);
+                inbox
+            } else {
+                self.bell.wait(inbox).unwrap_or_else(PoisonError::into_inner)
+            };
+            inbox.sleeps = false;
+        }
+    }
+
+    /// Takes all that waits, for a commit.
+    pub(super) fn begin_commit(&self) -> Arc<Pending> {
+        let mut inbox = self.inbox();
+        let batch = Arc::new(std::mem::take(&mut inbox.waiting));
+        inbox.committing = Some(Arc::clone(&batch));
+        batch
+    }
+
+    /// The batch is on disk. Returns who is owed an answer.
+    pub(super) fn committed(&self, batch: Arc<Pending>) -> Vec<Ticket> {
+        self.inbox().committing = None;
+        Arc::into_inner(batch).map(Pending::tickets).unwrap_or_default()
+    }
+
+    /// The batch could not be committed: it waits again, below what came since.
+    pub(super) fn not_committed(&self, batch: Arc<Pending>) {
+        let mut inbox = self.inbox();
+        inbox.committing = None;
+        if let Some(mut batch) = Arc::into_inner(batch) {
+            batch.absorb(std::mem::take(&mut inbox.waiting));
+            inbox.waiting = batch;
+        }
+    }
+
+    /// Who is owed an answer, and gets none that it is kept.
+    pub(super) fn take_owed(&self) -> Vec<Ticket> {
+        self.inbox().waiting.take_owed()
+    }
+
+    /// Whether everything is on disk.
+    pub(super) fn is_empty(&self) -> bool {
+        self.inbox().waiting.is_empty()
+    }
+
+    /// How many changes are not on disk, the config apart.
+    pub(super) fn unwritten(&self) -> usize {
+        self.inbox().waiting.len()
+    }
+
+    /// What is known of tenants' tokens without the disk: `None` where the disk has to say.
+    pub(super) fn recall<'a>(&self, ids: impl Iterator<Item = &'a TenantId>) -> Vec<Option<Option<(Record, Token)>>> {
+        let inbox = self.inbox();
+        let committing = inbox.committing.as_deref();
+        ids.map(|id| inbox.waiting.get(id).or_else(|| committing?.get(id))).collect()
+    }
+
+    /// Tokens can be read from here on.
+    pub(super) fn show(&self, database: Arc<Database>) {
+        *self.view() = View::Open(database);
+    }
+
+    /// No token can be read, for this reason.
+    pub(super) fn hide(&self, reason: &str) {
+        // Closing may write; others only want to know that it is closed.
+        let before = std::mem::replace(&mut *self.view(), View::Closed(reason.into()));
+        drop(before);
+    }
+
+    /// Where tokens can be read, or why nowhere.
+    pub(super) fn look(&self) -> Result<Arc<Database>, Arc<str>> {
+        match &*self.view() {
+            View::Open(database) => Ok(Arc::clone(database)),
+            View::Closed(reason) => Err(Arc::clone(reason)),
+        }
+    }
+
+    /// This database could not be read. If it is another one by now, that is nobody's concern.
+    pub(super) fn read_failed(&self, database: &Arc<Database>, trouble: Trouble) {
+        if matches!(&*self.view(), View::Open(open) if Arc::ptr_eq(open, database)) {
+            self.inbox().read_failed = Some(trouble);
+            self.bell.notify_one();
+        }
+    }
+}
