@@ -13,7 +13,7 @@ use super::prepare;
 use super::reload::Reload;
 use super::{Daemon, Input};
 use crate::config::{self, Config, Difference, Source, Sources, Surroundings};
-use crate::domain::{AppName, Freshness, Memory, Record, Subject, TenantId};
+use crate::domain::{AppName, Freshness, Memory, Subject};
 use crate::engine::Event;
 use crate::store::{Late, Restored};
 
@@ -114,7 +114,7 @@ impl Daemon {
         let Some(mut adoption) = self.adoption.take_if(|_| !self.reload.has_steps()) else {
             return self.adoption.is_some();
         };
-        let (mut current, mut stale): (Vec<(TenantId, Record)>, Vec<(TenantId, Record)>) = (Vec::new(), Vec::new());
+        let (mut current, mut stale) = (Vec::new(), Vec::new());
         for (id, record) in adoption.restored.from(adoption.next).take(TENANTS_A_TURN) {
             match self.hands.config.contains(&id) {
                 true if adoption.stale.contains(&id.app) => stale.push((id, record)),

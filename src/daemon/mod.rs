@@ -6,6 +6,7 @@
 //! | `start`, `recall` | from a config path to a running daemon |
 //! | `turn` | one turn of the engine; a simulation uses it as well |
 //! | `hands`, `calls`, `credentials` | carry actions out: calls with their secrets, commits, publications |
+//! | `state`, `adopt` | whether the state hangs, and what one held that could be read late |
 //! | `outlets`, `stalls` | sinks by number: sets, roots, lanes; and which lane does not move |
 //! | `reload`, `prepare`, `plan` | when the config is read again, what is made of it, and the steps towards it |
 //! | `watch` | notices that files changed |

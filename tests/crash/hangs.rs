@@ -18,10 +18,10 @@ const TENANT: &str = "ding1";
 const STOP: Duration = Duration::from_secs(10);
 
 /// An ext4 file system in a file.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(image: &Path, at: &Path) -> Option<Self> {
+    pub(crate) fn mount(image: &Path, at: &Path) -> Option<Self> {
         fs::File::create(image).unwrap().set_len(8 << 20).unwrap();
         fs::create_dir(at).unwrap();
         let [image, text] = [image, at].map(|path| path.to_str().unwrap());
@@ -32,11 +32,11 @@ impl Disk {
     }
 
     /// From here on, whoever writes hangs.
-    fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         assert!(succeeds("fsfreeze", &["-f", self.0.to_str().unwrap()]));
     }
 
-    fn thaw(&self) -> bool {
+    pub(crate) fn thaw(&self) -> bool {
         succeeds("fsfreeze", &["-u", self.0.to_str().unwrap()])
     }
 }
@@ -49,7 +49,7 @@ impl Drop for Disk {
 }
 
 /// The state letter of a thread: proc_pid_stat(5).
-fn state_of(path: &str) -> Option<char> {
+pub(crate) fn state_of(path: &str) -> Option<char> {
     fs::read_to_string(path).ok()?.rsplit_once(") ")?.1.chars().next()
 }
 

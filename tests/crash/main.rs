@@ -5,6 +5,7 @@ mod damage;
 mod document;
 mod expiry;
 mod fights;
+mod frozen_state;
 mod hangs;
 #[path = "../syscalls/injection.rs"]
 mod injection;

@@ -11,11 +11,11 @@ use crate::ends_when_told_to;
 use crate::support::{Machine, is_root, system_allows};
 
 /// A small file system of its own, in place of a directory.
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
     /// `None`, loudly, where mounting is not allowed.
-    fn on(directory: &Path, options: &str) -> Option<Self> {
+    pub(crate) fn on(directory: &Path, options: &str) -> Option<Self> {
         let done = || {
             let mut mount = Command::new("mount");
             let status = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory).status();

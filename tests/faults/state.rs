@@ -3,6 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use corptokend::sandbox::{Fault, Scope, Times};
+
+use crate::disk::Mount;
 use crate::ends_when_told_to;
 use crate::support::{Machine, shown};
 
@@ -74,5 +77,47 @@ fn state_that_may_not_be_read_never_stops_publication() {
     let state = machine.status_json()["state"].clone();
     assert_eq!(state["healthy"], false, "{state}");
     assert!(state["reason"].as_str().unwrap().contains("ermission denied"), "{state}");
+    ends_when_told_to(&mut machine);
+}
+
+/// A disk for the state alone, filled to the brim. `None`, loudly, where mounting is not allowed.
+fn full_disk(machine: &mut Machine) -> Option<Mount> {
+    let mount = Mount::on(&machine.path("state"), "size=2m,mode=0700")?;
+    machine.start();
+    assert!(fs::write(machine.path("state/ballast"), vec![1; 4 << 20]).is_err(), "it is full");
+    Some(mount)
+}
+
+/// Adds tenants until that does not fit into the state any more, which tokens of this length make quick.
+fn outgrow(machine: &mut Machine) {
+    let ids: Vec<String> = (0..2000).map(|n| format!("\"ding-more-{n}\"")).collect();
+    machine.edit("corp_ids = [", &format!("corp_ids = [{}, ", ids.join(", ")));
+    machine.wait_until("nothing more fits", |machine| machine.status_json()["state"]["healthy"] == false);
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_read_on_and_nobody_is_called_for_files_that_are_deleted() {
+    let ten: Vec<String> = (0..10).map(|n| format!("ding{n}")).collect();
+    let ten: Vec<&str> = ten.iter().map(String::as_str).collect();
+    let mut machine = Machine::new().app("crm", &ten, "");
+    let Some(_mount) = full_disk(&mut machine) else { return };
+    let tokens: Vec<_> = ten.iter().map(|corp_id| machine.token("crm", corp_id)).collect();
+    outgrow(&mut machine);
+    machine.wait_until("all are served all the same", |machine| {
+        machine.status_json()["tenants"] == serde_json::json!({ "fresh": 2010 })
+    });
+    machine.sandbox.forget_calls();
+    // The endpoint would not help: whoever is called for now has no token for a long time.
+    machine.sandbox.inject(Scope::everyone(), Fault::ServerError, Times::UntilCleared);
+    for corp_id in &ten {
+        fs::remove_file(machine.path(&format!("tokens/crm/{corp_id}"))).unwrap();
+    }
+    machine.wait_until("the files are restored", |machine| {
+        ten.iter().zip(&tokens).all(|(corp_id, token)| machine.token("crm", corp_id) == *token)
+    });
+    assert!(machine.sandbox.calls().is_empty(), "{} calls", machine.sandbox.calls().len());
+    machine.sandbox.clear_faults();
+    fs::remove_file(machine.path("state/ballast")).unwrap();
+    machine.wait_until("there is room again, in time", |machine| machine.run(&["status"]).status.success());
     ends_when_told_to(&mut machine);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use corptokend::sandbox::{Options, sequence_of};
+use corptokend::sandbox::{Options, Scope, Times, sequence_of};
 
 use crate::can_inject;
 use crate::injection::{Fault, Injection, thread_named};
@@ -134,5 +134,44 @@ fn an_interrupted_call_of_a_commit_is_invisible() {
         "the system calls of a commit are interrupted (EINTR)",
         "nobody notices",
         &format!("interrupted {failed} times: 0 events"),
+    );
+}
+
+#[test]
+fn a_state_that_is_lost_while_the_daemon_runs_is_told_all_that_it_is_to_remember() {
+    if !can_inject() {
+        return;
+    }
+    let options = Options { lifetime_s: LIFETIME_S, issue_log: 10_000, ..Options::default() };
+    let mut machine = Machine::with(options).app("crm", &[TENANTS[0], TENANTS[1], "refused"], "");
+    machine.sandbox.inject(Scope::corp("refused"), corptokend::sandbox::Fault::UnauthorizedClient, Times::UntilCleared);
+    machine.start();
+    wait_for_new_tokens(&machine);
+    // A commit fails, and while the database is closed somebody puts garbage in its place.
+    let fault = Fault { calls: vec!["pwrite64"], error: "EIO", ..Fault::default() };
+    let injection = begin(&machine, &fault);
+    machine.wait_until("the state is unwritable", |machine| errors_of(machine, "state_unwritable") > 0);
+    std::fs::write(machine.path("state/state.redb"), vec![0xa5; 1 << 20]).unwrap();
+    injection.lift();
+    machine.wait_until("it is set aside", |machine| machine.events("state_set_aside").len() == 1);
+    machine.wait_until("it is well again", |machine| machine.status_json()["state"]["healthy"] == true);
+    machine.sandbox.set_lifetime_s(7200);
+    wait_for_new_tokens(&machine);
+    assert!(machine.stop().success());
+
+    // The config that ran is in it: with the one on disk in error, it runs. And whom not to call.
+    machine.edit("[limits]", "[limits]\nunheard_of = 1");
+    machine.sandbox.forget_calls();
+    machine.start();
+    let status = machine.status_json();
+    assert_eq!(status["config"]["last_reload_successful"], false, "{status}");
+    assert_eq!(machine.tenant_json("crm/refused")["state"], "refused");
+    assert!(machine.sandbox.calls().is_empty(), "{:?}", machine.sandbox.calls());
+    assert!(machine.stop().success());
+    row::leave(
+        "a_state_that_is_lost_while_the_daemon_runs_is_told_all_that_it_is_to_remember",
+        "a commit fails (EIO), and the state is garbage when it is opened again",
+        "it is set aside, and the new one is told the tokens, the config that runs and whom not to call: a restart with a config in error runs, and calls nobody",
+        "3 tenants, one of them refused: 0 calls after the restart",
     );
 }
