@@ -18,6 +18,8 @@ mod scenarios_memory;
 mod scenarios_repairs;
 #[path = "engine/scenarios_sinks.rs"]
 mod scenarios_sinks;
+#[path = "engine/scenarios_state.rs"]
+mod scenarios_state;
 #[path = "engine/shell.rs"]
 mod shell;
 #[path = "engine/world.rs"]

@@ -3,7 +3,7 @@
 use corptokend::domain::*;
 use corptokend::engine::Event;
 
-use crate::script::{Ending, Twist};
+use crate::script::{Ending, StateTrouble, Twist};
 use crate::tenant::{ROOTS, Tenant};
 use crate::world::{BOOT_MS, Doom, World, policy};
 
@@ -59,6 +59,14 @@ impl World {
                 self.stage.commit_ms = 200;
                 self.script.add(now + ms, Twist::End(Ending::SlowCommits));
             }
+            Twist::StateFails { how, ms } => {
+                self.stage.state = Some((how, now));
+                self.script.add(now + ms, Twist::End(Ending::StateFails));
+                if how != StateTrouble::Unwritable {
+                    // What a start makes of a state that it cannot read is not modelled.
+                    self.no_restart_before = self.no_restart_before.max(now + ms);
+                }
+            }
             Twist::Join { app, n } => self.many(app, n, false, |world, number| world.join(number)),
             Twist::Leave { app, n } => self.many(app, n, true, Self::leave),
             Twist::Resink { app, n } => self.many(app, n, true, Self::resink),
@@ -86,6 +94,7 @@ impl World {
             Ending::ClockStep(by) => self.step_clock(by),
             Ending::SinksFail(root) => self.stage.failing_roots[root] = false,
             Ending::SlowCommits => self.stage.commit_ms = 50,
+            Ending::StateFails => self.stage.state_is_well(),
         }
     }
 
@@ -126,6 +135,10 @@ impl World {
             return;
         }
         self.stage.figures.restarts += 1;
+        if let Some((_, since)) = self.stage.state.filter(|_| self.stage.has_uncommitted()) {
+            // Tokens were published, and are lost with the process.
+            self.excuse(since, self.stage.t - since, 0, None);
+        }
         self.stage.crash();
         self.start();
     }

@@ -12,6 +12,8 @@ pub(crate) struct Figures {
     pub(crate) publications: u64,
     pub(crate) sink_failures: u64,
     pub(crate) lost_writes: u64,
+    /// Tokens that were published although they could not be committed.
+    pub(crate) unwritten: u64,
     pub(crate) restarts: u64,
     pub(crate) changes: u64,
     pub(crate) expiries_said: u64,
@@ -44,8 +46,8 @@ impl fmt::Display for Figures {
         )?;
         writeln!(
             f,
-            "  {} config changes, {} restarts, {} commits lost",
-            self.changes, self.restarts, self.lost_writes
+            "  {} config changes, {} restarts, {} commits lost, {} tokens published uncommitted",
+            self.changes, self.restarts, self.lost_writes, self.unwritten
         )?;
         writeln!(
             f,

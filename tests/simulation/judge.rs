@@ -47,9 +47,11 @@ impl Stage {
     pub(crate) fn judge_gap(&mut self, number: u32, next: &Kept) {
         let now = self.t;
         let tenant = &self.tenants[number as usize];
-        let without_since = tenant.kept.map_or(tenant.added, |before| before.until);
+        // A token that is published although it could not be committed is one.
+        let kept = self.unwritten.get(&number).copied().or(tenant.kept);
+        let without_since = kept.map_or(tenant.added, |before| before.until);
         self.figures.without_ms += now.saturating_sub(without_since);
-        if let Some(before) = tenant.kept.filter(|before| before.token != next.token || before.until < now) {
+        if let Some(before) = kept.filter(|before| before.token != next.token || before.until < now) {
             self.judge_expiry(number, before.from, before.until, now);
         }
         let tenant = &mut self.tenants[number as usize];

@@ -34,6 +34,8 @@ pub(crate) enum Twist {
     SinksFail { root: usize, ms: u64 },
     /// Commits take long.
     SlowCommits { ms: u64 },
+    /// The state hangs, or cannot be written, or not even read.
+    StateFails { how: StateTrouble, ms: u64 },
     /// Tenants join an app.
     Join { app: usize, n: u32 },
     /// Tenants leave an app.
@@ -58,6 +60,18 @@ pub(crate) enum Ending {
     ClockStep(i64),
     SinksFail(usize),
     SlowCommits,
+    StateFails,
+}
+
+/// What may be wrong with a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StateTrouble {
+    /// Commits do not come back; after some seconds nobody waits for them.
+    Hangs,
+    /// Commits fail.
+    Unwritable,
+    /// Commits fail, and so does reading.
+    Unreadable,
 }
 
 #[derive(Default)]
@@ -136,7 +150,11 @@ fn draw(chance: &mut Chance, apps: usize, tenants: u32) -> Twist {
         47..52 => Twist::Kill,
         52..56 => Twist::Reboot,
         56..62 => Twist::SinksFail { root: chance.below(4) as usize, ms: short },
-        62..66 => Twist::SlowCommits { ms: short },
+        62..64 => Twist::SlowCommits { ms: short },
+        64..66 => Twist::StateFails {
+            how: chance.pick(&[StateTrouble::Hangs, StateTrouble::Unwritable, StateTrouble::Unreadable]),
+            ms: 1 + chance.below(long),
+        },
         66..74 => Twist::Join { app, n: some },
         74..80 => Twist::Leave { app, n: some },
         80..86 => Twist::Resink { app, n: some },

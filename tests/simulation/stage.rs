@@ -1,6 +1,8 @@
 //! The daemon's hands, in the model: calls go to the modelled endpoint, tokens to a modelled database and modelled sinks, and
 //! each is held against what was promised.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use corptokend::daemon::turn::Hands;
 use corptokend::domain::*;
 use corptokend::engine::{Action, Engine, Event, Notice, Room, WithdrawId};
@@ -10,15 +12,41 @@ use crate::endpoint::{Endpoint, Habit, Reply};
 use crate::figures::Figures;
 use crate::judge::Excuses;
 use crate::memory::{Memories, Silence};
+use crate::script::StateTrouble;
 use crate::tenant::{Kept, ROOTS, Tenant};
 use crate::window::Window;
 
+/// A commit that hangs is not waited for after so long, in milliseconds.
+const HANGS_AFTER_MS: u64 = 4_000;
+
 /// What comes back to the daemon later.
 pub(crate) enum Happening {
-    Answer { ticket: Ticket, tenant: u32, life: u16, reply: Reply, until: u64 },
+    Answer {
+        ticket: Ticket,
+        tenant: u32,
+        life: u16,
+        reply: Reply,
+        until: u64,
+    },
     Committed,
-    Published { ticket: Ticket, sink: SinkId, root: RootId, tenant: u32, token: u32 },
-    Withdrawn { id: WithdrawId, root: RootId, tenant: u32 },
+    Published {
+        ticket: Ticket,
+        sink: SinkId,
+        root: RootId,
+        tenant: u32,
+        token: u32,
+    },
+    /// The token that was to be published could not be read.
+    Unread {
+        ticket: Ticket,
+        sink: SinkId,
+        root: RootId,
+    },
+    Withdrawn {
+        id: WithdrawId,
+        root: RootId,
+        tenant: u32,
+    },
 }
 
 /// An answer that the engine has yet to judge.
@@ -33,8 +61,16 @@ struct Parked {
 }
 
 pub(crate) enum Write {
-    Keep { ticket: Ticket, tenant: u32, kept: Kept },
-    Forget { tenant: u32 },
+    /// `told`: it could not be committed for now, and is published from memory.
+    Keep {
+        ticket: Ticket,
+        tenant: u32,
+        kept: Kept,
+        told: bool,
+    },
+    Forget {
+        tenant: u32,
+    },
     Amend(Vec<(TenantId, Record)>),
     Remember(Subject, Option<Box<Memory>>),
 }
@@ -48,6 +84,14 @@ pub(crate) struct Stage {
     pub(crate) tenants: Vec<Tenant>,
     parked: Vec<Parked>,
     pub(crate) writes: Vec<Write>,
+    /// A commit is under way.
+    commits: bool,
+    /// What is wrong with the state, and since when.
+    pub(crate) state: Option<(StateTrouble, u64)>,
+    /// Tokens that are published although they are not committed.
+    pub(crate) unwritten: BTreeMap<u32, Kept>,
+    /// Answers whose tokens the daemon still has in memory.
+    held: BTreeSet<Ticket>,
     pub(crate) memories: Memories,
     /// Answers and publications end on multiples of this, in milliseconds.
     pub(crate) grain: u64,
@@ -75,6 +119,10 @@ impl Stage {
             tenants: Vec::new(),
             parked: Vec::new(),
             writes: Vec::new(),
+            commits: false,
+            state: None,
+            unwritten: BTreeMap::new(),
+            held: BTreeSet::new(),
             memories: Memories::default(),
             grain: 1,
             commit_ms: 50,
@@ -108,6 +156,9 @@ impl Stage {
         self.parked.clear();
         self.figures.lost_writes += self.writes.len() as u64;
         self.writes.clear();
+        self.commits = false;
+        self.unwritten.clear();
+        self.held.clear();
         self.room = Room { calls: 64, lanes: vec![64; self.room.lanes.len()] };
         self.banned.crash();
         self.tenants.iter_mut().for_each(Tenant::crash);
@@ -150,6 +201,12 @@ impl Stage {
                 let outcome = self.put(root, tenant, token).map(|()| Wrote::Replaced);
                 events.push(Event::Published(ticket, sink, outcome));
             }
+            Happening::Unread { ticket, sink, root } => {
+                self.room.lanes[lane_of(root)] += 1;
+                self.figures.sink_failures += 1;
+                let failure = SinkFailure { kind: SinkFailureKind::State, detail: "the state cannot be read".into() };
+                events.push(Event::Published(ticket, sink, Err(failure)));
+            }
             Happening::Withdrawn { id, root, tenant } => {
                 events.push(Event::Withdrawn(id, self.put(root, tenant, 0)));
             }
@@ -191,6 +248,10 @@ impl Stage {
     }
 
     fn committed(&mut self, events: &mut Vec<Event>) {
+        self.commits = false;
+        if self.state.is_some() {
+            return self.let_go(events);
+        }
         let mut writes = std::mem::take(&mut self.writes);
         for write in writes.drain(..) {
             match write {
@@ -200,22 +261,55 @@ impl Stage {
                 }
                 Write::Amend(records) => self.amended(records),
                 Write::Remember(subject, memory) => self.remembered(subject, memory.map(|memory| *memory)),
-                Write::Keep { ticket, tenant, kept } => {
-                    self.judge_gap(tenant, &kept);
+                Write::Keep { ticket, tenant, kept, told } => {
+                    if !told {
+                        self.judge_gap(tenant, &kept);
+                        events.push(Event::Kept(ticket));
+                    }
+                    if self.unwritten.get(&tenant).is_some_and(|newest| newest.seq == kept.seq) {
+                        self.unwritten.remove(&tenant);
+                    }
                     self.tenants[tenant as usize].kept = Some(kept);
                     self.tenants[tenant as usize].repeats.commit();
-                    events.push(Event::Kept(ticket));
                 }
             }
         }
         self.writes = writes;
     }
 
-    fn write(&mut self, write: Write) {
-        if self.writes.is_empty() {
-            self.later(self.commit_ms, Happening::Committed);
+    /// Nothing can be committed: tokens are published from memory, and the engine hears of each once.
+    fn let_go(&mut self, events: &mut Vec<Event>) {
+        let mut writes = std::mem::take(&mut self.writes);
+        for write in &mut writes {
+            if let Write::Keep { ticket, tenant, kept, told } = write
+                && !std::mem::replace(told, true)
+            {
+                self.judge_gap(*tenant, kept);
+                self.unwritten.insert(*tenant, *kept);
+                self.figures.unwritten += 1;
+                events.push(Event::Kept(*ticket));
+            }
         }
+        self.writes = writes;
+    }
+
+    /// The state is as it should be again.
+    pub(crate) fn state_is_well(&mut self) {
+        self.state = None;
+        self.commit_soon();
+    }
+
+    fn write(&mut self, write: Write) {
         self.writes.push(write);
+        self.commit_soon();
+    }
+
+    fn commit_soon(&mut self) {
+        if !self.commits && !self.writes.is_empty() {
+            self.commits = true;
+            let hangs = self.state.is_some_and(|(how, _)| how == StateTrouble::Hangs);
+            self.later(if hangs { HANGS_AFTER_MS } else { self.commit_ms }, Happening::Committed);
+        }
     }
 
     /// A lane comes to a place: it shows this token from here on (0: none), unless its root fails.
@@ -267,7 +361,8 @@ impl Stage {
         self.figures.refreshes += 1;
         let Parked { token, from, until, .. } = answer;
         let kept = Kept { token, seq: Some(ticket.seq), record, from, until };
-        self.write(Write::Keep { ticket, tenant: answer.tenant, kept });
+        self.held.insert(ticket);
+        self.write(Write::Keep { ticket, tenant: answer.tenant, kept, told: false });
     }
 
     fn discard(&mut self, ticket: Ticket) {
@@ -303,12 +398,19 @@ impl Stage {
     fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, valid: bool) {
         let number = tenant_in(engine, ticket.slot);
         let tenant = &mut self.tenants[number as usize];
-        let kept = tenant.kept.as_mut().unwrap_or_else(|| panic!("tenant {number}: published, and not committed"));
+        let kept = self.unwritten.get_mut(&number).or(tenant.kept.as_mut());
+        let kept = kept.unwrap_or_else(|| panic!("tenant {number}: published, and not committed"));
         let seq = *kept.seq.get_or_insert(ticket.seq);
         assert_eq!(seq, ticket.seq, "tenant {number}: another token is published than was committed");
         let token = if valid { kept.token } else { 0 };
         let root = self.sets[usize::from(tenant.set)][usize::from(sink.0)].root;
         self.take_room(root);
+        let is_unreadable = self.state.is_some_and(|(how, _)| how == StateTrouble::Unreadable);
+        let in_memory = self.unwritten.contains_key(&number) || self.held.contains(&ticket);
+        if is_unreadable && valid && !in_memory {
+            self.later(2, Happening::Unread { ticket, sink, root });
+            return;
+        }
         self.figures.publications += 1;
         self.later(2, Happening::Published { ticket, sink, root, tenant: number, token });
     }
@@ -339,11 +441,15 @@ impl Hands for Stage {
             Action::Publish(ticket, sink) => self.publish(engine, ticket, sink, true),
             Action::Expire(ticket, sink) => self.publish(engine, ticket, sink, false),
             Action::Withdraw { id, root, place, .. } => self.withdraw(id, root, &place),
-            Action::Forget(id) => self.write(Write::Forget { tenant: number_of(&id) }),
+            Action::Forget(id) => {
+                self.unwritten.remove(&number_of(&id));
+                self.write(Write::Forget { tenant: number_of(&id) });
+            }
             Action::Amend(records) => self.write(Write::Amend(records)),
             Action::Remember(subject, memory) => self.write(Write::Remember(subject, memory)),
             Action::Say(Notice::Expired { .. }) => self.figures.expiries_said += 1,
-            Action::Release(_) | Action::Say(_) => {}
+            Action::Release(ticket) => _ = self.held.remove(&ticket),
+            Action::Say(_) => {}
         }
     }
 }
