@@ -20,6 +20,8 @@ mod scenarios_repairs;
 mod scenarios_sinks;
 #[path = "engine/scenarios_state.rs"]
 mod scenarios_state;
+#[path = "engine/scenarios_tokens.rs"]
+mod scenarios_tokens;
 #[path = "engine/shell.rs"]
 mod shell;
 #[path = "engine/world.rs"]

@@ -44,6 +44,10 @@ pub enum FailureKind {
     UnsupportedGrant,
     /// This machine's address is not on the app's allow-list.
     AddressNotAllowed,
+    /// The token is one that another organisation holds.
+    SharedToken,
+    /// Tokens live too short to be kept fresh within the limits.
+    ShortLived,
     /// Too many calls for this app.
     AppThrottled,
     /// Too many calls for the endpoint as a whole.
@@ -54,7 +58,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Unreachable,
         Self::Timeout,
         Self::ServerError,
@@ -65,6 +69,8 @@ impl FailureKind {
         Self::SecretUnreadable,
         Self::UnsupportedGrant,
         Self::AddressNotAllowed,
+        Self::SharedToken,
+        Self::ShortLived,
         Self::AppThrottled,
         Self::ApiThrottled,
         Self::Banned,
@@ -88,6 +94,8 @@ impl FailureKind {
             Self::SecretUnreadable => "secret_unreadable",
             Self::UnsupportedGrant => "unsupported_grant",
             Self::AddressNotAllowed => "address_not_allowed",
+            Self::SharedToken => "shared_token",
+            Self::ShortLived => "short_lived",
             Self::AppThrottled => "app_throttled",
             Self::ApiThrottled => "api_throttled",
             Self::Banned => "banned",
@@ -99,7 +107,8 @@ impl FailureKind {
         match self {
             Self::Unreachable | Self::Timeout | Self::ServerError | Self::Malformed => Blame::Transient,
             Self::SuspectCorp => Blame::Suspect,
-            Self::Unauthorized => Blame::Tenant,
+            Self::ShortLived => Blame::Transient,
+            Self::Unauthorized | Self::SharedToken => Blame::Tenant,
             Self::WrongCredentials | Self::SecretUnreadable | Self::UnsupportedGrant | Self::AddressNotAllowed => {
                 Blame::App
             }

@@ -3,9 +3,9 @@
 use super::Engine;
 use super::limit::Limiter;
 use super::queue::Queue;
-use super::tenant::Phase;
+use super::revisits::Revisit;
 use super::view::Counts;
-use crate::domain::{AppName, AppPolicy, BootMs, FailureKind, Freshness, Now, Slot};
+use crate::domain::{AppName, AppPolicy, BootMs, FailureKind, Freshness, Now};
 
 /// An app's place in the engine's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +26,12 @@ pub(super) struct App {
     /// Its tenants, those included that left while a call was under way.
     pub(super) tenants: u32,
     pub(super) counts: Counts,
+    /// How many calls its tenants' tokens ask for, as [`Held::lives`](super::tenant::Held::lives) counts them.
+    pub(super) demand: u64,
+    /// Since when its credentials are those of today: answers to earlier calls say nothing about them.
+    pub(super) credentials_since: BootMs,
+    /// Its tenants are to be looked at again.
+    pub(super) revisit: Option<Revisit>,
     /// How often one of its places was set right after somebody else had touched it.
     pub(super) repairs: u64,
     /// It left the config; it goes when its last call has ended.
@@ -115,6 +121,9 @@ impl Engine {
             in_flight: 0,
             tenants: 0,
             counts: Counts::default(),
+            demand: 0,
+            credentials_since: BootMs(0),
+            revisit: None,
             repairs: 0,
             gone: false,
         };
@@ -127,32 +136,6 @@ impl Engine {
         let ix = AppIx(u32::try_from(number).expect("fewer than 2^32 apps"));
         self.app_index.insert(name, ix);
         self.recall_app(now, ix);
-    }
-
-    /// Looks at all tenants of an app again after its policy or its credentials changed.
-    fn revisit_app(&mut self, now: Now, ix: AppIx, freshness: Freshness) {
-        let ours = |slot: &Slot| self.tenants[*slot].app == ix && !self.tenants[*slot].gone;
-        let slots: Vec<Slot> = self.tenants.slots_from(Slot(0)).filter(ours).collect();
-        for slot in slots {
-            if freshness == Freshness::Stale {
-                self.tenants[slot].stale = true;
-                self.forgive(slot);
-            }
-            let refresh_at = self.tenants[slot].held.map(|held| self.refresh_point(slot, &held));
-            let earliest = self.earliest(slot);
-            let in_trouble = self.troubles.contains_key(&slot);
-            let tenant = &mut self.tenants[slot];
-            // Where asking before the expiry is known to bring nothing, a new refresh point changes nothing.
-            let pointless = tenant.held.is_some_and(|held| tenant.due >= held.expires_boot);
-            match refresh_at {
-                _ if tenant.phase != Phase::Waiting => {}
-                _ if freshness == Freshness::Stale => tenant.due = now.boot,
-                _ if tenant.stale || in_trouble || pointless => {}
-                Some(at) => tenant.due = at.max(earliest),
-                None => {}
-            }
-            self.reconsider(now, slot);
-        }
     }
 
     /// Drops an app that left the config, once none of its tenants' calls is under way.

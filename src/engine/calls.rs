@@ -23,7 +23,9 @@ impl Engine {
         }
         let ix = self.tenants[slot].app;
         self.app_mut(ix).in_flight -= 1;
+        let credentials_since = self.app(ix).credentials_since;
         let tenant = &mut self.tenants[slot];
+        tenant.stale |= tenant.called < credentials_since;
         tenant.phase = Phase::Waiting;
         match std::mem::take(&mut tenant.disowned) || tenant.gone {
             true => self.called_for_another(now, ticket, &outcome),
@@ -57,15 +59,27 @@ impl Engine {
 
     fn granted(&mut self, now: Now, ticket: Ticket, grant: Grant) {
         let slot = ticket.slot;
+        if let Some(refusal) = self.refusal_of_shared(now, slot, grant.fingerprint) {
+            self.outbox.push_back(Action::Discard(ticket));
+            self.failed(now, slot, refusal);
+            return;
+        }
         self.app_succeeded(now, slot);
-        self.mend(slot);
         let tenant = &self.tenants[slot];
         let held = held_from(now, tenant.called, ticket.seq, grant);
         let same = tenant.held.filter(|old| old.fingerprint == held.fingerprint);
         match same {
-            Some(old) if !extends(&old, &held) => self.not_extended(now, ticket, old, held),
+            Some(old) if !extends(&old, &held) => {
+                self.mend(slot);
+                self.not_extended(now, ticket, old, held);
+            }
             _ => {
                 self.keep(now, ticket, held, same.is_some());
+                if self.lives_too_short(slot) {
+                    self.wait_out_short_life(now, slot);
+                    return;
+                }
+                self.mend(slot);
                 self.forget_trouble(slot);
                 let at = self.refresh_point(slot, &held);
                 self.schedule_after_answer(now, slot, at);
@@ -102,9 +116,9 @@ impl Engine {
         if !renewed {
             self.note_shown(slot);
         }
+        let lapsed = !self.tenants[slot].is_valid(now.boot);
+        self.hold(slot, Some(held));
         let tenant = &mut self.tenants[slot];
-        let lapsed = !tenant.is_valid(now.boot);
-        tenant.held = Some(held);
         (tenant.unkept, tenant.expiry_said) = (true, false);
         // The same token shows nowhere but in the expiry, unless it expired and was deleted for that.
         let mask = self.outlets.mask(tenant.sinks, |outlet| {
@@ -129,7 +143,8 @@ impl Engine {
             return;
         }
         self.excuse_sinks(slot);
-        (self.tenants[slot].held, self.tenants[slot].expiry_said) = (None, false);
+        self.hold(slot, None);
+        self.tenants[slot].expiry_said = false;
         if self.tenants[slot].phase == Phase::Calling {
             self.reconsider(now, slot);
         } else {
@@ -162,7 +177,7 @@ impl Engine {
     }
 
     /// The next call: at `at`, or now if the credentials changed while the last one was under way.
-    fn schedule_after_answer(&mut self, now: Now, slot: Slot, at: BootMs) {
+    pub(super) fn schedule_after_answer(&mut self, now: Now, slot: Slot, at: BootMs) {
         let at = if self.tenants[slot].stale { now.boot } else { at };
         self.schedule(now, slot, at);
     }

@@ -40,9 +40,11 @@ impl Engine {
         app.tenants += 1;
         app.counts.add(State::Pending);
         let mut due = now.boot;
-        if let Some(record) = record {
+        // Of a token that was given to two, an older version published both.
+        let own = |record: &Record| self.refusal_of_shared(now, slot, record.fingerprint).is_none();
+        if let Some(record) = record.filter(own) {
             let held = Self::restored(now, record, self.tenants[slot].seq);
-            self.tenants[slot].held = Some(held);
+            self.hold(slot, Some(held));
             // A token that was asked for later than now was recorded on another clock: nobody knows how long it lives.
             due = if record.asked > now.wall { now.boot } else { self.refresh_point(slot, &held) };
             self.want(slot, u16::MAX);
@@ -153,6 +155,7 @@ impl Engine {
         self.release_early(slot);
         let busy = self.busy_lanes(slot);
         self.excuse_sinks(slot);
+        self.let_go_of(slot);
         let tenant = &mut self.tenants[slot];
         (tenant.gone, tenant.seen) = (true, Seen::Current);
         if tenant.phase != Phase::Calling {
@@ -177,6 +180,7 @@ impl Engine {
             return;
         }
         let ix = tenant.app;
+        self.pass_over(slot);
         self.tenants.remove(slot);
         self.app_mut(ix).tenants -= 1;
         self.drop_app_if_empty(now, ix);

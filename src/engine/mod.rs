@@ -9,13 +9,14 @@
 //! |---|---|
 //! | `calls` | what a call's answer means for its tenant |
 //! | `faults` | what it means for its app, and for everybody |
+//! | `short_lived`, `holders` | which tokens nobody can use: those that live too short, and those that another has |
 //! | `trouble` | what ails a tenant, and when that is worth a line |
 //! | `schedule` | when a tenant is looked at next, and which call goes first |
 //! | `publish` | which sink must be made equal to the record |
 //! | `outlets`, `fair_queue` | which publication goes next, and when a failing one is tried again |
 //! | `unseen` | whose token readers do not see |
 //! | `repairs` | when a place that somebody else touched is set right |
-//! | `changes`, `app` | how a step of a plan is applied, to tenants and to apps |
+//! | `changes`, `app`, `revisits` | how a step of a plan is applied, to tenants and to apps |
 //! | `clock` | what a step of the wall clock changes |
 //! | `memory` | what outlives a restart besides the tokens |
 //! | `view` | what `status` sees |
@@ -29,13 +30,16 @@ mod clock;
 mod event;
 mod fair_queue;
 mod faults;
+mod holders;
 mod limit;
 mod memory;
 mod outlets;
 mod publish;
 mod queue;
 mod repairs;
+mod revisits;
 mod schedule;
+mod short_lived;
 mod table;
 mod tenant;
 mod trouble;
@@ -52,9 +56,11 @@ pub use view::{AppSummary, Counts, Row, SinkRow, State, Summary};
 use crate::domain::{AppName, BootMs, Memory, Now, Rate, Slot, Subject, TenantId};
 use app::{App, AppIx};
 use clock::Retelling;
+use holders::Holders;
 use limit::Limiter;
 use outlets::Outlets;
 use repairs::Repairs;
+use revisits::Revisits;
 use table::Table;
 use unseen::Unseen;
 use wheel::Wheel;
@@ -63,6 +69,7 @@ use wheel::Wheel;
 pub struct Engine {
     seed: u64,
     tenants: Table,
+    holders: Holders,
     apps: Vec<Option<App>>,
     app_index: BTreeMap<AppName, AppIx>,
     /// One timer a tenant: when it is to be looked at again.
@@ -82,6 +89,7 @@ pub struct Engine {
     /// What a predecessor remembered of apps and tenants that are yet to be added.
     recalled: BTreeMap<Subject, Memory>,
     retelling: Retelling,
+    revisits: Revisits,
     /// Decisions that need no room: given out before anything else.
     outbox: VecDeque<Action>,
 }
@@ -93,6 +101,7 @@ impl Engine {
         Self {
             seed,
             tenants: Table::default(),
+            holders: Holders::default(),
             apps: Vec::new(),
             app_index: BTreeMap::new(),
             wheel: Wheel::new(now.boot),
@@ -106,6 +115,7 @@ impl Engine {
             troubles: BTreeMap::new(),
             recalled: BTreeMap::new(),
             retelling: Retelling::new(now),
+            revisits: Revisits::default(),
             outbox: VecDeque::new(),
         }
     }
@@ -147,7 +157,8 @@ impl Engine {
     /// for room needs no waking: the event that makes room brings it on.
     pub fn wake_at(&self, now: Now) -> Option<BootMs> {
         let calls = self.next_call_opportunity(now);
-        let others = [self.outlets.next_retry(), self.repairs.next_at(), self.retelling.next_at()];
+        let others =
+            [self.outlets.next_retry(), self.repairs.next_at(), self.retelling.next_at(), self.revisits.next_at()];
         [self.wheel.next_at(), calls].into_iter().chain(others).flatten().min()
     }
 
@@ -159,6 +170,7 @@ impl Engine {
         self.wake_apps(now);
         self.outlets.wake(now.boot);
         self.retell(now);
+        self.go_on_revisiting(now);
         self.wake_repairs(now);
         self.count_unseen(now);
     }

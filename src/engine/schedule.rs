@@ -23,7 +23,7 @@ impl Engine {
         if tenant.gone {
             return;
         }
-        let (class, _) = tenant.place(now.boot, self.is_refused(slot));
+        let (class, _) = tenant.place(now.boot, self.standing(slot));
         let enabled = self.app(tenant.app).policy.enabled;
         match tenant.phase {
             Phase::Waiting if enabled && now.boot >= tenant.due => self.enqueue(now, slot),
@@ -72,9 +72,9 @@ impl Engine {
 
     /// Puts a tenant into its app's queue, in the class of this moment.
     fn enqueue(&mut self, now: Now, slot: Slot) {
-        let refused = self.is_refused(slot);
+        let standing = self.standing(slot);
         let tenant = &mut self.tenants[slot];
-        let (class, key) = tenant.place(now.boot, refused);
+        let (class, key) = tenant.place(now.boot, standing);
         tenant.phase = Phase::Ready(class);
         tenant.stamp = tenant.stamp.wrapping_add(1);
         let (ix, stamp) = (tenant.app, tenant.stamp);
@@ -105,8 +105,9 @@ impl Engine {
         let app = self.app(tenant.app);
         let due = (tenant.phase == Phase::Waiting && app.policy.enabled).then_some(tenant.due);
         let life = match (tenant.phase, tenant.held) {
-            (Phase::Ready(Class::Early), Some(held)) => Some(held.urgent_at()),
-            (Phase::Ready(Class::Without), _) => Some(tenant.due + PATIENCE_MS),
+            (Phase::Ready(Class::Early), Some(held)) if held.urgent_at() > now.boot => Some(held.urgent_at()),
+            (Phase::Ready(Class::Early), Some(held)) if held.expires_boot > now.boot => Some(held.expires_boot),
+            (Phase::Ready(Class::Without | Class::Early), _) => Some(tenant.due + PATIENCE_MS),
             (_, held) => held.map(|held| held.expires_boot),
         };
         // The wheel's entry of a timer that is moved stays behind, and costs a look at the tenant when its time comes. That of

@@ -19,14 +19,27 @@ pub(super) struct Table {
     chunks: Vec<Chunk>,
     index: HashTable<Slot>,
     free: Vec<Slot>,
+    /// The first tenant of each app, by the app's number.
+    firsts: Vec<Option<Slot>>,
 }
 
 #[derive(Default)]
 struct Chunk {
     places: Vec<Place>,
+    /// The neighbours of each tenant among those of its app: 8 bytes, so that looking at an app's tenants costs nobody else's.
+    links: Vec<Link>,
     /// How many of its tenants are not fresh. Where none is, nobody in trouble need be looked for.
     unfresh: u16,
 }
+
+/// [`NOBODY`] stands for no neighbour.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    before: u32,
+    after: u32,
+}
+
+const NOBODY: u32 = u32::MAX;
 
 enum Place {
     Taken(Tenant),
@@ -81,6 +94,7 @@ impl Table {
         let tenant = make(hash, past);
         let unfresh = is_unfresh(tenant.state);
         *place = Place::Taken(tenant);
+        self.link(app, slot);
         let Self { chunks, index, .. } = self;
         chunks[position(slot).0].unfresh += unfresh;
         index.insert_unique(key(hash), slot, |slot| {
@@ -96,12 +110,13 @@ impl Table {
     /// One free slot more.
     fn grow(&mut self) -> Slot {
         if self.chunks.last().is_none_or(|last| last.places.len() == CHUNK) {
-            self.chunks.push(Chunk { places: Vec::with_capacity(CHUNK), unfresh: 0 });
+            self.chunks.push(Chunk { places: Vec::with_capacity(CHUNK), links: Vec::with_capacity(CHUNK), unfresh: 0 });
         }
         let before = (self.chunks.len() - 1) * CHUNK;
-        let last = &mut self.chunks[before / CHUNK].places;
-        last.push(Place::Free(Past::default()));
-        Slot(u32::try_from(before + last.len() - 1).expect("fewer than 2^32 tenants"))
+        let last = &mut self.chunks[before / CHUNK];
+        last.places.push(Place::Free(Past::default()));
+        last.links.push(Link { before: NOBODY, after: NOBODY });
+        Slot(u32::try_from(before + last.places.len() - 1).expect("fewer than 2^32 tenants"))
     }
 
     fn place(&mut self, slot: Slot) -> &mut Place {
@@ -117,8 +132,49 @@ impl Table {
             entry.remove();
         }
         self.chunks[position(slot).0].unfresh -= unfresh;
+        self.unlink(self[slot].app, slot);
         *self.place(slot) = Place::Free(past);
         self.free.push(slot);
+    }
+
+    /// A tenant of this app, from whom [`next_of_app`](Self::next_of_app) leads to all the others.
+    pub(super) fn first_of(&self, app: AppIx) -> Option<Slot> {
+        *self.firsts.get(app.0 as usize)?
+    }
+
+    /// The next tenant of the same app, if that was not the last.
+    pub(super) fn next_of_app(&self, slot: Slot) -> Option<Slot> {
+        let (chunk, place) = position(slot);
+        taken(self.chunks[chunk].links[place].after)
+    }
+
+    /// Puts a tenant before all others of its app.
+    fn link(&mut self, app: AppIx, slot: Slot) {
+        let number = app.0 as usize;
+        if self.firsts.len() <= number {
+            self.firsts.resize(number + 1, None);
+        }
+        let after = self.firsts[number].replace(slot);
+        *self.link_of(slot) = Link { before: NOBODY, after: after.map_or(NOBODY, |slot| slot.0) };
+        if let Some(after) = after {
+            self.link_of(after).before = slot.0;
+        }
+    }
+
+    fn unlink(&mut self, app: AppIx, slot: Slot) {
+        let Link { before, after } = *self.link_of(slot);
+        match taken(before) {
+            Some(before) => self.link_of(before).after = after,
+            None => self.firsts[app.0 as usize] = taken(after),
+        }
+        if let Some(after) = taken(after) {
+            self.link_of(after).before = before;
+        }
+    }
+
+    fn link_of(&mut self, slot: Slot) -> &mut Link {
+        let (chunk, place) = position(slot);
+        &mut self.chunks[chunk].links[place]
     }
 
     pub(super) fn set_state(&mut self, slot: Slot, state: State) {
@@ -138,6 +194,10 @@ impl Table {
         let chunks = self.chunks.iter().enumerate().skip(position(from).0);
         chunks.flat_map(slots_of).map(|(slot, _)| slot).skip_while(move |slot| *slot < from)
     }
+}
+
+fn taken(slot: u32) -> Option<Slot> {
+    (slot != NOBODY).then_some(Slot(slot))
 }
 
 /// The taken slots of a chunk.

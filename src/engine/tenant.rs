@@ -30,6 +30,17 @@ pub(super) enum Class {
     Early,
 }
 
+/// How a tenant stands with the endpoint, as far as its place in the queue depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It gets tokens, or may well get one.
+    Good,
+    /// The endpoint refuses it one.
+    Refused,
+    /// Its tokens live too short to be kept fresh: it lets all go first that have one to keep.
+    ShortLived,
+}
+
 /// Newcomers let those go first that have a token to lose, however many both are, but not for ever: in milliseconds. With
 /// less of the limits in use than all of them, a newcomer never waits so long.
 pub(super) const PATIENCE_MS: u64 = 4 * 3600 * 1000;
@@ -119,11 +130,14 @@ impl Tenant {
     }
 
     /// Its place among tenants that are due, and its key there: the earlier, the sooner it is called.
-    pub(super) fn place(&self, now: BootMs, refused: bool) -> (Class, BootMs) {
+    pub(super) fn place(&self, now: BootMs, standing: Standing) -> (Class, BootMs) {
         match self.held {
+            Some(_) if standing == Standing::ShortLived && now < self.due + PATIENCE_MS => {
+                (Class::Early, self.due + PATIENCE_MS)
+            }
             Some(held) if now < held.urgent_at() => (Class::Early, held.expires_boot),
             Some(held) if now < held.expires_boot => (Class::Urgent, held.expires_boot),
-            Some(held) if !refused => (Class::Lapsed, held.expires_boot),
+            Some(held) if standing == Standing::Good => (Class::Lapsed, held.expires_boot),
             _ if now >= self.due + PATIENCE_MS => (Class::Lapsed, self.due + PATIENCE_MS),
             _ => (Class::Without, self.due),
         }

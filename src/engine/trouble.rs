@@ -1,5 +1,6 @@
 //! What ails a tenant, and when it is worth a line in the log.
 
+use super::tenant::Standing;
 use super::{Engine, Notice, backoff};
 use crate::domain::{Blame, BootMs, Failing, Failure, FailureKind, Now, Slot, Wait, WallMs};
 
@@ -90,6 +91,15 @@ impl Engine {
     /// Whether the endpoint says no to this tenant, and will go on saying so.
     pub(super) fn is_refused(&self, slot: Slot) -> bool {
         self.troubles.get(&slot).is_some_and(|trouble| trouble.refused)
+    }
+
+    /// How a tenant stands with the endpoint.
+    pub(super) fn standing(&self, slot: Slot) -> Standing {
+        match self.troubles.get(&slot) {
+            Some(trouble) if trouble.refused => Standing::Refused,
+            Some(trouble) if trouble.failure.kind == FailureKind::ShortLived => Standing::ShortLived,
+            _ => Standing::Good,
+        }
     }
 
     /// Says a tenant's failure, if that is news.

@@ -2,7 +2,7 @@
 
 use super::app::App;
 use super::outlets::Item;
-use super::tenant::{Phase, Tenant};
+use super::tenant::{Phase, Standing, Tenant};
 use super::unseen::Seen;
 use super::{Engine, Trouble};
 use crate::domain::{
@@ -220,7 +220,7 @@ impl Engine {
     pub fn row(&self, now: Now, slot: Slot) -> Row {
         let tenant = &self.tenants[slot];
         let app = self.app(tenant.app);
-        let (next_call, why) = next_call(tenant, app);
+        let (next_call, why) = next_call(tenant, app, self.standing(slot) == Standing::ShortLived);
         Row {
             slot,
             id: TenantId { app: app.name.clone(), corp_id: tenant.corp_id.clone() },
@@ -331,13 +331,14 @@ fn shown_counts(app: &App) -> Counts {
     counts
 }
 
-fn next_call(tenant: &Tenant, app: &App) -> (Option<BootMs>, &'static str) {
+fn next_call(tenant: &Tenant, app: &App, short_lived: bool) -> (Option<BootMs>, &'static str) {
     let probe = app.breaker.as_ref().map(|breaker| breaker.probe_at);
     match (tenant.phase, tenant.held) {
         _ if !app.policy.enabled => (None, "the app is disabled"),
         (Phase::Calling, _) => (None, "a call is under way"),
         (Phase::Ready(_), _) if probe.is_some() => (probe, "all the app's tenants fail alike; one is probed"),
         (Phase::Ready(_), _) => (None, "waits for its turn within the limits"),
+        (Phase::Waiting, _) if short_lived => (Some(tenant.due), "its tokens live too short to be kept fresh"),
         (Phase::Waiting, _) if tenant.failures > 0 => (Some(tenant.due), "tries again after a failure"),
         (Phase::Waiting, Some(held)) if tenant.due >= held.expires_boot => {
             (Some(tenant.due), "asking earlier does not extend it")
