@@ -57,11 +57,15 @@ impl Engine {
     pub(super) fn found(&mut self, now: Now, found: Vec<(TenantId, Record)>, freshness: Freshness) {
         for (id, record) in found {
             let Some(slot) = self.slot(&id).filter(|&slot| self.tenants[slot].held.is_none()) else { continue };
+            if self.refusal_of_shared(now, slot, record.fingerprint).is_some() {
+                continue;
+            }
             let tenant = &mut self.tenants[slot];
             // A call that is under way has a number of its own: its answer is newer.
             let seq = if tenant.phase == Phase::Calling { tenant.seq.wrapping_sub(1) } else { tenant.seq };
             let held = Self::restored(now, record, seq);
-            tenant.held = Some(held);
+            self.hold(slot, Some(held));
+            let tenant = &mut self.tenants[slot];
             tenant.stale |= freshness == Freshness::Stale;
             let is_due = tenant.stale || record.asked > now.wall;
             self.want(slot, u16::MAX);
