@@ -5,6 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`domain`] | the plain words everyone shares: ids, tokens, records, failures, sinks, plans |
+//! | [`trust`] | who can decide where a secret or a token goes |
 //! | [`config`] | text to [`config::Config`], with diagnostics; the difference of two configs |
 //! | [`engine`] | the state machine that decides everything and does nothing |
 //! | [`api`] | the call to the token endpoint, and what its answers mean |
@@ -27,3 +28,4 @@ pub mod engine;
 pub mod sandbox;
 pub mod sink;
 pub mod store;
+pub mod trust;

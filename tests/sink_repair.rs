@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -178,7 +179,7 @@ fn when_events_are_lost_everything_is_looked_at() {
     let spec = file_at(directory.path().join("{corp_id}/token"), |_| {});
     let (reports, inbox) = channel();
     let (gate, opened) = channel::<()>();
-    let lane = Lane::files("files", move |batch| {
+    let lane = Lane::files("files", Arc::default(), move |batch| {
         reports.send(batch).unwrap();
         // The lane looks at nothing until the gate opens.
         let _ = opened.recv();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::run::failed_to_start;
 use super::terminal::printable;
 use super::{block_on, code, complain, unread};
-use crate::config::{self, Config, LogLevel, Surroundings};
+use crate::config::{self, Checked, LogLevel, Surroundings};
 use crate::control::protocol::{SinkState, State, Status, TenantRow, total};
 use crate::control::{Client, ClientError};
 use crate::daemon::{self, Ended, StartError, Startup, Until, harden};
@@ -43,9 +43,8 @@ pub(super) fn run(_args: &Args, config: &Path, socket: &Path, out: &mut dyn Writ
 
 /// Without a daemon: be one, until everybody is served.
 fn alone(config: &Path) -> Result<Ended, StartError> {
-    let checked = config::read(config).ok().and_then(|s| config::check(&s, &Surroundings::from_env()).config);
-    if let Some(checked) = &checked {
-        become_owner(checked)?;
+    become_owner(config)?;
+    if let Some(checked) = check(config).and_then(|checked| checked.config) {
         // Progress and the list at the end say the rest.
         daemon::log::init(checked.log.format, LogLevel::Error);
     }
@@ -63,10 +62,18 @@ fn alone(config: &Path) -> Result<Ended, StartError> {
     })
 }
 
-/// As root, what is written must belong to the daemon's user, or it could not go on with it.
-fn become_owner(config: &Config) -> io::Result<()> {
-    let directory = config.state.path.parent().unwrap_or(Path::new("/"));
-    harden::become_owner_of(directory)
+/// As root, what is written must belong to the daemon's user, or it could not go on with it. What is wrong with the config in
+/// root's eyes may be right in that user's, so it is looked at again.
+fn become_owner(config: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let Some(checked) = check(config) else { return Ok(()) };
+    harden::become_owner_of(checked.outline.state.parent().unwrap_or(Path::new("/")))
+}
+
+fn check(config: &Path) -> Option<Checked> {
+    Some(config::check(&config::read(config).ok()?, &Surroundings::from_env()))
 }
 
 /// With a daemon: it does this anyway; wait until it has.

@@ -5,16 +5,18 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::permissions::Permissions;
 use super::problems::{line_of, line_starts};
 use super::report::{Problem, Report, Severity, Spot};
 
 /// The largest file that is read. A million corp_ids need a third of it.
 const MAX_BYTES: u64 = 64 << 20;
+/// In problems.
+const CONFIG: &str = "the config";
 
 /// One file of the config.
 #[derive(Clone, PartialEq, Eq)]
@@ -91,23 +93,24 @@ impl Sources {
 /// [`Sources::problems`], so that it is told together with what the text holds.
 pub fn read(path: &Path) -> Result<Sources, Report> {
     let drop_ins = drop_ins_of(path);
-    let mut problems = Vec::new();
-    let (main, main_owner) = read_one(path, None, &mut problems).map_err(Report::from)?;
-    let mut files = vec![main];
-    check_directory(path.parent().unwrap_or(Path::new("")), Some(main_owner), &mut problems);
+    // Whoever can change what is read here decides all the rest, so that comes first.
+    let mut permissions = Permissions::new();
+    let mut problems: Vec<Problem> = permissions.of(path, CONFIG).collect();
+    let mut files = vec![read_one(path).map_err(Report::from)?];
     let mut watch = where_to_watch(path);
     let names = drop_in_names(&drop_ins).unwrap_or_else(|error| {
         problems.push(unreadable(&drop_ins, &error));
         None
     });
     if let Some(names) = names {
-        check_directory(&drop_ins, Some(main_owner), &mut problems);
+        problems.extend(permissions.of(&drop_ins, "the drop-ins"));
         watch.extend(where_to_watch(&drop_ins));
         watch.push(absolute(&drop_ins));
         for path in names {
             watch.extend(where_to_watch(&path));
-            match read_one(&path, Some(main_owner), &mut problems) {
-                Ok((source, _)) => files.push(source),
+            problems.extend(permissions.of(&path, CONFIG));
+            match read_one(&path) {
+                Ok(source) => files.push(source),
                 Err(problem) => problems.push(problem),
             }
         }
@@ -164,11 +167,6 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path)
 }
 
-/// Whether what `file` lies on is mounted read-only, so that nobody here can mend its permissions.
-pub(super) fn is_read_only(file: impl AsFd) -> bool {
-    rustix::fs::fstatvfs(file).is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
-}
-
 /// `/etc/corptokend/config.d` for `/etc/corptokend/config.toml`.
 fn drop_ins_of(main: &Path) -> PathBuf {
     let mut name = main.file_stem().unwrap_or(OsStr::new("config")).to_owned();
@@ -195,14 +193,13 @@ fn drop_in_names(directory: &Path) -> io::Result<Option<Vec<PathBuf>>> {
     Ok(Some(names))
 }
 
-/// Reads one file, and says whose it is.
-fn read_one(path: &Path, main_owner: Option<u32>, problems: &mut Vec<Problem>) -> Result<(Source, u32), Problem> {
+/// Reads one file.
+fn read_one(path: &Path) -> Result<Source, Problem> {
     let file = open(path).map_err(|error| unreadable(path, &error))?;
     let status = file.metadata().map_err(|error| unreadable(path, &error))?;
     if !status.is_file() {
         return Err(wrong(path, "the config is not a file".into(), "put a TOML file there"));
     }
-    check_permissions(path, &file, &status, main_owner, problems);
     let mut bytes = Vec::new();
     (&file).take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
     if bytes.len() as u64 > MAX_BYTES {
@@ -213,50 +210,7 @@ fn read_one(path: &Path, main_owner: Option<u32>, problems: &mut Vec<Problem>) -
         // Some editors begin a file so; columns are counted without it.
         text.drain(..'\u{feff}'.len_utf8());
     }
-    Ok((Source::new(path, text), status.uid()))
-}
-
-fn check_directory(path: &Path, main_owner: Option<u32>, problems: &mut Vec<Problem>) {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    // A directory that cannot be opened has been told of, or holds a file that could be.
-    let Ok(directory) = File::open(path) else { return };
-    let Ok(status) = directory.metadata() else { return };
-    check_permissions(path, &directory, &status, main_owner, problems);
-}
-
-/// Others must not be able to write what the daemon acts upon with its own rights.
-fn check_permissions(
-    path: &Path,
-    file: &File,
-    status: &std::fs::Metadata,
-    main_owner: Option<u32>,
-    problems: &mut Vec<Problem>,
-) {
-    let mode = status.mode();
-    let sticky_directory = status.is_dir() && mode & 0o1000 != 0;
-    let by_others = mode & 0o002 != 0 && !sticky_directory;
-    let by_group = mode & 0o020 != 0 && status.gid() != 0 && !sticky_directory;
-    let what = if status.is_dir() { "the config's directory" } else { "the config" };
-    let problem = if by_others || by_group {
-        let whom = if by_others { "everybody" } else { "its group" };
-        let fix = if by_others && by_group {
-            "go-w"
-        } else if by_others {
-            "o-w"
-        } else {
-            "g-w"
-        };
-        wrong(path, format!("{what} can be written by {whom}"), &format!("chmod {fix} {}", path.display()))
-    } else if main_owner.is_some_and(|main| ![0, main, rustix::process::geteuid().as_raw()].contains(&status.uid()))
-        && !sticky_directory
-    {
-        let help = format!("chown root {}", path.display());
-        wrong(path, format!("{what} belongs to user {}, who is a stranger here", status.uid()), &help)
-    } else {
-        return;
-    };
-    let severity = if is_read_only(file) { Severity::Warning } else { Severity::Error };
-    problems.push(Problem { severity, ..problem });
+    Ok(Source::new(path, text))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {

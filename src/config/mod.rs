@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `files`, `secret` | the only ones that read the file system |
+//! | `permissions`, `own` | who else could change what is read, and which files are the daemon's own |
 //! | `parse` | parsing that goes on after a fault |
 //! | `tree` | the parsed files merged into one table whose values know their places |
 //! | `keys`, `section`, `values` | what keys there are, and typed reading that goes on after a problem |
@@ -20,7 +21,9 @@ mod keep;
 mod keys;
 mod mask;
 mod model;
+mod own;
 mod parse;
+mod permissions;
 mod places;
 mod problems;
 mod render;
@@ -46,6 +49,7 @@ pub use files::{Origin, Source, Sources, last_written, read, where_to_watch};
 pub use keep::keep_removed;
 pub use keys::{KnownKeys, known_keys};
 pub use model::{Api, App, Config, Control, Limits, Log, LogFormat, LogLevel, Special, State};
+pub use own::Own;
 pub use report::{Problem, Report, Severity, Spot};
 pub use surroundings::{KeyQuota, Surroundings};
 

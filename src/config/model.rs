@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::own::Own;
 use crate::domain::{
     AppName, AppPolicy, ClientId, Connection, CorpId, Endpoint, Names, OnRemove, Proxy, Rate, SecretSource, SinkSpec,
     TenantId, TenantName,
@@ -24,6 +25,8 @@ pub struct Config {
     pub control: Control,
     /// `[log]`
     pub log: Log,
+    /// The files that the daemon lives by, and that no sink may write.
+    pub own: Own,
     /// `[app.*]`, with `[defaults]` applied.
     pub apps: BTreeMap<AppName, App>,
 }

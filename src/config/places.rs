@@ -1,16 +1,21 @@
 //! Every place of every tenant, looked at once: no two tenants may write the same one, and none may write what is not
-//! theirs. At a million tenants this must stay linear, so places are compared by hash first.
+//! theirs. At a million tenants this must stay linear, so places are compared by hash first. Where the directories are there,
+//! links and mounts count: places are told apart by device, inode and name.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::app::ReadApp;
+use super::files::Origin;
+use super::own::{self, Own};
 use super::problems::{Mark, Problems};
 use super::sink::Sink;
 use crate::domain::{Expansion, Names, Placeholder, SinkKind, TEMPORARY_EXTENSION, TenantId, is_temporary_name};
+use crate::trust::{Identity, Reserved};
 
 /// The longest name of a file, in bytes (NAME_MAX), and the longest path (PATH_MAX, its NUL apart).
 const NAME_MAX: usize = 255;
@@ -18,19 +23,24 @@ const PATH_MAX: usize = 4095;
 /// As many clashes of each kind are told. Whoever has more sees the rest after mending these.
 const MOST: usize = 100;
 
-/// What no sink may write.
-pub(super) struct Taken {
+/// As many directories are looked at for being one and the same by several paths. Beyond, that is found out when they are
+/// published to.
+const MOST_LOOKED_AT: usize = 10_000;
+
+/// What no sink may write, by path, and by what the path leads to.
+struct Taken<'a> {
     /// Files that are not tokens, and what each is; and the directories above them, of which a sink would make files.
     files: HashMap<String, String>,
     above: HashMap<String, String>,
-    /// Directories whose changes mean another config.
-    watched: HashSet<PathBuf>,
+    directories: HashMap<&'a Path, &'static str>,
+    reserved: Reserved,
 }
 
-impl Taken {
-    pub(super) fn new(files: &[(PathBuf, &'static str)], watched: HashSet<PathBuf>) -> Self {
-        let mut taken = Self { files: HashMap::new(), above: HashMap::new(), watched };
-        for (path, what) in files {
+impl<'a> Taken<'a> {
+    fn new(own: &'a Own, reserved: Reserved) -> Self {
+        let directories = own.directories.iter().map(|(path, what)| (path.as_path(), *what)).collect();
+        let mut taken = Self { files: HashMap::new(), above: HashMap::new(), directories, reserved };
+        for (path, what) in &own.files {
             let text = format!("the sink would overwrite {what}");
             let mut names = path.ancestors().filter_map(Path::to_str).map(str::to_owned);
             taken.files.extend(names.next().map(|name| (name, text.clone())));
@@ -40,44 +50,98 @@ impl Taken {
     }
 
     /// What is wrong with a place by itself.
-    fn hit(&self, place: &str) -> Option<Fault> {
-        let text = self.files.get(place).or_else(|| self.above.get(place))?;
-        Some((text.clone(), "publish to another place"))
+    fn hit(&self, place: &str, directory: Option<Identity>) -> Option<Fault> {
+        let by_path = self.files.get(place).or_else(|| self.above.get(place)).cloned();
+        let text = by_path.or_else(|| {
+            let name = OsStr::new(place.rsplit('/').next().unwrap_or_default());
+            let what = self.reserved.entries.get(&(directory?, name.to_owned()))?;
+            Some(format!("the sink would overwrite {what}, to which a link or a mount leads"))
+        })?;
+        Some((text, "publish to another place"))
     }
 
     /// What is wrong with all places in a directory.
-    fn hit_in(&self, directory: &str) -> Option<Fault> {
-        let directory = Path::new(directory);
-        if let Some(text) = directory.ancestors().filter_map(Path::to_str).find_map(|above| self.files.get(above)) {
+    fn hit_in(&self, path: &str, directory: Option<Identity>) -> Option<Fault> {
+        let path = Path::new(path);
+        if let Some(text) = path.ancestors().filter_map(Path::to_str).find_map(|above| self.files.get(above)) {
             return Some((text.clone(), "publish to another place"));
         }
-        self.watched.contains(directory).then(|| {
-            let text = format!("the sink lies in {}, which is watched for changes of the config", directory.display());
-            (text, "publish to another directory; one below it will do")
-        })
+        let by_path = self.directories.get(path);
+        let what = by_path.or_else(|| self.reserved.directories.get(&directory?))?;
+        let text = format!("the sink lies in {}, which is {what}", path.display());
+        Some((text, "publish to another directory; one below it will do"))
     }
+}
+
+/// What tells places apart: device, inode and name where the directory is there, else the path.
+struct Keys {
+    hasher: RandomState,
+    directories: HashMap<String, Identity>,
+}
+
+impl Keys {
+    /// The directory of a place, if it was looked at.
+    fn directory(&self, place: &str) -> Option<Identity> {
+        self.directories.get(parent(place)).copied()
+    }
+
+    fn hash(&self, place: &str) -> u64 {
+        match self.directory(place) {
+            Some(directory) => self.hasher.hash_one((directory, place.rsplit('/').next())),
+            None => self.hasher.hash_one(place),
+        }
+    }
+
+    /// Equal for equal places, and for no others.
+    fn exact(&self, place: &str) -> (Option<Identity>, String) {
+        match self.directory(place) {
+            Some(directory) => (Some(directory), place.rsplit('/').next().unwrap_or_default().to_owned()),
+            None => (None, place.to_owned()),
+        }
+    }
+}
+
+/// The directories of all places, each once, as far as they are looked at.
+fn directories(apps: &[ReadApp]) -> Vec<String> {
+    let (mut all, mut last) = (HashSet::new(), String::new());
+    each(apps, &mut |_, place| {
+        let parent = parent(place);
+        if parent != last {
+            last.replace_range(.., parent);
+            all.insert(last.clone());
+        }
+        if all.len() < MOST_LOOKED_AT { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    all.remove("");
+    all.into_iter().collect()
 }
 
 /// Message and remedy.
 type Fault = (String, &'static str);
 
 /// Looks at all places.
-pub(super) fn check(apps: &[ReadApp], taken: &Taken, problems: &mut Problems<'_>) {
+pub(super) fn check(apps: &[ReadApp], own: &Own, origin: Origin, problems: &mut Problems<'_>) {
     names_without_name(apps, problems);
-    let hasher = RandomState::new();
+    // What ran before runs again; a sink whose place has become another's meanwhile is refused when it publishes.
+    let looked = match origin {
+        Origin::Disk => own::look(own, directories(apps)),
+        Origin::Memory => own::Looked::default(),
+    };
+    let taken = Taken::new(own, looked.reserved);
+    let keys = Keys { hasher: RandomState::new(), directories: looked.directories.into_iter().collect() };
     let mut hashes = Vec::new();
     // A sink that is wrong is wrong for most of its tenants: it is told once.
     let mut told: HashSet<SinkKey> = HashSet::new();
     // Neighbours mostly share their directory.
     let (mut directory, mut in_directory) = (String::new(), None);
     each(apps, &mut |tenant, place| {
-        hashes.push(hasher.hash_one(place));
-        let parent = parent(place);
+        hashes.push(keys.hash(place));
+        let (parent, identity) = (parent(place), keys.directory(place));
         if parent != directory {
             directory.replace_range(.., parent);
-            in_directory = taken.hit_in(parent);
+            in_directory = taken.hit_in(parent, identity);
         }
-        let fault = too_long(place).or_else(|| temporary(place)).or_else(|| taken.hit(place));
+        let fault = too_long(place).or_else(|| temporary(place)).or_else(|| taken.hit(place, identity));
         let fault = fault.or_else(|| in_directory.clone());
         if let Some((message, help)) = fault
             && told.insert(tenant.sink_key())
@@ -87,8 +151,8 @@ pub(super) fn check(apps: &[ReadApp], taken: &Taken, problems: &mut Problems<'_>
         ControlFlow::Continue(())
     });
     hashes.sort_unstable();
-    same_places(apps, &hashes, &hasher, problems);
-    nested_places(apps, &hashes, &hasher, problems);
+    same_places(apps, &hashes, &keys, problems);
+    nested_places(apps, &hashes, &keys, problems);
 }
 
 /// The directory of a place; keys have none.
@@ -208,58 +272,73 @@ fn names_without_name(apps: &[ReadApp], problems: &mut Problems<'_>) {
 }
 
 /// Two sinks, or two tenants of one sink, that would write the same place.
-fn same_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problems: &mut Problems<'_>) {
+fn same_places(apps: &[ReadApp], hashes: &[u64], keys: &Keys, problems: &mut Problems<'_>) {
     let twice: Vec<u64> = hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
     if twice.is_empty() {
         return;
     }
-    let mut first: HashMap<String, Of<'_>> = HashMap::new();
+    let mut first: HashMap<_, (Of<'_>, String)> = HashMap::new();
     // The first pair of each pair of sinks stands for all: a fixed path gives one clash per tenant.
-    let mut clashes: Vec<(Of<'_>, Of<'_>, usize)> = Vec::new();
+    let mut clashes: Vec<Clash<'_>> = Vec::new();
     let mut known: HashMap<(SinkKey, SinkKey), usize> = HashMap::new();
     each(apps, &mut |later, place| {
-        if twice.binary_search(&hasher.hash_one(place)).is_err() {
+        if twice.binary_search(&keys.hash(place)).is_err() {
             return ControlFlow::Continue(());
         }
-        let Some(earlier) = first.get(place).copied() else {
-            first.insert(place.to_owned(), later);
+        let key = keys.exact(place);
+        let Some((earlier, there)) = first.get(&key) else {
+            first.insert(key, (later, place.to_owned()));
             return ControlFlow::Continue(());
         };
         match known.entry((earlier.sink_key(), later.sink_key())) {
-            Entry::Occupied(clash) => clashes[*clash.get()].2 += 1,
+            Entry::Occupied(clash) => clashes[*clash.get()].more += 1,
             Entry::Vacant(new) => {
                 new.insert(clashes.len());
-                clashes.push((earlier, later, 0));
+                clashes.push(Clash { earlier: *earlier, later, by_one_path: there == place, more: 0 });
             }
         }
         // Hundreds of tenants with clashing sinks of their own are told of well enough by the first.
         if clashes.len() < MOST { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    for (earlier, later, more) in clashes {
-        clash(apps, (earlier, later), more, problems);
+    for clash in clashes {
+        clash.tell(apps, problems);
     }
 }
 
-/// The place itself is not told: the two lines show it, unless it is what a secret in the wrong key turned into.
-fn clash(apps: &[ReadApp], (earlier, later): (Of<'_>, Of<'_>), more: usize, problems: &mut Problems<'_>) {
-    let (one, two) = (earlier.id(apps), later.id(apps));
-    let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-    let whose = if one == two { format!("both of {one}") } else { format!("of {one} and of {two}") };
-    let message = format!("two sinks would write the same place: {whose}{others}");
-    let help = if earlier.app == later.app && earlier.tenant != later.tenant {
-        "put {corp_id} into the path, so that each tenant has its own"
-    } else {
-        "give each its own place, for example with {app} and {corp_id}"
-    };
-    let (here, there) = (later.mark(apps), earlier.mark(apps));
-    let said = problems.error(here, message).help(help);
-    if here != there {
-        said.also(there, "the other one");
+/// Two sinks on one place.
+struct Clash<'a> {
+    earlier: Of<'a>,
+    later: Of<'a>,
+    /// Whether they give the place one path. If not, a link or a mount makes one place of two.
+    by_one_path: bool,
+    /// How many more places they have in common.
+    more: usize,
+}
+
+impl Clash<'_> {
+    /// The place itself is not told: the two lines show it, unless it is what a secret in the wrong key turned into.
+    fn tell(&self, apps: &[ReadApp], problems: &mut Problems<'_>) {
+        let Self { earlier, later, by_one_path, more } = self;
+        let (one, two) = (earlier.id(apps), later.id(apps));
+        let others = if *more > 0 { format!(" (and {more} more)") } else { String::new() };
+        let whose = if one == two { format!("both of {one}") } else { format!("of {one} and of {two}") };
+        let how = if *by_one_path { "" } else { ", which a link or a mount makes one" };
+        let message = format!("two sinks would write the same place{how}: {whose}{others}");
+        let help = if earlier.app == later.app && earlier.tenant != later.tenant {
+            "put {corp_id} into the path, so that each tenant has its own"
+        } else {
+            "give each its own place, for example with {app} and {corp_id}"
+        };
+        let (here, there) = (later.mark(apps), earlier.mark(apps));
+        let said = problems.error(here, message).help(help);
+        if here != there {
+            said.also(there, "the other one");
+        }
     }
 }
 
 /// A file below what another sink makes a file of.
-fn nested_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problems: &mut Problems<'_>) {
+fn nested_places(apps: &[ReadApp], hashes: &[u64], keys: &Keys, problems: &mut Problems<'_>) {
     let mut found: Vec<(Of<'_>, String)> = Vec::new();
     let mut known: HashSet<SinkKey> = HashSet::new();
     let mut last_directory = String::new();
@@ -270,7 +349,7 @@ fn nested_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problem
         }
         last_directory.replace_range(.., directory);
         for ancestor in Path::new(directory).ancestors().filter_map(Path::to_str) {
-            let taken = hashes.binary_search(&hasher.hash_one(ancestor)).is_ok();
+            let taken = hashes.binary_search(&keys.hash(ancestor)).is_ok();
             if taken && known.insert(tenant.sink_key()) {
                 found.push((tenant, ancestor.to_owned()));
             }
@@ -280,16 +359,16 @@ fn nested_places(apps: &[ReadApp], hashes: &[u64], hasher: &RandomState, problem
     if found.is_empty() {
         return;
     }
-    let mut above: HashMap<&str, Option<Of<'_>>> = found.iter().map(|(_, place)| (&**place, None)).collect();
+    let mut above: HashMap<_, Option<Of<'_>>> = found.iter().map(|(_, place)| (keys.exact(place), None)).collect();
     each(apps, &mut |tenant, place| {
-        if let Some(owner) = above.get_mut(place) {
+        if let Some(owner) = above.get_mut(&keys.exact(place)) {
             owner.get_or_insert(tenant);
         }
         ControlFlow::Continue(())
     });
     for (tenant, place) in &found {
         // Two places with one hash are not one place.
-        let Some(owner) = above[&**place] else { continue };
+        let Some(owner) = above[&keys.exact(place)] else { continue };
         let (below, file) = (tenant.id(apps), owner.id(apps));
         let message = format!("the sink of {below} lies below a file, which a sink of {file} makes");
         let said = problems.error(tenant.mark(apps), message).help("publish one of the two elsewhere");
@@ -348,11 +427,11 @@ mod tests {
     /// The processor time of looking at all places, and how many problems there are.
     fn look(apps: &[ReadApp]) -> (Duration, usize) {
         let source = [Source::new("/etc/corptokend/config.toml", "\n".repeat(500_000))];
-        let taken = Taken::new(&[("/var/lib/corptokend/state.redb".into(), "the state")], HashSet::new());
+        let own = Own { files: vec![("/var/lib/corptokend/state.redb".into(), "the state")], ..Own::default() };
         let now = || Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)).unwrap();
         let mut problems = Problems::new(&source);
         let start = now();
-        check(apps, &taken, &mut problems);
+        check(apps, &own, Origin::Disk, &mut problems);
         (now() - start, problems.into_report().problems.len())
     }
 

@@ -8,7 +8,9 @@ use super::app::{self, ReadApp};
 use super::files::{self, Origin, Sources};
 use super::keys;
 use super::model::{Api, Config, Control, Limits, Log, LogFormat, LogLevel, State};
-use super::places::{self, Taken};
+use super::own::Own;
+use super::permissions::Permissions;
+use super::places;
 use super::problems::{Mark, Problems};
 use super::secret;
 use super::section::{Fault, Section};
@@ -40,18 +42,17 @@ pub(super) fn resolve(
     let standard = standard_sink(surroundings);
     let defaults = settings::defaults(top.table("defaults", problems), standard, &reading, problems);
     let apps = app::apps(top.table("app", problems), &defaults, &reading, problems);
-    for app in &apps {
-        check_secret(app, sources.origin, surroundings, problems);
+    let mut permissions = Permissions::new();
+    if let Some(path) = &api.ca_file {
+        permissions.of_certificates(path, sources, problems);
     }
-    let mut watched = sources.watch.clone();
-    watched.extend(bases.iter().map(|base| base.to_path_buf()));
-    watched.push(
-        bases.first().map_or_else(PathBuf::new, |base| base.join(sources.drop_ins.file_name().unwrap_or_default())),
-    );
-    let files = files_in_use(sources, &bases, &apps, &state, &control);
-    places::check(&apps, &Taken::new(&files, watched.into_iter().collect()), problems);
+    for app in &apps {
+        check_secret(app, sources, &mut permissions, surroundings, problems);
+    }
+    let own = own_files(sources, &bases, &apps, (&api, &state, &control), surroundings);
+    places::check(&apps, &own, sources.origin, problems);
     let apps = apps.into_iter().map(|read| (read.name, read.app)).collect();
-    Config { api, limits, state, control, log, apps }
+    Config { api, limits, state, control, log, own, apps }
 }
 
 fn api(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Api {
@@ -197,14 +198,24 @@ fn standard_sink(surroundings: &Surroundings) -> Sink {
 }
 
 /// The secret must be there and be one; what it is, is forgotten again at once.
-fn check_secret(app: &ReadApp, origin: Origin, surroundings: &Surroundings, problems: &mut Problems<'_>) {
+fn check_secret(
+    app: &ReadApp,
+    sources: &Sources,
+    permissions: &mut Permissions,
+    surroundings: &Surroundings,
+    problems: &mut Problems<'_>,
+) {
     let Some(secret) = &app.secret else { return };
-    match secret::inspect(&secret.value, surroundings.credentials_directory.as_deref()) {
+    let credentials = surroundings.credentials_directory.as_deref();
+    if let Some(path) = secret::path(&secret.value, credentials) {
+        permissions.of_secret(&path, sources, problems);
+    }
+    match secret::inspect(&secret.value, credentials) {
         Ok((_, None)) => {}
         Ok((_, Some(loose))) => {
             problems.warning(secret.at, format!("{loose}, on a read-only mount")).help(loose.remedy());
         }
-        Err(error) if origin == Origin::Memory => {
+        Err(error) if sources.origin == Origin::Memory => {
             problems.warning(secret.at, error.to_string()).help(error.remedy());
         }
         Err(error) => {
@@ -213,22 +224,30 @@ fn check_secret(app: &ReadApp, origin: Origin, surroundings: &Surroundings, prob
     }
 }
 
-/// Files that the daemon itself lives by.
-fn files_in_use(
+/// What the daemon itself lives by.
+fn own_files(
     sources: &Sources,
     bases: &[&Path],
     apps: &[ReadApp],
-    state: &State,
-    control: &Control,
-) -> Vec<(PathBuf, &'static str)> {
+    (api, state, control): (&Api, &State, &Control),
+    surroundings: &Surroundings,
+) -> Own {
     let mut files = vec![(state.path.clone(), "the state"), (control.socket.clone(), "the control socket")];
     for (source, base) in sources.files.iter().zip(bases) {
         files.extend(source.path.file_name().map(|name| (base.join(name), "the config")));
     }
+    files.extend(api.ca_file.iter().map(|path| (path.clone(), "the certificates to trust")));
+    files.extend(std::env::current_exe().into_iter().map(|path| (path, "the program itself")));
     for app in apps {
         if let Some(SecretSource::File(path)) = app.secret.as_ref().map(|secret| &secret.value) {
             files.push((path.clone(), "a client secret"));
         }
     }
-    files
+    let drop_ins = bases.first().map(|base| base.join(sources.drop_ins.file_name().unwrap_or_default()));
+    let watched = sources.watch.iter().cloned().chain(bases.iter().map(|base| base.to_path_buf())).chain(drop_ins);
+    let mut directories: Vec<_> = watched.map(|path| (path, "watched for changes of the config")).collect();
+    directories.extend(surroundings.credentials_directory.iter().map(|path| (path.clone(), "for credentials")));
+    directories.sort_unstable();
+    directories.dedup();
+    Own { files, directories }
 }

@@ -6,13 +6,13 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use super::files;
 use crate::domain::{Secret, SecretSource};
+use crate::trust::{Danger, Status, Thing, Trusted, Ways, is_on_read_only_mount};
 
 /// More than any secret has; see [`Secret::new`].
 const MAX_BYTES: u64 = 4096;
@@ -67,10 +67,28 @@ impl SecretError {
 /// # Errors
 /// [`SecretError`]; on a read-only mount, loose permissions are not an error, since nobody here could mend them.
 pub fn read(source: &SecretSource, credentials_directory: Option<&Path>) -> Result<Secret, SecretError> {
+    if let Some(path) = path(source, credentials_directory) {
+        // The modes of the file itself are judged more strictly, once it is open.
+        let of_way = |danger: &Danger| danger.thing != Thing::File || danger.risk.by_owner;
+        let dangers = Ways::new(Trusted::daemon()).to(&path);
+        if let Some(Danger { path, risk, .. }) = dangers.into_iter().find(|danger| !danger.read_only && of_way(danger))
+        {
+            return Err(SecretError::Exposed { path, risk: risk.what, remedy: risk.remedy });
+        }
+    }
     inspect(source, credentials_directory).map(|(secret, _)| secret)
 }
 
-/// As [`read`], and says what is loose about a file on a read-only mount.
+/// The file that a secret is read from.
+pub(super) fn path(source: &SecretSource, credentials_directory: Option<&Path>) -> Option<PathBuf> {
+    match source {
+        SecretSource::File(path) => Some(path.clone()),
+        SecretSource::Credential(name) => Some(credentials_directory?.join(&**name)),
+        SecretSource::Env(_) => None,
+    }
+}
+
+/// As [`read`], but judges the file alone, not the way to it; and says what is loose about a file on a read-only mount.
 pub(super) fn inspect(
     source: &SecretSource,
     credentials_directory: Option<&Path>,
@@ -108,11 +126,11 @@ fn read_file(path: &Path, source: &SecretSource, guard: Guard) -> Result<(Secret
         return Err(SecretError::Odd { place: source.to_string(), fault: "is not a regular file" });
     }
     let loose = match guard {
-        Guard::Permissions => exposed(path, &status),
+        Guard::Permissions => exposed(path, &Status::of(&file).map_err(|errno| failed(errno.into()))?),
         Guard::Directory => None,
     };
     if let Some(error) = &loose
-        && !files::is_read_only(&file)
+        && !is_on_read_only_mount(&file)
     {
         return Err(error.clone());
     }
@@ -158,20 +176,29 @@ fn checked(bytes: &mut Zeroizing<Vec<u8>>, source: &SecretSource) -> Result<Secr
 
 /// Who else can read or write the file. The group may read what root or we ourselves own: that is how the packages hand
 /// a secret to the daemon (0640, root:corptokend).
-fn exposed(path: &Path, status: &std::fs::Metadata) -> Option<SecretError> {
-    let mode = status.mode();
-    let ours = status.uid() == 0 || status.uid() == rustix::process::geteuid().as_raw();
-    let (risk, fix) = if mode & 0o007 != 0 && mode & 0o020 == 0 {
-        (format!("can be read or written by everybody (mode {:04o})", mode & 0o7777), "o-rwx")
-    } else if mode & 0o027 != 0 {
-        (format!("can be written by others (mode {:04o})", mode & 0o7777), "g-w,o-rwx")
-    } else if mode & 0o040 != 0 && !ours {
-        (format!("can be read by its group and belongs to user {}", status.uid()), "g-rwx")
+fn exposed(path: &Path, status: &Status) -> Option<SecretError> {
+    let (mode, group) = (status.mode, status.group_bits());
+    let ours = status.uid == 0 || status.uid == rustix::process::geteuid().as_raw();
+    let (risk, fix) = if mode & 0o007 != 0 && group & 2 == 0 {
+        (format!("can be read or written by everybody (mode {mode:04o})"), "o-rwx")
+    } else if mode & 0o007 != 0 || group & 2 != 0 {
+        (format!("can be written by others (mode {mode:04o})"), "g-w,o-rwx")
+    } else if group & 4 != 0 && !ours {
+        (format!("can be read by its group and belongs to user {}", status.uid), "g-rwx")
     } else {
-        return None;
+        let risk = Trusted::daemon().readers(path, status, &our_groups())?;
+        return Some(SecretError::Exposed { path: path.to_path_buf(), risk: risk.what, remedy: risk.remedy });
     };
     let remedy = format!("chmod {fix} {}", path.display());
     Some(SecretError::Exposed { path: path.to_path_buf(), risk, remedy })
+}
+
+/// The groups that let us in.
+fn our_groups() -> Vec<u32> {
+    let mut groups: Vec<u32> =
+        rustix::process::getgroups().unwrap_or_default().into_iter().map(rustix::process::Gid::as_raw).collect();
+    groups.push(rustix::process::getegid().as_raw());
+    groups
 }
 
 fn unreadable(source: &SecretSource, error: &io::Error) -> SecretError {

@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::calls::Calls;
+use super::contests::Contests;
 use super::credentials::Credentials;
 use super::outlets::Outlets;
 use super::state::StateWatch;
@@ -39,6 +40,7 @@ enum Emptied {
 pub(super) struct DaemonHands {
     inputs: UnboundedSender<Input>,
     pub(super) outlets: Outlets,
+    contests: Contests,
     pub(super) calls: Calls,
     /// The running config: names come from it.
     pub(super) config: Arc<Config>,
@@ -72,8 +74,10 @@ impl DaemonHands {
         credentials_directory: Option<PathBuf>,
     ) -> Self {
         let most = usize::from(config.api.max_in_flight);
+        let outlets = Outlets::new(inputs.clone());
         Self {
-            outlets: Outlets::new(inputs.clone()),
+            contests: Contests::new(Arc::clone(&outlets.claims)),
+            outlets,
             inputs,
             calls: Calls::new(most, Credentials::new(credentials_directory)),
             config,
@@ -96,6 +100,7 @@ impl DaemonHands {
     pub(super) fn use_config(&mut self, config: Arc<Config>) {
         self.calls.set_most(usize::from(config.api.max_in_flight));
         self.calls.access_changed();
+        self.contests.config_changed(&config);
         self.config = config;
         self.count_calls();
     }
@@ -272,6 +277,9 @@ impl DaemonHands {
             match report {
                 Report::Published { ticket, sink, outcome } => {
                     self.job_ended(lane);
+                    if matches!(&outcome, Err(failure) if failure.kind == SinkFailureKind::Taken) {
+                        self.contests.heard(&self.config);
+                    }
                     events.push(Event::Published(ticket, sink, outcome));
                 }
                 Report::Withdrawn { place, outcome, .. } => {

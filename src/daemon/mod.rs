@@ -24,6 +24,7 @@ mod answers;
 mod attending;
 mod calls;
 pub mod clock;
+mod contests;
 mod credentials;
 mod ending;
 mod hands;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Input, clock};
 use crate::domain::{Change, LaneId, Outlet, RootId, SinkId, SinkKind, SinkSetId, SinkSpec};
-use crate::sink::{Job, Lane, Stopped};
+use crate::sink::{Claims, Job, Lane, Stopped};
 
 /// How many roots of a lane a message names.
 const ROOTS_SHOWN: usize = 3;
@@ -41,6 +41,8 @@ struct Set {
 /// All sinks that the running config, or one before it, named.
 pub(super) struct Outlets {
     inputs: UnboundedSender<Input>,
+    /// Whose each file is; all lanes share it.
+    pub(super) claims: Arc<Claims>,
     sets: Vec<Set>,
     set_ids: HashMap<Arc<[SinkSpec]>, SinkSetId>,
     roots: Vec<Root>,
@@ -56,6 +58,7 @@ impl Outlets {
     pub(super) fn new(inputs: UnboundedSender<Input>) -> Self {
         Self {
             inputs,
+            claims: Arc::default(),
             sets: Vec::new(),
             set_ids: HashMap::new(),
             roots: Vec::new(),
@@ -195,7 +198,7 @@ impl Outlets {
         // The daemon that no longer listens is one that is ending.
         let report = move |reports| drop(inputs.send(Input::Reported(id, reports)));
         self.lanes.push(match key {
-            LaneKey::FileSystem(device) => Lane::files(&format!("files-{device:x}"), report)?,
+            LaneKey::FileSystem(device) => Lane::files(&format!("files-{device:x}"), Arc::clone(&self.claims), report)?,
             LaneKey::Keyrings => Lane::keyring(clock::wall, report)?,
         });
         self.lane_ids.insert(key, id);

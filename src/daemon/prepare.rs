@@ -10,6 +10,7 @@ use crate::api::Client;
 use crate::config::{self, Checked, Config, Difference, Problem, Report, Severity, Sources, Surroundings, secret};
 use crate::domain::{AppName, Connection, Fingerprint, SinkKind, SinkSpec};
 use crate::sink;
+use crate::trust::Reserved;
 
 use super::calls::Access;
 
@@ -70,6 +71,8 @@ pub(super) struct Candidate {
     pub(super) access: HashMap<AppName, Access>,
     /// The device number of each sink root's file system.
     pub(super) devices: HashMap<PathBuf, u64>,
+    /// The places of the daemon's own files.
+    pub(super) reserved: Reserved,
     /// How many tenants are kept although the config on disk does not name them.
     pub(super) held_back: usize,
     /// The texts that this config was made of.
@@ -191,6 +194,7 @@ fn make(
         access: access(&config, &clients),
         clients,
         devices: devices(&config, old),
+        reserved: config.own.reserved(),
         difference,
         held_back,
         texts: sources.files.iter().map(|file| (file.path.clone(), file.text.clone())).collect(),

@@ -270,6 +270,7 @@ impl Reload {
         hands.calls.access.retain(|app, _| old.as_ref().is_some_and(|old| old.apps.contains_key(app)));
         hands.calls.access.extend(candidate.access);
         hands.use_config(candidate.config.clone());
+        hands.outlets.claims.reserve(candidate.reserved);
         let mut secrets: BTreeMap<_, _> = std::mem::take(&mut self.running.secrets);
         secrets.retain(|app, _| candidate.config.apps.contains_key(app));
         secrets.extend(candidate.secrets);

@@ -278,6 +278,8 @@ impl Builder {
             control = Some(Attendant::start(listener, config.control.socket.clone(), ask, admission)?);
             watch = Some(Watch::new(self.sender.clone()));
         }
+        // The state and the socket have been made by now, and so have their directories.
+        hands.outlets.claims.reserve(config.own.reserved());
         Ok(Daemon {
             engine,
             hands,

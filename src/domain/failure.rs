@@ -168,6 +168,8 @@ pub enum SinkFailureKind {
     Denied,
     /// The path is not what it must be: a link, a wrong type, a directory that others can write.
     Unsafe,
+    /// The place is another sink's, or the daemon's own file, by way of a link or a mount.
+    Taken,
     /// It has not come back in time.
     Hangs,
     /// The place is not to blame: the state, where the token is kept, cannot be read.
@@ -184,6 +186,7 @@ impl SinkFailureKind {
             Self::Unwritable => "unwritable",
             Self::Denied => "denied",
             Self::Unsafe => "unsafe",
+            Self::Taken => "taken",
             Self::Hangs => "hangs",
             Self::State => "state",
             Self::Other => "other",

@@ -5,12 +5,14 @@ use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Component, Path};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::directory::{DIRECTORY, Directory, Me, Rules, make};
+use super::claims::{Claims, Refused};
+use super::directory::{DIRECTORY, Directory, Me, Origin, Rules, make};
 use super::fixed::open_fixed;
 use super::system::{openat, statat};
 use super::trouble;
@@ -40,6 +42,7 @@ pub(super) struct Directories {
     unsynced: Unsynced,
     batch: u64,
     me: Me,
+    claims: Arc<Claims>,
 }
 
 #[derive(Debug)]
@@ -83,13 +86,14 @@ impl Unsynced {
 }
 
 impl Directories {
-    pub(super) fn new(me: Me) -> Self {
+    pub(super) fn new(me: Me, claims: Arc<Claims>) -> Self {
         Self {
             known: Vec::with_capacity(KEPT_OPEN + 1),
             dirty: Vec::new(),
             unsynced: Unsynced::default(),
             batch: 0,
             me,
+            claims,
         }
     }
 
@@ -109,20 +113,34 @@ impl Directories {
             self.soil_if_unsynced(&known);
             return Ok(Some(known));
         }
-        let (fd, parent) = if path == fixed {
-            let Some(fd) = open_fixed(fixed, missing, self.me)? else { return Ok(None) };
-            (fd, None)
+        let (fd, origin) = if path == fixed {
+            let Some(fixed) = open_fixed(fixed, missing, self.me, &self.claims)? else { return Ok(None) };
+            (fixed.fd, Origin::Fixed(fixed.above))
         } else {
             let (above, name) = split_below(fixed, path)?;
             let Some(parent) = self.open(fixed, above, missing)? else { return Ok(None) };
             let Some(fd) = self.open_child(&parent, name, path, missing)? else { return Ok(None) };
-            (fd, Some(parent))
+            (fd, Origin::Below(parent))
         };
-        let directory = Rc::new(Directory::new(fd, path, parent, self.batch)?);
+        let directory = Rc::new(Directory::new(fd, path, origin, self.batch)?);
         self.known.insert(0, Known { fixed: fixed.as_os_str().len(), directory: Rc::clone(&directory) });
         self.known.truncate(KEPT_OPEN);
         self.soil_if_unsynced(&directory);
         Ok(Some(directory))
+    }
+
+    /// Makes `name` in `directory` this path's own, or finds that it is somebody else's.
+    pub(super) fn claim(&self, directory: &Directory, name: &OsStr) -> Result<(), SinkFailure> {
+        let claimed = self.claims.claim(directory.identity(), name, directory.path());
+        claimed.map_err(|refused| match refused {
+            Refused::Reserved(what) => trouble::reserved(&directory.path().join(name), what),
+            Refused::Taken => trouble::taken(&directory.path().join(name)),
+        })
+    }
+
+    /// Gives `name` in `directory` up. `false`: it is somebody else's by now.
+    pub(super) fn release(&self, directory: &Directory, name: &OsStr) -> bool {
+        self.claims.release(directory.identity(), name, directory.path())
     }
 
     /// Closes `path`, so that the next use opens it anew.
@@ -187,7 +205,7 @@ impl Directories {
             (Err(Errno::NOENT), Missing::Leave) => Ok(None),
             (Err(Errno::NOENT), Missing::Make(rules)) => {
                 parent.verify_passage(&rules, self.me)?;
-                let fd = make(parent.fd(), name, path, &rules)?;
+                let fd = make(parent.fd(), parent.identity(), name, path, &rules, &self.claims)?;
                 self.soil(parent);
                 Ok(Some(fd))
             }
@@ -278,7 +296,7 @@ mod tests {
         let fixed = scratch.path();
         let paths: Vec<PathBuf> = (0..200).map(|number| fixed.join(number.to_string())).collect();
         paths.iter().for_each(|path| std::fs::create_dir(path).unwrap());
-        let mut directories = Directories::new(Me::current());
+        let mut directories = Directories::new(Me::current(), Arc::default());
         directories.begin_batch();
         for path in &paths {
             let directory = directories.open(fixed, path, Missing::Leave).unwrap().unwrap();

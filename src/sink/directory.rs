@@ -3,8 +3,11 @@
 //!
 //! In the fixed part of a path, links are followed that root or the daemon's own user made. Below it each component is
 //! opened from its parent's descriptor with `O_NOFOLLOW`, so no link is ever followed there, whenever it appears.
+//!
+//! Every directory from `/` down is judged by the one rule of [`trust`](crate::trust): whoever can rename a directory can
+//! exchange it for another.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -13,24 +16,31 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{Gid, getegid, geteuid};
+use rustix::thread::CapabilitySet;
 
+use super::claims::Claims;
 use super::known::DirectoryId;
 use super::litter::Litter;
-use super::system::{fchmod, fchown, fstat, fsync, mkdirat, openat, renameat, unlinkat};
+use super::system::{fchmod, fchown, fstat, fsync, mkdirat, openat, rename_into_gap, unlinkat};
 use super::temporary::{names_are_taken, under_temporary_name};
 use super::trouble;
 use crate::domain::{FileSink, SinkFailure};
+use crate::trust::{Identity, Role, Status, Trusted};
 
 /// Who the daemon is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Me {
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// Whether sticky directories bind us (no CAP_FOWNER).
+    bound: bool,
 }
 
 impl Me {
     pub(super) fn current() -> Self {
-        Self { uid: geteuid().as_raw(), gid: getegid().as_raw() }
+        let set = rustix::thread::capabilities(None).map(|sets| sets.effective);
+        let bound = !set.is_ok_and(|set| set.contains(CapabilitySet::FOWNER));
+        Self { uid: geteuid().as_raw(), gid: getegid().as_raw(), bound }
     }
 }
 
@@ -39,13 +49,20 @@ impl Me {
 pub(super) struct Rules {
     pub(super) owner: Option<u32>,
     pub(super) group: Option<u32>,
+    pub(super) mode: u32,
     pub(super) dir_mode: u32,
     pub(super) trust: bool,
 }
 
 impl Rules {
     pub(super) fn of(sink: &FileSink) -> Self {
-        Self { owner: sink.owner, group: sink.group, dir_mode: sink.dir_mode, trust: sink.trust_dir }
+        let FileSink { owner, group, mode, dir_mode, trust_dir: trust, .. } = *sink;
+        Self { owner, group, mode, dir_mode, trust }
+    }
+
+    /// Who may change directories of this sink, whose files get `group` if it names none.
+    pub(super) fn trusted(&self, me: Me, group: u32) -> Trusted {
+        Trusted::of(me.uid).and_user(self.owner).and_group(me.gid).and_group(self.group.unwrap_or(group))
     }
 }
 
@@ -56,7 +73,11 @@ pub(super) struct Directory {
     path: PathBuf,
     /// Below the fixed part: whose entry it is.
     parent: Option<Rc<Directory>>,
-    facts: Cell<Facts>,
+    /// Of a fixed part: the directories above it, as they were when it was opened.
+    above: Vec<(PathBuf, Status)>,
+    status: RefCell<Status>,
+    /// What files made here get from a default access control list.
+    inherited: Option<Status>,
     /// The batch in which the path was last seen to lead here.
     seen: Cell<u64>,
     /// Whether an entry changed since the last sync.
@@ -65,43 +86,23 @@ pub(super) struct Directory {
     litter: Litter,
 }
 
-/// What a directory is to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// The file lies in it.
-    Final,
-    /// It lies between the fixed part and the file.
-    Passage,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Facts {
-    device: u64,
-    inode: u64,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-}
-
-impl Facts {
-    fn of(stat: &Stat) -> Self {
-        Self { device: stat.st_dev, inode: stat.st_ino, mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid }
-    }
-}
-
 impl Directory {
-    pub(super) fn new(
-        fd: OwnedFd,
-        path: &Path,
-        parent: Option<Rc<Directory>>,
-        batch: u64,
-    ) -> Result<Self, SinkFailure> {
-        let stat = fstat(&fd).map_err(|errno| trouble::of("look at the directory", path, errno))?;
+    pub(super) fn new(fd: OwnedFd, path: &Path, origin: Origin, batch: u64) -> Result<Self, SinkFailure> {
+        let failed = |errno| trouble::of("look at the directory", path, errno);
+        let stat = fstat(&fd).map_err(failed)?;
+        let status = Status::from_stat(&stat, &fd).map_err(failed)?;
+        let inherited = status.of_new_files(&fd, 0o777).map_err(failed)?;
+        let (parent, above) = match origin {
+            Origin::Below(parent) => (Some(parent), Vec::new()),
+            Origin::Fixed(above) => (None, above),
+        };
         Ok(Self {
             fd,
             path: path.to_owned(),
             parent,
-            facts: Cell::new(Facts::of(&stat)),
+            above,
+            status: RefCell::new(status),
+            inherited,
             seen: Cell::new(batch),
             dirty: Cell::new(false),
             watched_as: Cell::new(None),
@@ -136,15 +137,20 @@ impl Directory {
         self.seen.get() == batch
     }
 
+    /// Which directory it is, whatever its path.
+    pub(super) fn identity(&self) -> Identity {
+        self.status.borrow().identity
+    }
+
     /// Whether `stat`, of what the path leads to in this batch, is of this directory.
     pub(super) fn recognise(&self, stat: &Stat, batch: u64) -> bool {
-        let (facts, known) = (Facts::of(stat), self.facts.get());
-        let same = (facts.device, facts.inode) == (known.device, known.inode);
-        if same {
-            self.facts.set(facts);
-            self.seen.set(batch);
+        if Identity::of(stat) != self.identity() {
+            return false;
         }
-        same
+        let Ok(status) = Status::from_stat(stat, &self.fd) else { return false };
+        self.status.replace(status);
+        self.seen.set(batch);
+        true
     }
 
     /// Notes whether an entry changed since the last sync. Answers what was noted before.
@@ -176,66 +182,112 @@ impl Directory {
     }
 
     pub(super) fn belongs_to(&self, me: Me) -> bool {
-        self.facts.get().uid == me.uid
+        self.status.borrow().uid == me.uid
     }
 
     /// The group that a file gets which is made here, if nobody says otherwise.
     pub(super) fn group_of_new_files(&self, me: Me) -> u32 {
-        let facts = self.facts.get();
-        if facts.mode & 0o2000 == 0 { me.gid } else { facts.gid }
+        group_of_new_files(&self.status.borrow(), me)
     }
 
     /// Checks that nobody can write here who has no business with the sink's files, neither here nor, short of a sticky
-    /// bit, in the directories between here and the fixed part: whoever can rename a directory can swap two tenants'.
+    /// bit, in any directory above, up to `/`: whoever can rename a directory can swap two tenants'.
     pub(super) fn verify(&self, rules: &Rules, me: Me) -> Result<(), SinkFailure> {
+        self.verify_replaceable(rules, me)?;
         if rules.trust {
             return Ok(());
         }
-        self.verify_one(rules, me, Role::Final)?;
-        self.parent.as_ref().map_or(Ok(()), |parent| parent.verify_passage(rules, me))
+        let trusted = rules.trusted(me, self.group_of_new_files(me));
+        judge(&trusted, &self.path, &self.status.borrow(), Role::Final, rules)?;
+        self.verify_heirs(rules, me)?;
+        self.verify_above(&trusted, rules)
     }
 
+    /// The same of a directory in which only directories will be made.
     pub(super) fn verify_passage(&self, rules: &Rules, me: Me) -> Result<(), SinkFailure> {
         if rules.trust {
             return Ok(());
         }
-        self.verify_one(rules, me, Role::Passage)?;
-        self.parent.as_ref().map_or(Ok(()), |parent| parent.verify_passage(rules, me))
+        let trusted = rules.trusted(me, self.group_of_new_files(me));
+        judge(&trusted, &self.path, &self.status.borrow(), Role::Passage, rules)?;
+        self.verify_above(&trusted, rules)
     }
 
-    fn verify_one(&self, rules: &Rules, me: Me, role: Role) -> Result<(), SinkFailure> {
-        let Facts { mode, uid, gid, .. } = self.facts.get();
-        if uid != 0 && uid != me.uid && Some(uid) != rules.owner {
-            let why = format!(
-                "belongs to user {uid}, who is neither root, nor the daemon (user {}), nor the sink's owner: chown it, \
-                 or say `owner = {uid}` or `trust_dir = true` in the sink",
-                me.uid
-            );
-            return Err(trouble::unsafe_path(&self.path, why));
-        }
-        if role == Role::Passage && mode & 0o1000 != 0 {
+    fn verify_above(&self, trusted: &Trusted, rules: &Rules) -> Result<(), SinkFailure> {
+        self.above.iter().rev().try_for_each(|(path, status)| judge(trusted, path, status, Role::Passage, rules))?;
+        let Some(parent) = &self.parent else { return Ok(()) };
+        judge(trusted, &parent.path, &parent.status.borrow(), Role::Passage, rules)?;
+        parent.verify_above(trusted, rules)
+    }
+
+    /// In a sticky directory a file can be replaced by its owner and by the directory's alone (inode(7)).
+    fn verify_replaceable(&self, rules: &Rules, me: Me) -> Result<(), SinkFailure> {
+        let status = self.status.borrow();
+        let Some(owner) = rules.owner.filter(|owner| *owner != me.uid) else { return Ok(()) };
+        if !me.bound || status.mode & 0o1000 == 0 || status.uid == me.uid {
             return Ok(());
         }
-        if mode & 0o002 != 0 {
-            let why = format!(
-                "can be written by everybody (mode {:04o}): `chmod o-w {}`, or say `trust_dir = true` in the sink",
-                mode & 0o7777,
-                self.path.display()
-            );
-            return Err(trouble::unsafe_path(&self.path, why));
-        }
-        let group = rules.group.unwrap_or_else(|| self.group_of_new_files(me));
-        if mode & 0o020 != 0 && gid != group && gid != me.gid {
-            let why = format!(
-                "can be written by group {gid}, which is not the sink's (mode {:04o}): `chmod g-w {}`, or say \
-                 `group = {gid}` or `trust_dir = true` in the sink",
-                mode & 0o7777,
-                self.path.display()
-            );
-            return Err(trouble::unsafe_path(&self.path, why));
-        }
-        Ok(())
+        let why = format_args!(
+            "is sticky and belongs to user {}, so the daemon (user {}) could not replace a file of user {owner} there: \
+             `chmod -t {path}`, or `chown {} {path}`, or take `owner` out of the sink",
+            status.uid,
+            me.uid,
+            me.uid,
+            path = self.path.display()
+        );
+        Err(trouble::unsafe_path(&self.path, why))
     }
+
+    /// A default access control list gives whoever it names the mode's group bits on every new file. To be read by more is
+    /// what such a list is made for; to be written by strangers is not.
+    fn verify_heirs(&self, rules: &Rules, me: Me) -> Result<(), SinkFailure> {
+        let Some(inherited) = self.inherited.as_ref().filter(|_| rules.mode & 0o020 != 0) else { return Ok(()) };
+        let trusted = rules.trusted(me, self.group_of_new_files(me)).and_user(Some(inherited.uid));
+        let Some(risk) = trusted.risk(&self.path, inherited, Role::File) else { return Ok(()) };
+        let why = format_args!(
+            "has a default access control list by which its new files {}: `setfacl -k {}`, or say `trust_dir = true` in the \
+             sink",
+            risk.what,
+            self.path.display()
+        );
+        Err(trouble::unsafe_path(&self.path, why))
+    }
+}
+
+/// Where a directory was found.
+pub(super) enum Origin {
+    /// In this one.
+    Below(Rc<Directory>),
+    /// It is a fixed part, and these are the directories above it.
+    Fixed(Vec<(PathBuf, Status)>),
+}
+
+/// The group that a file gets which is made in a directory, if nobody says otherwise.
+pub(super) fn group_of_new_files(directory: &Status, me: Me) -> u32 {
+    if directory.mode & 0o2000 == 0 { me.gid } else { directory.gid }
+}
+
+/// Applies the rule to one directory of a sink's path.
+pub(super) fn judge(
+    trusted: &Trusted,
+    path: &Path,
+    status: &Status,
+    role: Role,
+    rules: &Rules,
+) -> Result<(), SinkFailure> {
+    let Some(risk) = trusted.risk(path, status, role).filter(|_| !rules.trust) else { return Ok(()) };
+    let who = match (risk.by_owner, risk.by_group) {
+        (true, _) => ", who is neither root, nor the daemon, nor the sink's owner",
+        (false, Some(_)) => ", which is not the sink's",
+        (false, None) => "",
+    };
+    let say = match (risk.by_owner, risk.by_group) {
+        (true, _) => format!("`owner = {}` or ", status.uid),
+        (false, Some(group)) => format!("`group = {group}` or "),
+        (false, None) => String::new(),
+    };
+    let why = format_args!("{}{who}: `{}`, or say {say}`trust_dir = true` in the sink", risk.what, risk.remedy);
+    Err(trouble::unsafe_path(path, why))
 }
 
 /// How a directory below the fixed part is opened.
@@ -243,25 +295,37 @@ pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Makes a directory, with the mode and group that the sink asks for whatever the umask is. It has them before it has its
-/// name: one that a failure or a `kill -9` left half made would be taken for somebody else's decision ever after.
-pub(super) fn make(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, rules: &Rules) -> Result<OwnedFd, SinkFailure> {
+/// name: one that a failure or a `kill -9` left half made would be taken for somebody else's decision ever after. It takes
+/// nobody's place: rename(2) alone would replace an empty directory that somebody made in the meantime.
+pub(super) fn make(
+    parent: BorrowedFd<'_>,
+    parent_is: Identity,
+    name: &OsStr,
+    path: &Path,
+    rules: &Rules,
+    claims: &Claims,
+) -> Result<OwnedFd, SinkFailure> {
+    if let Some(what) = claims.is_reserved(parent_is, name) {
+        return Err(trouble::reserved(path, what));
+    }
     let made = under_temporary_name(parent, name, |temporary| mkdirat(parent, temporary, Mode::RWXU));
     let (temporary, ()) = made.map_err(|errno| match errno {
         Errno::EXIST => names_are_taken(path, name),
         errno => trouble::of("make the directory", path, errno),
     })?;
-    let finished = finish(parent, &temporary, path, rules).and_then(|fd| match renameat(parent, &temporary, name) {
+    let finished = finish(parent, &temporary, path, rules);
+    let placed = finished.and_then(|fd| match rename_into_gap(parent, &temporary, name) {
         Ok(()) => Ok(Some(fd)),
         // Somebody else was faster; what is there is verified like any other.
         Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(None),
         Err(errno) => Err(trouble::of("give its name to the directory just made,", path, errno)),
     });
-    if let Ok(Some(fd)) = finished {
+    if let Ok(Some(fd)) = placed {
         return Ok(fd);
     }
     // Should this fail, the next attempt finds the directory by its name and removes it.
     let _ = unlinkat(parent, &temporary, AtFlags::REMOVEDIR);
-    finished?;
+    placed?;
     openat(parent, name, DIRECTORY, Mode::empty()).map_err(|errno| trouble::of("open the directory", path, errno))
 }
 

@@ -13,7 +13,9 @@
 //!    directory is synced before the publication is reported: [`Directories::sync`].
 //! 5. *Nothing else is touched*: no link is followed at the place (rename replaces the link itself), and a place that is
 //!    not a regular file is not opened: [`Standing::look`].
-//! 6. *No litter*: the temporary file's name follows from the place's (a second and third, should somebody have put a
+//! 6. *One sink, one place*: a file is claimed by device, inode and name before anything is written, so that a second path
+//!    to it, by a link or a mount, never replaces it: [`Directories::claim`].
+//! 7. *No litter*: the temporary file's name follows from the place's (a second and third, should somebody have put a
 //!    directory there), so that the next publication to it takes away what a `kill -9` left; after an error it is unlinked
 //!    at once: [`Temporary`]'s drop.
 
@@ -69,7 +71,8 @@ pub(super) fn publish(
     let directory = directories
         .open(sink.fixed_part(), above, Missing::Make(rules))?
         .ok_or_else(|| trouble::of("open the directory", above, Errno::NOENT))?;
-    let outcome = directory.verify(&rules, me).and_then(|()| {
+    let ours = directory.verify(&rules, me).and_then(|()| directories.claim(&directory, name));
+    let outcome = ours.and_then(|()| {
         before(&directory);
         let wanted = Wanted {
             mode: sink.mode,
@@ -208,6 +211,10 @@ pub(super) fn withdraw<'a>(
 ) -> Result<Option<(Rc<Directory>, &'a OsStr)>, SinkFailure> {
     let (above, name) = split(path)?;
     let Some(directory) = directories.open(fixed, above, Missing::Leave)? else { return Ok(None) };
+    if !directories.release(&directory, name) {
+        // By another path another sink is there, or the daemon itself: what stands there is theirs.
+        return Ok(None);
+    }
     for temporary in temporary_names(name) {
         let _ = unlinkat(directory.fd(), &*temporary, AtFlags::empty());
     }

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::fd::BorrowedFd;
 
+use super::claims::Claims;
 use super::directories::Directories;
 use super::directory::{Directory, Me};
 use super::lane::Work;
@@ -29,9 +31,9 @@ struct Pending {
 }
 
 impl Files {
-    pub(super) fn new(watch: Watch) -> Self {
+    pub(super) fn new(watch: Watch, claims: Arc<Claims>) -> Self {
         let me = Me::current();
-        Self { me, directories: Directories::new(me), watch, touched: Vec::new() }
+        Self { me, directories: Directories::new(me, claims), watch, touched: Vec::new() }
     }
 
     fn publish(&mut self, job: Publication) -> Pending {

@@ -12,6 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
+use super::claims::Claims;
 use super::files::Files;
 use super::keyring::Keys;
 use super::sweep::Sweep;
@@ -54,14 +55,15 @@ pub(super) struct Shared {
 }
 
 impl Lane {
-    /// Starts a lane for files; one for each file system. `report` is called from the lane's thread.
+    /// Starts a lane for files; one for each file system. All lanes have their `claims` in common. `report` is called from
+    /// the lane's thread.
     ///
     /// # Errors
     /// When no thread or descriptor is to be had.
-    pub fn files(name: &str, report: impl Fn(Vec<Report>) + Send + 'static) -> io::Result<Self> {
+    pub fn files(name: &str, claims: Arc<Claims>, report: impl Fn(Vec<Report>) + Send + 'static) -> io::Result<Self> {
         let shared = Shared::new()?;
         let watch = Watch::new(Arc::clone(&shared))?;
-        Self::start(name, shared, move || Files::new(watch), report)
+        Self::start(name, shared, move || Files::new(watch, claims), report)
     }
 
     /// Starts the lane for keys. `clock` tells the wall clock, from which a key's timeout is counted; `report` and `clock`

@@ -5,6 +5,7 @@ use crate::domain::{Names, Place, RootId, SinkFailure, SinkId, SinkSpec, Ticket,
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod claims;
 mod directories;
 mod directory;
 mod events;
@@ -28,6 +29,7 @@ mod temporary;
 mod trouble;
 mod watch;
 
+pub use claims::{Claims, Contest, Holder};
 pub use lane::{Lane, Stopped};
 pub use probe::{Trial, file_system_of};
 pub use render::render;

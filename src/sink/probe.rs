@@ -5,15 +5,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-
-use rustix::fs::{Access, AtFlags, accessat};
-use rustix::io::Errno;
+use std::sync::Arc;
 
 use super::directories::{Directories, Missing};
 use super::directory::{Directory, Me, Rules};
 use super::file::try_directory;
-use super::fixed::{may_complete, nearest_existing};
-use super::trouble;
+use super::fixed::could_be_made;
 use crate::domain::{FileSink, Names, Place, SinkFailure, SinkKind, SinkSpec};
 
 /// Tries sinks, and remembers what came of it: tenants mostly share a directory, and it is tried once.
@@ -52,7 +49,7 @@ impl Trial {
     /// Nothing is tried yet.
     pub fn new() -> Self {
         let me = Me::current();
-        Self { directories: Directories::new(me), me, tried: HashMap::new() }
+        Self { directories: Directories::new(me, Arc::default()), me, tried: HashMap::new() }
     }
 
     /// Tries whether a publication to this sink could succeed for the tenant of these names. For a file: that the fixed
@@ -74,7 +71,9 @@ impl Trial {
         let directory = path.parent().unwrap_or(Path::new("/"));
         self.once(directory, Role::Final, sink, |trial| {
             let fixed = sink.fixed_part();
-            let Some(last) = trial.last_existing(fixed, directory)? else { return could_be_made(fixed, trial.me) };
+            let Some(last) = trial.last_existing(fixed, directory)? else {
+                return could_be_made(fixed, &Rules::of(sink), trial.me);
+            };
             let role = if last.path() == directory { Role::Final } else { Role::Passage };
             match role {
                 Role::Final => {
@@ -132,15 +131,4 @@ pub fn file_system_of(path: &Path) -> io::Result<u64> {
         }
     }
     Err(last)
-}
-
-fn could_be_made(fixed: &Path, me: Me) -> Result<(), SinkFailure> {
-    let above = nearest_existing(fixed);
-    let owner = above.metadata().map(|metadata| metadata.uid());
-    if !owner.is_ok_and(|owner| may_complete(owner, me)) {
-        let remedy = format!("`install -d -o {} {}`", me.uid, fixed.display());
-        return Err(trouble::with_remedy("use the directory", fixed, Errno::NOENT, remedy));
-    }
-    accessat(rustix::fs::CWD, above, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
-        .map_err(|errno| trouble::within(above, "make the directory below", above, errno))
 }

@@ -4,8 +4,8 @@
 use std::ffi::OsStr;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid};
-use rustix::io::{Result, retry_on_intr};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::io::{Errno, Result, retry_on_intr};
 use rustix::path::Arg;
 
 pub(super) fn openat(at: impl AsFd, name: impl Arg + Copy, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
@@ -43,6 +43,20 @@ pub(super) fn fsync(file: impl AsFd) -> Result<()> {
 /// Renames within one directory.
 pub(super) fn renameat(at: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
     retry_on_intr(|| rustix::fs::renameat(&at, from, &at, to))
+}
+
+/// Gives `from` the name `to` if nothing has it: EEXIST otherwise. Where the file system cannot promise that (EINVAL, as over
+/// NFS, or ENOSYS), the name is looked at first: a gap of microseconds, in which a stranger's empty directory could be replaced.
+pub(super) fn rename_into_gap(at: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
+    let promised = retry_on_intr(|| rustix::fs::renameat_with(&at, from, &at, to, RenameFlags::NOREPLACE));
+    match promised {
+        Err(Errno::INVAL | Errno::NOSYS) => match statat(&at, to, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(Errno::NOENT) => renameat(at, from, to),
+            Err(errno) => Err(errno),
+        },
+        promised => promised,
+    }
 }
 
 pub(super) fn unlinkat(at: impl AsFd, name: impl Arg + Copy, flags: AtFlags) -> Result<()> {

@@ -38,6 +38,26 @@ pub(super) fn unsafe_path(path: &Path, why: impl Display) -> SinkFailure {
     SinkFailure { kind: SinkFailureKind::Unsafe, detail: format!("{} {why}", path.display()).into() }
 }
 
+/// A place that is the daemon's own.
+pub(super) fn reserved(path: &Path, what: &str) -> SinkFailure {
+    let detail = format!(
+        "{} is {what}, reached by another path (a link or a mount), and no sink may be there: choose another path for the \
+         sink",
+        path.display()
+    );
+    SinkFailure { kind: SinkFailureKind::Taken, detail: detail.into() }
+}
+
+/// A place that another sink has already.
+pub(super) fn taken(path: &Path) -> SinkFailure {
+    let detail = format!(
+        "{} is the place of another sink too, which reaches it by another path (a link or a mount) and keeps it: give each \
+         sink a directory of its own; `corptokend check` names both",
+        path.display()
+    );
+    SinkFailure { kind: SinkFailureKind::Taken, detail: detail.into() }
+}
+
 /// What kind of trouble an error of a file system is.
 pub(super) fn kind(errno: Errno) -> SinkFailureKind {
     match errno {

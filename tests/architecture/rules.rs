@@ -31,7 +31,7 @@ impl<'a> File<'a> {
 /// The hub's rows: each imports `domain` and itself. `domain` imports itself alone.
 const ROWS: &[&str] = &["domain", "config", "engine", "api", "sink", "store", "hook"];
 /// What a row that does I/O may use besides: it knows nothing of the crate itself.
-const LEAVES: &[&str] = &["blocking"];
+const LEAVES: &[&str] = &["blocking", "trust"];
 /// Rows that do no I/O.
 const PURE: &[&str] = &["domain", "engine"];
 /// The rest of the crate's modules, which a row may not import either.

@@ -7,6 +7,7 @@ mod problems;
 mod secrets;
 mod shipped;
 mod sinks;
+mod trust;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -52,6 +52,65 @@ fn a_sink_that_is_named_like_a_temporary_file_of_the_daemons_is_refused() {
 }
 
 #[test]
+fn two_paths_to_one_place_are_one_place() {
+    let dir = Dir::with(&crm("corp_ids = [\"ding1\", \"ding2\"]\n[[app.crm.sink]]\nfile = \"real/{corp_id}\"\n\
+         [app.hr]\nclient_id = \"h\"\nclient_secret = { file = \"crm.secret\" }\ncorp_ids = [\"ding1\"]\n\
+         [[app.hr.sink]]\nfile = \"link/{corp_id}\""));
+    assert_eq!(dir.problems(), Vec::<String>::new(), "a directory that is not there is nobody's");
+    fs::create_dir(dir.path("real")).unwrap();
+    std::os::unix::fs::symlink("real", dir.path("link")).unwrap();
+    let found = dir.problems();
+    let expected = "two sinks would write the same place, which a link or a mount makes one: \
+                    of crm/ding1 and of hr/ding1";
+    assert!(found.len() == 1 && found[0].contains(expected), "{found:#?}");
+    assert!(dir.check().report.render(&dir.sources(), false).contains("the other one"));
+    // What ran before runs again: the daemon refuses the second one when it publishes.
+    let remembered = Sources::remembered(dir.sources().files);
+    assert!(config::check(&remembered, &surroundings()).config.is_some());
+    // Other names in one directory are other places: /var/run is /run.
+    dir.write("config.toml", &dir.sources().files[0].text.replace("link/{corp_id}", "link/hr-{corp_id}"));
+    assert_eq!(dir.problems(), Vec::<String>::new());
+}
+
+#[test]
+fn what_the_daemon_lives_by_is_known_by_every_path() {
+    let dir = Dir::new();
+    let there = dir.0.path().display();
+    dir.write("own/ca.pem", "").secret("own/hr.secret");
+    std::os::unix::fs::symlink("own", dir.path("link")).unwrap();
+    std::os::unix::fs::symlink(".", dir.path("here")).unwrap();
+    let head = format!(
+        "[api]\nca_file = \"own/ca.pem\"\n[state]\npath = \"{there}/own/state.redb\"\n\
+         [control]\nsocket = \"{there}/own/control.sock\"\n[app.hr]\nclient_id = \"h\"\n\
+         client_secret = {{ file = \"own/hr.secret\" }}\n"
+    );
+    let program = std::env::current_exe().unwrap();
+    symlink_to_directory_of(&program, &dir.path("bin"));
+    let program = format!("bin/{}", program.file_name().unwrap().to_str().unwrap());
+    for (file, what) in [
+        ("link/state.redb", "the state"),
+        ("link/control.sock", "the control socket"),
+        ("link/ca.pem", "the certificates to trust"),
+        ("link/hr.secret", "a client secret"),
+        ("here/config.toml", "the config"),
+        ("here/config.d/x", "watched for changes of the config"),
+        (&program, "the program itself"),
+    ] {
+        dir.write("config.d/y.toml", "");
+        dir.write(
+            "config.toml",
+            &format!("{head}{}", crm(&format!("corp_ids = [\"ding1\"]\n[[app.crm.sink]]\nfile = \"{file}\""))),
+        );
+        let found = dir.problems();
+        assert!(found.len() == 1 && found[0].contains(what), "{file}: {found:#?}");
+    }
+}
+
+fn symlink_to_directory_of(file: &Path, link: &Path) {
+    std::os::unix::fs::symlink(file.parent().unwrap(), link).unwrap();
+}
+
+#[test]
 fn every_rule_of_sinks_has_its_message() {
     let sink = |keys: &str| crm(&format!("corp_ids = [\"ding1\"]\n[[app.crm.sink]]\n{keys}"));
     for (keys, expected) in [

@@ -13,7 +13,7 @@ use corptokend::domain::{
     FileSink, Format, KeyringRoot, KeyringSink, Names, OnExpiry, Placeholder, RootId, SinkFailure, SinkId, SinkKind,
     SinkSpec, Slot, Template, Ticket, Token, WallMs, Wrote,
 };
-use corptokend::sink::{Job, Lane, Publication, Report, Stopped, Trial};
+use corptokend::sink::{Claims, Job, Lane, Publication, Report, Stopped, Trial};
 use zeroize::Zeroizing;
 
 /// When every token of these tests expires.
@@ -35,7 +35,12 @@ impl Desk {
 
     /// As [`Desk::files`]; the lane's thread has this name.
     pub fn named(name: &str) -> Self {
-        Self::with(|report| Lane::files(name, report))
+        Self::with(|report| Lane::files(name, Arc::default(), report))
+    }
+
+    /// A lane that has its claims in common with others.
+    pub fn sharing(claims: &Arc<Claims>) -> Self {
+        Self::with(|report| Lane::files("files", Arc::clone(claims), report))
     }
 
     pub fn keys(clock: impl Fn() -> WallMs + Send + 'static) -> Self {
@@ -165,6 +170,15 @@ pub fn is_root() -> bool {
 
 /// Runs `body` as an unprivileged user, in a copy of this test binary. `test` is the calling test's own name.
 pub fn as_nobody(test: &str, body: impl FnOnce()) {
+    under_setpriv(test, &["--reuid=65534", "--regid=65534", "--clear-groups"], body);
+}
+
+/// Runs `body` as root without this capability, in a copy of this test binary.
+pub fn without_capability(test: &str, capability: &str, body: impl FnOnce()) {
+    under_setpriv(test, &[&format!("--bounding-set=-{capability}"), &format!("--inh-caps=-{capability}")], body);
+}
+
+fn under_setpriv(test: &str, arguments: &[&str], body: impl FnOnce()) {
     const MARK: &str = "CORPTOKEND_TEST_AS_NOBODY";
     if std::env::var_os(MARK).is_some_and(|inner| inner == test) {
         return body();
@@ -177,7 +191,7 @@ pub fn as_nobody(test: &str, body: impl FnOnce()) {
     let binary = scratch.path().join("test");
     std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
     let ran = Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args(arguments)
         .arg(&binary)
         .args(["--exact", test, "--nocapture"])
         .env(MARK, test)

@@ -1,0 +1,214 @@
+//! Whose each place is. The config sees to it that no two sinks have one path; but links, bind mounts and `/proc/self/root`
+//! give a directory several paths. So each file is claimed by what it is, (device, inode of its directory, name), in the name
+//! of the path that leads to it: a second path to the same file is a second sink, and is refused. The first keeps its place.
+//!
+//! A claim is 12 bytes, in a table that is half to nearly full: 15 to 30 bytes a file. All lanes share them.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashTable;
+
+use crate::trust::{Entry, Identity, Reserved};
+
+/// All places that are claimed, and those that are nobody's to claim.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// Never held over a system call.
+    book: Mutex<Book>,
+}
+
+/// Why a place could not be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It is the daemon's own: this.
+    Reserved(&'static str),
+    /// Another path leads to it, and its sink was first.
+    Taken,
+}
+
+/// A place that was claimed by way of two paths, and refused to the second.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Contest {
+    /// The place.
+    pub entry: Entry,
+    /// Who holds it: [`Claims::holder`] of the directory's path.
+    pub holder: Holder,
+}
+
+/// A directory's path in few bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Holder(u32);
+
+#[derive(Debug, Default)]
+struct Book {
+    hasher: RandomState,
+    claims: HashTable<Claim>,
+    reserved: Reserved,
+    contests: HashSet<Contest>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    /// A hash of the entry, in halves: eight bytes that need not be aligned to eight.
+    hash: [u32; 2],
+    holder: Holder,
+}
+
+impl Claim {
+    fn hash(&self) -> u64 {
+        u64::from(self.hash[0]) << 32 | u64::from(self.hash[1])
+    }
+}
+
+impl Claims {
+    /// What no sink may write from here on.
+    pub fn reserve(&self, reserved: Reserved) {
+        self.book().reserved = reserved;
+    }
+
+    /// The name under which places are claimed by way of a directory's path.
+    pub fn holder(&self, directory: &Path) -> Holder {
+        self.book().holder(directory)
+    }
+
+    /// Places that were refused to a second sink since this was last asked. Whether the first still has them is for
+    /// the caller to find out.
+    pub fn contests(&self) -> Vec<Contest> {
+        self.book().contests.drain().collect()
+    }
+
+    /// The holder has this place no more.
+    pub fn settle(&self, contest: &Contest) {
+        let (directory, name) = &contest.entry;
+        self.book().release(*directory, name, contest.holder);
+    }
+
+    /// Claims `name` in `directory`, reached by `path`.
+    pub(super) fn claim(&self, directory: Identity, name: &OsStr, path: &Path) -> Result<(), Refused> {
+        self.book().claim(directory, name, path)
+    }
+
+    /// What of the daemon's own `name` in `directory` is.
+    pub(super) fn is_reserved(&self, directory: Identity, name: &OsStr) -> Option<&'static str> {
+        self.book().reserved.what(directory, name)
+    }
+
+    /// Gives up a claim, if there is one. `false`: the place is another's by now, or the daemon's own.
+    pub(super) fn release(&self, directory: Identity, name: &OsStr, path: &Path) -> bool {
+        let mut book = self.book();
+        let holder = book.holder(path);
+        book.reserved.what(directory, name).is_none() && book.release(directory, name, holder)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // A claim is made or not made; nothing is left half done.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn holder(&self, directory: &Path) -> Holder {
+        #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
+        Holder(self.hasher.hash_one(directory.as_os_str()) as u32)
+    }
+
+    fn hash(&self, directory: Identity, name: &OsStr) -> u64 {
+        self.hasher.hash_one((directory, name))
+    }
+
+    fn claim(&mut self, directory: Identity, name: &OsStr, path: &Path) -> Result<(), Refused> {
+        if let Some(what) = self.reserved.what(directory, name) {
+            return Err(Refused::Reserved(what));
+        }
+        let (hash, holder) = (self.hash(directory, name), self.holder(path));
+        match self.claims.find(hash, |claim| claim.hash() == hash).map(|claim| claim.holder) {
+            Some(first) if first == holder => Ok(()),
+            Some(first) => {
+                self.contests.insert(Contest { entry: (directory, name.to_owned()), holder: first });
+                Err(Refused::Taken)
+            }
+            None => {
+                #[expect(clippy::cast_possible_truncation, reason = "it is cut in halves")]
+                let hash_in_halves = [(hash >> 32) as u32, hash as u32];
+                self.claims.insert_unique(hash, Claim { hash: hash_in_halves, holder }, Claim::hash);
+                Ok(())
+            }
+        }
+    }
+
+    fn release(&mut self, directory: Identity, name: &OsStr, holder: Holder) -> bool {
+        let hash = self.hash(directory, name);
+        match self.claims.find_entry(hash, |claim| claim.hash() == hash) {
+            Ok(entry) if entry.get().holder == holder => {
+                entry.remove();
+                true
+            }
+            Ok(_) => false,
+            Err(_) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> Identity {
+        Identity::at(Path::new("/")).unwrap()
+    }
+
+    #[test]
+    fn a_claim_costs_twelve_bytes() {
+        assert_eq!(size_of::<Claim>(), 12);
+    }
+
+    #[test]
+    fn the_second_path_to_a_place_is_refused_until_the_first_gives_it_up() {
+        let (claims, name, other) = (Claims::default(), OsStr::new("ding1"), OsStr::new("ding2"));
+        let [first, second] = [Path::new("/a"), Path::new("/b")];
+        assert_eq!(claims.claim(directory(), name, first), Ok(()));
+        assert_eq!(claims.claim(directory(), name, first), Ok(()), "again");
+        assert_eq!(claims.claim(directory(), name, second), Err(Refused::Taken));
+        assert_eq!(claims.claim(directory(), other, second), Ok(()), "another name in the same directory");
+        assert!(!claims.release(directory(), name, second), "it is not the second's to give up");
+        assert_eq!(claims.claim(directory(), name, second), Err(Refused::Taken));
+        assert!(claims.release(directory(), name, first));
+        assert_eq!(claims.claim(directory(), name, second), Ok(()));
+    }
+
+    #[test]
+    fn a_contest_is_told_and_settled() {
+        let (claims, name) = (Claims::default(), OsStr::new("ding1"));
+        claims.claim(directory(), name, Path::new("/a")).unwrap();
+        assert_eq!(claims.contests(), []);
+        claims.claim(directory(), name, Path::new("/b")).unwrap_err();
+        let contests = claims.contests();
+        assert_eq!(contests, [Contest { entry: (directory(), name.into()), holder: claims.holder(Path::new("/a")) }]);
+        claims.settle(&contests[0]);
+        assert_eq!(claims.claim(directory(), name, Path::new("/b")), Ok(()));
+        claims.settle(&contests[0]);
+        assert_eq!(
+            claims.claim(directory(), name, Path::new("/a")),
+            Err(Refused::Taken),
+            "settled for the first alone"
+        );
+    }
+
+    #[test]
+    fn what_is_reserved_is_never_claimed_nor_given_up() {
+        let (claims, name) = (Claims::default(), OsStr::new("state.redb"));
+        let mut reserved = Reserved::default();
+        reserved.entries.insert((directory(), name.into()), "the state");
+        claims.reserve(reserved.clone());
+        assert_eq!(claims.claim(directory(), name, Path::new("/a")), Err(Refused::Reserved("the state")));
+        assert!(!claims.release(directory(), name, Path::new("/a")));
+        assert_eq!(claims.claim(directory(), OsStr::new("x"), Path::new("/a")), Ok(()));
+        reserved.directories.insert(directory(), "the drop-ins");
+        claims.reserve(reserved);
+        assert_eq!(claims.claim(directory(), OsStr::new("y"), Path::new("/a")), Err(Refused::Reserved("the drop-ins")));
+    }
+}

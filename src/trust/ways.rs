@@ -1,0 +1,79 @@
+//! The whole way to a file that the daemon reads, judged.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use rustix::fd::{AsFd, BorrowedFd};
+
+use super::rule::{Risk, Role, Trusted};
+use super::status::{Status, is_on_read_only_mount};
+use super::walk::{Step, Walk};
+
+/// A thing on the way to a file that strangers could change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Danger {
+    /// The thing: a directory, a link, or the file itself.
+    pub path: PathBuf,
+    /// What it is.
+    pub thing: Thing,
+    /// Who could do what.
+    pub risk: Risk,
+    /// Nobody can mend it here, as in a container whose config is mounted read-only.
+    pub read_only: bool,
+}
+
+/// What a [`Danger`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thing {
+    /// A directory on the way, or the one that was asked about.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// The file.
+    File,
+}
+
+/// Judges ways, and tells each danger once.
+#[derive(Debug)]
+pub struct Ways {
+    trusted: Trusted,
+    told: HashSet<PathBuf>,
+}
+
+impl Ways {
+    /// Judges by this rule.
+    pub fn new(trusted: Trusted) -> Self {
+        Self { trusted, told: HashSet::new() }
+    }
+
+    /// Everything between `/` and `path`, both included, that strangers could change, links judged before they are followed.
+    /// A way that cannot be walked to its end is judged as far as it goes: whoever reads the file says the rest.
+    pub fn to(&mut self, path: &Path) -> Vec<Danger> {
+        let mut dangers = Vec::new();
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let Ok(mut walk) = Walk::along(&absolute) else { return dangers };
+        loop {
+            match walk.step() {
+                Ok(Step::Directory(status)) => {
+                    dangers.extend(self.danger(walk.path(), Thing::Directory, &status, walk.at()));
+                }
+                Ok(Step::Link(path, status)) => {
+                    dangers.extend(self.danger(&path, Thing::Link, &status, walk.at()));
+                }
+                Ok(Step::Other(path, status, fd)) => {
+                    dangers.extend(self.danger(&path, Thing::File, &status, fd.as_fd()));
+                    return dangers;
+                }
+                Ok(Step::Missing(_) | Step::End) | Err(_) => return dangers,
+            }
+        }
+    }
+
+    /// `mount`: something that is open on the same mount.
+    fn danger(&mut self, path: &Path, thing: Thing, status: &Status, mount: BorrowedFd<'_>) -> Option<Danger> {
+        let role = if thing == Thing::File { Role::File } else { Role::Passage };
+        let risk = self.trusted.risk(path, status, role)?;
+        let path = path.to_path_buf();
+        self.told.insert(path.clone()).then(|| Danger { path, thing, risk, read_only: is_on_read_only_mount(mount) })
+    }
+}
