@@ -2,6 +2,8 @@
 //! it is told to.
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
+#[path = "faults/askers.rs"]
+mod askers;
 #[path = "faults/disk.rs"]
 mod disk;
 #[path = "faults/kill.rs"]

@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry;
 use std::io::Write;
 use std::path::Path;
 
+use super::terminal::SafeJson;
 use super::{block_on, code, unread};
 use crate::api;
 use crate::config::{self, App, Capacity, Config, Problem, Report, Severity, Sources, Surroundings, secret};
@@ -65,7 +66,7 @@ struct Refused {
 
 pub(super) fn run(args: &Args, config: &Path, socket: Option<&Path>, out: &mut dyn Write) -> u8 {
     let findings = examine(args, config, socket);
-    let told = if args.json { tell::json(&findings, out) } else { tell::text(&findings, out) };
+    let told = if args.json { tell::json(&findings, &mut SafeJson::new(out)) } else { tell::text(&findings, out) };
     let online_failed = findings.details.as_ref().and_then(|d| d.online.as_ref()).is_some_and(|c| c.outcome.is_err());
     match told {
         Err(error) => unread(&error),

@@ -280,8 +280,8 @@ mod tests {
 
     #[test]
     fn text_without_a_terminal_has_no_colour_and_hides_escapes() {
-        let log = logged(to_text, LogLevel::Info, || tracing::info!(detail = "x\x1b[2Jy", "m\x1b[31m"));
-        assert!(!log.contains('\x1b'), "{log:?}");
+        let log = logged(to_text, LogLevel::Info, || tracing::info!(detail = "x\x1b[2Jy\u{202e}", "m\x1b[31m\u{2066}"));
+        assert!(log.trim_end().chars().all(|c| !crate::domain::is_invisible(c)), "{log:?}");
     }
 
     #[test]

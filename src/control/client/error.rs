@@ -37,8 +37,8 @@ pub enum ClientError {
     },
     /// Whoever listens cannot be the daemon.
     #[error(
-        "user {uid} listens on {}, who is neither root nor you nor the owner of its directory: that is not believed to \
-         be the daemon (if it is: give it the directory)", .socket.display()
+        "user {uid} listens on {}, who is neither root nor you, and does not own its directory: that is not believed to be \
+         the daemon (if it is: give it the directory)", .socket.display()
     )]
     Impostor {
         /// The socket.

@@ -16,6 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::net::unix::UCred;
 use tokio::runtime::Runtime;
 
 use super::protocol::{ErrorBody, ReloadRequest, State, Status, TenantRow, Verdict};
@@ -50,7 +51,8 @@ const ROWS: Bounds = Bounds { piece: PATIENCE, all: Duration::from_secs(120), by
 const COPY: Bounds = Bounds { bytes: 4 << 30, ..ROWS };
 
 /// A connection to the daemon. What comes over it is bounded in length and in time, and whoever listens must be root, the
-/// caller, or the owner of the socket's directory, who could take the socket's place anyway.
+/// caller, or the owner of the socket's directory or of its group (where that may write), who could take the socket's place
+/// anyway.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
@@ -76,7 +78,7 @@ impl Client {
         let (requests, pid) = runtime.block_on(async {
             let stream = connected(socket).await?;
             let peer = stream.peer_cred().map_err(|e| other(socket, e))?;
-            if !is_believed(socket, peer.uid()) {
+            if !is_believed(socket, peer) {
                 return Err(ClientError::Impostor { socket: socket.to_owned(), uid: peer.uid() });
             }
             let handshake = hyper::client::conn::http1::Builder::new()
@@ -276,11 +278,13 @@ fn was_ended(error: &hyper::Error) -> bool {
     broke || error.is_incomplete_message() || error.is_canceled() || error.is_closed()
 }
 
-/// Whether who listens may be the daemon.
-fn is_believed(socket: &Path, uid: u32) -> bool {
+/// Whether who listens may be the daemon: by the directory, since whoever may write there can take the socket's place.
+fn is_believed(socket: &Path, peer: UCred) -> bool {
     let directory = socket.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let owner = || std::fs::metadata(directory).is_ok_and(|meta| meta.uid() == uid);
-    uid == 0 || uid == rustix::process::geteuid().as_raw() || owner()
+    let may_write =
+        |meta: std::fs::Metadata| meta.uid() == peer.uid() || (meta.gid() == peer.gid() && meta.mode() & 0o020 != 0);
+    let is_ours = [0, rustix::process::geteuid().as_raw()].contains(&peer.uid());
+    is_ours || std::fs::metadata(directory).is_ok_and(may_write)
 }
 
 fn listing(states: &[State]) -> String {

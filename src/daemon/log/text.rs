@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::daemon::clock;
-use crate::domain::WallMs;
+use crate::domain::{WallMs, is_invisible};
 
 /// Fields that say in a machine's words what the message says in ours.
 const FOR_MACHINES: [&str; 4] = ["event", "kind", "lifetime_s", "percent"];
@@ -103,7 +103,7 @@ fn printable(text: &str, newlines: Newlines) -> String {
     for c in text.chars() {
         match c {
             '\n' if newlines == Newlines::Kept => shown.push(c),
-            c if c.is_control() => {
+            c if is_invisible(c) => {
                 let _ = write!(shown, "{}", c.escape_default());
             }
             c => shown.push(c),

@@ -36,7 +36,7 @@ pub(super) enum Outlet {
     Journal,
 }
 
-/// Writes one line, however long that takes. A line that fails is lost: there is nowhere left to say so.
+/// Writes one line, however long that takes. A line that fails is lost.
 type Write = Box<dyn Fn(Outlet, &[u8]) -> io::Result<()> + Send>;
 
 /// The queue between those who log and the thread that writes.
@@ -94,7 +94,7 @@ pub fn last_words(line: &str) {
 /// What is to be said of the process's log itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Lines that were lost since the start, because nobody took those before them.
+    /// Lines that were lost since the start, because nobody took those before them, or they could not be written at all.
     pub lost: u64,
     /// Whether the line that is being written now has been for some seconds.
     pub hangs: bool,
@@ -159,7 +159,10 @@ impl Writer {
             }
             for (outlet, line) in lines {
                 self.lock().writes_since = Some(clock::now().boot);
-                let _ = write(outlet, &line);
+                if write(outlet, &line).is_err() {
+                    // Not to be said: that line would fail as well, and so on.
+                    self.lock().lost += 1;
+                }
             }
             self.lock().writes_since = None;
             self.changed.notify_all();
