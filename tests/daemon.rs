@@ -80,6 +80,58 @@ fn a_clock_earlier_than_the_last_commit_is_not_believed_until_the_endpoint_agree
     assert_eq!(machine.status_json()["warnings"].as_array().map(Vec::len), Some(0));
 }
 
+/// When the token of `ding1` expires, as its readers see it, in seconds since 1970.
+fn shown_expiry(machine: &Machine) -> Option<u64> {
+    let text = machine.read("tokens/ding1")?;
+    text.lines().find_map(|line| line.strip_prefix("EXPIRES_AT=")?.parse().ok())
+}
+
+/// Starts the daemon with a clock that is a day behind its last commit; what its readers then see, and when it says that it
+/// committed last, in seconds after that commit.
+fn told_after_a_day_lost(mut machine: Machine) -> (u64, u64) {
+    machine.save(&machine.config_text().replace("TOKENS", machine.path("tokens").to_str().unwrap()));
+    let (state, commit) = (machine.path("state/state.redb"), tomorrow().wall.seconds());
+    store::open(&state, |_| {}, tomorrow).unwrap().store.stop(support::PATIENCE);
+    machine.start();
+    machine.wait_until("readers have a token", |machine| shown_expiry(machine).is_some());
+    machine.wait_until_ready();
+    let shown = shown_expiry(&machine).expect("it is published");
+    machine.stop();
+    let opened = store::open(&state, |_| {}, tomorrow).unwrap();
+    let last = opened.last_commit.expect("it has committed").seconds();
+    opened.store.stop(support::PATIENCE);
+    (shown.saturating_sub(commit), last.saturating_sub(commit))
+}
+
+const ENV_SINK: &str = "[[app.crm.sink]]\nfile = \"TOKENS/{corp_id}\"\nformat = \"env\"";
+const YEAR_S: i64 = 366 * 24 * 3600;
+
+#[test]
+fn an_endpoint_that_says_it_is_2100_is_not_believed() {
+    let options = corptokend::sandbox::Options { date_skew_s: 74 * YEAR_S, ..Default::default() };
+    let (shown, committed) = told_after_a_day_lost(Machine::with(options).app("crm", &["ding1"], ENV_SINK));
+    assert!(shown <= 3 * 3600, "readers see an expiry {shown} s after the last commit");
+    assert!(committed <= 600, "{committed} s");
+}
+
+#[test]
+fn one_endpoint_of_two_cannot_change_what_readers_of_the_other_see_and_no_guess_is_committed() {
+    let options = corptokend::sandbox::Options { date_skew_s: YEAR_S, ..Default::default() };
+    let machine = Machine::new();
+    let liar = corptokend::sandbox::Sandbox::spawn_thread(options.clone()).unwrap();
+    machine.write_with_mode("etc/ca.pem", &format!("{}{}", machine.sandbox.ca_pem(), liar.ca_pem()), 0o644);
+    let other = liar.endpoint().replace("127.0.0.1", "localhost");
+    assert_ne!(other, liar.endpoint());
+    let machine = machine.app("crm", &["ding1"], ENV_SINK).app("other", &["ding2"], &format!("endpoint = \"{other}\""));
+    let (shown, committed) = told_after_a_day_lost(machine);
+    assert!(shown <= 3 * 3600 && committed <= 600, "{shown} s, {committed} s");
+    // Where there is but one, its word is all there is; it is used, and not written down as a proof.
+    let machine = Machine::with(options).app("crm", &["ding1"], ENV_SINK);
+    let (shown, committed) = told_after_a_day_lost(machine);
+    assert!(shown.abs_diff(u64::try_from(YEAR_S).unwrap()) <= 2 * 24 * 3600, "{shown} s");
+    assert!(committed <= 600, "{committed} s");
+}
+
 #[test]
 fn a_clock_that_is_askew_is_warned_of_and_tokens_come_all_the_same() {
     let options = corptokend::sandbox::Options { date_skew_s: 120, ..Default::default() };

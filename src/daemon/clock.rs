@@ -18,10 +18,20 @@ use crate::domain::{BootMs, Now, WallMs};
 /// It is one for the whole process, like the clock: the scheduler, the store and the keyrings must not disagree on the time.
 static FORWARD_MS: AtomicU64 = AtomicU64::new(0);
 
+/// The part of it that is certain: the last commit was in the past. What endpoints say beyond that is not proven.
+static PROVEN_MS: AtomicU64 = AtomicU64::new(0);
+
 /// This moment, on both clocks.
 pub fn now() -> Now {
     let boot = BootMs(millis(clock_gettime(ClockId::Boottime)));
     Now { boot, wall: machine_wall() + FORWARD_MS.load(Ordering::Relaxed) }
+}
+
+/// As [`now`], but the wall clock is put forward no further than is certain. What is written down as a proof of the time
+/// that has passed, such as the moment of a commit, is told on this one: a guess that was too late would make every right clock
+/// of tomorrow look wrong.
+pub fn proven() -> Now {
+    Now { wall: machine_wall() + PROVEN_MS.load(Ordering::Relaxed), ..now() }
 }
 
 /// The machine's wall clock, trusted or not.
@@ -35,7 +45,13 @@ pub(super) fn machine_age_ms(since_1970: Duration) -> Option<u64> {
     machine_wall().0.checked_sub(u64::try_from(since_1970.as_millis()).ok()?)
 }
 
-/// The machine's wall clock is behind the true time: from here on it is taken to say `now`.
+/// The machine's wall clock is behind the true time, which is certainly not before `now`: from here on it is taken to say so.
+pub(super) fn put_forward_to_certain(now: WallMs) {
+    PROVEN_MS.store(now.since(machine_wall()), Ordering::Relaxed);
+    put_forward(now);
+}
+
+/// By all that is known, it is `now`.
 pub(super) fn put_forward(now: WallMs) {
     FORWARD_MS.store(now.since(machine_wall()), Ordering::Relaxed);
 }
@@ -43,6 +59,7 @@ pub(super) fn put_forward(now: WallMs) {
 /// The machine's wall clock is believed again.
 pub(super) fn trust() {
     FORWARD_MS.store(0, Ordering::Relaxed);
+    PROVEN_MS.store(0, Ordering::Relaxed);
 }
 
 /// This moment, on the wall clock.

@@ -10,7 +10,7 @@
 //! | `outlets`, `stalls` | sinks by number: sets, roots, lanes; and which lane does not move |
 //! | `reload`, `prepare`, `plan` | when the config is read again, what is made of it, and the steps towards it |
 //! | `watch` | notices that files changed |
-//! | `clock`, `skew` | the only file that reads a clock, and whether that can be believed |
+//! | `clock`, `skew`, `witnesses` | the only file that reads a clock, and whether that can be believed; what endpoints say |
 //! | `pauses` | for how long the scheduler was busy at a stretch |
 //! | `attending` | the control socket's thread |
 //! | `telling`, `answers`, `verdict` | READY, the status line, and what the control socket is told |
@@ -47,6 +47,7 @@ mod telling;
 pub mod turn;
 mod verdict;
 mod watch;
+mod witnesses;
 
 use std::io;
 
@@ -282,9 +283,12 @@ impl Daemon {
         let (ticket, answer) =
             ended.map_err(|defect| io::Error::other(format!("a call ended unexpectedly: {defect}")))?;
         let date = answer.server_date;
+        let app = self.engine.id(ticket.slot).map(|id| id.app);
         let event = self.hands.answered(&self.engine, ticket, answer);
         self.events.push(event);
-        if date.is_some_and(|date| self.skew.answered(clock::now(), date) == Told::Otherwise) {
+        if let (Some(date), Some(app)) = (date, app)
+            && self.skew.answered(clock::now(), &self.hands.config, &app, date) == Told::Otherwise
+        {
             self.events.push(Event::ClockStepped);
         }
         Ok(())

@@ -2,12 +2,15 @@
 //!
 //! A clock that is earlier than the last commit is wrong: a machine without a battery-backed clock starts in 1970, or when
 //! its image was made. Expiries told on it would be nonsense, so it is put forward: to the last commit at first, which was
-//! certainly in the past, then to what the endpoint's answers say, until somebody sets it right. A clock that is merely
+//! certainly in the past, then to what the endpoints agree on, until somebody sets it right. A clock that is merely
 //! askew is warned of: tokens are kept fresh all the same, on the boot clock, but readers see wrong expiries.
 
-use crate::domain::{Now, WallMs};
+use std::sync::Arc;
 
 use super::clock;
+use super::witnesses::Witnesses;
+use crate::config::Config;
+use crate::domain::{AppName, Now, WallMs};
 
 /// A skew of so much is worth a warning, in milliseconds.
 const SKEW_MS: u64 = 60_000;
@@ -16,13 +19,21 @@ const REMIND_MS: u64 = 60 * 60 * 1000;
 /// Answers travel, and `Date` counts in seconds: differences below this are none, in milliseconds.
 const NOISE_MS: u64 = 2_000;
 
+/// The endpoints are not believed when they say that the last commit is longer ago, in milliseconds: two years. A machine that
+/// lay switched off for longer keeps the time of its last commit until somebody sets its clock.
+const MOST_AHEAD_MS: u64 = 2 * 366 * 24 * 3600 * 1000;
+
 /// What is thought of the clock.
 pub(super) struct Skew {
     /// The clock is behind this moment, which is in the past: it is not believed.
     distrusted_below: Option<WallMs>,
-    /// How far the clock was from the endpoint's at the last answer, in seconds; positive when the clock is ahead.
+    /// How far the clock was from the endpoints' when they last agreed, in seconds; positive when the clock is ahead.
     seconds: i64,
     said: Option<Now>,
+    witnesses: Witnesses,
+    /// The config whose endpoints are `hosts`.
+    config: Option<Arc<Config>>,
+    hosts: Vec<Box<str>>,
 }
 
 /// Whether the time is now told otherwise than before.
@@ -37,21 +48,34 @@ pub(super) enum Told {
 impl Skew {
     /// At the start, before anything is told on the clock.
     pub(super) fn new(last_commit: Option<WallMs>) -> Self {
-        let mut skew = Self { distrusted_below: None, seconds: 0, said: None };
+        let mut skew = Self {
+            distrusted_below: None,
+            seconds: 0,
+            said: None,
+            witnesses: Witnesses::default(),
+            config: None,
+            hosts: Vec::new(),
+        };
         if let Some(commit) = last_commit.filter(|commit| clock::machine_wall() < *commit) {
             let machine = clock::machine_wall();
             tracing::warn!(
                 event = "clock_distrusted",
                 "the clock says {machine}, but the state was last written at {commit}; it is not believed until the endpoint's answers tell the time"
             );
-            clock::put_forward(commit);
+            clock::put_forward_to_certain(commit);
             skew.distrusted_below = Some(commit);
         }
         skew
     }
 
-    /// An answer told the endpoint's time.
-    pub(super) fn answered(&mut self, now: Now, date: WallMs) -> Told {
+    /// An answer to one of this app's calls told the endpoint's time.
+    pub(super) fn answered(&mut self, now: Now, config: &Arc<Config>, app: &AppName, date: WallMs) -> Told {
+        self.know_hosts(config);
+        let Some(app) = config.apps.get(app) else { return Told::Alike };
+        if self.is_possible(date) {
+            self.witnesses.hear(app.endpoint.host(), now.boot, date);
+        }
+        let Some(date) = self.witnesses.agreed(now.boot, self.hosts.len()) else { return Told::Alike };
         if self.distrusted_below.is_some() {
             return self.learn(now, date);
         }
@@ -64,7 +88,24 @@ impl Skew {
         Told::Alike
     }
 
-    /// What an answer says of a clock that is not believed.
+    /// Another config may have other endpoints.
+    fn know_hosts(&mut self, config: &Arc<Config>) {
+        if self.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {
+            return;
+        }
+        self.hosts = config.apps.values().map(|app| app.endpoint.host().into()).collect();
+        self.hosts.sort_unstable();
+        self.hosts.dedup();
+        self.witnesses.keep(&self.hosts);
+        self.config = Some(Arc::clone(config));
+    }
+
+    /// Whether it can be so late, as long as all that is certain is the last commit.
+    fn is_possible(&self, date: WallMs) -> bool {
+        self.distrusted_below.is_none_or(|commit| date.since(commit) <= MOST_AHEAD_MS)
+    }
+
+    /// What the endpoints say of a clock that is not believed.
     fn learn(&mut self, now: Now, date: WallMs) -> Told {
         let machine = clock::machine_wall();
         if date.0.abs_diff(machine.0) <= SKEW_MS {

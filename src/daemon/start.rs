@@ -74,7 +74,7 @@ pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let log = on_disk.config().map(|config| super::log::init(config.log.format, config.log.level));
     let (sender, inputs) = mpsc::unbounded_channel();
     let replies = sender.clone();
-    let opened = store::open(&state, move |replies_now| drop(replies.send(Input::Stored(replies_now))), clock::now)?;
+    let opened = store::open(&state, move |replies_now| drop(replies.send(Input::Stored(replies_now))), clock::proven)?;
     let chosen = choose(on_disk, &opened, &surroundings, fallback)?;
     let log = log.unwrap_or_else(|| {
         let settings = &chosen.candidate.config.log;

@@ -60,6 +60,12 @@ impl Endpoint {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The host, without its port: a name or an address.
+    pub fn host(&self) -> &str {
+        let authority = self.0.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+        authority.and_then(Self::host_of).expect("the constructor found it")
+    }
 }
 
 impl fmt::Display for Endpoint {

@@ -1,0 +1,88 @@
+//! What the endpoints say the time is. One of them may be wrong, or lie, and must not tell all apps' readers when their tokens
+//! expire.
+
+use crate::domain::{BootMs, WallMs};
+
+/// Times that differ by less agree: answers travel, and hosts are not set to the second. In milliseconds.
+const AGREE_MS: i64 = 60_000;
+
+/// The last word of each host.
+#[derive(Debug, Default)]
+pub(super) struct Witnesses(Vec<Witness>);
+
+#[derive(Debug)]
+struct Witness {
+    host: Box<str>,
+    /// How far its clock is ahead of this machine's boot clock, in milliseconds.
+    lead: i64,
+}
+
+impl Witnesses {
+    /// Takes no word of hosts but these from here on.
+    pub(super) fn keep(&mut self, hosts: &[Box<str>]) {
+        self.0.retain(|witness| hosts.contains(&witness.host));
+    }
+
+    /// A host that answers at `at` says that it is `date`.
+    pub(super) fn hear(&mut self, host: &str, at: BootMs, date: WallMs) {
+        let lead = signed(date.0).saturating_sub(signed(at.0));
+        match self.0.iter_mut().find(|witness| &*witness.host == host) {
+            Some(witness) => witness.lead = lead,
+            None => self.0.push(Witness { host: host.into(), lead }),
+        }
+    }
+
+    /// What time it is by most of those who spoke, if there are enough: of several `hosts` that are called, two at least. Where
+    /// there is one alone, its word is all there is.
+    pub(super) fn agreed(&self, at: BootMs, hosts: usize) -> Option<WallMs> {
+        let enough = if hosts < 2 { 1 } else { 2 }.max(self.0.len() / 2 + 1);
+        let of_one_mind = |witness: &&Witness| {
+            let agree = |other: &&Witness| other.lead.abs_diff(witness.lead) <= AGREE_MS.unsigned_abs();
+            self.0.iter().filter(agree).count()
+        };
+        let best = self.0.iter().max_by_key(of_one_mind).filter(|witness| of_one_mind(witness) >= enough)?;
+        u64::try_from(signed(at.0).saturating_add(best.lead)).ok().map(WallMs)
+    }
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+    const YEARS: u64 = 74 * 366 * 24 * 3600 * 1000;
+
+    fn agreed(words: &[(&str, u64)], hosts: usize) -> Option<u64> {
+        let mut witnesses = Witnesses::default();
+        words.iter().for_each(|(host, date)| witnesses.hear(host, BootMs(5_000), WallMs(*date)));
+        witnesses.agreed(BootMs(7_000), hosts).map(|wall| wall.0)
+    }
+
+    #[test]
+    fn one_host_among_several_cannot_tell_the_time_alone() {
+        assert_eq!(agreed(&[], 1), None);
+        assert_eq!(agreed(&[("a", NOW)], 1), Some(NOW + 2_000));
+        assert_eq!(agreed(&[("a", NOW)], 2), None, "the other has not spoken yet");
+        assert_eq!(agreed(&[("a", NOW), ("a", NOW), ("a", NOW)], 2), None, "it stays one, however often it speaks");
+        assert_eq!(agreed(&[("a", NOW), ("b", NOW + YEARS)], 2), None);
+        assert!(agreed(&[("a", NOW), ("b", NOW + 30_000)], 2).is_some());
+        assert!(
+            agreed(&[("a", NOW), ("liar", NOW + YEARS), ("b", NOW + 1_000)], 3).is_some_and(|told| told < NOW + 9_000)
+        );
+        let two_and_two = [("a", NOW), ("b", NOW), ("c", NOW + YEARS), ("d", NOW + YEARS)];
+        assert_eq!(agreed(&two_and_two, 4), None, "half is not most");
+    }
+
+    #[test]
+    fn a_host_that_is_called_no_more_is_no_witness() {
+        let mut witnesses = Witnesses::default();
+        witnesses.hear("a", BootMs(0), WallMs(NOW));
+        witnesses.hear("b", BootMs(0), WallMs(NOW + YEARS));
+        witnesses.keep(&["a".into()]);
+        assert_eq!(witnesses.agreed(BootMs(0), 1), Some(WallMs(NOW)));
+    }
+}
