@@ -45,7 +45,7 @@ impl<'s> Text<'s> {
             line.mask(start..from);
         }
         let mut at = from;
-        for range in self.hidden_in(number, start..end) {
+        for range in self.hidden_in(number, start..end, from..to) {
             let range = range.start.max(at)..range.end.min(to);
             // One stretch can be hidden for two reasons.
             if !range.is_empty() {
@@ -62,11 +62,12 @@ impl<'s> Text<'s> {
         Some(Line { marker: marker.start..marker.end.max(marker.start), text: line.text })
     }
 
-    /// What of a line must not be shown, sorted.
-    fn hidden_in(&self, number: usize, bytes: Range<usize>) -> Vec<Range<usize>> {
+    /// What must not be shown of the part of a line that is looked at, sorted. A line may hold 100,000 such stretches, and
+    /// each may have its problem.
+    fn hidden_in(&self, number: usize, bytes: Range<usize>, part: Range<usize>) -> Vec<Range<usize>> {
         let broken = self.broken.contains(&number);
-        let first = self.hidden.partition_point(|range| range.end <= bytes.start);
-        let by_text = self.hidden[first..].iter().take_while(|range| range.start < bytes.end).cloned();
+        let first = self.hidden.partition_point(|range| range.end <= part.start);
+        let by_text = self.hidden[first..].iter().take_while(|range| range.start < part.end).cloned();
         let by_line = match bytes.len() {
             0..LONG => mask::hidden_in_line(&self.text[bytes.clone()], broken),
             length => Vec::from_iter(broken.then_some(0..length)),
