@@ -134,8 +134,11 @@ fn a_directory_replaced_by_a_link_is_not_followed() {
     machine.start();
     let trap = machine.path("trap");
     fs::create_dir(&trap).unwrap();
-    fs::rename(machine.path("tokens/crm"), machine.path("away")).unwrap();
-    std::os::unix::fs::symlink(&trap, machine.path("tokens/crm")).unwrap();
+    // At once, or the directory is made again in between.
+    let away = machine.path("away");
+    std::os::unix::fs::symlink(&trap, &away).unwrap();
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    rustix::fs::renameat_with(rustix::fs::CWD, machine.path("tokens/crm"), rustix::fs::CWD, away, exchange).unwrap();
     machine.write_with_mode("etc/crm.secret", "another-secret", 0o600);
     machine.wait_until("the link is seen", |machine| fails_with(machine, "crm/ding1", "tokens/crm"));
     assert_eq!(fs::read_dir(&trap).unwrap().count(), 0, "nothing was written through the link");
