@@ -236,9 +236,14 @@ impl Machine {
     }
 
     /// Starts a daemon that was prepared elsewhere.
-    pub fn launch_command(&mut self, mut command: Command) {
-        assert!(self.daemon.is_none(), "one daemon at a time");
+    pub fn launch_command(&mut self, command: Command) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        self.launch_logging_to(command, log.into());
+    }
+
+    /// Starts a daemon whose log goes elsewhere.
+    pub fn launch_logging_to(&mut self, mut command: Command, log: Stdio) {
+        assert!(self.daemon.is_none(), "one daemon at a time");
         self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("the daemon starts"));
     }
 
@@ -268,6 +273,11 @@ impl Machine {
         let mut daemon = self.daemon.take().expect("the daemon runs");
         daemon.kill().unwrap();
         daemon.wait().unwrap();
+    }
+
+    /// Whether a daemon was launched that was not ended by us.
+    pub fn runs(&self) -> bool {
+        self.daemon.is_some()
     }
 
     /// Whether the daemon that was launched has not ended by itself.

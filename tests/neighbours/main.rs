@@ -1,0 +1,13 @@
+//! The matrix of neighbours in `docs/reliability.md`: one app has a trouble for all of its 2,000 tenants, and another app's
+//! 300 do not notice. `CORPTOKEND_NEIGHBOURS=ban_page` acts out that trouble alone.
+#![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
+
+mod document;
+mod matrix;
+mod recovery;
+mod street;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../support/table.rs"]
+mod table;
+mod trouble;

@@ -1,0 +1,201 @@
+//! What an app can have for all of its tenants.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use corptokend::domain::FailureKind;
+use corptokend::sandbox::{Authority, Fault, Options, RawAnswer, Sandbox, SandboxHandle, Scope, Times, Transport};
+
+/// A trouble by its name, and what it makes of a call: `None` where the call succeeds, whatever it is good for.
+#[derive(Clone)]
+pub(crate) struct Trouble {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Option<FailureKind>,
+    cause: Cause,
+}
+
+#[derive(Clone)]
+enum Cause {
+    /// The endpoint answers so, or does not answer.
+    Answer(Fault),
+    /// Nobody listens.
+    Nobody,
+    /// The connection is accepted, and nothing is said.
+    Silence,
+    /// The certificate is for another host.
+    WrongCertificate,
+    /// The client secret's file cannot be read.
+    Secret,
+    /// The `Date` of all answers.
+    Date(i64),
+}
+
+/// An app's endpoint with the trouble; it ends with the value.
+pub(crate) struct Place {
+    pub(crate) url: String,
+    _sandbox: Option<SandboxHandle>,
+    /// Accepts by the kernel's hand alone.
+    _listener: Option<TcpListener>,
+}
+
+/// Troubles that are acted out together, one app each.
+pub(crate) struct Group {
+    pub(crate) name: &'static str,
+    pub(crate) troubles: Vec<Trouble>,
+    /// Who waits, for how long, what `status` says, what comes back by itself.
+    pub(crate) words: [&'static str; 4],
+    /// The group and its troubles, as the document names them.
+    pub(crate) row: String,
+}
+
+impl Group {
+    fn new(name: &'static str, words: [&'static str; 4], troubles: Vec<Trouble>) -> Self {
+        let names: Vec<String> = troubles.iter().map(|trouble| format!("`{}`", trouble.name)).collect();
+        Self { name, troubles, words, row: format!("{name}: {}", names.join(", ")) }
+    }
+}
+
+/// A fault of the sandbox.
+fn answer(name: &'static str, kind: FailureKind) -> Trouble {
+    let cause = Cause::Answer(Fault::named(name).expect("the sandbox has it"));
+    Trouble { name, kind: Some(kind), cause }
+}
+
+fn other(name: &'static str, kind: Option<FailureKind>, cause: Cause) -> Trouble {
+    Trouble { name, kind, cause }
+}
+
+/// Every trouble.
+pub(crate) fn groups() -> Vec<Group> {
+    vec![refused(), throttled(), broken(), wrong(), hanging()]
+}
+
+fn refused() -> Group {
+    let words = [
+        "the tenant that is refused; the app, where it is the app's fault",
+        "15 minutes a tenant; one probe for an app",
+        "refused, or failing, with the kind; once for the app",
+        "with the next probe; at once when the secret changes",
+    ];
+    let troubles = vec![
+        answer("invalid_client", FailureKind::WrongCredentials),
+        answer("unsupported_grant", FailureKind::UnsupportedGrant),
+        answer("unauthorized_client", FailureKind::Unauthorized),
+        answer("unknown_error", FailureKind::SuspectCorp),
+        answer("address_not_allowed", FailureKind::AddressNotAllowed),
+        other("no secret", Some(FailureKind::SecretUnreadable), Cause::Secret),
+    ];
+    Group::new("refused", words, troubles)
+}
+
+fn throttled() -> Group {
+    let words = [
+        "the app; after a ban, whoever shares address and endpoint host",
+        "an app's rate halves; a ban is over after 5 minutes at least; no answer holds an app for more",
+        "failing, and the hold with its end",
+        "step by step; after a ban, with one probe",
+    ];
+    let hour = RawAnswer::json(429, "{}").with_header("retry-after", "3600");
+    let troubles = vec![
+        answer("app_throttled", FailureKind::AppThrottled),
+        answer("api_throttled", FailureKind::ApiThrottled),
+        answer("too_many_requests", FailureKind::AppThrottled),
+        other("retry after an hour", Some(FailureKind::AppThrottled), Cause::Answer(Fault::Raw(hour))),
+        answer("ban_page", FailureKind::Banned),
+        answer("punish", FailureKind::Banned),
+    ];
+    Group::new("throttled or banned", words, troubles)
+}
+
+fn broken() -> Group {
+    let words = [
+        "the apps with that endpoint",
+        "until a probe succeeds: one after 1 s, later ones at most 15 s apart",
+        "failing, and that the endpoint is probed",
+        "all at once, with the first probe that is answered",
+    ];
+    let troubles = vec![
+        answer("server_error", FailureKind::ServerError),
+        answer("unavailable", FailureKind::ServerError),
+        answer("gateway_timeout", FailureKind::ServerError),
+        answer("reset", FailureKind::Unreachable),
+        answer("close_mid_body", FailureKind::Unreachable),
+        other("nobody listens", Some(FailureKind::Unreachable), Cause::Nobody),
+        other("wrong certificate", Some(FailureKind::Unreachable), Cause::WrongCertificate),
+    ];
+    Group::new("broken", words, troubles)
+}
+
+fn wrong() -> Group {
+    let words = [
+        "the apps with that endpoint; a life that is too short, the tenant",
+        "as for a broken one; a short life, an exponential backoff",
+        "failing, with what is wrong with the answer",
+        "with the first probe that is answered as documented",
+    ];
+    let brief = RawAnswer::json(200, r#"{"access_token":"0123456789abcdef0123456789abcdef","expires_in":1}"#);
+    let troubles = vec![
+        answer("redirect", FailureKind::Malformed),
+        answer("truncated", FailureKind::Malformed),
+        answer("oversized", FailureKind::Malformed),
+        answer("gzip", FailureKind::Malformed),
+        answer("empty", FailureKind::Malformed),
+        answer("wrong_types", FailureKind::Malformed),
+        other("one token for all, good for a second", None, Cause::Answer(Fault::Raw(brief))),
+        other("the year 2100", None, Cause::Date(74 * 365 * 86_400)),
+    ];
+    Group::new("malformed or wrong", words, troubles)
+}
+
+fn hanging() -> Group {
+    let words = [
+        "the apps with that endpoint, in a share of `max_in_flight`",
+        "`api.timeout` a call; then one probe at a time, at most 15 s apart",
+        "failing, timeout",
+        "all at once, with the first probe that is answered",
+    ];
+    let troubles = vec![
+        answer("hang", FailureKind::Timeout),
+        other("silence", Some(FailureKind::Timeout), Cause::Silence),
+        answer("trickle", FailureKind::Timeout),
+        other("late", Some(FailureKind::Timeout), Cause::Answer(Fault::Delay(Duration::from_secs(9)))),
+    ];
+    Group::new("hanging", words, troubles)
+}
+
+impl Trouble {
+    /// What is wrong of the config itself, as a file that has to go.
+    pub(crate) fn loses_its_secret(&self) -> bool {
+        matches!(self.cause, Cause::Secret)
+    }
+
+    /// The endpoint that has it, at an address of its own: hosts are told apart by it.
+    pub(crate) fn place(&self, number: u8, authority: Arc<Authority>) -> Place {
+        let address = SocketAddr::from((Ipv4Addr::new(127, 0, 1, number), 0));
+        let options = Options { address, transport: Transport::Plain, issue_log: 1, ..Options::default() };
+        let started = |options: Options| Sandbox::spawn_thread(options).expect("the sandbox starts");
+        let (sandbox, listener) = match &self.cause {
+            Cause::Answer(fault) => {
+                let sandbox = started(options);
+                sandbox.inject(Scope::everyone(), fault.clone(), Times::UntilCleared);
+                (Some(sandbox), None)
+            }
+            Cause::Nobody | Cause::Silence => (None, Some(TcpListener::bind(address).unwrap())),
+            Cause::WrongCertificate => {
+                let options = Options { transport: Transport::TlsWrongHost, authority: Some(authority), ..options };
+                (Some(started(options)), None)
+            }
+            Cause::Secret => (Some(started(options)), None),
+            Cause::Date(skew_s) => (Some(started(Options { date_skew_s: *skew_s, ..options })), None),
+        };
+        let url = match (&sandbox, &listener) {
+            (Some(sandbox), _) => sandbox.endpoint(),
+            (None, Some(listener)) => format!("http://{}", listener.local_addr().unwrap()),
+            (None, None) => unreachable!("one of them is there"),
+        };
+        // A port that was just given back is nobody's.
+        let listener = listener.filter(|_| !matches!(self.cause, Cause::Nobody));
+        Place { url, _sandbox: sandbox, _listener: listener }
+    }
+}
