@@ -95,21 +95,30 @@ fn what_cannot_be_read_for_now_is_tried_again_and_not_called_for() {
 #[test]
 fn a_token_that_is_lost_while_its_tenant_waits_for_its_turn_holds_nobody_up() {
     let mut shell = shell();
-    // One call a minute, which another tenant uses; this one is due, and stands in the queue.
-    let slow = AppPolicy { rate: Rate::per_minute(1), ..policy() };
-    restore(&mut shell, 0, 60);
-    restore(&mut shell, 1, 60);
-    shell.run_ms(1_000);
-    set_policy(&mut shell, slow, Freshness::Stale);
+    add(&mut shell, 0..1);
+    shell.run_ms(400);
+    assert_eq!(shell.calls.len(), 1);
+    // Another app, whose token expires later. Both are to be fetched anew, and there is no room for a call.
+    let other = AppName::new("hr").unwrap();
+    let another = |freshness| Change::App { name: other.clone(), policy: policy(), freshness };
+    let id = TenantId { app: other.clone(), corp_id: CorpId::new("ding0").unwrap() };
+    let record = Record { expires: shell.now.wall + 7_300_000, ..record_from(&shell, 0, 0) };
+    shell.stored.insert(id.clone(), (None, record));
+    shell.change(another(Freshness::Current));
+    shell.change(Change::Added { id: id.clone(), sinks: SinkSetId(0), record: Some(record) });
+    shell.room.calls = 0;
+    set_policy(&mut shell, policy(), Freshness::Stale);
+    shell.change(another(Freshness::Stale));
+    shell.run_ms(200);
+    let slot = shell.engine.slot(&tenant(0)).unwrap();
+    let ticket = shell.engine.ticket(slot).unwrap();
+    shell.tell(Event::Lost(ticket));
+    // The one whose token is lost was called a moment ago, and must wait for a second; the other need not.
+    shell.room.calls = 64;
     shell.run_ms(100);
-    for n in 0..2 {
-        let slot = shell.engine.slot(&tenant(n)).unwrap();
-        if let Some(ticket) = shell.engine.ticket(slot) {
-            shell.tell(Event::Lost(ticket));
-        }
-    }
-    shell.run_ms(5 * 60_000);
-    assert_eq!((state(&shell, 0), state(&shell, 1)), (State::Fresh, State::Fresh));
+    assert_eq!(shell.calls.last().map(|(_, called)| called), Some(&id));
+    shell.run_ms(5_000);
+    assert_eq!(shell.calls.last().map(|(_, called)| called), Some(&tenant(0)));
 }
 
 #[test]
