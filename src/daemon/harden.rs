@@ -5,8 +5,14 @@ use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+use crate::blocking::Blocking;
+
+/// A directory that does not answer for so long hangs.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// No core dumps, and no reading of our memory by other processes of the same user (prctl(2), `PR_SET_DUMPABLE`).
 pub fn no_dumps() {
@@ -39,13 +45,19 @@ pub fn discreet_panics() {
 /// Must be called before threads are started.
 ///
 /// # Errors
-/// When the user has no entry, or the kernel refuses.
+/// When the directory does not answer, the user has no entry, or the kernel refuses.
 pub fn become_owner_of(directory: &Path) -> io::Result<()> {
-    let Ok(status) = std::fs::metadata(directory) else { return Ok(()) };
-    if !rustix::process::geteuid().is_root() || status.uid() == 0 {
+    if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let uid = nix::unistd::Uid::from_raw(status.uid());
+    let place = directory.to_owned();
+    let owner = Blocking::new("owner", 1)
+        .run_and_block(directory, ANSWERS_WITHIN, move || std::fs::metadata(place).map_or(0, |status| status.uid()))
+        .map_err(|error| io::Error::other(format!("cannot look at the directory {}: {error}", directory.display())))?;
+    if owner == 0 {
+        return Ok(());
+    }
+    let uid = nix::unistd::Uid::from_raw(owner);
     let user = nix::unistd::User::from_uid(uid)?.ok_or_else(|| {
         let directory = directory.display();
         io::Error::other(format!("{directory} belongs to user {uid}, who has no entry in the user database"))

@@ -88,3 +88,51 @@ impl Pending {
         tickets
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::domain::{Fingerprint, Slot, WallMs};
+
+    fn kept(tenant: u32, seq: u32) -> Kept {
+        let token = Token::new(Zeroizing::new(format!("token-{tenant}-{seq}"))).unwrap();
+        let record = Record { asked: WallMs(0), expires: WallMs(1), fingerprint: token.fingerprint() };
+        let id = format!("crm/ding{tenant}").parse().unwrap();
+        Kept { ticket: Ticket { slot: Slot(tenant), seq }, id, record, token }
+    }
+
+    #[test]
+    fn what_waits_for_a_day_holds_the_newest_of_each_tenant_alone() {
+        let mut waiting = Pending::default();
+        for seq in 0..10_000 {
+            waiting.keep(kept(seq % 3, seq));
+            // Whoever waited was told that it is not kept.
+            assert_eq!(waiting.take_owed().len(), 1);
+        }
+        assert_eq!((waiting.len(), waiting.owes()), (3, false));
+        assert_eq!(waiting.owed.capacity(), 0);
+        let seqs: Vec<u32> = waiting.tickets().iter().map(|ticket| ticket.seq).collect();
+        assert_eq!(seqs, [9_999, 9_997, 9_998]);
+    }
+
+    #[test]
+    fn what_came_while_a_commit_failed_lies_on_top_of_it() {
+        let (mut failed, mut newer) = (Pending::default(), Pending::default());
+        (0..4).for_each(|tenant| failed.keep(kept(tenant, 1)));
+        let id = |tenant: u32| kept(tenant, 0).id;
+        let told = |fingerprint| Record { asked: WallMs(5), expires: WallMs(6), fingerprint };
+        newer.keep(kept(0, 2));
+        newer.forget(id(1));
+        newer.amend(id(2), told(kept(2, 1).record.fingerprint));
+        newer.amend(id(3), told(Fingerprint(7)));
+        failed.absorb(newer);
+        let record = |tenant: u32| failed.get(&id(tenant)).unwrap().map(|(record, _)| record);
+        assert_eq!(record(0), Some(kept(0, 2).record));
+        assert_eq!(record(1), None);
+        assert_eq!(record(2).unwrap().expires, WallMs(6), "it is the same token");
+        assert_eq!(record(3).unwrap().expires, WallMs(1), "it is another");
+        assert_eq!(failed.take_owed().len(), 5);
+    }
+}

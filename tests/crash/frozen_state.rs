@@ -131,6 +131,7 @@ fn a_start_does_not_wait_for_a_state_that_hangs_and_calls_nobody_whose_token_it_
     let state = machine.status_json()["state"].clone();
     assert!(state["healthy"] == false && state["reason"].to_string().contains("does not answer"), "{state}");
     machine.wait_until("the others are tried", |machine| machine.sandbox.calls().len() >= TENANTS.len());
+    machine.wait_until_ready();
     assert!(disk.thaw());
     machine.wait_until("what the state held is there", |machine| machine.events("state_adopted").len() == 1);
     machine.wait_until("the others have their tokens again", |machine| {

@@ -177,3 +177,19 @@ fn the_watchdog_is_fed_while_the_daemon_has_nothing_else_to_do() {
     let beats = manager.heard().iter().filter(|text| text.trim_end() == "WATCHDOG=1").count();
     assert!((7..=13).contains(&beats), "{beats} in 2 s");
 }
+
+#[test]
+fn the_status_line_counts_what_is_published() {
+    let mut machine = Machine::new().app("crm", &["ding1", "ding2"], "");
+    let manager = Manager::of(&mut machine);
+    machine.write("tokens/crm", "in the way");
+    machine.start();
+    let root = machine.path("tokens").display().to_string();
+    machine.wait_until("it says so", |_| {
+        let line = manager.status();
+        line.starts_with("2 not published; worst: crm/ding")
+            && line.contains(&format!("2 places below {root} cannot be published: "))
+    });
+    std::fs::remove_file(machine.path("tokens/crm")).unwrap();
+    machine.wait_until("all is well", |_| manager.status() == "2 fresh");
+}
