@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Gid, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// What `sun_path` holds (unix(7)), less its final NUL.
@@ -123,13 +123,14 @@ fn occupant(path: &Path) -> io::Result<Occupant> {
     if !meta.file_type().is_socket() {
         return Ok(Occupant::Other);
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Ok(Occupant::Listening),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(Occupant::Stale),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Occupant::Nothing),
-        // Its backlog is full, so somebody listens.
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Occupant::Listening),
-        Err(e) => Err(e),
+    // Without waiting: one that is stopped, and has as many connections waiting as it takes, would hold us up for ever.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(Errno::AGAIN) => Ok(Occupant::Listening),
+        Err(Errno::CONNREFUSED) => Ok(Occupant::Stale),
+        Err(Errno::NOENT) => Ok(Occupant::Nothing),
+        Err(errno) => Err(errno.into()),
     }
 }
 

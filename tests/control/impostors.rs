@@ -2,6 +2,7 @@
 //! and show nothing that steers a terminal.
 
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -122,22 +123,36 @@ fn an_answer_that_only_drips_is_given_up() {
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
+/// As many connections as may wait for somebody who does not accept them.
+fn fill_up(path: &Path) -> Vec<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let address = SocketAddrUnix::new(path).unwrap();
+    let connection = || {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        connect(&socket, &address).is_ok().then_some(socket)
+    };
+    std::iter::from_fn(connection).collect()
+}
+
+#[test]
+fn a_daemon_that_starts_does_not_wait_for_one_that_is_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let _waiting = fill_up(&path);
+    let (told, tells) = std::sync::mpsc::channel();
+    std::thread::spawn(move || told.send(super::bound(&path).map(drop)));
+    let error = tells.recv_timeout(Duration::from_secs(20)).expect("it says so at once").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}");
+}
+
 #[test]
 fn a_socket_that_nobody_accepts_on_is_said_to_be_busy() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let _listener = UnixListener::bind(&path).unwrap();
-    let address = rustix::net::SocketAddrUnix::new(&path).unwrap();
-    let mut waiting = Vec::new();
-    loop {
-        use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-        if connect(&socket, &address).is_err() {
-            break;
-        }
-        waiting.push(socket);
-    }
+    let _waiting = fill_up(&path);
     ends_with(&with_little_memory(&["status"], &path), 75, "is busy");
     ends_with(&with_little_memory(&["reload"], &path), 75, "is busy");
 }
