@@ -217,3 +217,27 @@ fn what_a_killed_predecessor_left_under_any_temporary_name_goes() {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }
+
+#[test]
+fn a_directory_that_goes_while_a_file_is_published_there_is_made_again_and_nothing_fails() {
+    // Where a sync takes no time: else the directory is gone again before each rename.
+    let directory = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
+    let spec = file_at(directory.path().join("{app}/{corp_id}"), |_| {});
+    let app = directory.path().join("crm");
+    let ends = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&ends);
+    let vandal = std::thread::spawn(move || {
+        let mut removed = 0;
+        while !end.load(Ordering::Relaxed) {
+            removed += u32::from(fs::remove_dir_all(&app).is_ok());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        removed
+    });
+    let mut desk = Desk::files();
+    let failures: Vec<_> = (0..2000).filter_map(|n| desk.publish(&spec, "ding1", &format!("t-{n}")).err()).collect();
+    ends.store(true, Ordering::Relaxed);
+    let removed = vandal.join().unwrap();
+    assert!(removed > 20, "removed only {removed} times");
+    assert!(failures.is_empty(), "{} failures: {}", failures.len(), failures[0]);
+}

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -292,10 +292,20 @@ impl DaemonHands {
                     }));
                 }
                 Report::Touched { ticket, sink } => events.push(Event::Touched(ticket, sink)),
+                Report::Mounted { at, device } => self.mounted(&at, device, events),
                 Report::FloodBegins { root, directory } => self.outlets.flood_begins(root, &directory),
                 Report::FloodEnds { root } => self.outlets.flood_ends(&root),
             }
         }
+    }
+
+    fn mounted(&mut self, at: &Path, device: u64, events: &mut Vec<Event>) {
+        if let Err(error) = self.outlets.mounted(at, device) {
+            // It stays in the lane that it has.
+            tracing::warn!(event = "no_lane", at = %at.display(), "no thread for another file system: {error}");
+        }
+        events.extend(self.outlets.take_news().into_iter().map(Event::Change));
+        self.make_room_for_lanes();
     }
 
     fn why_emptied(&mut self, place: &Place) -> Option<Emptied> {

@@ -1,6 +1,6 @@
 //! Sinks by number: which sets there are, which roots they have, and which lane serves each root.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,11 +9,14 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Input, clock};
-use crate::domain::{Change, LaneId, Outlet, RootId, SinkId, SinkKind, SinkSetId, SinkSpec};
+use crate::domain::{AppName, Change, LaneId, Outlet, RootId, SinkId, SinkKind, SinkSetId, SinkSpec};
 use crate::sink::{Claims, Job, Lane, Stopped};
 
 /// How many roots of a lane a message names.
 const ROOTS_SHOWN: usize = 3;
+
+/// How many lanes there are at most; further file systems share them.
+const MOST_LANES: usize = 64;
 
 /// Which lane a root belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,15 +31,25 @@ pub(super) enum LaneKey {
 #[derive(Debug, Clone)]
 pub(super) struct Root {
     pub(super) fixed: Arc<Path>,
-    pub(super) lane: LaneId,
+}
+
+/// The directory of an app's places in a root ([`SinkSpec::home`]): it may be on a file system of its own, or become so.
+#[derive(Debug, Clone, Copy)]
+struct Home {
+    root: RootId,
+    lane: LaneId,
 }
 
 /// A list of sinks that tenants share.
 struct Set {
     specs: Arc<[SinkSpec]>,
+    homes: Homes,
     /// The lane and root of each.
     outlets: Box<[Outlet]>,
 }
+
+/// The home of each of a list of sinks.
+type Homes = Box<[Arc<Path>]>;
 
 /// All sinks that the running config, or one before it, named.
 pub(super) struct Outlets {
@@ -44,9 +57,10 @@ pub(super) struct Outlets {
     /// Whose each file is; all lanes share it.
     pub(super) claims: Arc<Claims>,
     sets: Vec<Set>,
-    set_ids: HashMap<Arc<[SinkSpec]>, SinkSetId>,
+    set_ids: HashMap<(Arc<[SinkSpec]>, Homes), SinkSetId>,
     roots: Vec<Root>,
     root_ids: HashMap<Arc<Path>, RootId>,
+    homes: BTreeMap<Arc<Path>, Home>,
     lanes: Vec<Lane>,
     lane_ids: HashMap<LaneKey, LaneId>,
     news: Vec<Change>,
@@ -63,6 +77,7 @@ impl Outlets {
             set_ids: HashMap::new(),
             roots: Vec::new(),
             root_ids: HashMap::new(),
+            homes: BTreeMap::new(),
             lanes: Vec::new(),
             lane_ids: HashMap::new(),
             news: Vec::new(),
@@ -97,12 +112,20 @@ impl Outlets {
         self.lanes.iter().map(|lane| (lane.waiting(), lane.progress()))
     }
 
-    /// The roots of a lane, for messages.
+    /// Where a lane publishes, for messages: roots, and of one that lies on several file systems its apps' directories.
     pub(super) fn roots_of(&self, lane: LaneId) -> String {
-        let all = self.roots.iter().filter(|root| root.lane == lane);
-        let mut shown: Vec<String> = all.map(|root| root.fixed.display().to_string()).take(ROOTS_SHOWN + 1).collect();
-        if shown.len() > ROOTS_SHOWN {
-            shown[ROOTS_SHOWN] = "others".to_owned();
+        let is_elsewhere = |root| self.homes.values().any(|home| home.root == root && home.lane != lane);
+        let all = self.homes.iter().filter(|(_, home)| home.lane == lane);
+        let named = all.map(|(path, home)| if is_elsewhere(home.root) { path } else { &self.root(home.root).fixed });
+        let mut shown: Vec<String> = Vec::new();
+        for name in named.map(|path| path.display().to_string()) {
+            if !shown.contains(&name) {
+                shown.push(name);
+            }
+            if shown.len() > ROOTS_SHOWN {
+                shown[ROOTS_SHOWN] = "others".to_owned();
+                break;
+            }
         }
         shown.join(", ")
     }
@@ -144,18 +167,65 @@ impl Outlets {
     pub(super) fn define(
         &mut self,
         specs: &Arc<[SinkSpec]>,
+        app: &AppName,
         device_of: &dyn Fn(&Path) -> u64,
     ) -> io::Result<SinkSetId> {
-        if let Some(&id) = self.set_ids.get(specs) {
+        let homes: Homes = specs.iter().map(|spec| spec.home(app).into()).collect();
+        let key = (Arc::clone(specs), homes);
+        if let Some(&id) = self.set_ids.get(&key) {
             return Ok(id);
         }
-        let outlets: io::Result<Box<[Outlet]>> = specs.iter().map(|spec| self.make_outlet(spec, device_of)).collect();
+        let both = specs.iter().zip(&key.1);
+        let outlets: io::Result<Box<[Outlet]>> =
+            both.map(|(spec, home)| self.make_outlet(spec, home, device_of)).collect();
         let outlets = outlets?;
         let id = SinkSetId(u32::try_from(self.sets.len()).unwrap_or(u32::MAX));
-        self.sets.push(Set { specs: Arc::clone(specs), outlets: outlets.clone() });
-        self.set_ids.insert(Arc::clone(specs), id);
+        self.sets.push(Set { specs: Arc::clone(specs), homes: key.1.clone(), outlets: outlets.clone() });
+        self.set_ids.insert(key, id);
         self.news.push(Change::SinkSet { id, outlets });
         Ok(id)
+    }
+
+    /// Looks again which file system each home lies on: something may have been mounted, or unmounted, since. The engine
+    /// must hear of it: [`take_news`](Self::take_news).
+    ///
+    /// # Errors
+    /// When no thread is to be had for a new lane.
+    pub(super) fn judge_again(&mut self, device_of: &dyn Fn(&Path) -> Option<u64>) -> io::Result<()> {
+        let homes: Vec<Arc<Path>> = self.homes.keys().cloned().collect();
+        for home in homes {
+            if let Some(device) = device_of(&home) {
+                self.move_to(&home, device)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file system of this number is mounted here. The engine must hear of it, as of [`judge_again`](Self::judge_again).
+    ///
+    /// # Errors
+    /// When no thread is to be had for a new lane.
+    pub(super) fn mounted(&mut self, at: &Path, device: u64) -> io::Result<()> {
+        self.judge_again(&|home| home.starts_with(at).then_some(device))
+    }
+
+    /// Lets the lane of this file system serve a home. What is under way in the lane before it ends there.
+    fn move_to(&mut self, home: &Arc<Path>, device: u64) -> io::Result<()> {
+        let lane = self.lane(LaneKey::FileSystem(device))?;
+        let is_news = self.homes.get_mut(home).is_some_and(|known| std::mem::replace(&mut known.lane, lane) != lane);
+        if !is_news {
+            return Ok(());
+        }
+        for (number, set) in (0..).zip(&mut self.sets) {
+            let its = set.outlets.iter_mut().zip(&set.homes).filter(|(_, its)| *its == home);
+            let moved = its.map(|(outlet, _)| outlet.lane = lane).count() > 0;
+            if moved {
+                self.news.push(Change::SinkSet { id: SinkSetId(number), outlets: set.outlets.clone() });
+            }
+        }
+        let shown = home.display();
+        tracing::info!(event = "sink_moved", home = %shown, "{shown} lies on another file system than before");
+        Ok(())
     }
 
     /// The sets that the engine has not heard of. They stay here while a plan that needs them cannot be carried out.
@@ -163,29 +233,41 @@ impl Outlets {
         std::mem::take(&mut self.news)
     }
 
-    /// The lane and root of a sink's places.
+    /// The lane and root of an app's places of a sink.
     pub(super) fn whereabouts(
         &mut self,
         spec: &SinkSpec,
+        home: &Arc<Path>,
         device_of: &dyn Fn(&Path) -> u64,
     ) -> io::Result<(LaneId, RootId)> {
-        let fixed = fixed_part(spec);
-        if let Some(&root) = self.root_ids.get(&*fixed) {
-            return Ok((self.root(root).lane, root));
+        if let Some(home) = self.homes.get(home) {
+            return Ok((home.lane, home.root));
         }
-        let key = match &spec.kind {
-            SinkKind::File(_) => LaneKey::FileSystem(device_of(&fixed)),
+        let lane = self.lane(match &spec.kind {
+            SinkKind::File(_) => LaneKey::FileSystem(device_of(home)),
             SinkKind::Keyring(_) => LaneKey::Keyrings,
-        };
-        let lane = self.lane(key)?;
-        let root = RootId(u32::try_from(self.roots.len()).unwrap_or(u32::MAX));
-        self.roots.push(Root { fixed: Arc::clone(&fixed), lane });
-        self.root_ids.insert(fixed, root);
+        })?;
+        let root = self.root_id(fixed_part(spec));
+        self.homes.insert(Arc::clone(home), Home { root, lane });
         Ok((lane, root))
     }
 
-    fn make_outlet(&mut self, spec: &SinkSpec, device_of: &dyn Fn(&Path) -> u64) -> io::Result<Outlet> {
-        let (lane, root) = self.whereabouts(spec, device_of)?;
+    fn root_id(&mut self, fixed: Arc<Path>) -> RootId {
+        let next = RootId(u32::try_from(self.roots.len()).unwrap_or(u32::MAX));
+        let id = *self.root_ids.entry(Arc::clone(&fixed)).or_insert(next);
+        if id == next {
+            self.roots.push(Root { fixed });
+        }
+        id
+    }
+
+    fn make_outlet(
+        &mut self,
+        spec: &SinkSpec,
+        home: &Arc<Path>,
+        device_of: &dyn Fn(&Path) -> u64,
+    ) -> io::Result<Outlet> {
+        let (lane, root) = self.whereabouts(spec, home, device_of)?;
         Ok(Outlet { root, lane, shows_expiry: spec.shows_expiry(), on_expiry: spec.on_expiry })
     }
 
@@ -193,16 +275,29 @@ impl Outlets {
         if let Some(&id) = self.lane_ids.get(&key) {
             return Ok(id);
         }
+        if let (LaneKey::FileSystem(_), Some(shared)) = (key, self.lane_to_share()) {
+            self.lane_ids.insert(key, shared);
+            return Ok(shared);
+        }
         let id = LaneId(u16::try_from(self.lanes.len()).map_err(|_| io::Error::other("too many file systems"))?);
         let inputs = self.inputs.clone();
         // The daemon that no longer listens is one that is ending.
         let report = move |reports| drop(inputs.send(Input::Reported(id, reports)));
         self.lanes.push(match key {
-            LaneKey::FileSystem(device) => Lane::files(&format!("files-{device:x}"), Arc::clone(&self.claims), report)?,
+            LaneKey::FileSystem(device) => Lane::file_system(device, Arc::clone(&self.claims), report)?,
             LaneKey::Keyrings => Lane::keyring(clock::wall, report)?,
         });
         self.lane_ids.insert(key, id);
         Ok(id)
+    }
+
+    /// Where there are lanes enough: the one of a file system that has the least to do.
+    fn lane_to_share(&self) -> Option<LaneId> {
+        if self.lanes.len() < MOST_LANES {
+            return None;
+        }
+        let of_files = self.lane_ids.iter().filter(|(key, _)| matches!(key, LaneKey::FileSystem(_)));
+        of_files.map(|(_, id)| *id).min_by_key(|id| (self.lanes[usize::from(id.0)].waiting(), *id))
     }
 
     /// Stops all lanes; each gets as much of `patience` as is left.
@@ -226,5 +321,61 @@ fn fixed_part(spec: &SinkSpec) -> Arc<Path> {
     match &spec.kind {
         SinkKind::File(file) => file.fixed_part().into(),
         SinkKind::Keyring(keyring) => Path::new(&keyring.root.to_string()).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::domain::{FileSink, Format, OnExpiry, Placeholder, Template};
+
+    fn sink(path: &str) -> SinkSpec {
+        let path = Template::parse(path, Placeholder::IN_PATHS).unwrap();
+        let (mode, dir_mode) = (0o640, 0o750);
+        let file = FileSink { path, format: Format::Raw, mode, dir_mode, owner: None, group: None, trust_dir: false };
+        SinkSpec { kind: SinkKind::File(file), on_expiry: OnExpiry::Keep }
+    }
+
+    fn outlets() -> Outlets {
+        Outlets::new(tokio::sync::mpsc::unbounded_channel().0)
+    }
+
+    #[test]
+    fn apps_of_one_root_have_lanes_of_their_own_where_their_directories_are_file_systems_of_their_own() {
+        let (mut outlets, specs) = (outlets(), Arc::from([sink("/srv/{app}/{corp_id}")]));
+        let device_of = |home: &Path| if home.ends_with("crm") { 2 } else { 1 };
+        let set = |outlets: &mut Outlets, app: &str| {
+            let id = outlets.define(&specs, &app.parse().unwrap(), &device_of).unwrap();
+            outlets.outlet(id, SinkId(0)).unwrap()
+        };
+        let [crm, hr, bot] = ["crm", "hr", "bot"].map(|app| set(&mut outlets, app));
+        assert!(crm.root == hr.root && hr.root == bot.root, "what fails is told by root");
+        assert!(crm.lane != hr.lane && hr.lane == bot.lane);
+        assert_eq!(
+            (outlets.roots_of(crm.lane), outlets.roots_of(hr.lane)),
+            ("/srv/crm".into(), "/srv/bot, /srv/hr".into())
+        );
+
+        outlets.take_news();
+        outlets.mounted(Path::new("/srv/hr"), 3).unwrap();
+        let news = outlets.take_news();
+        assert!(matches!(&news[..], [Change::SinkSet { outlets, .. }] if outlets[0].lane != hr.lane), "{news:?}");
+        assert_eq!(outlets.roots_of(hr.lane), "/srv/bot");
+        outlets.mounted(Path::new("/srv"), 1).unwrap();
+        assert_eq!((outlets.roots_of(hr.lane), outlets.take_news().len()), ("/srv".into(), 2));
+    }
+
+    #[test]
+    fn file_systems_without_number_share_a_bounded_number_of_threads() {
+        let mut outlets = outlets();
+        for number in 0..200 {
+            let specs = Arc::from([sink(&format!("/srv/{number}/{{corp_id}}"))]);
+            outlets.define(&specs, &"crm".parse().unwrap(), &|_| number).unwrap();
+        }
+        assert_eq!(outlets.lane_count(), MOST_LANES);
+        assert_eq!(outlets.homes.len(), 200);
+        assert!(outlets.homes.contains_key(&*PathBuf::from("/srv/199")));
     }
 }

@@ -35,6 +35,8 @@ impl Plan {
     /// Numbers the sinks of a candidate and plans what leads to it from `old`. After an error nothing is lost: the next plan
     /// has the sets.
     pub(super) fn new(candidate: &mut Candidate, old: Option<&Arc<Config>>, outlets: &mut Outlets) -> io::Result<Self> {
+        // What cannot be looked at now stays where it is.
+        outlets.judge_again(&|home| candidate.devices.get(home).copied().filter(|device| *device != 0))?;
         let difference = std::mem::take(&mut candidate.difference);
         let (mut apps, mut last) = (Vec::new(), VecDeque::new());
         for name in &candidate.new_secrets {
@@ -120,7 +122,7 @@ impl AppSteps {
         let left = Left::new(&app, old, outlets, &device_of)?;
         let ids = app.added.iter().chain(app.resinked.iter().map(|vacated| &vacated.corp_id));
         let sinks = match candidate.config.apps.get(&app.name) {
-            Some(new) => BySinks::new(new, ids, |specs| outlets.define(specs, &device_of))?,
+            Some(new) => BySinks::new(new, ids, |specs| outlets.define(specs, &app.name, &device_of))?,
             None => BySinks::default(),
         };
         let last = (app.fate == Fate::Gone).then(|| Change::AppGone { name: app.name.clone() });
@@ -212,7 +214,8 @@ impl Left {
         let leaving = app.removed.iter().chain(&app.resinked).filter(|vacated| !vacated.places.is_empty());
         let whereabouts = match old.and_then(|old| old.apps.get(&app.name)) {
             Some(settings) => BySinks::new(settings, leaving.map(|vacated| &vacated.corp_id), |specs| {
-                specs.iter().map(|spec| outlets.whereabouts(spec, device_of)).collect()
+                let whereabouts = |spec: &SinkSpec| outlets.whereabouts(spec, &spec.home(&app.name).into(), device_of);
+                specs.iter().map(whereabouts).collect()
             })?,
             None => BySinks::default(),
         };

@@ -241,23 +241,22 @@ fn secrets(config: &Config, surroundings: &Surroundings) -> BTreeMap<AppName, Fi
     config.apps.iter().filter_map(print).collect()
 }
 
-/// The file system of every root that either config has. One that cannot be looked at shares a lane with its like.
+/// The file system of every app's directory in each root that either config has. One that cannot be looked at shares a lane
+/// with its like.
 pub(super) fn devices(new: &Config, old: Option<&Config>) -> HashMap<PathBuf, u64> {
     let mut devices = HashMap::new();
-    for spec in old.into_iter().chain([new]).flat_map(all_sinks) {
-        if let SinkKind::File(file) = &spec.kind {
-            let root = file.fixed_part();
-            if !devices.contains_key(root) {
-                devices.insert(root.to_path_buf(), sink::file_system_of(root).unwrap_or(0));
-            }
+    for (app, spec) in old.into_iter().chain([new]).flat_map(all_sinks) {
+        if let SinkKind::File(_) = &spec.kind {
+            devices.entry(spec.home(app)).or_insert_with_key(|home| sink::file_system_of(home).unwrap_or(0));
         }
     }
     devices
 }
 
-fn all_sinks(config: &Config) -> impl Iterator<Item = &SinkSpec> {
-    config.apps.values().flat_map(|app| {
-        app.sinks.iter().chain(app.special.values().filter_map(|special| special.sinks.as_ref()).flat_map(|s| s.iter()))
+fn all_sinks(config: &Config) -> impl Iterator<Item = (&AppName, &SinkSpec)> {
+    config.apps.iter().flat_map(|(name, app)| {
+        let special = app.special.values().filter_map(|special| special.sinks.as_ref()).flat_map(|sinks| sinks.iter());
+        app.sinks.iter().chain(special).map(move |spec| (name, spec))
     })
 }
 

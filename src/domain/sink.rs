@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{Names, OnExpiry, Template};
+use super::{AppName, Names, OnExpiry, Template};
 
 /// Which of a tenant's sinks, counted from 0 in the order of the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -174,6 +174,21 @@ impl FileSink {
         let prefix = self.path.fixed_prefix();
         let directory = &prefix[..prefix.rfind('/').unwrap_or(0)];
         Path::new(if directory.is_empty() { "/" } else { directory })
+    }
+}
+
+impl SinkSpec {
+    /// The directory in which, or below which, all places of an app lie: the longest leading one that does not depend on
+    /// the tenant. For a key, the name of its root.
+    pub fn home(&self, app: &AppName) -> PathBuf {
+        match &self.kind {
+            SinkKind::File(file) => {
+                let prefix = file.path.prefix_in(app);
+                let directory = &prefix[..prefix.rfind('/').unwrap_or(0)];
+                PathBuf::from(if directory.is_empty() { "/" } else { directory })
+            }
+            SinkKind::Keyring(keyring) => PathBuf::from(keyring.root.to_string()),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Names;
+use super::{AppName, Names};
 
 /// A value that a template can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,6 +124,19 @@ impl Template {
             parts.push(Part::Literal(literal.into()));
         }
         Ok(Self(parts.into()))
+    }
+
+    /// What stands before the first placeholder but `{app}`, with that filled in.
+    pub fn prefix_in(&self, app: &AppName) -> String {
+        let mut prefix = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Literal(text) => prefix.push_str(text),
+                Part::Value(Placeholder::App) => prefix.push_str(app.as_str()),
+                Part::Value(_) => break,
+            }
+        }
+        prefix
     }
 
     /// Whether the template names `placeholder`.

@@ -11,7 +11,7 @@ use crate::domain::{BootMs, Change, CorpId, Freshness, LaneId, Now, Place, Recor
 impl Engine {
     pub(super) fn apply(&mut self, now: Now, change: Change) {
         match change {
-            Change::SinkSet { id, outlets } => self.outlets.define(id, outlets),
+            Change::SinkSet { id, outlets } => self.define_sinks(id, outlets),
             Change::App { name, policy, freshness } => self.set_app(now, name, policy, freshness),
             Change::Added { id, sinks, record } => self.add(now, id, sinks, record),
             Change::Resinked { id, sinks, withdraw } => self.resink(now, &id, sinks, withdraw),

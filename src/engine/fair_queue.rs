@@ -52,6 +52,17 @@ impl FairQueue {
         item
     }
 
+    /// Takes everything out that waits below a root, each item with its app.
+    pub(super) fn take(&mut self, root: RootId) -> Vec<(Option<AppIx>, Item)> {
+        let first = self.turns.front().copied();
+        self.turns.retain(|share| share.0 != root);
+        if self.turns.front().copied() != first {
+            self.given = 0;
+        }
+        let taken = self.shares.extract_if(.., |share, _| share.0 == root);
+        taken.flat_map(|((_, app), items)| items.into_iter().map(move |item| (app, item))).collect()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
@@ -79,6 +90,19 @@ mod tests {
         queue.push(share(0, 1), item(u32::MAX));
         let before = std::iter::from_fn(|| queue.pop()).take_while(|next| *next != item(u32::MAX)).count();
         assert!(before < 2 * TURN, "{before} items went first");
+    }
+
+    #[test]
+    fn what_waits_below_a_root_is_taken_out_and_the_rest_stays() {
+        let mut queue = FairQueue::default();
+        for slot in 0..100 {
+            queue.push(share(slot % 4, slot % 3), item(slot));
+        }
+        queue.pop();
+        let taken = queue.take(RootId(0));
+        assert!(taken.len() == 24 && taken.iter().all(|(app, item)| matches!(item, Item::Sink(Slot(slot), _) if slot % 4 == 0 && *app == Some(AppIx(slot % 3)))));
+        let rest: Vec<Item> = std::iter::from_fn(|| queue.pop()).collect();
+        assert!(rest.len() == 75 && queue.is_empty());
     }
 
     #[test]

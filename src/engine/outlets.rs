@@ -34,8 +34,6 @@ pub(super) enum Item {
 /// A sink root with failing places.
 #[derive(Debug)]
 struct Root {
-    /// A root lies on one file system, so it has one lane.
-    lane: LaneId,
     /// Places whose last attempt failed, and that wait for the next.
     waiting: BTreeMap<Item, FailingPlace>,
     /// Places whose last attempt failed, and that are being tried again.
@@ -53,6 +51,8 @@ struct Root {
 /// A place whose last attempt failed.
 #[derive(Debug)]
 struct FailingPlace {
+    /// Places below one root may lie on several file systems.
+    lane: LaneId,
     /// Whose place it is, as long as it is somebody's.
     app: Option<AppIx>,
     kind: SinkFailureKind,
@@ -69,9 +69,9 @@ struct MetKind {
 }
 
 impl Root {
-    fn new(lane: LaneId) -> Self {
+    fn new() -> Self {
         let (waiting, retried) = (BTreeMap::new(), BTreeMap::new());
-        Self { lane, waiting, retried, next: None, failures: 0, retry_at: None, kinds: Vec::new() }
+        Self { waiting, retried, next: None, failures: 0, retry_at: None, kinds: Vec::new() }
     }
 
     /// Notes a failure. Returns whether it is to be said: when its kind is new, and once an hour.
@@ -90,12 +90,12 @@ impl Root {
         place.message.as_deref().or_else(of_its_kind)
     }
 
-    /// Takes up to `most` waiting places for another try, each in its turn. Answers with each and its app.
-    fn next_round(&mut self, most: usize) -> Vec<(Item, Option<AppIx>)> {
+    /// Takes up to `most` waiting places for another try, each in its turn. Answers with each, its lane and its app.
+    fn next_round(&mut self, most: usize) -> Vec<(Item, LaneId, Option<AppIx>)> {
         let from = self.next.unwrap_or(Item::Sink(Slot(0), SinkId(0)));
         let all = self.waiting.range(from..).chain(self.waiting.range(..from));
-        let round: Vec<_> = all.take(most).map(|(item, place)| (*item, place.app)).collect();
-        for (item, _) in &round {
+        let round: Vec<_> = all.take(most).map(|(item, place)| (*item, place.lane, place.app)).collect();
+        for (item, ..) in &round {
             self.retried.extend(self.waiting.remove_entry(item));
         }
         self.next = self.waiting.range(from..).next().map(|(item, _)| *item);
@@ -142,11 +142,34 @@ pub(super) struct Outlets {
 }
 
 impl Outlets {
-    pub(super) fn define(&mut self, id: SinkSetId, outlets: Box<[Outlet]>) {
+    /// Notes the sinks of a set. Answers which lane served which root in it until now, where that is another from here on:
+    /// what waits there is to be [taken over](Self::take_over).
+    pub(super) fn define(&mut self, id: SinkSetId, outlets: Box<[Outlet]>) -> Vec<(LaneId, RootId)> {
         debug_assert!(outlets.len() <= SinkId::MAX);
         let number = id.0 as usize;
         self.sets.resize_with(self.sets.len().max(number + 1), Box::default);
-        self.sets[number] = outlets;
+        let before = std::mem::replace(&mut self.sets[number], outlets);
+        let both = before.iter().zip(&*self.sets[number]);
+        both.filter(|(old, new)| old.lane != new.lane).map(|(old, _)| (old.lane, old.root)).collect()
+    }
+
+    /// What waited for this lane below a root goes to the lanes that serve it now. Withdrawals stay where they are.
+    pub(super) fn take_over(&mut self, lane: LaneId, id: RootId, sinks_of: impl Fn(Slot) -> Option<SinkSetId>) {
+        let waiting = self.lanes.get_mut(usize::from(lane.0)).map(|queue| queue.take(id)).unwrap_or_default();
+        for (app, item) in waiting {
+            let lane = self.lane_of(item, &sinks_of).unwrap_or(lane);
+            self.push((lane, id), app, item);
+        }
+        let Some(mut root) = self.roots.remove(&id) else { return };
+        for (item, place) in root.waiting.iter_mut().chain(&mut root.retried) {
+            place.lane = self.lane_of(*item, &sinks_of).unwrap_or(place.lane);
+        }
+        self.roots.insert(id, root);
+    }
+
+    fn lane_of(&self, item: Item, sinks_of: impl Fn(Slot) -> Option<SinkSetId>) -> Option<LaneId> {
+        let Item::Sink(slot, sink) = item else { return None };
+        self.set(sinks_of(slot)?).get(usize::from(sink.0)).map(|outlet| outlet.lane)
     }
 
     pub(super) fn set(&self, id: SinkSetId) -> &[Outlet] {
@@ -231,11 +254,11 @@ impl Outlets {
         (item, app): (Item, Option<AppIx>),
         failure: &SinkFailure,
     ) -> Option<u64> {
-        let root = self.roots.entry(id).or_insert_with(|| Root::new(lane));
+        let root = self.roots.entry(id).or_insert_with(Root::new);
         let had_one = root.retried.remove(&item).is_some_and(|place| place.message.is_some());
         let has_few = root.waiting.len() + root.retried.len() < OWN_MESSAGES;
         let message = (had_one || has_few).then(|| Box::new(failure.clone()));
-        root.waiting.insert(item, FailingPlace { app, kind: failure.kind, message });
+        root.waiting.insert(item, FailingPlace { lane, app, kind: failure.kind, message });
         let news = root.is_news(now, failure);
         let at = self.arm(now, id);
         news.then(|| at.map_or(0, |at| at.since(now)))
@@ -276,8 +299,7 @@ impl Outlets {
 
     fn retry(&mut self, id: RootId, most: usize) {
         let Some(root) = self.roots.get_mut(&id) else { return };
-        let lane = root.lane;
-        for (item, app) in root.next_round(most) {
+        for (item, lane, app) in root.next_round(most) {
             self.push((lane, id), app, item);
         }
     }

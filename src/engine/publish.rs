@@ -171,6 +171,14 @@ impl Engine {
         self.release_if_done(slot);
     }
 
+    /// Notes the sinks of a set, or that other lanes serve them from here on.
+    pub(super) fn define_sinks(&mut self, id: SinkSetId, outlets: Box<[Outlet]>) {
+        for (lane, root) in self.outlets.define(id, outlets) {
+            let tenants = &self.tenants;
+            self.outlets.take_over(lane, root, |slot| tenants.get(slot).map(|tenant| tenant.sinks));
+        }
+    }
+
     /// Publishes a tenant in other sinks from here on.
     pub(super) fn use_sinks(&mut self, slot: Slot, sinks: SinkSetId) {
         self.excuse_sinks(slot);

@@ -33,7 +33,7 @@ use super::directory::{Directory, Me, Rules};
 use super::system::{fchmod, fstat, openat, read, statat, unlinkat};
 use super::temporary::{Temporary, temporary_names};
 use super::trouble;
-use crate::domain::{FileSink, SinkFailure, TEMPORARY_EXTENSION, Wrote};
+use crate::domain::{FileSink, SinkFailure, SinkFailureKind, TEMPORARY_EXTENSION, Wrote};
 
 /// What a publication left at its place.
 #[derive(Debug)]
@@ -57,6 +57,9 @@ pub(super) struct Wanted {
     gid: u32,
 }
 
+/// How often a publication begins anew because something went from under it.
+const BEGIN_ANEW: usize = 3;
+
 /// Makes `path` hold `bytes`. `before` is called with its directory, once that is found safe, before anything is done there.
 pub(super) fn publish(
     directories: &mut Directories,
@@ -64,7 +67,29 @@ pub(super) fn publish(
     sink: &FileSink,
     path: &Path,
     bytes: &[u8],
-    before: impl FnOnce(&Directory),
+    mut before: impl FnMut(&Directory),
+) -> Result<Outcome, SinkFailure> {
+    let mut left = BEGIN_ANEW;
+    loop {
+        match publish_once(directories, me, sink, path, bytes, &mut before) {
+            // ENOENT, above all: somebody removed the directory after it was opened. It is made again, and that is no
+            // failure of the place.
+            Err(failure) if failure.kind == SinkFailureKind::Other && left > 0 => {
+                directories.forget(sink.fixed_part());
+                left -= 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn publish_once(
+    directories: &mut Directories,
+    me: Me,
+    sink: &FileSink,
+    path: &Path,
+    bytes: &[u8],
+    before: &mut impl FnMut(&Directory),
 ) -> Result<Outcome, SinkFailure> {
     let (above, name) = split(path)?;
     let rules = Rules::of(sink);

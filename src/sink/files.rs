@@ -1,6 +1,7 @@
 //! What a lane for files works with.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,9 +21,16 @@ pub(super) struct Files {
     me: Me,
     directories: Directories,
     watch: Watch,
-    /// Touched while it was published.
-    touched: Vec<Report>,
+    /// What was found while publishing.
+    found: Vec<Report>,
+    /// The file system that the lane is for.
+    device: Option<u64>,
+    /// Directories on others that were reported.
+    mounted: HashSet<(PathBuf, u64)>,
 }
+
+/// How many directories on other file systems are reported once: a lane may be shared by many.
+const MOST_MOUNTED: usize = 1000;
 
 /// A report that must not be given out before a directory is synced.
 struct Pending {
@@ -31,9 +39,26 @@ struct Pending {
 }
 
 impl Files {
-    pub(super) fn new(watch: Watch, claims: Arc<Claims>) -> Self {
+    pub(super) fn new(device: Option<u64>, watch: Watch, claims: Arc<Claims>) -> Self {
         let me = Me::current();
-        Self { me, directories: Directories::new(me, claims), watch, touched: Vec::new() }
+        let (directories, found, mounted) = (Directories::new(me, claims), Vec::new(), HashSet::new());
+        Self { me, directories, watch, found, device, mounted }
+    }
+
+    /// Tells, once, where another file system begins on the way to a directory.
+    fn note_device(&mut self, directory: &Directory) {
+        let device = directory.identity().device();
+        if self.device.is_none_or(|own| own == device) || self.mounted.len() >= MOST_MOUNTED {
+            return;
+        }
+        let mut begins = directory;
+        while let Some(parent) = begins.parent().filter(|parent| parent.identity().device() == device) {
+            begins = parent;
+        }
+        let at = begins.path().to_owned();
+        if self.mounted.insert((at.clone(), device)) {
+            self.found.push(Report::Mounted { at, device });
+        }
     }
 
     fn publish(&mut self, job: Publication) -> Pending {
@@ -54,7 +79,8 @@ impl Files {
         // Before the first publication to a directory: what somebody does right after it is seen, then.
         let before = |directory: &Directory| watch.begin(directory);
         let outcome = file::publish(&mut self.directories, self.me, sink, &path, &bytes, before)?;
-        self.touched.extend(self.watch.track(&outcome, (job.ticket, job.sink)));
+        self.found.extend(self.watch.track(&outcome, (job.ticket, job.sink)));
+        self.note_device(&outcome.directory);
         Ok((outcome.wrote, outcome.directory))
     }
 
@@ -86,7 +112,7 @@ impl Work for Files {
         let unsynced = self.directories.sync();
         let near = pending.iter().rev().find_map(|pending| pending.directory.clone());
         let mut reports: Vec<Report> = pending.into_iter().map(|pending| pending.settle(&unsynced)).collect();
-        reports.append(&mut self.touched);
+        reports.append(&mut self.found);
         // Before the lane's own events fill the queue.
         reports.extend(self.watch.look(near.as_deref()));
         reports

@@ -61,9 +61,30 @@ impl Lane {
     /// # Errors
     /// When no thread or descriptor is to be had.
     pub fn files(name: &str, claims: Arc<Claims>, report: impl Fn(Vec<Report>) + Send + 'static) -> io::Result<Self> {
+        Self::files_on(None, name, claims, report)
+    }
+
+    /// As [`Lane::files`], for the file system of this number (`st_dev`): what turns out to lie on another is reported.
+    ///
+    /// # Errors
+    /// When no thread or descriptor is to be had.
+    pub fn file_system(
+        device: u64,
+        claims: Arc<Claims>,
+        report: impl Fn(Vec<Report>) + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::files_on(Some(device), &format!("files-{device:x}"), claims, report)
+    }
+
+    fn files_on(
+        device: Option<u64>,
+        name: &str,
+        claims: Arc<Claims>,
+        report: impl Fn(Vec<Report>) + Send + 'static,
+    ) -> io::Result<Self> {
         let shared = Shared::new()?;
         let watch = Watch::new(Arc::clone(&shared))?;
-        Self::start(name, shared, move || Files::new(watch, claims), report)
+        Self::start(name, shared, move || Files::new(device, watch, claims), report)
     }
 
     /// Starts the lane for keys. `clock` tells the wall clock, from which a key's timeout is counted; `report` and `clock`

@@ -96,6 +96,13 @@ pub enum Report {
         /// Which of the tenant's sinks.
         sink: SinkId,
     },
+    /// A directory was opened that lies on another file system than the lane is for: it was mounted since.
+    Mounted {
+        /// Where, as far as sinks' paths tell.
+        at: PathBuf,
+        /// The file system's number (`st_dev`).
+        device: u64,
+    },
     /// Somebody writes so much below a root that directories there are not watched for a while: they are swept, within a
     /// minute.
     FloodBegins {

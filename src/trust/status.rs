@@ -28,6 +28,11 @@ impl Identity {
         Self { device: stat.st_dev, inode: stat.st_ino }
     }
 
+    /// The number of the file system that it lies on (`st_dev`).
+    pub fn device(self) -> u64 {
+        self.device
+    }
+
     /// Of what is open.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub(crate) struct Disk(PathBuf);
 impl Disk {
     pub(crate) fn mount(image: &Path, at: &Path) -> Option<Self> {
         fs::File::create(image).unwrap().set_len(8 << 20).unwrap();
-        fs::create_dir(at).unwrap();
+        fs::create_dir_all(at).unwrap();
         let [image, text] = [image, at].map(|path| path.to_str().unwrap());
         let mounted = succeeds("mkfs.ext4", &["-q", image]) && succeeds("mount", &["-o", "loop", image, text]);
         let there =
@@ -97,6 +97,41 @@ fn a_sink_that_hangs_is_told_of_while_it_does() {
             took.as_millis(),
             other.as_millis()
         ),
+    );
+}
+
+#[test]
+fn a_file_system_that_is_mounted_later_hangs_without_its_former_neighbours() {
+    let options = Options { lifetime_s: LIFETIME_S, issue_log: 1000, ..Options::default() };
+    let machine = Machine::with(options);
+    let dir = machine.dir.path().display().to_string();
+    let sink = |app: &str| format!("[[app.{app}.sink]]\nfile = \"{dir}/srv/{{app}}/{{corp_id}}\"\n");
+    let mut machine = machine.app("crm", &[TENANT], &sink("crm")).app("hr", &[TENANT], &sink("hr"));
+    fs::create_dir(machine.path("srv")).unwrap();
+    machine.start();
+    let Some(disk) = Disk::mount(&machine.path("image"), &machine.path("srv/crm")) else { return };
+    let moved = Instant::now();
+    machine.wait_until("it is noticed", |machine| machine.events("sink_moved").len() == 1);
+    let noticed = moved.elapsed();
+    assert_eq!(machine.events("sink_moved")[0]["home"], format!("{dir}/srv/crm"));
+    let lane = thread_named(machine.pid(), &format!("files-{:x}", fs::metadata(&disk.0).unwrap().dev()));
+    disk.freeze();
+    let stuck = format!("/proc/{}/task/{lane}/stat", machine.pid());
+    machine.wait_until("the lane hangs in the kernel", |_| state_of(&stuck) == Some('D'));
+    let sequence = |machine: &Machine| machine.read(&format!("srv/hr/{TENANT}")).as_deref().and_then(sequence_of);
+    let before = sequence(&machine).unwrap();
+    machine.wait_until("the neighbour goes on", |machine| sequence(machine) >= Some(before + 3));
+    assert_eq!(state_of(&stuck), Some('D'), "it hangs still");
+    machine.wait_until("it is told", |machine| machine.events("lane_hangs").len() == 1);
+    assert_eq!(machine.events("lane_hangs")[0]["roots"], format!("{dir}/srv/crm"), "and of nothing else");
+    assert!(disk.thaw());
+    machine.wait_until("it goes on", |machine| machine.events("lane_moves").len() == 1);
+    assert!(machine.stop().success());
+    row::leave(
+        "a_file_system_that_is_mounted_later_hangs_without_its_former_neighbours",
+        "a file system is mounted below a sink's root while the daemon runs, and hangs later",
+        "the next publication there moves it to a lane of its own; other apps of the root are published as ever",
+        &format!("noticed {} ms after it was mounted; 3 rotations beside a lane in state D", noticed.as_millis()),
     );
 }
 

@@ -437,3 +437,20 @@ fn each_failing_place_shows_what_went_wrong_there_and_not_elsewhere() {
         assert!(n >= 500 || n == 3 || *failure.detail == *own, "{n}: {failure}");
     }
 }
+
+#[test]
+fn what_waits_for_a_lane_that_hangs_goes_on_in_another_that_serves_it_from_then_on() {
+    let mut shell = shell();
+    let broken = breakable(&mut shell, 0);
+    add(&mut shell, 0..10);
+    shell.run_ms(5_000); // they fail, and wait for another try
+    shell.room.lanes[0] = 0;
+    (10..20).for_each(|n| restore(&mut shell, n, 60));
+    shell.run_ms(31_000); // all of them wait for the lane
+    assert_eq!(shell.places.len(), 0);
+    broken.set(false);
+    shell.change(sink_set(0, &[Outlet { lane: LaneId(1), ..outlet(0) }]));
+    shell.run_ms(31_000);
+    assert_eq!(shell.places.len(), 20);
+    assert_eq!(count(&shell, |n| matches!(n, Notice::SinkMended { .. })), 1);
+}
