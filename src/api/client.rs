@@ -11,6 +11,7 @@ use rustls::ClientConfig;
 use crate::domain::{ClientId, Connection, CorpId, Failure, FailureKind, Secret, WallMs};
 
 use super::classify::{Reply, classify};
+use super::metering::Metered;
 use super::resolve::Resolver;
 use super::route::Route;
 use super::tls::{self, TrustError};
@@ -18,6 +19,9 @@ use super::{Answer, body, transport};
 
 /// The most that an answer's headers may hold, in bytes.
 const MAX_HEADERS: u32 = 16 * 1024;
+
+/// The most of an answer that a server may send ahead, in bytes: as much as is read of one.
+const MOST_UNREAD: u32 = 64 * 1024;
 
 /// Why there can be no client for a connection.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,7 @@ struct Inner {
     /// The endpoint, parsed once.
     url: Url,
     route: Route,
+    metered: Metered,
 }
 
 impl Client {
@@ -56,8 +61,9 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn new(connection: Connection) -> Result<Self, ClientError> {
+        let metered = Metered::new();
         let route = if connection.endpoint.as_str().starts_with("https://") {
-            let tls = tls::config(connection.ca_file.as_deref())?;
+            let tls = tls::config(connection.ca_file.as_deref(), metered.provider())?;
             let negotiating = builder(&connection, &tls, &[b"h2", b"http/1.1"])?;
             let http2 = builder(&connection, &tls, &[b"h2"])?.http2_prior_knowledge();
             Route::new(build(negotiating, &connection)?, Some(build(http2, &connection)?))
@@ -66,7 +72,7 @@ impl Client {
         };
         let url = route.fallback().client.post(connection.endpoint.as_str()).build();
         let url = url.map_err(|reason| setup(reason, &connection))?.url().clone();
-        Ok(Self(Arc::new(Inner { connection, url, route })))
+        Ok(Self(Arc::new(Inner { connection, url, route, metered })))
     }
 
     /// How long a whole call may take.
@@ -78,7 +84,8 @@ impl Client {
     /// connection's `timeout`, and may be dropped at any time. Requests that the server provably did not look at (a
     /// connection that it had begun to close) are sent again.
     pub async fn ask(&self, client_id: &ClientId, secret: &Secret, corp_id: &CorpId) -> Answer {
-        let Inner { connection, .. } = &*self.0;
+        let Inner { connection, metered, .. } = &*self.0;
+        let _allowance = metered.budget.call();
         match tokio::time::timeout(connection.timeout, self.0.call(client_id, secret, corp_id)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(failure)) => Answer { outcome: Err(failure), server_date: None },
@@ -183,6 +190,7 @@ fn builder(connection: &Connection, tls: &ClientConfig, alpn: &[&[u8]]) -> Resul
         .dns_resolver(Resolver::of_the_system(connection.connect_timeout))
         .local_address(connection.local_address)
         .http2_max_header_list_size(MAX_HEADERS)
+        .http2_initial_stream_window_size(MOST_UNREAD)
         .http2_keep_alive_interval(ping)
         .http2_keep_alive_timeout(ping)
         .tcp_user_timeout(connection.timeout);

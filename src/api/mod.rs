@@ -6,6 +6,7 @@
 //! | `client` | one call from beginning to end |
 //! | `route` | HTTP/2 or HTTP/1.1: which, and how that is found out |
 //! | `resolve` | names to addresses, by a resolver that may hang |
+//! | `metering` | how much a server may send |
 //! | `tls` | whom to trust |
 //! | `transport` | what it means when there is no answer |
 //! | `body` | buffers that are overwritten when they are done with |
@@ -17,6 +18,7 @@ mod body;
 mod classify;
 mod client;
 mod fields;
+mod metering;
 mod quote;
 mod resolve;
 mod route;

@@ -1,6 +1,6 @@
 //! What of an answer may be quoted. An endpoint that is broken, or hostile, can put the token or the secret into any field of
 //! its refusals, and what is quoted lands in the log, in `status` and in the state.
-//! `docs/decisions/0048-what-is-quoted-of-an-answer.md` says why nothing else is.
+//! `docs/decisions/0048-what-is-read-and-quoted-of-an-answer.md` says why nothing else is.
 
 use std::fmt::Write;
 

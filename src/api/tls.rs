@@ -42,8 +42,8 @@ pub enum TrustError {
 ///
 /// # Errors
 /// See [`TrustError`].
-pub(super) fn config(ca_file: Option<&Path>) -> Result<ClientConfig, TrustError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+pub(super) fn config(ca_file: Option<&Path>, provider: CryptoProvider) -> Result<ClientConfig, TrustError> {
+    let provider = Arc::new(provider);
     match ca_file {
         Some(path) => Ok(builder(Arc::clone(&provider)).with_root_certificates(roots(path)?).with_no_client_auth()),
         None => {

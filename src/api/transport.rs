@@ -5,6 +5,7 @@ use std::io;
 
 use rustls::CertificateError;
 
+use super::metering::EXCEEDED;
 use crate::domain::{Connection, Failure, FailureKind};
 
 /// What went wrong with a call that was sent through `connection`. Nothing of the error's own text is shown but what the
@@ -57,6 +58,9 @@ fn links<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 }
 
 fn reason(link: &(dyn Error + 'static), connection: &Connection) -> Option<(FailureKind, String)> {
+    if is_flood(link) {
+        return Some((FailureKind::Malformed, EXCEEDED.to_owned()));
+    }
     if let Some(error) = link.downcast_ref::<rustls::Error>() {
         return Some((FailureKind::Unreachable, tls(error, connection)));
     }
@@ -82,6 +86,13 @@ fn reason(link: &(dyn Error + 'static), connection: &Connection) -> Option<(Fail
         return None;
     };
     Some((FailureKind::Unreachable, why))
+}
+
+/// Whether the connection was ended because too much came over it. HTTP/2 keeps of an I/O error its text alone.
+fn is_flood(link: &(dyn Error + 'static)) -> bool {
+    let is_io = link.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_io);
+    let is_tls = matches!(link.downcast_ref(), Some(rustls::Error::General(_)));
+    (is_io || is_tls || link.is::<io::Error>()) && link.to_string().contains(EXCEEDED)
 }
 
 fn tls(error: &rustls::Error, connection: &Connection) -> String {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod cases;
+mod floods;
 mod refusals;
 mod rig;
 mod routes;
