@@ -3,9 +3,15 @@
 
 mod support;
 
+use std::process::{Command, Stdio};
+
+use corptokend::daemon::{Startup, Until, start};
 use corptokend::domain::{BootMs, Now, WallMs};
+use corptokend::sandbox::{Fault, Scope, Times};
 use corptokend::store;
-use support::{Machine, shown};
+use support::{Killed, Machine, shown};
+
+const CONFIG_ENV: &str = "CORPTOKEND_TEST_CONFIG";
 
 #[test]
 fn every_tenant_gets_its_file_and_exactly_one_call() {
@@ -141,4 +147,38 @@ fn a_clock_that_is_askew_is_warned_of_and_tokens_come_all_the_same() {
     assert_eq!(machine.events("clock_skew").len(), 1, "it is said once, not for each answer");
     let warnings = machine.status_json()["warnings"].to_string();
     assert!(warnings.contains("behind the endpoint's"), "{warnings}");
+}
+
+#[test]
+fn a_daemon_that_is_told_to_stop_makes_no_list_of_its_tenants() {
+    let machine = Machine::new().app("crm", &["ding1", "ding2"], "");
+    machine.sandbox.inject(Scope::corp("ding2"), Fault::UnauthorizedClient, Times::UntilCleared);
+    let log = std::fs::File::create(machine.path("log")).unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "another_process_is_a_daemon", "--nocapture"])
+        .env(CONFIG_ENV, machine.config_path())
+        .env_remove("NOTIFY_SOCKET")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn();
+    let mut daemon = Killed(child.unwrap());
+    machine.wait_until_ready();
+    assert_eq!(machine.tenant_json("crm/ding2")["state"], "refused");
+    assert!(Command::new("kill").args(["-TERM", &daemon.0.id().to_string()]).status().unwrap().success());
+    let said = std::io::read_to_string(daemon.0.stdout.take().unwrap()).unwrap();
+    assert!(said.contains("2 tenants, 0 rows\n"), "{said}");
+    assert!(daemon.0.wait().unwrap().success());
+}
+
+/// The other process of the test above; does nothing when it is run by itself.
+#[test]
+fn another_process_is_a_daemon() {
+    let Some(config) = std::env::var_os(CONFIG_ENV) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ended = runtime.block_on(async {
+        let startup = Startup { config: config.into(), strict: false, attended: true };
+        start(startup).await.unwrap().run(Until::Stopped).await.unwrap()
+    });
+    println!("{} tenants, {} rows", ended.tenants, ended.not_fresh.len());
 }

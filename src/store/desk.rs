@@ -179,13 +179,17 @@ impl Desk {
 
     /// Tokens can be read from here on.
     pub(super) fn show(&self, database: Arc<Database>) {
-        *self.view() = View::Open(database);
+        self.replace_view(View::Open(database));
     }
 
     /// No token can be read, for this reason.
     pub(super) fn hide(&self, reason: &str) {
-        // Closing may write; others only want to know that it is closed.
-        let before = std::mem::replace(&mut *self.view(), View::Closed(reason.into()));
+        self.replace_view(View::Closed(reason.into()));
+    }
+
+    fn replace_view(&self, view: View) {
+        let before = std::mem::replace(&mut *self.view(), view);
+        // To close a database is to write, so not under the lock.
         drop(before);
     }
 
