@@ -66,3 +66,22 @@ pub(super) fn unlinkat(at: impl AsFd, name: impl Arg + Copy, flags: AtFlags) -> 
 pub(super) fn mkdirat(at: impl AsFd, name: impl Arg + Copy, mode: Mode) -> Result<()> {
     retry_on_intr(|| rustix::fs::mkdirat(&at, name, mode))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_takes_the_place_of_no_empty_one() {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        std::fs::create_dir(at("made")).unwrap();
+        std::fs::create_dir(at("strange")).unwrap();
+        let parent = rustix::fs::open(scratch.path(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
+        let into = |to: &str| rename_into_gap(&parent, OsStr::new("made"), OsStr::new(to));
+        assert_eq!(into("strange"), Err(Errno::EXIST));
+        assert!(at("made").exists() && at("strange").exists());
+        assert_eq!(into("free"), Ok(()));
+        assert!(at("free").exists());
+    }
+}
