@@ -57,7 +57,7 @@ fn a_bad_config_at_the_first_start_exits_78_with_every_problem() {
     let output = machine.run(&["run"]);
     assert_eq!(output.status.code(), Some(78), "{}", shown(&output));
     let text = shown(&output);
-    assert!(text.contains("no spaces") && text.contains("rte"), "{text}");
+    assert!(text.contains("a corp_id must be") && text.contains("rte"), "{text}");
 }
 
 /// A moment a day ahead of the clock.

@@ -1,4 +1,5 @@
 //! What others do to published files is noticed, at once, and what the lane itself does is not.
+#![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
 mod publishing;
 
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corptokend::domain::{SinkSpec, Wrote};
 use corptokend::sink::{Lane, Report};
@@ -154,8 +155,9 @@ fn a_fight_with_another_writer_is_bounded_and_its_end_is_not_missed() {
     let mut desk = Desk::files();
     publish_as(&mut desk, 0, &spec, "ding1");
     let mut repairs = 0;
-    let mut fight = |desk: &mut Desk, rounds: u32| {
-        for _ in 0..rounds {
+    let mut fight = |desk: &mut Desk, lasting: Duration| {
+        let begun = Instant::now();
+        while begun.elapsed() < lasting {
             let _ = fs::remove_file(&path);
             if let Some(slot) = desk.touched(Duration::from_millis(2)) {
                 assert_eq!(publish_as(desk, slot, &spec, "ding1"), Wrote::Replaced);
@@ -163,8 +165,7 @@ fn a_fight_with_another_writer_is_bounded_and_its_end_is_not_missed() {
             }
         }
     };
-    // At least 2.5 seconds of it.
-    fight(&mut desk, 1250);
+    fight(&mut desk, Duration::from_millis(2_500));
     while let Some(slot) = desk.touched(SECOND + QUIET) {
         publish_as(&mut desk, slot, &spec, "ding1");
         repairs += 1;
@@ -196,15 +197,22 @@ fn when_events_are_lost_everything_is_looked_at() {
     }
     ["d0/token", "d1/token"].iter().for_each(|name| fs::remove_file(directory.path().join(name)).unwrap());
     drop(gate);
-    let mut slots = Vec::new();
+    let (mut slots, mut floods) = (Vec::new(), 0);
     while slots.len() < 2 {
         for report in inbox.recv_timeout(10 * SECOND).unwrap() {
             match report {
                 Report::Touched { ticket, .. } => slots.push(ticket.slot.0),
-                Report::FloodBegins { directory: flooded, .. } => assert_eq!(flooded, directory.path().join("d0")),
+                Report::FloodBegins { directory: flooded, .. } => {
+                    assert_eq!(flooded, directory.path().join("d0"));
+                    floods += 1;
+                }
                 other => panic!("{other:?}"),
             }
         }
+    }
+    // A machine may be too busy for a flood: then nobody is told to wait.
+    if floods == 0 {
+        slots.sort_by(|a, b| b.cmp(a));
     }
     assert_eq!(slots, [1, 0], "the one that was flooded is looked at a second later");
 }

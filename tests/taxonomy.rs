@@ -102,6 +102,15 @@ fn strike(machine: &mut Machine, cases: Vec<Case>, places: Vec<(String, String)>
     for ((_, fault, _, _), (_, corp_id)) in cases.iter().zip(&places) {
         machine.sandbox.inject(Scope::corp(corp_id), fault.clone(), Times::UntilCleared);
     }
+    // What was under way has come and is published once the next call has failed.
+    machine.wait_until("every tenant has its failure", |machine| {
+        let row_of = rows(machine);
+        places.iter().all(|(app, corp_id)| {
+            row_of
+                .get(&format!("{app}/{corp_id}"))
+                .is_some_and(|row| !row["last_error"].is_null() && row["sinks"][0]["state"] == "published")
+        })
+    });
     let token = |machine: &Machine, app: &str, corp_id: &str| machine.token(app, corp_id).expect("it had a good start");
     let struck = cases.into_iter().zip(places);
     struck.map(|(case, (app, corp_id))| Struck { token: token(machine, &app, &corp_id), case, app, corp_id }).collect()
