@@ -10,10 +10,11 @@
 //! | `resolve`, `settings`, `app`, `tenants`, `sink` | the tables, one after the other, into a [`Config`] |
 //! | `places`, `capacity` | what can only be judged over all tenants |
 //! | `report`, `render`, `excerpt`, `mask`, `scan` | problems, how they are told, and what of a line may be shown |
-//! | `diff`, `keep`, `walk` | how one config differs from the next, and what is carried over |
+//! | `diff`, `keep`, `walk`, `conflicts` | how one config differs from the next, what is carried over, and whether the two fit |
 
 mod app;
 mod capacity;
+mod conflicts;
 mod diff;
 mod excerpt;
 mod files;
@@ -44,6 +45,7 @@ mod walk;
 mod diff_tests;
 
 pub use capacity::{AppCapacity, Capacity, Figures, capacity};
+pub use conflicts::conflicts;
 pub use diff::{AppDifference, Counts, Difference, Fate, Vacated, diff};
 pub use files::{Origin, Source, Sources, last_written, read, where_to_watch};
 pub use keep::keep_removed;

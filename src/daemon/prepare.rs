@@ -182,6 +182,7 @@ fn make(
         config.share_with(old);
         if removal == MassRemoval::HeldBack && config::diff(Some(old), &config).removes_too_much() {
             held_back = config::keep_removed(&mut config, old);
+            fits_together(&config, held_back)?;
         }
     }
     let difference = config::diff(old, &config);
@@ -200,6 +201,18 @@ fn make(
         texts: sources.files.iter().map(|file| (file.path.clone(), file.text.clone())).collect(),
         config: Arc::new(config),
     })
+}
+
+/// With tenants that are kept, two may write one place: their app may be called otherwise by now, and `{client_id}` stand in
+/// a path. Such a config is no better than one that was written so.
+fn fits_together(config: &Config, kept: usize) -> Result<(), Problem> {
+    let Some(conflict) = config::conflicts(config).into_iter().next() else { return Ok(()) };
+    let message = format!(
+        "the removal of {kept} tenants is held back, and with them the config would be in error: {}",
+        conflict.message
+    );
+    let help = "let the tenants stay, or remove them with `corptokend reload --allow-mass-removal`";
+    Err(Problem::new(Severity::Error, message).help(help))
 }
 
 /// One client for each distinct connection; those that run already go on, with their connections.

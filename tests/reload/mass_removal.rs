@@ -154,3 +154,35 @@ fn the_only_app_that_gets_another_name_is_served_under_both_until_that_is_confir
     wait_for_files(&machine, &["sales/ding1", "sales/ding2"]);
     assert_eq!(called(&machine), ["ding1", "ding2"]);
 }
+
+/// The app of the tenants that are kept got the client_id of another, and the paths name it.
+#[test]
+fn tenants_that_are_kept_never_write_where_others_do() {
+    let sinks = |machine: &Machine| {
+        let path = machine.path("by-id/{client_id}/{corp_id}");
+        format!("[[defaults.sink]]\nfile = \"{}\"\n", path.display())
+    };
+    let mut machine = Machine::new().app("crm", &FOUR, "").app("hr", &["ding1"], "");
+    let default = format!("[[defaults.sink]]\nfile = \"{}\"\n", machine.path("tokens/{app}/{corp_id}").display());
+    let good = machine.config_text().replace(&default, &sinks(&machine));
+    machine.save(&good);
+    machine.start();
+    machine.sandbox.forget_calls();
+    let hrs = machine.read("by-id/client-hr/ding1").unwrap();
+    // All of crm's tenants are gone from its list, and it is called as hr was.
+    let text = good.replace(&crate::rig::list(&FOUR), "corp_ids = []").replace("\"client-hr\"", "\"client-other\"");
+    let text = text.replace("\"client-crm\"", "\"client-hr\"").replace("\"client-other\"", "\"client-hr\"");
+    crate::rig::rejects(&machine, || machine.save(&text));
+    let status = machine.status_json();
+    let problem = status["config"]["problems"][0].as_str().unwrap().to_owned();
+    assert!(
+        problem.contains("held back") && problem.contains("crm/ding1") && problem.contains("hr/ding1"),
+        "{problem}"
+    );
+    settle();
+    assert_eq!(machine.read("by-id/client-hr/ding1").unwrap(), hrs);
+    assert_eq!(machine.names_in("by-id/client-crm"), FOUR, "nothing changes");
+    reload(&machine, &["--allow-mass-removal"]);
+    machine.wait_until("they are gone", |machine| !machine.path("by-id/client-crm").exists());
+    assert!(machine.read("by-id/client-hr/ding1").is_some());
+}
