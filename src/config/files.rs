@@ -1,22 +1,28 @@
 //! Reading the config's files. This is the one file of the module that reads the file system, besides `secret.rs`, which
 //! reads the one secret that it is asked for, and `surroundings.rs`, which asks the system who we are. All else works on text.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
+use super::inputs::{self, Look};
 use super::permissions::Permissions;
 use super::problems::{line_of, line_starts};
 use super::report::{Problem, Report, Severity, Spot};
+use crate::blocking::{Blocking, Unfinished};
 
 /// The largest file that is read. A million corp_ids need a third of it.
 const MAX_BYTES: u64 = 64 << 20;
 /// In problems.
 const CONFIG: &str = "the config";
+/// So many files of one kind may hang at once.
+const MOST_OUTSTANDING: usize = 1024;
 
 /// One file of the config.
 #[derive(Clone, PartialEq, Eq)]
@@ -65,6 +71,8 @@ pub struct Sources {
     pub drop_ins: PathBuf,
     /// The directories in which a change can mean another config: those of the files, and of what links lead to.
     pub watch: Vec<PathBuf>,
+    /// The names, in those directories, of which a change can mean another config.
+    pub names: Vec<PathBuf>,
     /// What is wrong with the files as files: permissions, drop-ins that cannot be read.
     pub problems: Vec<Problem>,
     /// Where they come from.
@@ -72,6 +80,11 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// The directory in which each new drop-in means another config; `None` for what was not read from disk.
+    pub fn drop_ins_to_watch(&self) -> Option<PathBuf> {
+        (self.origin == Origin::Disk).then(|| absolute(&self.drop_ins))
+    }
+
     /// A config that is not on disk, but remembered: the main file first.
     pub fn remembered(files: Vec<Source>) -> Self {
         let main = files.first().map(|file| file.path.clone()).unwrap_or_default();
@@ -80,57 +93,153 @@ impl Sources {
             main,
             files,
             watch: Vec::new(),
+            names: Vec::new(),
             problems: Vec::new(),
             origin: Origin::Memory,
         }
     }
 }
 
-/// Reads the main file at `path` and its drop-ins (`config.d/*.toml` beside `config.toml`; dot-files are ignored).
+/// What came of reading one file.
+#[derive(Clone)]
+struct Loaded {
+    file: Result<Source, Problem>,
+    /// Who else could change it.
+    dangers: Vec<Problem>,
+    /// See [`where_to_watch`].
+    names: Vec<PathBuf>,
+}
+
+/// What came of listing the drop-ins.
+#[derive(Clone)]
+struct Listed {
+    files: Result<Vec<PathBuf>, Problem>,
+    dangers: Vec<Problem>,
+    names: Vec<PathBuf>,
+}
+
+/// What came of looking at a file that is read elsewhere.
+#[derive(Clone)]
+pub(super) struct Probed {
+    /// Whether it can be read as a file.
+    pub(super) readable: Result<(), String>,
+    /// Who else could change it.
+    pub(super) dangers: Vec<Problem>,
+}
+
+static FILES: LazyLock<Blocking<Loaded>> = LazyLock::new(|| Blocking::new("config", MOST_OUTSTANDING));
+static LISTS: LazyLock<Blocking<Listed>> = LazyLock::new(|| Blocking::new("config.d", MOST_OUTSTANDING));
+static PROBES: LazyLock<Blocking<Probed>> = LazyLock::new(|| Blocking::new("ca-file", MOST_OUTSTANDING));
+static NAMES: LazyLock<Blocking<Vec<PathBuf>>> = LazyLock::new(|| Blocking::new("links", MOST_OUTSTANDING));
+static TIMES: LazyLock<Blocking<Option<SystemTime>>> = LazyLock::new(|| Blocking::new("times", MOST_OUTSTANDING));
+
+/// Reads the main file at `path` and its drop-ins (`config.d/*.toml` beside `config.toml`; dot-files are ignored). Takes
+/// half a minute at most, however many of them hang.
 ///
 /// # Errors
 /// A report, when the main file cannot be read: there is nothing to go by then. Whatever else is wrong stands in
 /// [`Sources::problems`], so that it is told together with what the text holds.
 pub fn read(path: &Path) -> Result<Sources, Report> {
+    let own = path.to_path_buf();
+    let main = inputs::look_at(&FILES, path, move || load(&own)).map_err(|why| unfinished(path, why))?;
+    let (mut files, mut names) = (vec![main.file.map_err(Report::from)?], main.names);
+    let (mut dangers, mut problems) = (main.dangers, Vec::new());
     let drop_ins = drop_ins_of(path);
-    // Whoever can change what is read here decides all the rest, so that comes first.
-    let mut permissions = Permissions::new();
-    let mut problems: Vec<Problem> = permissions.of(path, CONFIG).collect();
-    let mut files = vec![read_one(path).map_err(Report::from)?];
-    let mut watch = where_to_watch(path);
-    let names = drop_in_names(&drop_ins).unwrap_or_else(|error| {
-        problems.push(unreadable(&drop_ins, &error));
-        None
-    });
-    if let Some(names) = names {
-        problems.extend(permissions.of(&drop_ins, "the drop-ins"));
-        watch.extend(where_to_watch(&drop_ins));
-        watch.push(absolute(&drop_ins));
-        for path in names {
-            watch.extend(where_to_watch(&path));
-            problems.extend(permissions.of(&path, CONFIG));
-            match read_one(&path) {
-                Ok(source) => files.push(source),
-                Err(problem) => problems.push(problem),
+    let own = drop_ins.clone();
+    match inputs::look_at(&LISTS, &drop_ins, move || list(&own)) {
+        Ok(listed) => {
+            dangers.extend(listed.dangers);
+            names.extend(listed.names);
+            let paths = listed.files.unwrap_or_else(|problem| {
+                problems.push(problem);
+                Vec::new()
+            });
+            for (path, loaded) in paths.iter().zip(load_all(&paths)) {
+                match loaded {
+                    Ok(loaded) => {
+                        dangers.extend(loaded.dangers);
+                        names.extend(loaded.names);
+                        loaded.file.map_or_else(|problem| problems.push(problem), |source| files.push(source));
+                    }
+                    Err(why) => problems.push(unfinished(path, why)),
+                }
             }
         }
+        Err(why) => problems.push(unfinished(&drop_ins, why)),
     }
+    // Whoever can change what is read here decides all the rest, so that comes first. Each thing is told of once: all ways
+    // have the directories above in common.
+    let mut told = HashSet::new();
+    dangers.retain(|danger| told.insert(danger.at.as_ref().map(|at| Arc::clone(&at.file))));
+    dangers.extend(problems);
+    names.sort_unstable();
+    names.dedup();
+    let mut watch: Vec<PathBuf> = names.iter().filter_map(|name| name.parent()).map(Path::to_path_buf).collect();
+    watch.push(absolute(&drop_ins));
     watch.sort_unstable();
     watch.dedup();
-    Ok(Sources { files, main: path.to_path_buf(), drop_ins, watch, problems, origin: Origin::Disk })
+    let (main, problems) = (path.to_path_buf(), dangers);
+    Ok(Sources { files, main, drop_ins, watch, names, problems, origin: Origin::Disk })
 }
 
-/// When the main file at `path`, or one of its drop-ins, was last written to; `None` when there is nothing to look at.
+fn load_all(paths: &[PathBuf]) -> Vec<Result<Loaded, Unfinished>> {
+    let looks = paths.iter().map(|path| {
+        let own = path.clone();
+        Look::at(path, move || load(&own))
+    });
+    inputs::look_at_all(&FILES, looks.collect())
+}
+
+/// Reads one file. May hang.
+fn load(path: &Path) -> Loaded {
+    Loaded { file: read_one(path), dangers: Permissions::new().of(path, CONFIG).collect(), names: links_of(path) }
+}
+
+/// Lists the drop-ins. May hang.
+fn list(directory: &Path) -> Listed {
+    match drop_in_names(directory) {
+        Ok(None) => Listed { files: Ok(Vec::new()), dangers: Vec::new(), names: links_of(directory) },
+        Ok(Some(files)) => {
+            let dangers = Permissions::new().of(directory, "the drop-ins").collect();
+            Listed { files: Ok(files), dangers, names: links_of(directory) }
+        }
+        Err(error) => {
+            let files = Err(unreadable(directory, &error));
+            Listed { files, dangers: Vec::new(), names: links_of(directory) }
+        }
+    }
+}
+
+/// When the main file at `path`, or one of its drop-ins, was last written to; `None` when there is nothing to look at, or it
+/// hangs.
 pub fn last_written(path: &Path) -> Option<SystemTime> {
-    let drop_ins = drop_in_names(&drop_ins_of(path)).ok().flatten().unwrap_or_default();
-    let files = std::iter::once(path.to_path_buf()).chain(drop_ins);
-    files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max()
+    let own = path.to_path_buf();
+    let look = inputs::look_at(&TIMES, path, move || {
+        let drop_ins = drop_in_names(&drop_ins_of(&own)).ok().flatten().unwrap_or_default();
+        let files = std::iter::once(own).chain(drop_ins);
+        files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max()
+    });
+    look.ok().flatten()
 }
 
-/// The directories in which a change can give `path` another content: its own, and, link by link, those of what it leads
-/// to (a ConfigMap's file leads over `..data`, which is what is swapped).
-pub fn where_to_watch(path: &Path) -> Vec<PathBuf> {
-    let mut directories = Vec::new();
+/// The names of which a change can give one of `paths` another content: its own, and, link by link, those of what it leads
+/// to (a ConfigMap's file leads over `..data`, which is what is swapped). Of a path that hangs, its own.
+pub fn where_to_watch(paths: &[&Path]) -> Vec<PathBuf> {
+    let looks = paths.iter().map(|path| {
+        let own = path.to_path_buf();
+        Look::at(*path, move || links_of(&own))
+    });
+    let found = inputs::look_at_all(&NAMES, looks.collect());
+    let names = paths.iter().zip(found).map(|(path, found)| found.unwrap_or_else(|_| vec![absolute(path)]));
+    let mut names: Vec<PathBuf> = names.flatten().collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// See [`where_to_watch`]. May hang.
+fn links_of(path: &Path) -> Vec<PathBuf> {
+    let mut names = Vec::new();
     let mut ahead = vec![absolute(path)];
     let mut links = 0;
     while let Some(path) = ahead.pop() {
@@ -142,21 +251,27 @@ pub fn where_to_watch(path: &Path) -> Vec<PathBuf> {
             let Ok(target) = std::fs::read_link(&here) else { continue };
             links += 1;
             if links > 40 {
-                return directories;
+                return names;
             }
-            directories.push(parent.clone());
+            names.push(here.clone());
             ahead.push(parent.join(target).join(parts.as_path()));
             break;
         }
-        directories.extend(here.parent().filter(|_| here == path).map(Path::to_path_buf));
+        names.extend(Some(here).filter(|here| *here == path));
     }
-    directories.sort_unstable();
-    directories.dedup();
-    directories
+    names
 }
 
-/// Whether `path` can be read as a file; what stands in it is somebody else's business.
-pub(super) fn probe(path: &Path) -> io::Result<()> {
+/// Looks at a file that is read elsewhere; what stands in it is somebody else's business.
+pub(super) fn probe(path: &Path) -> Result<Probed, Unfinished> {
+    let own = path.to_path_buf();
+    inputs::look_at(&PROBES, path, move || Probed {
+        readable: is_file(&own).map_err(|error| error.to_string()),
+        dangers: Permissions::new().of(&own, "`ca_file`").collect(),
+    })
+}
+
+fn is_file(path: &Path) -> io::Result<()> {
     let file = open(path)?;
     if file.metadata()?.is_file() { Ok(()) } else { Err(io::Error::other("it is not a file")) }
 }
@@ -174,6 +289,12 @@ fn drop_ins_of(main: &Path) -> PathBuf {
     main.with_file_name(name)
 }
 
+/// Whether a file of this name, in the directory of the drop-ins, is one.
+pub fn is_drop_in(name: &OsStr) -> bool {
+    let bytes = name.as_encoded_bytes();
+    bytes.ends_with(b".toml") && !bytes.starts_with(b".")
+}
+
 /// The drop-ins in lexical order; `None` when there is no such directory.
 fn drop_in_names(directory: &Path) -> io::Result<Option<Vec<PathBuf>>> {
     let entries = match std::fs::read_dir(directory) {
@@ -184,8 +305,7 @@ fn drop_in_names(directory: &Path) -> io::Result<Option<Vec<PathBuf>>> {
     let mut names = Vec::new();
     for entry in entries {
         let name = entry?.file_name();
-        let bytes = name.as_encoded_bytes();
-        if bytes.ends_with(b".toml") && !bytes.starts_with(b".") {
+        if is_drop_in(&name) {
             names.push(directory.join(name));
         }
     }
@@ -222,6 +342,12 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
         _ => "look at the file and at its file system",
     };
     wrong(path, format!("the config cannot be read: {error}"), help)
+}
+
+fn unfinished(path: &Path, why: Unfinished) -> Problem {
+    let message = format!("the config cannot be read: {why}");
+    let help = "look at the file system that it lies on; it is tried again by itself";
+    Problem { hangs: why == Unfinished::Hangs, ..wrong(path, message, help) }
 }
 
 fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Problem {

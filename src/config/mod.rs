@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `files`, `secret` | the only ones that read the file system |
+//! | `files`, `secret` | the only ones that read the file system; `inputs`: without being held up by it |
 //! | `permissions`, `own` | who else could change what is read, and which files are the daemon's own |
 //! | `parse` | parsing that goes on after a fault |
 //! | `tree` | the parsed files merged into one table whose values know their places |
@@ -18,6 +18,7 @@ mod conflicts;
 mod diff;
 mod excerpt;
 mod files;
+mod inputs;
 mod keep;
 mod keys;
 mod mask;
@@ -47,7 +48,8 @@ mod diff_tests;
 pub use capacity::{AppCapacity, Capacity, Figures, capacity};
 pub use conflicts::conflicts;
 pub use diff::{AppDifference, Counts, Difference, Fate, Vacated, diff};
-pub use files::{Origin, Source, Sources, last_written, read, where_to_watch};
+pub use files::{Origin, Source, Sources, is_drop_in, last_written, read, where_to_watch};
+pub use inputs::{Look, look_at_all};
 pub use keep::keep_removed;
 pub use keys::{KnownKeys, known_keys};
 pub use model::{Api, App, Config, Control, Limits, Log, LogFormat, LogLevel, Special, State};
@@ -55,9 +57,10 @@ pub use own::Own;
 pub use report::{Problem, Report, Severity, Spot};
 pub use surroundings::{KeyQuota, Surroundings};
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::domain::SecretSource;
+use crate::domain::{AppName, Fingerprint, SecretSource};
 use problems::{Mark, Problems};
 use toml::de::DeTable;
 use tree::{Entry, Table, Value};
@@ -71,6 +74,8 @@ pub struct Checked {
     pub report: Report,
     /// What it tells even if it is in error.
     pub outline: Outline,
+    /// What tells each app's secret from others, where it could be read.
+    pub secrets: BTreeMap<AppName, Fingerprint>,
 }
 
 /// What a config tells, as far as it can be understood, even if it is in error: enough to find the daemon that runs, the
@@ -123,13 +128,13 @@ pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
     for (file, table) in tables.iter().enumerate() {
         tree.merge(Table::of(table.get_ref(), file), &mut problems);
     }
-    let config = resolve::resolve(&tree, sources, surroundings, &mut problems);
+    let (config, secrets) = resolve::resolve(&tree, sources, surroundings, &mut problems);
     if !problems.has_errors() {
         capacity::warn(&config, &|name| place_of_app(&tree, name.as_str()), surroundings, &mut problems);
     }
     let outline = Outline::of(&config);
     let config = (!problems.has_errors()).then_some(config);
-    Checked { config, report: problems.into_report(), outline }
+    Checked { config, report: problems.into_report(), outline, secrets }
 }
 
 fn place_of_app(tree: &Table<'_>, name: &str) -> Option<Mark> {

@@ -1,6 +1,8 @@
 //! Who else could change what the daemon reads, as problems.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::files::{Origin, Sources};
 use super::problems::Problems;
@@ -27,32 +29,40 @@ impl Permissions {
         self.ways.to(path).into_iter().map(move |danger| problem(&danger, what, directory.as_deref()))
     }
 
-    /// The same for the certificates to trust.
-    pub(super) fn of_certificates(&mut self, path: &Path, sources: &Sources, problems: &mut Problems<'_>) {
-        self.of(path, "`ca_file`").for_each(|problem| add(problem, sources, problems));
-    }
-
     /// The same for a client secret. The modes of the file itself are judged where it is read, and more strictly.
-    pub(super) fn of_secret(&mut self, path: &Path, sources: &Sources, problems: &mut Problems<'_>) {
+    pub(super) fn of_secret(&mut self, path: &Path) -> Vec<Problem> {
         let dangers = self.ways.to(path).into_iter();
         let dangers = dangers.filter(|danger| danger.thing != Thing::File || danger.risk.by_owner);
-        dangers
-            .map(|danger| problem(&danger, "a client secret", None))
-            .for_each(|problem| add(problem, sources, problems));
+        dangers.map(|danger| problem(&danger, "a client secret", None)).collect()
     }
 }
 
-/// Adds a problem of a file that the config names. What is wrong with the config's own way was told already; and what a config
-/// that ran before names is worth a warning.
-fn add(mut problem: Problem, sources: &Sources, problems: &mut Problems<'_>) {
-    let place = |problem: &Problem| problem.at.as_ref().map(|at| at.file.clone());
-    if sources.problems.iter().any(|told| place(told) == place(&problem)) {
-        return;
+/// What is dangerous about files that the config names. The ways to them have directories in common, and each is told of
+/// once.
+pub(super) struct Dangers<'s> {
+    sources: &'s Sources,
+    /// What was told of. What is wrong with the config's own way was told already.
+    told: HashSet<Arc<Path>>,
+}
+
+impl<'s> Dangers<'s> {
+    pub(super) fn new(sources: &'s Sources) -> Self {
+        let told = sources.problems.iter().filter_map(|problem| Some(Arc::clone(&problem.at.as_ref()?.file)));
+        Self { sources, told: told.collect() }
     }
-    if sources.origin == Origin::Memory {
-        problem.severity = Severity::Warning;
+
+    /// Tells of those that were not told of. What a config that ran before names is worth a warning.
+    pub(super) fn add(&mut self, found: Vec<Problem>, problems: &mut Problems<'_>) {
+        for mut problem in found {
+            let is_new = problem.at.as_ref().is_none_or(|at| self.told.insert(Arc::clone(&at.file)));
+            if self.sources.origin == Origin::Memory {
+                problem.severity = Severity::Warning;
+            }
+            if is_new {
+                problems.push(problem);
+            }
+        }
     }
-    problems.push(problem);
 }
 
 fn problem(danger: &Danger, what: &str, directory: Option<&Path>) -> Problem {

@@ -131,6 +131,12 @@ impl Said<'_, '_> {
         self
     }
 
+    /// It may end by itself.
+    pub(super) fn hangs(self) -> Self {
+        self.problems.list[self.index].hangs = true;
+        self
+    }
+
     /// Shows another place that belongs to it.
     pub(super) fn also(self, at: Mark, text: impl Into<String>) -> Self {
         let spot = self.problems.spot(at);

@@ -74,6 +74,8 @@ pub struct Problem {
     pub also: Vec<(Spot, String)>,
     /// What would be right.
     pub help: Option<String>,
+    /// It is that something does not come to an end, so it may end by itself.
+    pub hangs: bool,
     /// The text itself could not be parsed here, so what stands on the line is anybody's guess.
     pub(super) syntax: bool,
 }
@@ -81,13 +83,20 @@ pub struct Problem {
 impl Problem {
     /// A problem with no place yet.
     pub fn new(severity: Severity, message: impl Into<String>) -> Self {
-        Self { severity, message: message.into(), at: None, also: Vec::new(), help: None, syntax: false }
+        Self { severity, message: message.into(), at: None, also: Vec::new(), help: None, hangs: false, syntax: false }
     }
 
     /// Says where.
     #[must_use]
     pub fn at(mut self, spot: Spot) -> Self {
         self.at = Some(spot);
+        self
+    }
+
+    /// Says that something does not come to an end, so that it may end by itself.
+    #[must_use]
+    pub fn that_hangs(mut self) -> Self {
+        self.hangs = true;
         self
     }
 
@@ -137,6 +146,11 @@ impl Report {
     /// Whether there is an error: such a config is not used.
     pub fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0
+    }
+
+    /// Whether something did not come to an end: the config may be looked at again later, though nothing tells of a change.
+    pub fn hangs(&self) -> bool {
+        self.problems.iter().any(|problem| problem.hangs)
     }
 
     /// How many problems of this severity there are.

@@ -1,5 +1,6 @@
 //! The merged tree to [`Config`]: every default applied, every value checked.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,28 +10,29 @@ use super::files::{self, Origin, Sources};
 use super::keys;
 use super::model::{Api, Config, Control, Limits, Log, LogFormat, LogLevel, State};
 use super::own::Own;
-use super::permissions::Permissions;
+use super::permissions::Dangers;
 use super::places;
 use super::problems::{Mark, Problems};
-use super::secret;
-use super::section::{Fault, Section};
+use super::secret::{self, SecretError};
+use super::section::{Fault, Section, Set};
 use super::settings;
 use super::sink::{self, Reading, Sink};
 use super::surroundings::Surroundings;
 use super::tree::Table;
 use super::values;
-use crate::domain::{FileSink, Format, Placeholder, Rate, SecretSource, SinkKind, Template};
+use crate::domain::{AppName, FileSink, Fingerprint, Format, Placeholder, Rate, SecretSource, SinkKind, Template};
 
 /// The longest path of a Unix socket, in bytes (unix(7): `sun_path`, its NUL apart).
 const SOCKET_PATH_MAX: usize = 107;
 
-/// Reads the merged tree. What comes back is of use only if no problem was an error.
+/// Reads the merged tree, and what tells the secrets that it names from others. What comes back is of use only if no problem
+/// was an error.
 pub(super) fn resolve(
     tree: &Table<'_>,
     sources: &Sources,
     surroundings: &Surroundings,
     problems: &mut Problems<'_>,
-) -> Config {
+) -> (Config, BTreeMap<AppName, Fingerprint>) {
     let bases: Vec<&Path> = sources.files.iter().map(|source| source.base.as_path()).collect();
     let reading = Reading { bases: &bases, surroundings };
     let top = Section::open(Some(tree), &keys::TOP, problems);
@@ -42,17 +44,17 @@ pub(super) fn resolve(
     let standard = standard_sink(surroundings);
     let defaults = settings::defaults(top.table("defaults", problems), standard, &reading, problems);
     let apps = app::apps(top.table("app", problems), &defaults, &reading, problems);
-    let mut permissions = Permissions::new();
+    let mut dangers = Dangers::new(sources);
     if let Some(path) = &api.ca_file {
-        permissions.of_certificates(path, sources, problems);
+        // What hangs was told already.
+        let found = files::probe(path).map(|probed| probed.dangers).unwrap_or_default();
+        dangers.add(found, problems);
     }
-    for app in &apps {
-        check_secret(app, sources, &mut permissions, surroundings, problems);
-    }
+    let secrets = check_secrets(&apps, sources.origin, &mut dangers, surroundings, problems);
     let own = own_files(sources, &bases, &apps, (&api, &state, &control), surroundings);
     places::check(&apps, &own, sources.origin, problems);
     let apps = apps.into_iter().map(|read| (read.name, read.app)).collect();
-    Config { api, limits, state, control, log, own, apps }
+    (Config { api, limits, state, control, log, own, apps }, secrets)
 }
 
 fn api(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Api {
@@ -85,10 +87,20 @@ fn api(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>
 fn ca_file(text: &str, at: Mark, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Option<PathBuf> {
     match values::path(text, reading.base(at)) {
         Ok(path) => {
-            if let Err(error) = files::probe(&path) {
-                problems
-                    .error(at, format!("`ca_file` cannot be read: {error}"))
-                    .help("put the certificates there, in PEM, readable by the daemon's user");
+            match files::probe(&path).map(|probed| probed.readable) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => drop(
+                    problems
+                        .error(at, format!("`ca_file` cannot be read: {error}"))
+                        .help("put the certificates there, in PEM, readable by the daemon's user"),
+                ),
+                // Those that are called already go on, and tokens stay where they are.
+                Err(why) => drop(
+                    problems
+                        .warning(at, format!("`ca_file` cannot be read: {why}"))
+                        .help("look at the file system that it lies on; until it can be read, nobody new is called")
+                        .hangs(),
+                ),
             }
             Some(path)
         }
@@ -197,31 +209,41 @@ fn standard_sink(surroundings: &Surroundings) -> Sink {
     Sink { kind: SinkKind::File(file), at: None }
 }
 
-/// The secret must be there and be one; what it is, is forgotten again at once.
-fn check_secret(
-    app: &ReadApp,
-    sources: &Sources,
-    permissions: &mut Permissions,
+/// The secrets must be there and be secrets; what they are, is forgotten again at once, but for what tells one from
+/// another.
+fn check_secrets(
+    apps: &[ReadApp],
+    origin: Origin,
+    dangers: &mut Dangers<'_>,
     surroundings: &Surroundings,
     problems: &mut Problems<'_>,
-) {
-    let Some(secret) = &app.secret else { return };
-    let credentials = surroundings.credentials_directory.as_deref();
-    if let Some(path) = secret::path(&secret.value, credentials) {
-        permissions.of_secret(&path, sources, problems);
+) -> BTreeMap<AppName, Fingerprint> {
+    let named: Vec<_> = apps.iter().filter_map(|app| Some((&app.name, app.secret.as_ref()?))).collect();
+    let sources: Vec<&SecretSource> = named.iter().map(|(_, secret)| &secret.value).collect();
+    let inspected = secret::inspect_all(&sources, surroundings.credentials_directory.as_deref());
+    let mut found = BTreeMap::new();
+    for ((name, Set { at, .. }), inspected) in named.into_iter().zip(inspected) {
+        dangers.add(inspected.dangers, problems);
+        match inspected.found {
+            Ok((secret, loose)) => {
+                found.insert(name.clone(), secret.fingerprint());
+                if let Some(loose) = loose {
+                    problems.warning(*at, format!("{loose}, on a read-only mount")).help(loose.remedy());
+                }
+            }
+            // It concerns its app alone, and is found out again where it is used.
+            Err(error @ SecretError::Unfinished { .. }) => {
+                problems.warning(*at, error.to_string()).help(error.remedy()).hangs();
+            }
+            Err(error) if origin == Origin::Memory => {
+                problems.warning(*at, error.to_string()).help(error.remedy());
+            }
+            Err(error) => {
+                problems.error(*at, error.to_string()).help(error.remedy());
+            }
+        }
     }
-    match secret::inspect(&secret.value, credentials) {
-        Ok((_, None)) => {}
-        Ok((_, Some(loose))) => {
-            problems.warning(secret.at, format!("{loose}, on a read-only mount")).help(loose.remedy());
-        }
-        Err(error) if sources.origin == Origin::Memory => {
-            problems.warning(secret.at, error.to_string()).help(error.remedy());
-        }
-        Err(error) => {
-            problems.error(secret.at, error.to_string()).help(error.remedy());
-        }
-    }
+    found
 }
 
 /// What the daemon itself lives by.

@@ -7,15 +7,22 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use zeroize::Zeroizing;
 
 use super::files;
+use super::inputs::{self, Look};
+use super::permissions::Permissions;
+use super::report::Problem;
+use crate::blocking::{Blocking, Unfinished};
 use crate::domain::{Secret, SecretSource};
 use crate::trust::{Danger, Status, Thing, Trusted, Ways, is_on_read_only_mount};
 
 /// More than any secret has; see [`Secret::new`].
 const MAX_BYTES: u64 = 4096;
+/// So many secrets may hang at once.
+const MOST_OUTSTANDING: usize = 1024;
 
 /// Why there is no secret. The texts name the kind of source and the remedy, never the content; the name of the source only
 /// where it was found.
@@ -30,6 +37,14 @@ pub enum SecretError {
         reason: String,
         /// What to do.
         remedy: String,
+    },
+    /// It does not come to an end: the file lies on a mount that hangs.
+    #[error("{place} cannot be read: {why}")]
+    Unfinished {
+        /// Which kind of source it is; not its name.
+        place: String,
+        /// What became of the reading.
+        why: Unfinished,
     },
     /// Others could read or replace the secret.
     #[error("{} {risk}", path.display())]
@@ -56,6 +71,9 @@ impl SecretError {
     pub fn remedy(&self) -> &str {
         match self {
             Self::Unreadable { remedy, .. } | Self::Exposed { remedy, .. } => remedy,
+            Self::Unfinished { .. } => {
+                "look at the file system that it lies on; the app's calls fail until it can be read, and nobody else's"
+            }
             Self::Odd { .. } => "put the client secret there: one line, nothing else",
         }
     }
@@ -88,11 +106,55 @@ pub(super) fn path(source: &SecretSource, credentials_directory: Option<&Path>) 
     }
 }
 
+/// A secret, and what is loose about its file on a read-only mount.
+type Found = Result<(Secret, Option<SecretError>), SecretError>;
+
+/// What came of reading a secret.
+#[derive(Clone)]
+pub(super) struct Inspected {
+    pub(super) found: Found,
+    /// Who else could change it.
+    pub(super) dangers: Vec<Problem>,
+}
+
+static READS: LazyLock<Blocking<Inspected>> = LazyLock::new(|| Blocking::new("secrets", MOST_OUTSTANDING));
+
+/// Reads all these secrets, many at once, and judges the files alone, not the ways to them. One that hangs costs the others nothing, and ten seconds pass at
+/// most.
+pub fn read_all(sources: &[&SecretSource], credentials_directory: Option<&Path>) -> Vec<Result<Secret, SecretError>> {
+    let inspected = inspect_all(sources, credentials_directory).into_iter();
+    inspected.map(|inspected| inspected.found.map(|(secret, _)| secret)).collect()
+}
+
+/// As [`read_all`], and says what is loose about files on a read-only mount, and about the ways to all.
+pub(super) fn inspect_all(sources: &[&SecretSource], credentials_directory: Option<&Path>) -> Vec<Inspected> {
+    let directory = credentials_directory.map(Path::to_path_buf);
+    let looks = sources.iter().map(|source| {
+        let (own, directory) = ((*source).clone(), directory.clone());
+        let path = path(&own, directory.as_deref());
+        let key = match (&path, &own) {
+            (Some(path), _) => path.clone().into_os_string(),
+            // These cannot hang, and their keys are no paths.
+            (None, SecretSource::Env(name) | SecretSource::Credential(name)) => format!("${name}").into(),
+            (None, SecretSource::File(path)) => path.clone().into_os_string(),
+        };
+        Look::at(key, move || Inspected {
+            found: inspect(&own, directory.as_deref()),
+            dangers: path.map(|path| Permissions::new().of_secret(&path)).unwrap_or_default(),
+        })
+    });
+    let read = inputs::look_at_all(&READS, looks.collect());
+    let outcome = |(source, read): (&&SecretSource, Result<Inspected, Unfinished>)| {
+        read.unwrap_or_else(|why| Inspected {
+            found: Err(SecretError::Unfinished { place: source.to_string(), why }),
+            dangers: Vec::new(),
+        })
+    };
+    sources.iter().zip(read).map(outcome).collect()
+}
+
 /// As [`read`], but judges the file alone, not the way to it; and says what is loose about a file on a read-only mount.
-pub(super) fn inspect(
-    source: &SecretSource,
-    credentials_directory: Option<&Path>,
-) -> Result<(Secret, Option<SecretError>), SecretError> {
+fn inspect(source: &SecretSource, credentials_directory: Option<&Path>) -> Found {
     match source {
         SecretSource::File(path) => read_file(path, source, Guard::Permissions),
         SecretSource::Credential(name) => {

@@ -156,7 +156,8 @@ async fn handle(request: Request<Incoming>, queries: mpsc::Sender<Query>) -> Res
         ["v1", "reload"] => {
             only(Method::POST)?;
             let request: ReloadRequest = read(body).await?;
-            json(&ask(&queries, |reply| Query::Reload { request, reply }).await?)
+            let asked = ask_ahead(&queries, |reply| Query::Reload { request, reply }).await?;
+            json(&asked.await.map_err(|_| Refusal::busy())?)
         }
         _ => Err(Refusal::new(
             StatusCode::NOT_FOUND,
@@ -236,6 +237,11 @@ impl Refusal {
 
     fn forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "only root, the daemon's user and members of the socket's group may ask")
+    }
+
+    fn busy() -> Self {
+        let why = "too many dry runs wait already, or the daemon is stopping; try again shortly";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
     }
 
     fn stopping() -> Self {

@@ -28,7 +28,7 @@ pub(super) struct Findings {
     /// The config that ran last, where it can still be understood, and how the running one differs from it.
     last: Option<Arc<Config>>,
     difference: Difference,
-    devices: HashMap<PathBuf, u64>,
+    devices: HashMap<PathBuf, Option<u64>>,
     /// Apps whose credentials are others than then.
     stale: Vec<AppName>,
 }

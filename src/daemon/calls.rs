@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::{JoinError, JoinSet};
@@ -18,10 +19,15 @@ use crate::domain::{AppName, BootMs, ClientId, Failure, FailureKind, Secret, Sec
 /// What is needed to call for the tenants of one app.
 #[derive(Clone)]
 pub(super) struct Access {
-    pub(super) client: Client,
+    /// `None` while the certificates to trust do not come to an end being read.
+    pub(super) client: Option<Client>,
     pub(super) client_id: ClientId,
     pub(super) secret: SecretSource,
 }
+
+/// What a call meets for which there is no client.
+const NO_CERTIFICATES: &str =
+    "reading the certificates to trust does not come to an end; look at the file system that `ca_file` lies on";
 
 /// For how long a reading of an app's secret serves further calls, in milliseconds. Each reading costs wake-ups of four
 /// threads (docs/decisions/0026-what-a-token-costs.md). A reload that finds another secret ends it at once, so this is only
@@ -142,9 +148,10 @@ impl Calls {
             drop(reading);
             // Nobody closes it.
             let _place = places.acquire().await;
-            match secret {
-                Ok(secret) => round.access.client.ask(&round.access.client_id, secret, &corp_id).await,
-                Err(failure) => refusal(failure.clone()),
+            match (secret, &round.access.client) {
+                (Ok(secret), Some(client)) => client.ask(&round.access.client_id, secret, &corp_id).await,
+                (Ok(_), None) => refusal(Failure::new(FailureKind::Unreachable, NO_CERTIFICATES)),
+                (Err(failure), _) => refusal(failure.clone()),
             }
         });
     }
@@ -208,7 +215,9 @@ impl Round {
 
     async fn secret(&self) -> &Result<Secret, Failure> {
         let Access { client, secret, .. } = &self.access;
-        self.secret.get_or_init(|| self.credentials.read(secret, client.timeout())).await
+        self.secret
+            .get_or_init(|| self.credentials.read(secret, client.as_ref().map_or(Duration::MAX, Client::timeout)))
+            .await
     }
 }
 
@@ -253,7 +262,7 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
         };
         let access = Access {
-            client: Client::new(connection).unwrap(),
+            client: Some(Client::new(connection).unwrap()),
             client_id: "ding1".parse().unwrap(),
             secret: SecretSource::Env("NO_SUCH".into()),
         };

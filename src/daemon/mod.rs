@@ -37,6 +37,7 @@ mod pauses;
 mod plan;
 mod prepare;
 mod recall;
+mod rehearsals;
 mod reload;
 mod skew;
 mod stalls;
@@ -70,7 +71,7 @@ use reload::Reload;
 use skew::{Skew, Told};
 use stalls::Stalls;
 use systemd::Service;
-use watch::{Watch, Watched};
+use watch::Watch;
 
 pub use start::{StartError, Startup, start};
 
@@ -95,6 +96,8 @@ enum Input {
     Compared(Box<Findings>),
     /// The config was read.
     Prepared(Box<Prepared>),
+    /// The config was read to tell what a reload would do; `None` where there was no thread for it.
+    Rehearsed(Option<Box<Prepared>>),
 }
 
 /// When the daemon's work is done.
@@ -217,10 +220,8 @@ impl Daemon {
         if !self.hands.threads_are_alive() {
             return Err(io::Error::other("a thread of the daemon ended by itself; this is a defect, see the log"));
         }
-        if let (Some(watch), Some(directories)) = (&mut self.watch, self.reload.watch.take())
-            && watch.set(directories) == Watched::FromNowOn
-        {
-            self.reload.files_changed(now);
+        if let (Some(watch), Some(wanted)) = (&self.watch, self.reload.watch.take()) {
+            watch.set(wanted);
         }
         self.reload.remember_if_done(&self.engine, &mut self.hands, now);
         for phase in std::mem::take(&mut self.reload.phases) {
@@ -321,6 +322,7 @@ impl Daemon {
             Input::Compared(findings) => self.compared(*findings),
             Input::Unpublished(ticket, sink) => self.events.push(Event::Published(ticket, sink, Ok(Wrote::Unchanged))),
             Input::FilesChanged => self.reload.files_changed(now),
+            Input::Rehearsed(prepared) => self.reload.rehearsed(prepared.as_deref()),
             Input::Prepared(prepared) => {
                 self.reload.prepared(&self.engine, &mut self.hands, now, *prepared, &mut self.events);
                 self.service.something_happened();

@@ -19,10 +19,12 @@ const ROOTS_SHOWN: usize = 3;
 const MOST_LANES: usize = 64;
 
 /// Which lane a root belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum LaneKey {
     /// A file system, by the device number of its directories.
     FileSystem(u64),
+    /// Whatever a root lies on that could not be looked at: it may hang, and then holds up nobody but itself.
+    Unseen(Arc<Path>),
     /// The kernel's keyrings.
     Keyrings,
 }
@@ -168,7 +170,7 @@ impl Outlets {
         &mut self,
         specs: &Arc<[SinkSpec]>,
         app: &AppName,
-        device_of: &dyn Fn(&Path) -> u64,
+        device_of: &dyn Fn(&Path) -> Option<u64>,
     ) -> io::Result<SinkSetId> {
         let homes: Homes = specs.iter().map(|spec| spec.home(app).into()).collect();
         let key = (Arc::clone(specs), homes);
@@ -238,13 +240,13 @@ impl Outlets {
         &mut self,
         spec: &SinkSpec,
         home: &Arc<Path>,
-        device_of: &dyn Fn(&Path) -> u64,
+        device_of: &dyn Fn(&Path) -> Option<u64>,
     ) -> io::Result<(LaneId, RootId)> {
         if let Some(home) = self.homes.get(home) {
             return Ok((home.lane, home.root));
         }
         let lane = self.lane(match &spec.kind {
-            SinkKind::File(_) => LaneKey::FileSystem(device_of(home)),
+            SinkKind::File(_) => device_of(home).map_or_else(|| LaneKey::Unseen(Arc::clone(home)), LaneKey::FileSystem),
             SinkKind::Keyring(_) => LaneKey::Keyrings,
         })?;
         let root = self.root_id(fixed_part(spec));
@@ -265,7 +267,7 @@ impl Outlets {
         &mut self,
         spec: &SinkSpec,
         home: &Arc<Path>,
-        device_of: &dyn Fn(&Path) -> u64,
+        device_of: &dyn Fn(&Path) -> Option<u64>,
     ) -> io::Result<Outlet> {
         let (lane, root) = self.whereabouts(spec, home, device_of)?;
         Ok(Outlet { root, lane, shows_expiry: spec.shows_expiry(), on_expiry: spec.on_expiry })
@@ -275,7 +277,7 @@ impl Outlets {
         if let Some(&id) = self.lane_ids.get(&key) {
             return Ok(id);
         }
-        if let (LaneKey::FileSystem(_), Some(shared)) = (key, self.lane_to_share()) {
+        if let (LaneKey::FileSystem(_) | LaneKey::Unseen(_), Some(shared)) = (&key, self.lane_to_share()) {
             self.lane_ids.insert(key, shared);
             return Ok(shared);
         }
@@ -283,8 +285,9 @@ impl Outlets {
         let inputs = self.inputs.clone();
         // The daemon that no longer listens is one that is ending.
         let report = move |reports| drop(inputs.send(Input::Reported(id, reports)));
-        self.lanes.push(match key {
-            LaneKey::FileSystem(device) => Lane::file_system(device, Arc::clone(&self.claims), report)?,
+        self.lanes.push(match &key {
+            LaneKey::Unseen(_) => Lane::files("files-unseen", Arc::clone(&self.claims), report)?,
+            LaneKey::FileSystem(device) => Lane::file_system(*device, Arc::clone(&self.claims), report)?,
             LaneKey::Keyrings => Lane::keyring(clock::wall, report)?,
         });
         self.lane_ids.insert(key, id);
@@ -345,7 +348,7 @@ mod tests {
     #[test]
     fn apps_of_one_root_have_lanes_of_their_own_where_their_directories_are_file_systems_of_their_own() {
         let (mut outlets, specs) = (outlets(), Arc::from([sink("/srv/{app}/{corp_id}")]));
-        let device_of = |home: &Path| if home.ends_with("crm") { 2 } else { 1 };
+        let device_of = |home: &Path| Some(if home.ends_with("crm") { 2 } else { 1 });
         let set = |outlets: &mut Outlets, app: &str| {
             let id = outlets.define(&specs, &app.parse().unwrap(), &device_of).unwrap();
             outlets.outlet(id, SinkId(0)).unwrap()
@@ -372,7 +375,7 @@ mod tests {
         let mut outlets = outlets();
         for number in 0..200 {
             let specs = Arc::from([sink(&format!("/srv/{number}/{{corp_id}}"))]);
-            outlets.define(&specs, &"crm".parse().unwrap(), &|_| number).unwrap();
+            outlets.define(&specs, &"crm".parse().unwrap(), &|_| Some(number)).unwrap();
         }
         assert_eq!(outlets.lane_count(), MOST_LANES);
         assert_eq!(outlets.homes.len(), 200);

@@ -36,7 +36,7 @@ impl Plan {
     /// has the sets.
     pub(super) fn new(candidate: &mut Candidate, old: Option<&Arc<Config>>, outlets: &mut Outlets) -> io::Result<Self> {
         // What cannot be looked at now stays where it is.
-        outlets.judge_again(&|home| candidate.devices.get(home).copied().filter(|device| *device != 0))?;
+        outlets.judge_again(&|home| candidate.devices.get(home).copied().flatten())?;
         let difference = std::mem::take(&mut candidate.difference);
         let (mut apps, mut last) = (Vec::new(), VecDeque::new());
         for name in &candidate.new_secrets {
@@ -118,7 +118,7 @@ impl AppSteps {
         old: Option<&Arc<Config>>,
         outlets: &mut Outlets,
     ) -> io::Result<Self> {
-        let device_of = |path: &Path| candidate.devices.get(path).copied().unwrap_or(0);
+        let device_of = |path: &Path| candidate.devices.get(path).copied().flatten();
         let left = Left::new(&app, old, outlets, &device_of)?;
         let ids = app.added.iter().chain(app.resinked.iter().map(|vacated| &vacated.corp_id));
         let sinks = match candidate.config.apps.get(&app.name) {
@@ -209,7 +209,7 @@ impl Left {
         app: &AppDifference,
         old: Option<&Arc<Config>>,
         outlets: &mut Outlets,
-        device_of: &dyn Fn(&Path) -> u64,
+        device_of: &dyn Fn(&Path) -> Option<u64>,
     ) -> io::Result<Self> {
         let leaving = app.removed.iter().chain(&app.resinked).filter(|vacated| !vacated.places.is_empty());
         let whereabouts = match old.and_then(|old| old.apps.get(&app.name)) {
@@ -254,11 +254,11 @@ pub(super) fn reclaimed(candidate: &Candidate, withdrawing: &HashSet<Place>) -> 
 /// The places that are to be emptied because they left the config while the daemon was down.
 pub(super) fn vacated(
     difference: &Difference,
-    devices: &HashMap<PathBuf, u64>,
+    devices: &HashMap<PathBuf, Option<u64>>,
     last: Option<&Arc<Config>>,
     outlets: &mut Outlets,
 ) -> io::Result<Vec<(LaneId, RootId, Place)>> {
-    let device_of = |path: &Path| devices.get(path).copied().unwrap_or(0);
+    let device_of = |path: &Path| devices.get(path).copied().flatten();
     let mut places = Vec::new();
     for app in difference.apps.iter().filter(|_| last.is_some()) {
         let left = Left::new(app, last, outlets, &device_of)?;

@@ -1,18 +1,24 @@
 //! Everything of a reload that may take long, or hang, and touches nothing that runs: read, validate, compare, and make
 //! what the new config needs. It is done off the scheduler's thread.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use crate::api::Client;
-use crate::config::{self, Checked, Config, Difference, Problem, Report, Severity, Sources, Surroundings, secret};
+use crate::blocking::Blocking;
+use crate::config::{
+    self, Checked, Config, Difference, Look, Problem, Report, Severity, Sources, Surroundings, secret,
+};
 use crate::domain::{AppName, Connection, Fingerprint, SinkKind, SinkSpec};
 use crate::sink;
 use crate::trust::Reserved;
 
 use super::calls::Access;
+use super::watch::Watchlist;
 
 /// Whether a mass removal is carried out, or held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +75,8 @@ pub(super) struct Candidate {
     pub(super) secrets: BTreeMap<AppName, Fingerprint>,
     pub(super) clients: Vec<(Connection, Client)>,
     pub(super) access: HashMap<AppName, Access>,
-    /// The device number of each sink root's file system.
-    pub(super) devices: HashMap<PathBuf, u64>,
+    /// The device number of each sink root's file system; `None` where that could not be looked at.
+    pub(super) devices: HashMap<PathBuf, Option<u64>>,
     /// The places of the daemon's own files.
     pub(super) reserved: Reserved,
     /// How many tenants are kept although the config on disk does not name them.
@@ -96,8 +102,10 @@ pub(super) struct Prepared {
     pub(super) report: Report,
     /// The report for people, without colour.
     pub(super) rendered: String,
-    /// The directories in which a change may mean another config or another secret.
-    pub(super) watch: Vec<PathBuf>,
+    /// The files whose changes may mean another config or another secret.
+    pub(super) watch: Watchlist,
+    /// Something did not come to an end, so it is worth looking again later.
+    pub(super) hangs: bool,
     /// Tells whether anything at all is other than the last time.
     pub(super) digest: Fingerprint,
 }
@@ -121,7 +129,8 @@ fn guarded(path: &Path, prepare: impl FnOnce() -> Prepared) -> Prepared {
 pub(super) fn rejected(path: &Path, report: Report) -> Prepared {
     let rendered = report.render(&Sources::remembered(Vec::new()), false);
     let digest = Fingerprint::of(rendered.as_bytes());
-    Prepared { rendered, candidate: None, report, watch: config::where_to_watch(path), digest }
+    let watch = Watchlist { names: config::where_to_watch(&[path]), drop_ins: None };
+    Prepared { rendered, candidate: None, hangs: report.hangs(), report, watch, digest }
 }
 
 fn read_and_prepare(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
@@ -142,18 +151,21 @@ pub(super) fn prepare_checked(
     running: &Running,
     removal: MassRemoval,
 ) -> Prepared {
-    let Checked { config, mut report, outline } = checked;
-    let mut watch = sources.watch.clone();
-    watch.extend(outline.secret_files.iter().flat_map(|path| config::where_to_watch(path)));
+    let Checked { config, mut report, outline, secrets } = checked;
+    let mut watch = Watchlist { names: sources.names.clone(), drop_ins: sources.drop_ins_to_watch() };
+    let secret_files: Vec<&Path> = outline.secret_files.iter().map(PathBuf::as_path).collect();
+    watch.names.extend(config::where_to_watch(&secret_files));
     if let (Some(config), Some(fixed)) = (&config, &running.fixed) {
         fixed.warn(&Fixed::of(config), &mut report);
     }
-    let candidate = config.and_then(|config| {
-        make(config, sources, surroundings, running, removal).map_err(|problem| report.problems.insert(0, problem)).ok()
+    let read = Read { config, secrets };
+    let candidate = make(read, sources, surroundings, running, removal, &mut report).unwrap_or_else(|problem| {
+        report.problems.insert(0, problem);
+        None
     });
     let rendered = report.render(sources, false);
     let digest = digest(sources, &rendered, candidate.as_ref());
-    Prepared { candidate: candidate.map(Box::new), rendered, report, watch, digest }
+    Prepared { candidate: candidate.map(Box::new), rendered, hangs: report.hangs(), report, watch, digest }
 }
 
 fn digest(sources: &Sources, rendered: &str, candidate: Option<&Candidate>) -> Fingerprint {
@@ -169,13 +181,21 @@ fn digest(sources: &Sources, rendered: &str, candidate: Option<&Candidate>) -> F
     Fingerprint::of(&all)
 }
 
+/// A config as it was read, unless it is in error.
+struct Read {
+    config: Option<Config>,
+    secrets: BTreeMap<AppName, Fingerprint>,
+}
+
 fn make(
-    mut config: Config,
+    read: Read,
     sources: &Sources,
     surroundings: &Surroundings,
     running: &Running,
     removal: MassRemoval,
-) -> Result<Candidate, Problem> {
+    report: &mut Report,
+) -> Result<Option<Candidate>, Problem> {
+    let Some(mut config) = read.config else { return Ok(None) };
     let old = running.config.as_deref();
     let mut held_back = 0;
     if let Some(old) = old {
@@ -186,10 +206,10 @@ fn make(
         }
     }
     let difference = config::diff(old, &config);
-    let clients = clients(&config, &running.clients)?;
-    let secrets = secrets(&config, surroundings);
+    let clients = clients(&config, &running.clients, report)?;
+    let secrets = secrets(&config, read.secrets, surroundings);
     let new_secrets = secrets.iter().filter(|(app, print)| running.secrets.get(*app).is_some_and(|old| old != *print));
-    Ok(Candidate {
+    Ok(Some(Candidate {
         new_secrets: new_secrets.map(|(app, _)| app.clone()).collect(),
         secrets,
         access: access(&config, &clients),
@@ -200,7 +220,7 @@ fn make(
         held_back,
         texts: sources.files.iter().map(|file| (file.path.clone(), file.text.clone())).collect(),
         config: Arc::new(config),
-    })
+    }))
 }
 
 /// With tenants that are kept, two may write one place: their app may be called otherwise by now, and `{client_id}` stand in
@@ -215,55 +235,100 @@ fn fits_together(config: &Config, kept: usize) -> Result<(), Problem> {
     Err(Problem::new(Severity::Error, message).help(help))
 }
 
-/// One client for each distinct connection; those that run already go on, with their connections.
-fn clients(config: &Config, running: &[(Connection, Client)]) -> Result<Vec<(Connection, Client)>, Problem> {
+/// Makes clients, which reads certificates. What hangs is not begun anew.
+static CLIENTS: LazyLock<Blocking<Result<Client, String>>> = LazyLock::new(|| Blocking::new("certificates", 64));
+/// How long making one client is waited for.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// One client for each distinct connection; those that run already go on, with their connections. There is none where the
+/// certificates cannot be read because that does not come to an end: whoever needs it is not called for, and nobody else is
+/// concerned.
+fn clients(
+    config: &Config,
+    running: &[(Connection, Client)],
+    report: &mut Report,
+) -> Result<Vec<(Connection, Client)>, Problem> {
     let mut clients: Vec<(Connection, Client)> = Vec::new();
+    let mut missing: Vec<Connection> = Vec::new();
     for (name, app) in &config.apps {
         let connection = config.connection(app);
-        if clients.iter().any(|(known, _)| *known == connection) {
+        if clients.iter().map(|(known, _)| known).chain(&missing).any(|known| *known == connection) {
             continue;
         }
         let client = match running.iter().find(|(known, _)| *known == connection) {
-            Some((_, client)) => client.clone(),
-            None => Client::new(connection.clone()).map_err(|error| {
-                Problem::new(Severity::Error, format!("the endpoint of app {name} cannot be called: {error}"))
-            })?,
+            Some((_, client)) => Ok(Ok(client.clone())),
+            None => {
+                let own = connection.clone();
+                let make = move || Client::new(own).map_err(|error| error.to_string());
+                CLIENTS.run_and_block(certificates(&connection), CLIENT_PATIENCE, make)
+            }
         };
-        clients.push((connection, client));
+        match client {
+            Ok(Ok(client)) => clients.push((connection, client)),
+            Ok(Err(error)) => {
+                let message = format!("the endpoint of app {name} cannot be called: {error}");
+                return Err(Problem::new(Severity::Error, message));
+            }
+            Err(why) => {
+                let message =
+                    format!("the endpoint of app {name} is not called: reading the certificates to trust: {why}");
+                let help = "look at the file system that they lie on; it is tried again by itself";
+                report.problems.push(Problem::new(Severity::Warning, message).help(help).that_hangs());
+                missing.push(connection);
+            }
+        }
     }
     Ok(clients)
+}
+
+/// What a client's making reads, as a key.
+fn certificates(connection: &Connection) -> OsString {
+    connection.ca_file.as_ref().map_or_else(|| "the system's".into(), |path| path.clone().into_os_string())
 }
 
 fn access(config: &Config, clients: &[(Connection, Client)]) -> HashMap<AppName, Access> {
     let entry = |(name, app): (&AppName, &config::App)| {
         let connection = config.connection(app);
-        let (_, client) = clients.iter().find(|(known, _)| *known == connection)?;
-        let access =
-            Access { client: client.clone(), client_id: app.client_id.clone(), secret: app.client_secret.clone() };
-        Some((name.clone(), access))
+        let client = clients.iter().find(|(known, _)| *known == connection).map(|(_, client)| client.clone());
+        let access = Access { client, client_id: app.client_id.clone(), secret: app.client_secret.clone() };
+        (name.clone(), access)
     };
-    config.apps.iter().filter_map(entry).collect()
+    config.apps.iter().map(entry).collect()
 }
 
-/// What tells whether a secret changed. One that cannot be read is told of when it is used.
-fn secrets(config: &Config, surroundings: &Surroundings) -> BTreeMap<AppName, Fingerprint> {
-    let directory = surroundings.credentials_directory.as_deref();
-    let print = |(name, app): (&AppName, &config::App)| {
-        Some((name.clone(), secret::read(&app.client_secret, directory).ok()?.fingerprint()))
-    };
-    config.apps.iter().filter_map(print).collect()
-}
-
-/// The file system of every app's directory in each root that either config has. One that cannot be looked at shares a lane
-/// with its like.
-pub(super) fn devices(new: &Config, old: Option<&Config>) -> HashMap<PathBuf, u64> {
-    let mut devices = HashMap::new();
-    for (app, spec) in old.into_iter().chain([new]).flat_map(all_sinks) {
-        if let SinkKind::File(_) = &spec.kind {
-            devices.entry(spec.home(app)).or_insert_with_key(|home| sink::file_system_of(home).unwrap_or(0));
-        }
+/// What tells whether a secret changed: what was found out when the config was checked, and what is found out now of apps that
+/// are kept. One that cannot be read is told of when it is used.
+fn secrets(
+    config: &Config,
+    mut known: BTreeMap<AppName, Fingerprint>,
+    surroundings: &Surroundings,
+) -> BTreeMap<AppName, Fingerprint> {
+    let others: Vec<_> = config.apps.iter().filter(|(name, _)| !known.contains_key(*name)).collect();
+    let sources: Vec<_> = others.iter().map(|(_, app)| &app.client_secret).collect();
+    let read = secret::read_all(&sources, surroundings.credentials_directory.as_deref());
+    for ((name, _), secret) in others.into_iter().zip(read) {
+        known.extend(secret.ok().map(|secret| (name.clone(), secret.fingerprint())));
     }
-    devices
+    known.retain(|name, _| config.apps.contains_key(name));
+    known
+}
+
+static DEVICES: LazyLock<Blocking<Option<u64>>> = LazyLock::new(|| Blocking::new("devices", 1024));
+
+/// The file system of every app's directory in each root that either config has; `None` for one that cannot be looked at, be
+/// it because it hangs.
+pub(super) fn devices(new: &Config, old: Option<&Config>) -> HashMap<PathBuf, Option<u64>> {
+    let files = old.into_iter().chain([new]).flat_map(all_sinks).filter_map(|(app, spec)| match &spec.kind {
+        SinkKind::File(_) => Some(spec.home(app)),
+        SinkKind::Keyring(_) => None,
+    });
+    let homes: Vec<PathBuf> = files.collect::<HashSet<_>>().into_iter().collect();
+    let looks = homes.iter().map(|home| {
+        let own = home.clone();
+        Look::at(home, move || sink::file_system_of(&own).ok())
+    });
+    let found = config::look_at_all(&DEVICES, looks.collect());
+    homes.into_iter().zip(found.into_iter().map(|device| device.ok().flatten())).collect()
 }
 
 fn all_sinks(config: &Config) -> impl Iterator<Item = (&AppName, &SinkSpec)> {
@@ -282,6 +347,6 @@ mod tests {
         let prepared = guarded(Path::new("/etc/corptokend/config.toml"), || panic!("a defect"));
         assert!(prepared.candidate.is_none() && prepared.report.has_errors());
         assert!(prepared.rendered.contains("a defect of corptokend"), "{}", prepared.rendered);
-        assert!(!prepared.watch.is_empty(), "the next change is noticed");
+        assert!(!prepared.watch.names.is_empty(), "the next change is noticed");
     }
 }

@@ -9,8 +9,10 @@ use tokio::sync::oneshot;
 
 use super::plan::{self, Plan};
 use super::prepare::{self, Candidate, Fixed, MassRemoval, Prepared, Running};
+use super::rehearsals::Rehearsals;
 use super::systemd::Phase;
 use super::verdict::{Last, verdict};
+use super::watch::Watchlist;
 use super::{Input, clock};
 use crate::config::{self, Problem, Report, Severity, Surroundings};
 use crate::control::protocol::{ReloadRequest, Verdict};
@@ -24,6 +26,8 @@ use crate::store::Applied;
 const SETTLE_MS: u64 = 250;
 /// It is read after so long even if there is no end to the changes, in milliseconds.
 const SETTLE_MOST_MS: u64 = 2_000;
+/// What did not come to an end is tried again after so long, in milliseconds.
+const RETRY_MS: u64 = 15_000;
 /// A config that was applied is remembered after so long even if what it removed could not all be deleted, in milliseconds.
 const REMEMBER_MOST_MS: u64 = 60_000;
 
@@ -49,8 +53,11 @@ pub(super) struct Reload {
     /// What systemd is to be told.
     pub(super) phases: Vec<Phase>,
     digest: Option<Fingerprint>,
-    /// The directories to watch from here on, if those are others.
-    pub(super) watch: Option<Vec<PathBuf>>,
+    /// What to watch from here on, if that is something else.
+    pub(super) watch: Option<Watchlist>,
+    /// When the config is read again although nothing changed, because something did not come to an end.
+    retry: Option<BootMs>,
+    rehearsals: Rehearsals,
     /// A config that was applied, but not carried out to the end yet.
     unremembered: Option<Unremembered>,
     /// The state lost the config that it remembered: the one on disk is read again, and remembered if it is what runs.
@@ -99,6 +106,8 @@ impl Reload {
             phases: Vec::new(),
             digest: None,
             watch: None,
+            retry: None,
+            rehearsals: Rehearsals::default(),
             unremembered: None,
             is_forgotten: false,
         }
@@ -118,7 +127,7 @@ impl Reload {
         let ReloadRequest { allow_mass_removal, dry_run } = request;
         let removal = if allow_mass_removal { MassRemoval::Allowed } else { MassRemoval::HeldBack };
         if dry_run {
-            self.rehearse(removal, reply);
+            reply.into_iter().for_each(|reply| self.rehearsals.ask(removal, reply));
             return;
         }
         self.due = Some(now.boot);
@@ -129,22 +138,38 @@ impl Reload {
         self.waiting.extend(reply);
     }
 
-    /// Tells what a reload would do.
-    fn rehearse(&self, removal: MassRemoval, reply: Option<oneshot::Sender<Verdict>>) {
+    /// Begins to find out what a reload would do, if somebody waits for that and nothing else is being read: a reload waits for
+    /// one dry run at the most.
+    fn begin_rehearsal(&mut self) {
+        if matches!(self.stage, Stage::Reading { .. }) {
+            return;
+        }
+        let Some(removal) = self.rehearsals.begin() else { return };
         let (path, surroundings, running) = (self.path.clone(), self.surroundings.clone(), self.running.clone());
+        let inputs = self.inputs.clone();
         let rehearsal = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
             let prepared = prepare::prepare(&path, &surroundings, &running, removal);
-            // Who went away in the meantime need not know.
-            reply.map(|reply| reply.send(verdict(&prepared)).is_ok())
+            let _ = inputs.send(Input::Rehearsed(Some(Box::new(prepared))));
         });
         if let Err(error) = rehearsal {
             tracing::warn!(event = "rehearsal_failed", "cannot tell what a reload would do: {error}");
+            let _ = self.inputs.send(Input::Rehearsed(None));
         }
     }
 
-    /// When a reload is due to begin; `None` while one is under way.
+    /// It was found out what a reload would do.
+    pub(super) fn rehearsed(&mut self, prepared: Option<&Prepared>) {
+        self.rehearsals.ended(prepared);
+    }
+
+    fn retry_if_it_hangs(&mut self, now: Now, prepared: &Prepared) {
+        self.retry = prepared.hangs.then_some(now.boot + RETRY_MS);
+    }
+
+    /// When a reload is due to begin; `None` while one is under way, or a dry run, whose end is an event.
     pub(super) fn wake_at(&self) -> Option<BootMs> {
-        self.due.filter(|_| matches!(self.stage, Stage::Idle))
+        let may_begin = matches!(self.stage, Stage::Idle) && !self.rehearsals.is_under_way();
+        [self.due, self.retry].into_iter().flatten().min().filter(|_| may_begin)
     }
 
     /// Whether steps are left that the next turn should take.
@@ -160,9 +185,10 @@ impl Reload {
     /// Begins to read the config, if that is due, on a thread of its own.
     pub(super) fn begin_if_due(&mut self, now: Now) {
         if self.wake_at().is_none_or(|at| at > now.boot) {
+            self.begin_rehearsal();
             return;
         }
-        (self.due, self.gathering_since) = (None, None);
+        (self.due, self.gathering_since, self.retry) = (None, None, None);
         let removal = std::mem::replace(&mut self.removal, MassRemoval::HeldBack);
         let (explicit, waiting) = (std::mem::take(&mut self.explicit), std::mem::take(&mut self.waiting));
         self.stage = Stage::Reading { explicit, waiting };
@@ -196,6 +222,7 @@ impl Reload {
     ) {
         let Stage::Reading { explicit, waiting } = std::mem::replace(&mut self.stage, Stage::Idle) else { return };
         let nothing_new = self.digest == Some(prepared.digest);
+        self.retry_if_it_hangs(now, &prepared);
         if nothing_new && std::mem::take(&mut self.is_forgotten) && self.last.held_back == 0 {
             self.remember_again(now, prepared.candidate.as_deref());
         }
@@ -370,6 +397,7 @@ impl Reload {
         }
         self.digest = Some(prepared.digest);
         self.watch = Some(prepared.watch.clone());
+        self.retry_if_it_hangs(now, prepared);
         self.last = Last {
             rejected: prepared.report.has_errors(),
             at: Some(now.wall),

@@ -1,5 +1,6 @@
 //! From a config path to a running daemon.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,6 +64,7 @@ pub enum StartError {
 /// # Errors
 /// See [`StartError`].
 pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
+    let began = clock::now();
     let surroundings = Surroundings::from_env();
     let on_disk = read(&startup.config, &surroundings);
     let fallback = if startup.strict { Fallback::None } else { Fallback::LastApplied };
@@ -82,7 +84,7 @@ pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     });
     tell_of_state(&opened, &state);
     let skew = Skew::new(opened.last_commit);
-    Builder { startup, surroundings, log, skew, sender, inputs, now: clock::now() }.build(opened, chosen)
+    Builder { startup, surroundings, log, skew, sender, inputs, began, now: clock::now() }.build(opened, chosen)
 }
 
 /// What runs when the config on disk cannot.
@@ -120,8 +122,10 @@ fn read(path: &Path, surroundings: &Surroundings) -> OnDisk {
     match config::read(path) {
         Ok(sources) => OnDisk { checked: config::check(&sources, surroundings), sources },
         Err(report) => {
-            let checked = Checked { config: None, report, outline: Outline::usual(surroundings) };
-            let sources = Sources { watch: config::where_to_watch(path), ..Sources::remembered(Vec::new()) };
+            let checked =
+                Checked { config: None, report, outline: Outline::usual(surroundings), secrets: BTreeMap::new() };
+            let names = config::where_to_watch(&[path]);
+            let sources = Sources { names, ..Sources::remembered(Vec::new()) };
             OnDisk { sources, checked }
         }
     }
@@ -219,6 +223,8 @@ struct Builder {
     skew: Skew,
     sender: mpsc::UnboundedSender<Input>,
     inputs: mpsc::UnboundedReceiver<Input>,
+    /// When the start began: from then on counts for how long READY may wait.
+    began: Now,
     now: Now,
 }
 
@@ -276,7 +282,7 @@ impl Builder {
             let listener = control::bind(&config.control.socket, config.control.mode, config.control.group)?;
             let admission = Admission::of_socket(&config.control.socket)?;
             control = Some(Attendant::start(listener, config.control.socket.clone(), ask, admission)?);
-            watch = Some(Watch::new(self.sender.clone()));
+            watch = Some(Watch::start(self.sender.clone())?);
         }
         // The state and the socket have been made by now, and so have their directories.
         hands.outlets.claims.reserve(config.own.reserved());
@@ -294,7 +300,7 @@ impl Builder {
             skew: self.skew,
             stalls: Stalls::default(),
             log: self.log,
-            started: self.now,
+            started: self.began,
             ready: false,
             adoption: None,
             control,

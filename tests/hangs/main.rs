@@ -8,6 +8,7 @@ mod document;
 mod fixture;
 #[path = "../support/fuse/mod.rs"]
 mod fuse;
+mod inputs;
 mod manager;
 mod measuring;
 mod nameserver;
