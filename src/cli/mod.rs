@@ -58,7 +58,6 @@ enum Command {
 
 /// Runs the command that the process was started with, and returns its exit code.
 pub fn main() -> u8 {
-    daemon::log::take_panics();
     let _at_the_end = FlushLog;
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -2,7 +2,7 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::ffi::CString;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub fn no_dumps() {
 }
 
 /// A panic says where it happened, and its words only where they are the program's own: words that were put together at run
-/// time can quote what was at hand, a token too.
+/// time can quote what was at hand, a token too. It says so in the log, once there is one.
 pub fn discreet_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -30,12 +30,12 @@ pub fn discreet_panics() {
         let place = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
         let words =
             panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(what it says may hold a token)");
-        // Nobody may be reading.
-        let _ = writeln!(io::stderr(), "a defect: thread '{name}' panicked{place}: {words}");
         let backtrace = Backtrace::capture();
-        if backtrace.status() == BacktraceStatus::Captured {
-            let _ = writeln!(io::stderr(), "{backtrace}");
-        }
+        let shown = match backtrace.status() {
+            BacktraceStatus::Captured => format!("\n{backtrace}"),
+            _ => String::new(),
+        };
+        super::log::defect(&format!("a defect: thread '{name}' panicked{place}: {words}{shown}"));
     }));
 }
 

@@ -5,7 +5,6 @@ mod journal;
 mod text;
 mod writer;
 
-use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -68,21 +67,14 @@ pub fn init(format: LogFormat, level: LogLevel) -> Log {
     Log { filter: handle }
 }
 
-/// From here on, what a panic says goes where the log goes, once there is one: whoever panics must not wait for a reader
-/// of stderr either.
-pub fn take_panics() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !writer::is_started() {
-            return usual(panic);
-        }
-        let backtrace = Backtrace::capture();
-        let shown = match backtrace.status() {
-            BacktraceStatus::Captured => format!("\n{backtrace}"),
-            _ => String::new(),
-        };
-        tracing::error!(event = "panicked", "this is a defect: {panic}{shown}");
-    }));
+/// Tells of a defect: where the log goes, once there is one, for whoever panics must not wait for a reader of stderr.
+pub(super) fn defect(words: &str) {
+    if writer::is_started() {
+        tracing::error!(event = "panicked", "{words}");
+    } else {
+        // Nobody may be reading.
+        let _ = to_stderr(format!("{words}\n").as_bytes());
+    }
 }
 
 /// The layer that makes lines, and the thread that writes them.

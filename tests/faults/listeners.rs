@@ -4,12 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use corptokend::config::{LogFormat, LogLevel};
 use corptokend::sandbox::Options;
 
 use crate::ends_when_told_to;
-use crate::support::{Machine, PATIENCE};
+use crate::support::{Killed, Machine, PATIENCE};
 
 /// A machine whose tokens live so short that they are renewed while a test looks on.
 fn short_lived() -> Machine {
@@ -99,4 +101,47 @@ fn a_systemd_that_stands_still_holds_nothing_up_and_hears_of_it_later() {
     }
     drop(manager);
     ends_when_told_to(&mut machine);
+}
+
+const PART_ENV: &str = "CORPTOKEND_TEST_PANICS";
+
+/// The other process's half of the next test; does nothing when it is run by itself.
+#[test]
+fn as_a_process_that_panics() {
+    if std::env::var_os(PART_ENV).is_none() {
+        return;
+    }
+    corptokend::daemon::harden::discreet_panics();
+    corptokend::daemon::log::init(LogFormat::Json, LogLevel::Info);
+    let panicked = std::thread::spawn(|| panic!("{}", "canary-in-a-panic")).join();
+    corptokend::daemon::log::flush();
+    std::process::exit(if panicked.is_err() { 3 } else { 4 });
+}
+
+#[test]
+fn a_panic_is_told_in_the_log_and_waits_for_nobody_who_ought_to_read_it() {
+    let machine = Machine::new();
+    let (_pipe, path) = full_pipe(&machine);
+    let child = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "listeners::as_a_process_that_panics", "--nocapture"]).env(PART_ENV, "1");
+        command.stdout(Stdio::null());
+        command
+    };
+    let read = child().stderr(Stdio::piped()).output().unwrap();
+    let lines = String::from_utf8(read.stderr).unwrap();
+    let events = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let told: Vec<_> = events.filter(|event| event["event"] == "panicked").collect();
+    assert_eq!((read.status.code(), told.len()), (Some(3), 1), "{lines}");
+    assert!(told[0]["message"].as_str().unwrap().contains("listeners.rs") && !lines.contains("canary"), "{lines}");
+    let unread = OpenOptions::new().write(true).open(path).unwrap();
+    let mut process = Killed(child().stderr(unread).spawn().unwrap());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match process.0.try_wait().unwrap() {
+            Some(status) => break assert_eq!(status.code(), Some(3)),
+            None => assert!(Instant::now() < deadline, "it waits for a reader"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
