@@ -223,6 +223,6 @@ mod tests {
         }
         assert!(!budget.spend(256 * 1024 + 1));
         drop(budget.call());
-        assert!(budget.spend(192 * 1024), "a flood of the past is forgiven");
+        assert!(budget.spend(128 * 1024), "a flood of the past is forgiven");
     }
 }
