@@ -12,10 +12,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::calls::Calls;
 use super::contests::Contests;
 use super::credentials::Credentials;
+use super::flow::Flow;
 use super::outlets::Outlets;
 use super::state::StateWatch;
 use super::turn::Hands;
-use super::{Input, notices};
+use super::{Input, clock, notices};
 use crate::api::{self, Answer};
 use crate::config::Config;
 use crate::domain::{
@@ -25,9 +26,6 @@ use crate::domain::{
 use crate::engine::{Action, Engine, Event, Room, WithdrawId};
 use crate::sink::{Job, Publication, Report};
 use crate::store::{Applied, Kept, Lookup, Reply, Request, Store};
-
-/// How many jobs a lane is sent ahead. Enough for it to share a directory's sync, few enough to change one's mind.
-const LANE_ROOM: usize = 256;
 
 /// What emptying a place answers.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +55,7 @@ pub(super) struct DaemonHands {
     requests: Vec<Request>,
     jobs: Vec<Vec<Job>>,
     /// Publications under way, by lane.
-    busy: Vec<usize>,
+    flows: Vec<Flow>,
     room: Room,
     /// No more calls: the daemon is stopping.
     closed: bool,
@@ -89,7 +87,7 @@ impl DaemonHands {
             state,
             requests: Vec::new(),
             jobs: Vec::new(),
-            busy: Vec::new(),
+            flows: Vec::new(),
             room: Room { calls: most, lanes: Vec::new() },
             closed: false,
             acted: false,
@@ -108,8 +106,8 @@ impl DaemonHands {
     /// Lanes may have been added: each has room from the start.
     pub(super) fn make_room_for_lanes(&mut self) {
         let lanes = self.outlets.lane_count();
-        self.room.lanes.resize(lanes, LANE_ROOM);
-        self.busy.resize(lanes, 0);
+        self.room.lanes.resize(lanes, Flow::new().room());
+        self.flows.resize(lanes, Flow::new());
         self.jobs.resize_with(lanes, Vec::new);
     }
 
@@ -127,7 +125,7 @@ impl DaemonHands {
 
     /// Whether a publication is under way.
     pub(super) fn publishes(&self) -> bool {
-        self.busy.iter().any(|&jobs| jobs > 0)
+        self.flows.iter().any(|flow| flow.under_way() > 0)
     }
 
     /// Whether no commit is under way.
@@ -273,6 +271,9 @@ impl DaemonHands {
 
     /// A lane's reports, as events.
     pub(super) fn reported(&mut self, lane: LaneId, reports: Vec<Report>, events: &mut Vec<Event>) {
+        let is_job = |report: &&Report| matches!(report, Report::Published { .. } | Report::Withdrawn { .. });
+        let jobs = reports.iter().filter(is_job).count();
+        self.flows[usize::from(lane.0)].reported(clock::now().boot, jobs);
         for report in reports {
             match report {
                 Report::Published { ticket, sink, outcome } => {
@@ -392,18 +393,18 @@ impl DaemonHands {
     }
 
     fn job_begins(&mut self, lane: LaneId) {
-        self.busy[usize::from(lane.0)] += 1;
+        self.flows[usize::from(lane.0)].begins(clock::now().boot);
         self.count_jobs(lane);
     }
 
     fn job_ended(&mut self, lane: LaneId) {
-        self.busy[usize::from(lane.0)] -= 1;
+        self.flows[usize::from(lane.0)].ended();
         self.count_jobs(lane);
     }
 
     fn count_jobs(&mut self, lane: LaneId) {
         let lane = usize::from(lane.0);
-        self.room.lanes[lane] = LANE_ROOM.saturating_sub(self.busy[lane]);
+        self.room.lanes[lane] = self.flows[lane].room();
     }
 
     fn count_calls(&mut self) {

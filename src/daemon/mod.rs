@@ -7,7 +7,7 @@
 //! | `turn` | one turn of the engine; a simulation uses it as well |
 //! | `hands`, `calls`, `credentials` | carry actions out: calls with their secrets, commits, publications |
 //! | `state`, `adopt` | whether the state hangs, and what one held that could be read late |
-//! | `outlets`, `stalls` | sinks by number: sets, roots, lanes; and which lane does not move |
+//! | `outlets`, `stalls`, `flow` | sinks by number: sets, roots, lanes; which lane does not move, and how much each is given |
 //! | `reload`, `prepare`, `plan` | when the config is read again, what is made of it, and the steps towards it |
 //! | `watch` | notices that files changed |
 //! | `clock`, `skew`, `witnesses` | the only file that reads a clock, and whether that can be believed; what endpoints say |
@@ -27,6 +27,7 @@ pub mod clock;
 mod contests;
 mod credentials;
 mod ending;
+mod flow;
 mod hands;
 pub mod harden;
 pub mod log;
