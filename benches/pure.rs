@@ -66,7 +66,8 @@ impl World {
     fn new() -> Self {
         let now = Now { boot: BootMs(LIFETIME_MS), wall: WallMs(1_795_000_000_000) };
         let rate = Rate::per_second(100_000);
-        let hands = Obliging { room: Room { calls: 64, lanes: vec![64] }, events: Vec::new(), calls: 0 };
+        let hands =
+            Obliging { room: Room { calls: 64, calls_most: 64, lanes: vec![64] }, events: Vec::new(), calls: 0 };
         let mut world = Self { engine: Engine::new(now, 7, rate), hands, now };
         let outlet = Outlet { root: RootId(0), lane: LaneId(0), shows_expiry: false, on_expiry: OnExpiry::Keep };
         world.change(Change::SinkSet { id: SinkSetId(0), outlets: [outlet].into() });
@@ -76,7 +77,8 @@ impl World {
         for number in 0..TENANTS {
             let name = AppName::new(&format!("app{}", number / AN_APP)).unwrap();
             if number.is_multiple_of(AN_APP) {
-                world.change(Change::App { name: name.clone(), policy, freshness: Freshness::Current });
+                let path = CallPath { route: RouteId(1), origin: OriginId(1) };
+                world.change(Change::App { name: name.clone(), policy, path, freshness: Freshness::Current });
             }
             world.change(Self::restored(now, TenantId { app: name, corp_id: corp_id(number) }, number));
         }

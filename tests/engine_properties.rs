@@ -14,6 +14,10 @@ mod scenarios_calls;
 mod scenarios_faults;
 #[path = "engine/scenarios_memory.rs"]
 mod scenarios_memory;
+#[path = "engine/scenarios_neighbours.rs"]
+mod scenarios_neighbours;
+#[path = "engine/scenarios_outages.rs"]
+mod scenarios_outages;
 #[path = "engine/scenarios_repairs.rs"]
 mod scenarios_repairs;
 #[path = "engine/scenarios_sinks.rs"]

@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use corptokend::domain::{
-    Failing, Failure, FailureKind, Fingerprint, Memory, Now, Record, Slot, Subject, TenantId, Ticket, Token, Wait,
-    WallMs,
+    Failing, Failure, FailureKind, Fingerprint, Memory, Now, OriginId, Record, Slot, Subject, TenantId, Ticket, Token,
+    Wait, WallMs,
 };
 use corptokend::store::{Kept, Opened, Reply, Request, open};
 use redb::{ReadableDatabase, ReadableTable, TableHandle};
@@ -43,8 +43,8 @@ fn all() -> Vec<(Subject, Memory)> {
     let app = || "crm".parse().unwrap();
     let broken = Memory::Broken { kind: FailureKind::WrongCredentials, probes: 2, probe: wait(60_000) };
     let mut all = vec![
-        (Subject::Ban, Memory::Paused(wait(300_000))),
-        (Subject::Total, Memory::Slowed { share: 512, hold: wait(1_000) }),
+        (Subject::Ban(OriginId(5)), Memory::Paused(wait(300_000))),
+        (Subject::Pace(OriginId(5)), Memory::Slowed { share: 512, hold: wait(1_000) }),
         (Subject::Breaker(app()), broken),
         (Subject::Rate(app()), Memory::Slowed { share: 64, hold: wait(0) }),
         (Subject::Tenant(id(99)), Memory::Unextended(Fingerprint(7))),
@@ -119,10 +119,10 @@ fn a_restart_finds_what_was_remembered_and_not_what_was_forgotten() {
     first.stop();
     let second = start(&path);
     assert_eq!(second.memories(), sorted(all()));
-    second.send(Request::Remember(vec![(Subject::Ban, None), (failing(3).0, None)]));
+    second.send(Request::Remember(vec![(Subject::Ban(OriginId(5)), None), (failing(3).0, None)]));
     second.send(Request::Forget(vec![id(4)]));
     second.stop();
-    let gone = [Subject::Ban, failing(3).0, failing(4).0];
+    let gone = [Subject::Ban(OriginId(5)), failing(3).0, failing(4).0];
     let left: Vec<_> = all().into_iter().filter(|(subject, _)| !gone.contains(subject)).collect();
     assert_eq!(start(&path).memories(), sorted(left));
 }
@@ -138,7 +138,7 @@ fn a_damaged_memory_is_skipped_counted_once_and_harms_nothing_else() {
     let txn = database.begin_write().unwrap();
     {
         let mut table = txn.open_table(MEMORIES).unwrap();
-        for key in ["crm/ding1", "!ban"] {
+        for key in ["crm/ding1", "!ban!0000000000000005"] {
             let mut value = table.get(key).unwrap().unwrap().value().to_vec();
             value[5] ^= 4;
             table.insert(key, value.as_slice()).unwrap();

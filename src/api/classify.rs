@@ -5,7 +5,8 @@
 //! 1. `"punish":"deny"`, whatever the status: banned.
 //! 2. 504, whatever the body: the gateway gave up, which passes.
 //! 3. A known `code`, compared exactly, whatever the status: the same code has been documented with two.
-//! 4. HTML with 200 or 403, where there should be JSON: the page that a banned address sees.
+//! 4. HTML where there should be JSON. With 403 it is the page that a banned address sees, or that of a middlebox; with 200
+//!    rather the middlebox's, or `endpoint` is wrong. Neither proves a ban by itself (`docs/decisions/0033-bans.md`).
 //! 5. 200: a token, if everything about it is as documented.
 //! 6. 429: throttled. Other 5xx: the server's trouble.
 //! 7. Anything else, an unknown `code` with 4xx included, is not an answer that the endpoint documents:
@@ -85,7 +86,8 @@ impl Reply<'_> {
     /// Judges a body that is not a JSON object.
     fn judge_other(&self, flaw: &str) -> Failure {
         match self.status {
-            200 | 403 if self.is_html() => self.failure(FailureKind::Banned, BANNED),
+            200 if self.is_html() => self.failure(FailureKind::HtmlPage, PAGE),
+            403 if self.is_html() => self.failure(FailureKind::Blocked, BLOCKED),
             504 => self.failure(FailureKind::ServerError, GATEWAY),
             200 => self.failure(FailureKind::Malformed, &format!("the answer's body {flaw}")),
             status => {
@@ -157,6 +159,9 @@ impl Reply<'_> {
 }
 
 const BANNED: &str = "this machine's address is banned for calling too often; all calls pause for some minutes";
+const PAGE: &str =
+    "a page of HTML instead of a token; something on the way answers for the endpoint, or `endpoint` is wrong";
+const BLOCKED: &str = "status 403 with a page of HTML; this machine's address is banned, or something on the way answers for the endpoint";
 const GATEWAY: &str = "the endpoint's gateway gave up waiting (status 504)";
 
 /// Whether a code is one of DingTalk's, as far as they are known.

@@ -116,14 +116,34 @@ pub struct Status {
     pub config: ConfigStatus,
     /// Whether tokens can be kept over a restart.
     pub state: StateHealth,
-    /// Until when nobody is called, because the endpoint banned this address.
+    /// Until when nobody at all is called, because the endpoints banned this address; then one probe is.
     pub api_paused_until: Option<String>,
     /// How many lines of the log were lost since the start, because nobody took those before them.
     pub log_lines_lost: u64,
+    /// What holds calls back at the moment: bans, endpoints and apps that are not answered.
+    pub holds: Vec<Hold>,
     /// What an operator should look at although it is no error.
     pub warnings: Vec<String>,
     /// The tenant that is worst off, unless all are fresh.
     pub worst: Option<TenantRow>,
+}
+
+/// Calls that are held back, but for a probe now and then.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hold {
+    /// `origin`, `route` or `app`: whose calls.
+    pub scope: String,
+    /// A host, an endpoint's URL, or an app's name.
+    pub name: String,
+    /// How the last call failed, as in a tenant's `last_error`.
+    pub kind: String,
+    /// What is wrong, for people.
+    pub reason: String,
+    /// Since when.
+    pub since: String,
+    /// When the next probe comes; none while one is under way, or where no tenant is due that could be it.
+    pub next_probe_at: Option<String>,
 }
 
 /// What runs, and how the last reload went.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::holds;
 use crate::config::Config;
 use crate::control::protocol::{self, Counts, Filter, LastError, SinkState, TenantRow};
 use crate::domain::{Names, Now, TenantId, WallMs};
@@ -61,7 +62,10 @@ pub(super) fn tenant_row(row: Row, config: &Config, now: Now) -> TenantRow {
         expires_in_s: row.expires.map(in_s),
         next_refresh_at: row.next_call.map(WallMs::rfc3339),
         next_refresh_in_s: row.next_call.map(in_s),
-        why: row.why.to_owned(),
+        why: match &row.hold {
+            Some(hold) => holds::sentence(hold, config, now),
+            _ => row.why.to_owned(),
+        },
         fingerprint: row.fingerprint.map(|fingerprint| fingerprint.to_string()),
         sinks: names.map(|names| sink_rows(&row, config, &names)).unwrap_or_default(),
         last_error: row.trouble.map(|trouble| LastError {

@@ -98,6 +98,11 @@ impl Calls {
         }
     }
 
+    /// How many may be under way.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
     /// How many more may begin. When all places were taken, the next calls wait for company, though not for long: calls that
     /// begin together go out in one write, and their answers tend to come back together.
     pub(super) fn room(&self) -> usize {

@@ -88,7 +88,7 @@ impl DaemonHands {
             requests: Vec::new(),
             jobs: Vec::new(),
             flows: Vec::new(),
-            room: Room { calls: most, lanes: Vec::new() },
+            room: Room { calls: most, calls_most: most, lanes: Vec::new() },
             closed: false,
             acted: false,
         }
@@ -409,6 +409,7 @@ impl DaemonHands {
 
     fn count_calls(&mut self) {
         self.room.calls = if self.closed { 0 } else { self.calls.room() };
+        self.room.calls_most = self.calls.most();
     }
 }
 
@@ -444,7 +445,7 @@ impl Hands for DaemonHands {
             Action::Forget(id) => self.forget(id),
             Action::Amend(records) => self.requests.push(Request::Amend(records)),
             Action::Remember(subject, memory) => self.remember(subject, memory.map(|memory| *memory)),
-            Action::Say(notice) => notices::say(notice, &self.outlets),
+            Action::Say(notice) => notices::say(notice, &self.outlets, &self.config),
         }
     }
 }

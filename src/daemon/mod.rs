@@ -30,6 +30,7 @@ mod ending;
 mod flow;
 mod hands;
 pub mod harden;
+mod holds;
 pub mod log;
 pub mod memory;
 mod notices;

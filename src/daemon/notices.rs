@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::holds;
 use super::outlets::Outlets;
+use crate::config::Config;
 use crate::domain::{AppName, Failure, RootId, SinkFailure, SinkId, TenantId};
-use crate::engine::Notice;
+use crate::engine::{Notice, Scope};
 
 /// Writes one notice to the log.
-pub(super) fn say(notice: Notice, outlets: &Outlets) {
+pub(super) fn say(notice: Notice, outlets: &Outlets, config: &Config) {
     match notice {
         Notice::Rotated { tenant: TenantId { app, corp_id }, fingerprint, lifetime_s } => tracing::info!(
             event = "rotated", %app, %corp_id, %fingerprint, lifetime_s, "{app}/{corp_id}: new token {fingerprint}, good for {}", seconds(lifetime_s)
@@ -26,11 +28,21 @@ pub(super) fn say(notice: Notice, outlets: &Outlets) {
         Notice::AppMended { app } => {
             tracing::info!(event = "app_mended", %app, "{app}: the endpoint accepts the app's credentials again")
         }
-        Notice::SlowedDown { app, failure, percent } => slowed_down(app.as_ref(), &failure, percent),
-        Notice::Paused { failure, for_ms } => {
-            let code = code(&failure);
-            let next_in = millis(for_ms);
-            tracing::error!(event = "paused", code, next_in, "all calls stop for {next_in}: {failure}");
+        Notice::SlowedDown { scope, failure, percent } => slowed_down(&scope, &failure, percent, config),
+        Notice::Paused { origin, failure, for_ms } => {
+            let (code, next_in) = (code(&failure), millis(for_ms));
+            let (_, host) = holds::name(&Scope::Origin(origin), config);
+            tracing::error!(event = "paused", host, code, next_in, "all calls to {host} stop for {next_in}: {failure}");
+        }
+        Notice::CallsHeld { scope, failure } => calls_held(&scope, &failure, config),
+        Notice::CallsResume { scope } => {
+            let (scope, name) = holds::name(&scope, config);
+            tracing::info!(
+                event = "calls_resumed",
+                scope,
+                name,
+                "{scope} {name}: calls are answered again; all resume"
+            );
         }
         Notice::SinkFailing { root, tenant, failure, next_in_ms } => {
             sink_failing(outlets, root, tenant, &failure, next_in_ms)
@@ -79,9 +91,38 @@ fn app_broken(app: &AppName, failure: &Failure, next_in_ms: u64) {
     );
 }
 
-fn slowed_down(app: Option<&AppName>, failure: &Failure, percent: u8) {
-    let (code, who) = (code(failure), app.map_or("everybody", AppName::as_str));
-    tracing::warn!(event = "slowed_down", app = who, code, percent, "{who}: calls slow down to {percent} %: {failure}");
+fn slowed_down(scope: &Scope, failure: &Failure, percent: u8, config: &Config) {
+    let code = code(failure);
+    match scope {
+        Scope::App(app) => {
+            tracing::warn!(event = "slowed_down", %app, code, percent, "{app}: calls slow down to {percent} %: {failure}");
+        }
+        Scope::Route(_) | Scope::Origin(_) => {
+            let (_, host) = holds::name(scope, config);
+            tracing::warn!(
+                event = "slowed_down",
+                app = "everybody",
+                host,
+                code,
+                percent,
+                "everybody: calls to {host} slow down to {percent} %: {failure}"
+            );
+        }
+    }
+}
+
+fn calls_held(scope: &Scope, failure: &Failure, config: &Config) {
+    let (code, requestid) = (code(failure), failure.request_id.as_deref().unwrap_or_default());
+    let (reason, (scope, name)) = (holds::reason(scope, failure.kind, config), holds::name(scope, config));
+    tracing::error!(
+        event = "calls_held",
+        scope,
+        name,
+        kind = failure.kind.as_str(),
+        code,
+        requestid,
+        "{reason}: one tenant at a time is tried, at least every 15 seconds as a rule, and all resume when that succeeds: {failure}"
+    );
 }
 
 fn sink_failing(outlets: &Outlets, root: RootId, tenant: Option<TenantId>, failure: &SinkFailure, next_in_ms: u64) {

@@ -95,8 +95,9 @@ impl Iterator for Plan {
 }
 
 fn policy(config: &Config, name: &AppName, freshness: Freshness) -> Option<Change> {
-    let policy = config.apps.get(name)?.policy;
-    Some(Change::App { name: name.clone(), policy, freshness })
+    let app = config.apps.get(name)?;
+    let path = config.connection(app).path();
+    Some(Change::App { name: name.clone(), policy: app.policy, path, freshness })
 }
 
 /// One app's steps.

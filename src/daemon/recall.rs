@@ -23,6 +23,7 @@ pub(super) fn part(
     impatience: Impatience,
 ) -> (Vec<Remembered>, Vec<Subject>) {
     let holds = |subject: &Subject| match subject {
+        Subject::Ban(_) | Subject::Pace(_) => is_called_from(subject, config),
         Subject::Breaker(_) if impatience == Impatience::Once => false,
         Subject::Tenant(id) => config.contains(id) && !stale.contains(&id.app),
         _ => subject.app().is_none_or(|app| config.apps.contains_key(app) && !stale.contains(app)),
@@ -40,6 +41,12 @@ fn withhold(memory: &mut Memory) {
     if let Memory::Failing(failing) = memory {
         api::withhold(&mut failing.failure, None);
     }
+}
+
+/// Whether an app's calls go from the origin that a memory is about.
+fn is_called_from(subject: &Subject, config: &Config) -> bool {
+    let origins = || config.apps.values().map(|app| config.connection(app).path().origin);
+    matches!(subject, Subject::Ban(id) | Subject::Pace(id) if origins().any(|origin| origin == *id))
 }
 
 /// A failure that may be over is not waited for. The endpoint's word on a tenant is.

@@ -1,6 +1,6 @@
 //! What systemd and the operators are told: READY, the status line, and the answers on the control socket.
 
-use super::{Daemon, READY_AFTER_MS, answers, systemd};
+use super::{Daemon, READY_AFTER_MS, answers, holds, systemd};
 use crate::control::Query;
 use crate::control::protocol::{self, ConfigStatus, HeldBack, StateHealth, Status};
 use crate::domain::{BootMs, Now, WallMs};
@@ -164,6 +164,7 @@ impl Daemon {
                 held_back: (last.held_back > 0).then_some(HeldBack { removed: last.held_back as u64 }),
             },
             state: state_health(self.hands.state.trouble()),
+            holds: self.engine.holds(now).iter().map(|hold| holds::row(hold, &self.hands.config)).collect(),
             api_paused_until: summary.paused_until.map(|at| (now.wall + at.since(now.boot)).rfc3339()),
             log_lines_lost: backlog.lost,
             warnings,

@@ -5,7 +5,8 @@ use std::fmt;
 /// Whose doing a failed call was; it decides who waits, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// Nobody's that will last: exponential backoff for this tenant.
+    /// The endpoint's, or something's on the way to it, if several tenants meet it: a breaker opens. If one does alone, its
+    /// own: exponential backoff for this tenant.
     Transient,
     /// Perhaps a wrong corp_id: a few quick retries, then as for [`Blame::Tenant`].
     Suspect,
@@ -15,9 +16,9 @@ pub enum Blame {
     App,
     /// This app calls too often: it slows down.
     AppTooFast,
-    /// The endpoint is too busy for anybody: everybody slows down.
+    /// The endpoint is too busy for anybody: everybody who calls it slows down.
     EveryoneTooFast,
-    /// This address is banned: everybody stops.
+    /// This address is banned from the endpoint's host: whoever calls from it stops.
     Banned,
 }
 
@@ -32,6 +33,11 @@ pub enum FailureKind {
     ServerError,
     /// The answer is not one that the endpoint documents: publish nothing.
     Malformed,
+    /// A page of HTML, with status 200, where a token should be: somebody between here and the endpoint, or a wrong endpoint.
+    HtmlPage,
+    /// A page of HTML that forbids (403): what a banned address sees, and what a middlebox answers. A ban when several
+    /// tenants get it at once.
+    Blocked,
     /// The endpoint says "unknown error", which is also what a wrong corp_id gets.
     SuspectCorp,
     /// The app is not authorised for this organisation.
@@ -58,11 +64,13 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Unreachable,
         Self::Timeout,
         Self::ServerError,
         Self::Malformed,
+        Self::HtmlPage,
+        Self::Blocked,
         Self::SuspectCorp,
         Self::Unauthorized,
         Self::WrongCredentials,
@@ -88,6 +96,8 @@ impl FailureKind {
             Self::Timeout => "timeout",
             Self::ServerError => "server_error",
             Self::Malformed => "malformed",
+            Self::HtmlPage => "html_page",
+            Self::Blocked => "blocked",
             Self::SuspectCorp => "suspect_corp_id",
             Self::Unauthorized => "unauthorized",
             Self::WrongCredentials => "wrong_credentials",
@@ -105,7 +115,12 @@ impl FailureKind {
     /// Whose doing it is.
     pub fn blame(self) -> Blame {
         match self {
-            Self::Unreachable | Self::Timeout | Self::ServerError | Self::Malformed => Blame::Transient,
+            Self::Unreachable
+            | Self::Timeout
+            | Self::ServerError
+            | Self::Malformed
+            | Self::HtmlPage
+            | Self::Blocked => Blame::Transient,
             Self::SuspectCorp => Blame::Suspect,
             Self::ShortLived => Blame::Transient,
             Self::Unauthorized | Self::SharedToken => Blame::Tenant,

@@ -1,15 +1,19 @@
 //! What must not be forgotten over a restart besides the tokens: who failed, and before when nobody, or somebody, is
 //! to be called.
 
-use super::{AppName, BootMs, Failure, FailureKind, Fingerprint, Now, TenantId, WallMs};
+use super::{AppName, BootMs, Failure, FailureKind, Fingerprint, Now, OriginId, TenantId, WallMs};
 
 /// Whom a memory is about, and in which respect. There is at most one memory for each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
-    /// Everybody: the ban of this machine's address. A [`Memory::Paused`].
-    Ban,
-    /// Everybody: the rate of all calls together. A [`Memory::Slowed`].
-    Total,
+    /// An origin: this machine's address is banned there. A [`Memory::Paused`].
+    Ban(OriginId),
+    /// An origin: it is too busy for our usual pace. A [`Memory::Slowed`].
+    Pace(OriginId),
+    /// The same of all origins together, as earlier releases remembered a ban. A [`Memory::Paused`].
+    EveryBan,
+    /// The same of all origins together, as earlier releases remembered their pace. A [`Memory::Slowed`].
+    EveryPace,
     /// An app whose tenants would all fail alike. A [`Memory::Broken`].
     Breaker(AppName),
     /// An app's rate. A [`Memory::Slowed`].
@@ -22,7 +26,7 @@ impl Subject {
     /// The app that it belongs to, if it belongs to one.
     pub fn app(&self) -> Option<&AppName> {
         match self {
-            Self::Ban | Self::Total => None,
+            Self::Ban(_) | Self::Pace(_) | Self::EveryBan | Self::EveryPace => None,
             Self::Breaker(app) | Self::Rate(app) => Some(app),
             Self::Tenant(id) => Some(&id.app),
         }
@@ -32,7 +36,7 @@ impl Subject {
 /// What is remembered.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Memory {
-    /// No calls at all before the end of this wait.
+    /// No calls before the end of this wait.
     Paused(Wait),
     /// Calls are slower than configured.
     Slowed {

@@ -9,6 +9,7 @@ mod memory;
 mod plan;
 mod rate;
 mod record;
+mod route;
 mod secret;
 mod settings;
 mod short;
@@ -23,6 +24,7 @@ pub use memory::{Failing, Memory, Subject, Wait};
 pub use plan::{AppPolicy, Change, Freshness, OnExpiry, OnRemove, Outlet, Refresh, Retry, SinkSetId};
 pub use rate::{InvalidRate, Rate};
 pub use record::{Fingerprint, Grant, MAX_LIFETIME_S, Record};
+pub use route::{CallPath, OriginId, RouteId};
 pub use secret::{InvalidToken, Secret, Token};
 pub use settings::{Connection, Endpoint, InvalidEndpoint, Proxy, SecretSource};
 pub use sink::{

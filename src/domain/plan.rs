@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{AppName, CorpId, LaneId, Place, Rate, Record, RootId, TenantId};
+use super::{AppName, CallPath, CorpId, LaneId, Place, Rate, Record, RootId, TenantId};
 
 /// When, within a token's life, its refresh is due: at `at` of the lifetime, plus or minus `jitter` of it; and up to a
 /// thousandth of it, or a second where that is longer, earlier, so that neighbours are refreshed together.
@@ -97,6 +97,8 @@ pub enum Change {
         name: AppName,
         /// How its tenants are kept fresh.
         policy: AppPolicy,
+        /// Which way its calls go.
+        path: CallPath,
         /// [`Freshness::Stale`]: all its tenants are fetched anew.
         freshness: Freshness,
     },

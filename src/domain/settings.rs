@@ -63,8 +63,13 @@ impl Endpoint {
 
     /// The host, without its port: a name or an address.
     pub fn host(&self) -> &str {
-        let authority = self.0.split_once("://").and_then(|(_, rest)| rest.split('/').next());
-        authority.and_then(Self::host_of).expect("the constructor found it")
+        Self::host_of(self.authority()).expect("the constructor found it")
+    }
+
+    /// The host, with its port where the URL names one.
+    pub fn authority(&self) -> &str {
+        let rest = self.0.split_once("://").map_or(&*self.0, |(_, rest)| rest);
+        rest.split('/').next().unwrap_or_default()
     }
 }
 

@@ -1,11 +1,16 @@
-//! One app: its limit, its queue, and the breaker that opens when all its tenants would fail alike.
+//! One app: its limit, its queue, its share of the calls under way, and its two breakers: one for credentials with which all
+//! its tenants would fail alike, and one for an endpoint that answers none of them.
 
-use super::Engine;
+use super::breaker::Breaker as CallBreaker;
+use super::competition::Gate;
 use super::limit::Limiter;
 use super::queue::Queue;
 use super::revisits::Revisit;
+use super::route::Route;
+use super::share::Share;
 use super::view::Counts;
-use crate::domain::{AppName, AppPolicy, BootMs, FailureKind, Freshness, Now};
+use super::{Engine, Notice};
+use crate::domain::{AppName, AppPolicy, BootMs, CallPath, FailureKind, Freshness, Now, Slot};
 
 /// An app's place in the engine's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,14 +20,22 @@ pub(super) struct AppIx(pub(super) u32);
 pub(super) struct App {
     pub(super) name: AppName,
     pub(super) policy: AppPolicy,
+    pub(super) path: CallPath,
+    /// Since when its calls go that way. Answers to calls from before say nothing about it.
+    pub(super) path_since: BootMs,
     pub(super) limiter: Limiter,
     pub(super) queue: Queue,
     pub(super) gate: Gate,
     pub(super) breaker: Option<Breaker>,
     /// Its breaker was closed because its credentials changed; whether that helped is still to be said.
     pub(super) awaits_proof: bool,
-    /// Calls under way.
-    pub(super) in_flight: u32,
+    /// Opens when several of its tenants get no answer that could be one, and none of them does.
+    pub(super) endpoint: CallBreaker<Slot>,
+    pub(super) share: Share,
+    /// Those in trouble had to let the others go first when that was last looked at.
+    pub(super) preferred_untroubled: bool,
+    /// How much service it has had, as fair queueing counts it.
+    pub(super) attained: u64,
     /// Its tenants, those included that left while a call was under way.
     pub(super) tenants: u32,
     pub(super) counts: Counts,
@@ -36,17 +49,6 @@ pub(super) struct App {
     pub(super) repairs: u64,
     /// It left the config; it goes when its last call has ended.
     pub(super) gone: bool,
-}
-
-/// Where an app stands in the competition for calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
-    /// It has nothing to call for, or may not until an answer comes.
-    Closed,
-    /// It may call from this moment on.
-    Waiting(BootMs),
-    /// It may call; this is its key among the eligible.
-    Eligible(u8, u64),
 }
 
 /// All tenants of the app would fail alike: one probe at a time stands for them.
@@ -72,28 +74,29 @@ impl Breaker {
 }
 
 impl App {
-    /// Whether a call is under way, or would be sent if the limits allowed it.
+    /// Whether a call is under way, or would be sent if the limits and the shares allowed it.
     pub(super) fn wants_calls(&self) -> bool {
-        self.in_flight > 0 || (self.breaker.is_none() && self.gate != Gate::Closed)
+        self.share.in_flight() > 0 || (self.breaker.is_none() && self.gate != Gate::Closed)
     }
 
-    /// When it may next call; `None`: not before an answer comes, or never.
+    /// When it may next call, as far as its limit and its credentials say; `None`: not before an answer comes, or never.
     pub(super) fn next_at(&self) -> Option<BootMs> {
         match &self.breaker {
             _ if !self.policy.enabled => None,
             None => Some(self.limiter.next_at()),
-            Some(_) if self.in_flight > 0 => None,
+            Some(_) if self.share.in_flight() > 0 => None,
             Some(breaker) => Some(self.limiter.next_at().max(breaker.probe_at)),
         }
     }
 }
 
 impl Engine {
-    pub(super) fn set_app(&mut self, now: Now, name: AppName, policy: AppPolicy, freshness: Freshness) {
+    pub(super) fn set_app(&mut self, now: Now, name: AppName, policy: AppPolicy, path: CallPath, freshness: Freshness) {
         let Some(&ix) = self.app_index.get(&name) else {
-            self.add_app(now, name, policy);
+            self.add_app(now, name, policy, path);
             return;
         };
+        self.set_path(now, ix, path);
         let app = self.app_mut(ix);
         let returned = std::mem::take(&mut app.gone);
         let before = std::mem::replace(&mut app.policy, policy);
@@ -109,16 +112,22 @@ impl Engine {
         self.regate(now, ix);
     }
 
-    fn add_app(&mut self, now: Now, name: AppName, policy: AppPolicy) {
+    fn add_app(&mut self, now: Now, name: AppName, policy: AppPolicy, path: CallPath) {
+        self.enter_path(now, path);
         let app = App {
             name: name.clone(),
             policy,
+            path,
+            path_since: now.boot,
             limiter: Limiter::new(policy.rate, now.boot),
             queue: Queue::default(),
             gate: Gate::Closed,
             breaker: None,
             awaits_proof: false,
-            in_flight: 0,
+            endpoint: CallBreaker::default(),
+            share: Share::default(),
+            preferred_untroubled: false,
+            attained: 0,
             tenants: 0,
             counts: Counts::default(),
             demand: 0,
@@ -138,6 +147,51 @@ impl Engine {
         self.recall_app(now, ix);
     }
 
+    /// An app's calls go another way from here on. What it knew of the old one is no more.
+    fn set_path(&mut self, now: Now, ix: AppIx, path: CallPath) {
+        let before = self.app(ix).path;
+        if path == before {
+            return;
+        }
+        self.enter_path(now, path);
+        self.set_gate(now, ix, Gate::Closed);
+        let app = self.app_mut(ix);
+        (app.path, app.path_since) = (path, now.boot);
+        let under_way = app.share.in_flight();
+        let failed = std::mem::take(&mut app.endpoint);
+        if before.route != path.route {
+            self.route_mut(before.route).share.give_away(under_way);
+            self.route_mut(path.route).share.take_over(under_way, now.boot);
+        }
+        if under_way > 0 {
+            // What they bring is not taken for what became of a probe: others may be.
+            self.route_mut(before.route).breaker.abandon_probes();
+            self.origin_mut(before.origin).abandon_probe();
+            self.regate_origin(now, before.origin);
+        }
+        self.leave_path(now, ix, before);
+        if let Some(open) = failed.into_opened() {
+            self.say(Notice::CallsResume { scope: self.scope_of(ix) });
+            self.let_go(now, ix, open, None);
+        }
+        self.regate(now, ix);
+    }
+
+    fn enter_path(&mut self, now: Now, path: CallPath) {
+        self.routes.entry(path.route).or_insert_with(|| Route::new(path.origin)).apps += 1;
+        self.enter_origin(now, path.origin);
+    }
+
+    fn leave_path(&mut self, now: Now, ix: AppIx, path: CallPath) {
+        let route = self.route_mut(path.route);
+        route.breaker.forget(ix);
+        route.apps -= 1;
+        if route.apps == 0 {
+            self.routes.remove(&path.route);
+        }
+        self.leave_origin(now, path.origin);
+    }
+
     /// Drops an app that left the config, once none of its tenants' calls is under way.
     pub(super) fn drop_app_if_empty(&mut self, now: Now, ix: AppIx) {
         let app = self.app(ix);
@@ -145,7 +199,8 @@ impl Engine {
             let name = app.name.clone();
             self.app_mut(ix).queue = Queue::default();
             self.forget_app(now, ix);
-            self.regate(now, ix);
+            self.set_gate(now, ix, Gate::Closed);
+            self.leave_path(now, ix, self.app(ix).path);
             self.apps[ix.0 as usize] = None;
             self.app_index.remove(&name);
         }

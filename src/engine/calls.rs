@@ -1,12 +1,16 @@
 //! What a call's answer means for its tenant.
 
-use super::faults::retry_after_ms;
+use super::breaker::ENOUGH;
+use super::faults::{retry_after_ms, throttled_for_ms};
+use super::path::Doing;
 use super::tenant::{Held, Phase};
 use super::{Action, Engine, Notice};
 use crate::domain::{Blame, BootMs, Failure, Grant, Now, OnExpiry, Record, Slot, Ticket};
 
 /// A tenant that is refused is tried again after this long, in milliseconds.
 const REFUSED_MS: u64 = 15 * 60 * 1000;
+/// As long as the endpoint may be to blame, a tenant is tried again after this long at most, in milliseconds.
+const UNCLEAR_MS: u64 = 15_000;
 /// An expiry that differs by less is the same: answers count in seconds, and calls take time. In milliseconds.
 const SAME_EXPIRY_MS: u64 = 1500;
 
@@ -22,7 +26,7 @@ impl Engine {
             return;
         }
         let ix = self.tenants[slot].app;
-        self.app_mut(ix).in_flight -= 1;
+        self.call_ended(now, slot, outcome.as_ref().err());
         let credentials_since = self.app(ix).credentials_since;
         let tenant = &mut self.tenants[slot];
         tenant.stale |= tenant.called < credentials_since;
@@ -34,8 +38,10 @@ impl Engine {
                 Err(failure) => self.failed(now, slot, failure),
             },
         }
-        if self.apps[ix.0 as usize].is_some() {
+        if let Some(app) = &self.apps[ix.0 as usize] {
+            let route = app.path.route;
             self.regate(now, ix);
+            self.regate_route(now, route);
         }
     }
 
@@ -155,25 +161,46 @@ impl Engine {
     }
 
     fn failed(&mut self, now: Now, slot: Slot, failure: Failure) {
-        let backoff = match failure.kind.blame() {
+        let doing = self.path_failed(now, slot, &failure);
+        let wait = match failure.kind.blame() {
             // The tenant did nothing wrong: it waits for its turn, and only `status` says what became of its call.
             Blame::AppTooFast | Blame::EveryoneTooFast | Blame::Banned => {
                 self.note_trouble(now, slot, &failure);
-                0
+                throttled_for_ms(&failure)
             }
-            _ => self.count_failure(now, slot, &failure),
-        };
-        let wait = match failure.kind.blame() {
-            Blame::Tenant => REFUSED_MS,
-            Blame::Suspect if self.is_refused(slot) => REFUSED_MS,
-            Blame::Transient | Blame::Suspect => backoff.max(retry_after_ms(&failure)),
-            // The breaker, the limits and the ban hold it back.
-            Blame::App | Blame::AppTooFast | Blame::EveryoneTooFast | Blame::Banned => 0,
+            Blame::Transient | Blame::Suspect if doing == Doing::Endpoint => {
+                self.note_trouble(now, slot, &failure);
+                retry_after_ms(&failure)
+            }
+            blame => self.wait_of_its_own(now, slot, (blame, doing), &failure),
         };
         self.heed(now, slot, &failure);
         self.schedule_after_answer(now, slot, now.boot + wait);
-        self.remember_failure(now, slot);
-        self.complain(now, slot, failure);
+        if doing == Doing::Endpoint {
+            // Whether it is the endpoint's still is nothing that the next process could not find out with one call.
+            self.forget_trouble(slot);
+        } else {
+            self.remember_failure(now, slot);
+        }
+        // Of many that fail alike, the breaker says it once.
+        if doing != Doing::Endpoint || self.app(self.tenants[slot].app).counts.total() < ENOUGH as u32 {
+            self.complain(now, slot, failure);
+        }
+    }
+
+    /// Counts a failure as the tenant's, and returns how long it waits, in milliseconds.
+    fn wait_of_its_own(&mut self, now: Now, slot: Slot, (blame, doing): (Blame, Doing), failure: &Failure) -> u64 {
+        let backoff = self.count_failure(now, slot, failure);
+        match blame {
+            Blame::Tenant => REFUSED_MS,
+            Blame::Suspect if self.is_refused(slot) => REFUSED_MS,
+            Blame::Transient | Blame::Suspect if doing == Doing::Unclear => {
+                backoff.min(UNCLEAR_MS).max(retry_after_ms(failure))
+            }
+            Blame::Transient | Blame::Suspect => backoff.max(retry_after_ms(failure)),
+            // The breaker, the limits and the ban hold it back.
+            Blame::App | Blame::AppTooFast | Blame::EveryoneTooFast | Blame::Banned => 0,
+        }
     }
 
     /// The next call: at `at`, or now if the credentials changed while the last one was under way.

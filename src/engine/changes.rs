@@ -12,7 +12,7 @@ impl Engine {
     pub(super) fn apply(&mut self, now: Now, change: Change) {
         match change {
             Change::SinkSet { id, outlets } => self.define_sinks(id, outlets),
-            Change::App { name, policy, freshness } => self.set_app(now, name, policy, freshness),
+            Change::App { name, policy, path, freshness } => self.set_app(now, name, policy, path, freshness),
             Change::Added { id, sinks, record } => self.add(now, id, sinks, record),
             Change::Resinked { id, sinks, withdraw } => self.resink(now, &id, sinks, withdraw),
             Change::Removed { id, withdraw } => self.remove(now, &id, withdraw),
@@ -105,6 +105,7 @@ impl Engine {
             gone: false,
             remembered: false,
             expiry_said: false,
+            doubt: None,
             timer: IDLE,
         }
     }
@@ -169,6 +170,7 @@ impl Engine {
         self.app_mut(ix).counts.take(state);
         self.troubles.remove(&slot);
         self.unseen.forget(slot);
+        self.forget_on_path(slot);
         self.wheel.clear(&mut self.tenants, slot);
         self.outbox.push_back(Action::Forget(id.clone()));
         self.withdraw(slot, withdraw, busy);

@@ -73,6 +73,7 @@ impl Engine {
     pub(super) fn clock_stepped(&mut self, now: Now) {
         let slots: Vec<Slot> = self.tenants.slots_from(Slot(0)).collect();
         for slot in slots {
+            let in_trouble = self.troubles.contains_key(&slot);
             let tenant = &mut self.tenants[slot];
             let Some(held) = tenant.held.as_mut().filter(|_| !tenant.gone) else { continue };
             // Where asking before the expiry is known to bring nothing, it still does not.
@@ -81,7 +82,7 @@ impl Engine {
                 held.expires_boot = held.expires_boot.min(Record::on_boot_clock(held.expires, now));
             }
             held.tell_anew(now);
-            let (held, waits_for_refresh) = (*held, tenant.phase == Phase::Waiting && tenant.failures == 0);
+            let (held, waits_for_refresh) = (*held, tenant.phase == Phase::Waiting && !in_trouble);
             if held.restored && waits_for_refresh {
                 let due = if pointless { held.expires_boot } else { self.refresh_point(slot, &held) };
                 self.tenants[slot].due = due.min(self.tenants[slot].due);

@@ -1,8 +1,8 @@
 //! What goes in and what comes out.
 
 use crate::domain::{
-    AppName, Change, Failure, Fingerprint, Freshness, Grant, LaneId, Memory, Place, Rate, Record, RootId, SinkFailure,
-    SinkId, Subject, TenantId, Ticket, Wrote,
+    AppName, Change, Failure, Fingerprint, Freshness, Grant, LaneId, Memory, OriginId, Place, Rate, Record, RootId,
+    RouteId, SinkFailure, SinkId, Subject, TenantId, Ticket, Wrote,
 };
 
 /// Names one withdrawal that is under way.
@@ -92,6 +92,17 @@ pub enum Action {
     Say(Notice),
 }
 
+/// Whose calls something is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of an app's tenants.
+    App(AppName),
+    /// Those of all apps whose calls go this way.
+    Route(RouteId),
+    /// Those of all apps that this endpoint sees calling from the same address.
+    Origin(OriginId),
+}
+
 /// What an operator wants to hear of.
 #[derive(Debug, PartialEq)]
 pub enum Notice {
@@ -150,21 +161,36 @@ pub enum Notice {
         /// Which app.
         app: AppName,
     },
-    /// An app (`None`: everybody) calls more slowly.
+    /// An app, or everybody who calls from an origin, calls more slowly.
     SlowedDown {
-        /// Which app.
-        app: Option<AppName>,
+        /// Who.
+        scope: Scope,
         /// What the endpoint said.
         failure: Failure,
         /// The share of the configured rate that is left, in percent.
         percent: u8,
     },
-    /// No calls at all for a while.
+    /// No calls at all from an origin for a while.
     Paused {
+        /// Which origin.
+        origin: OriginId,
         /// What the endpoint said.
         failure: Failure,
         /// For how long, in milliseconds.
         for_ms: u64,
+    },
+    /// Nobody of an app, or of a route, gets an answer, or an answer asked it to wait: one probe at a time stands for all.
+    /// Said at the start, when the kind changes, and once an hour.
+    CallsHeld {
+        /// Whose calls.
+        scope: Scope,
+        /// What the last one said.
+        failure: Failure,
+    },
+    /// A probe succeeded: all of them resume.
+    CallsResume {
+        /// Whose calls.
+        scope: Scope,
     },
     /// Publication below a sink root fails: said at the start, when the kind changes, and once an hour.
     SinkFailing {
@@ -230,8 +256,10 @@ pub enum Notice {
 /// What the shell can take on right now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Room {
-    /// Calls.
+    /// Calls that may begin.
     pub calls: usize,
+    /// Calls that may be under way at all: what shares of it are reckoned from.
+    pub calls_most: usize,
     /// Publications, by lane; a lane that is not listed has no room.
     pub lanes: Vec<usize>,
 }

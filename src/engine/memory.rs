@@ -4,20 +4,43 @@
 //! taken up when the app or the tenant is added that it is about.
 
 use super::app::{AppIx, Breaker};
+use super::origin::Origin;
 use super::trouble::Trouble;
 use super::{Action, Engine};
-use crate::domain::{BootMs, Memory, Now, Slot, Subject, TenantId, Wait};
+use crate::domain::{BootMs, Memory, Now, OriginId, Slot, Subject, TenantId, Wait};
 
 impl Engine {
     /// What a predecessor remembered.
-    pub(super) fn recall(&mut self, now: Now, memories: Vec<(Subject, Memory)>) {
+    pub(super) fn recall(&mut self, memories: Vec<(Subject, Memory)>) {
         for (subject, memory) in memories {
-            match (subject, memory) {
-                (Subject::Ban, Memory::Paused(wait)) => self.paused_until = self.paused_until.max(wait.end(now)),
-                (Subject::Total, Memory::Slowed { share, hold }) => self.total.resume(now.boot, share, hold.end(now)),
-                (subject, memory) => _ = self.recalled.insert(subject, memory),
+            if matches!(subject, Subject::EveryBan | Subject::EveryPace) {
+                // From now on it is remembered by origin.
+                self.remember(subject.clone(), None);
             }
+            self.recalled.insert(subject, memory);
         }
+    }
+
+    /// An origin that is new here, with what is remembered of it. What earlier releases remembered was everybody's. A ban
+    /// whose time is over by now still ends with one probe.
+    pub(super) fn recalled_origin(&mut self, now: Now, id: OriginId) -> Origin {
+        let mut origin = Origin::default();
+        let (own_ban, own_pace) = (self.recalled.remove(&Subject::Ban(id)), self.recalled.remove(&Subject::Pace(id)));
+        let inherits = own_ban.is_none() && own_pace.is_none();
+        let ban = own_ban.or_else(|| self.recalled.get(&Subject::EveryBan).cloned());
+        let pace = own_pace.or_else(|| self.recalled.get(&Subject::EveryPace).cloned());
+        if let Some(Memory::Paused(wait)) = ban {
+            origin.recall_ban(now.boot, wait.end(now));
+        }
+        if let Some(Memory::Slowed { share, hold }) = pace {
+            origin.recall_pace(now.boot, self.total_rate, share, hold.end(now));
+        }
+        if inherits {
+            let (ban, pace) = origin.to_remember(now);
+            ban.into_iter().for_each(|ban| self.remember(Subject::Ban(id), Some(ban)));
+            pace.into_iter().for_each(|pace| self.remember(Subject::Pace(id), Some(pace)));
+        }
+        origin
     }
 
     /// Takes up what is remembered of an app that is new here.
@@ -106,21 +129,14 @@ impl Engine {
         self.remember(subject, memory);
     }
 
-    pub(super) fn remember_total(&mut self, now: Now) {
-        let memory = self.total.to_remember(now);
-        self.remember(Subject::Total, memory);
+    pub(super) fn remember_pace(&mut self, now: Now, id: OriginId) {
+        let (_, pace) = self.origin(id).to_remember(now);
+        self.remember(Subject::Pace(id), pace);
     }
 
-    pub(super) fn remember_ban(&mut self, now: Now) {
-        self.remember(Subject::Ban, Some(Memory::Paused(Wait::until(now, self.paused_until))));
-    }
-
-    /// A ban that is over need not be remembered.
-    pub(super) fn forget_old_ban(&mut self, now: Now) {
-        if self.paused_until != BootMs(0) && self.paused_until <= now.boot {
-            self.paused_until = BootMs(0);
-            self.remember(Subject::Ban, None);
-        }
+    pub(super) fn remember_ban(&mut self, now: Now, id: OriginId) {
+        let (ban, _) = self.origin(id).to_remember(now);
+        self.remember(Subject::Ban(id), ban);
     }
 
     /// An app leaves the config.
@@ -138,11 +154,11 @@ impl Engine {
 
     /// Whatever ails apps and everybody is told on the wall clock of today.
     pub(super) fn remember_anew(&mut self, now: Now) {
-        if self.paused_until > now.boot {
-            self.remember_ban(now);
-        }
-        if self.total.to_remember(now).is_some() {
-            self.remember_total(now);
+        let origins: Vec<OriginId> = self.origins.keys().copied().collect();
+        for id in origins {
+            let (ban, pace) = self.origin(id).to_remember(now);
+            ban.into_iter().for_each(|ban| self.remember(Subject::Ban(id), Some(ban)));
+            pace.into_iter().for_each(|pace| self.remember(Subject::Pace(id), Some(pace)));
         }
         let all: Vec<AppIx> = self.app_index.values().copied().collect();
         for ix in all {

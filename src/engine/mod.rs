@@ -8,10 +8,13 @@
 //! | file | what it decides |
 //! |---|---|
 //! | `calls` | what a call's answer means for its tenant |
-//! | `faults` | what it means for its app, and for everybody |
+//! | `faults` | what it means for its app's credentials, and who slows down or is banned |
+//! | `path` | what it means for its app and its route: whether they answer at all |
+//! | `breaker`, `share`, `origin`, `route` | when a group that fails or hangs is probed, what it may have under way, when it is banned |
+//! | `competition` | which call goes first, and who waits for what |
 //! | `short_lived`, `holders` | which tokens nobody can use: those that live too short, and those that another has |
 //! | `trouble` | what ails a tenant, and when that is worth a line |
-//! | `schedule` | when a tenant is looked at next, and which call goes first |
+//! | `schedule` | when a tenant is looked at next, and its place in its app's queue |
 //! | `publish` | which sink must be made equal to the record |
 //! | `outlets`, `fair_queue` | which publication goes next, and when a failing one is tried again |
 //! | `unseen` | whose token readers do not see |
@@ -19,26 +22,33 @@
 //! | `changes`, `app`, `revisits` | how a step of a plan is applied, to tenants and to apps |
 //! | `clock` | what a step of the wall clock changes |
 //! | `memory` | what outlives a restart besides the tokens |
-//! | `view` | what `status` sees |
+//! | `view`, `holds` | what `status` sees |
 //! | `limit`, `backoff`, `queue`, `wheel`, `tenant`, `table` | the parts they stand on |
 
 mod app;
 mod backoff;
+mod breaker;
 mod calls;
 mod changes;
 mod clock;
+mod competition;
 mod event;
 mod fair_queue;
 mod faults;
 mod holders;
+mod holds;
 mod limit;
 mod memory;
+mod origin;
 mod outlets;
+mod path;
 mod publish;
 mod queue;
 mod repairs;
 mod revisits;
+mod route;
 mod schedule;
+mod share;
 mod short_lived;
 mod table;
 mod tenant;
@@ -47,20 +57,23 @@ mod unseen;
 mod view;
 mod wheel;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-pub use event::{Action, Event, Notice, Room, WithdrawId};
+pub use event::{Action, Event, Notice, Room, Scope, WithdrawId};
 pub use trouble::Trouble;
-pub use view::{AppSummary, Counts, Row, SinkRow, State, Summary};
+pub use view::{AppSummary, Counts, Hold, Row, SinkRow, State, Summary};
 
-use crate::domain::{AppName, BootMs, Memory, Now, Rate, Slot, Subject, TenantId};
+use crate::domain::{AppName, BootMs, Memory, Now, OriginId, Rate, RouteId, Slot, Subject, TenantId};
 use app::{App, AppIx};
 use clock::Retelling;
+use competition::Competition;
 use holders::Holders;
 use limit::Limiter;
+use origin::Origin;
 use outlets::Outlets;
 use repairs::Repairs;
 use revisits::Revisits;
+use route::Route;
 use table::Table;
 use unseen::Unseen;
 use wheel::Wheel;
@@ -74,14 +87,13 @@ pub struct Engine {
     app_index: BTreeMap<AppName, AppIx>,
     /// One timer a tenant: when it is to be looked at again.
     wheel: Wheel,
-    /// Apps that could call now, best first: `(class, key, app)`.
-    eligible: BTreeSet<(u8, u64, AppIx)>,
-    /// Apps that have work and must wait: `(until, app)`.
-    waiting: BTreeSet<(BootMs, AppIx)>,
+    /// The ways that apps call, and whom their endpoints see calling.
+    routes: BTreeMap<RouteId, Route>,
+    origins: BTreeMap<OriginId, Origin>,
+    calls: Competition,
     /// The limit on all calls together.
     total: Limiter,
-    /// No calls at all before this moment: a ban, or an endpoint too busy for anybody.
-    paused_until: BootMs,
+    total_rate: Rate,
     outlets: Outlets,
     repairs: Repairs,
     unseen: Unseen,
@@ -105,10 +117,11 @@ impl Engine {
             apps: Vec::new(),
             app_index: BTreeMap::new(),
             wheel: Wheel::new(now.boot),
-            eligible: BTreeSet::new(),
-            waiting: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            origins: BTreeMap::new(),
+            calls: Competition::default(),
             total: Limiter::new(total, now.boot),
-            paused_until: BootMs(0),
+            total_rate: total,
             outlets: Outlets::default(),
             repairs: Repairs::default(),
             unseen: Unseen::default(),
@@ -126,8 +139,8 @@ impl Engine {
         self.count_unseen(now);
         match event {
             Event::Change(change) => self.apply(now, change),
-            Event::Recalled(memories) => self.recall(now, memories),
-            Event::Limit(total) => self.total.set_rate(now.boot, total),
+            Event::Recalled(memories) => self.recall(memories),
+            Event::Limit(total) => self.set_total(now, total),
             Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
             Event::Found(found, freshness) => self.found(now, found, freshness),
             Event::Forgotten => self.remember_all(now),

@@ -1,18 +1,16 @@
-//! When a tenant is looked at next, and which call goes first.
+//! When a tenant is looked at next, and its place in its app's queue.
 
-use super::app::{AppIx, Gate};
 use super::backoff::{self, due_after_ms, millis};
-use super::table::Table;
-use super::tenant::{Class, Held, PATIENCE_MS, Phase};
-use super::{Action, Engine, Notice, Room};
-use crate::domain::{BootMs, Now, OnExpiry, Slot, Ticket};
+use super::tenant::{Class, Held, PATIENCE_MS, Phase, Standing};
+use super::{Engine, Notice};
+use crate::domain::{BootMs, Now, OnExpiry, Slot};
 
-/// A queue with so many void entries is tidied, on top of two for each tenant.
-const UNTIDY: usize = 1024;
 /// A tenant that becomes due has been called by then, and one that is called has its answer: as a rule, in milliseconds.
 const SOON_MS: u64 = 5_000;
 /// The turn of a tenant comes that soon where its app's queue is no longer than this.
 const SHORT_QUEUE: usize = 64;
+/// A tenant whose calls have failed so often in a row lets those go first whose calls do not, for hours at most.
+const YIELDS_AFTER: u16 = 3;
 /// Refresh points lie on a grid of this part of a token's life, and of at least a second: 7 s where tokens live two hours.
 const GRID: u64 = 1000;
 
@@ -23,7 +21,7 @@ impl Engine {
         if tenant.gone {
             return;
         }
-        let (class, _) = tenant.place(now.boot, self.standing(slot));
+        let (class, _) = self.place(now, slot);
         let enabled = self.app(tenant.app).policy.enabled;
         match tenant.phase {
             Phase::Waiting if enabled && now.boot >= tenant.due => self.enqueue(now, slot),
@@ -72,14 +70,34 @@ impl Engine {
 
     /// Puts a tenant into its app's queue, in the class of this moment.
     fn enqueue(&mut self, now: Now, slot: Slot) {
-        let standing = self.standing(slot);
+        self.requeue(now, slot);
+        self.regate(now, self.tenants[slot].app);
+    }
+
+    /// The same, where the app's place in the competition is worked out elsewhere.
+    pub(super) fn requeue(&mut self, now: Now, slot: Slot) {
+        let (class, key) = self.place(now, slot);
         let tenant = &mut self.tenants[slot];
-        let (class, key) = tenant.place(now.boot, standing);
         tenant.phase = Phase::Ready(class);
         tenant.stamp = tenant.stamp.wrapping_add(1);
         let (ix, stamp) = (tenant.app, tenant.stamp);
-        self.app_mut(ix).queue.push(class, key, slot, stamp);
-        self.regate(now, ix);
+        let app = self.app_mut(ix);
+        app.queue.push(class, key, slot, stamp);
+        if class == Class::Tried {
+            app.endpoint.note_tried(slot);
+        }
+    }
+
+    /// The class of a tenant that is due, and its key there: the earlier, the sooner it is called.
+    pub(super) fn place(&self, now: Now, slot: Slot) -> (Class, BootMs) {
+        let tenant = &self.tenants[slot];
+        let standing = self.standing(slot);
+        let fails = standing == Standing::Good && self.troubles.contains_key(&slot);
+        let yields = fails && (tenant.failures >= YIELDS_AFTER || self.prefers_untroubled(now, tenant.app));
+        match yields && tenant.due + PATIENCE_MS > now.boot {
+            true => (Class::Tried, tenant.called),
+            false => tenant.place(now.boot, standing),
+        }
     }
 
     /// Takes a tenant out of its app's queue.
@@ -123,84 +141,4 @@ impl Engine {
             None => self.wheel.clear(&mut self.tenants, slot),
         }
     }
-
-    /// Works out an app's place in the competition for calls.
-    pub(super) fn regate(&mut self, now: Now, ix: AppIx) {
-        let app = self.apps[ix.0 as usize].as_mut().expect("an app outlives its tenants");
-        let tenants = &self.tenants;
-        let holds = |slot: Slot, stamp: u32| stands(tenants, ix, slot, stamp);
-        if app.queue.len() > 2 * app.tenants as usize + UNTIDY {
-            app.queue.tidy(holds);
-        }
-        let gate = match (app.queue.best(holds), app.next_at()) {
-            (None, _) | (_, None) => Gate::Closed,
-            (Some(_), Some(at)) if at > now.boot => Gate::Waiting(at),
-            (Some(best), Some(_)) => Gate::Eligible(best.class as u8, best.key.0),
-        };
-        let before = std::mem::replace(&mut app.gate, gate);
-        if gate == before {
-            return;
-        }
-        match before {
-            Gate::Closed => {}
-            Gate::Waiting(at) => _ = self.waiting.remove(&(at, ix)),
-            Gate::Eligible(class, key) => _ = self.eligible.remove(&(class, key, ix)),
-        }
-        match gate {
-            Gate::Closed => {}
-            Gate::Waiting(at) => _ = self.waiting.insert((at, ix)),
-            Gate::Eligible(class, key) => _ = self.eligible.insert((class, key, ix)),
-        }
-    }
-
-    /// Lets the apps compete again whose wait is over.
-    pub(super) fn wake_apps(&mut self, now: Now) {
-        while let Some(&(_, ix)) = self.waiting.first().filter(|(at, _)| *at <= now.boot) {
-            self.regate(now, ix);
-        }
-    }
-
-    /// The call that goes first, if there is room, and the limits allow one.
-    pub(super) fn next_call(&mut self, now: Now, room: &Room) -> Option<Action> {
-        if room.calls == 0 || now.boot < self.calls_resume_at() {
-            return None;
-        }
-        let &(_, _, ix) = self.eligible.first()?;
-        let tenants = &self.tenants;
-        let app = self.apps[ix.0 as usize].as_mut()?;
-        let slot = app.queue.best(|slot, stamp| stands(tenants, ix, slot, stamp))?.slot;
-        app.limiter.take(now.boot);
-        app.in_flight += 1;
-        self.total.take(now.boot);
-        self.leave_queue(slot);
-        let tenant = &mut self.tenants[slot];
-        tenant.phase = Phase::Calling;
-        tenant.seq = tenant.seq.wrapping_add(1);
-        tenant.called = now.boot;
-        tenant.stale = false;
-        let ticket = Ticket { slot, seq: tenant.seq };
-        self.reconsider(now, slot);
-        self.regate(now, ix);
-        Some(Action::Call(ticket))
-    }
-
-    /// Before this moment nobody is called.
-    fn calls_resume_at(&self) -> BootMs {
-        self.paused_until.max(self.total.next_at())
-    }
-
-    /// When time alone will make a call possible that is not possible now.
-    pub(super) fn next_call_opportunity(&self, now: Now) -> Option<BootMs> {
-        let everybody = self.calls_resume_at();
-        match (self.eligible.is_empty(), self.waiting.first()) {
-            (false, _) => (everybody > now.boot).then_some(everybody),
-            (true, Some((at, _))) => Some(everybody.max(*at)),
-            (true, None) => None,
-        }
-    }
-}
-
-/// Whether a queue's entry is its tenant's own.
-fn stands(tenants: &Table, ix: AppIx, slot: Slot, stamp: u32) -> bool {
-    tenants.get(slot).is_some_and(|t| t.app == ix && t.stamp == stamp && matches!(t.phase, Phase::Ready(_)))
 }

@@ -1,6 +1,7 @@
 //! One tenant, in 128 bytes.
 
 use super::app::AppIx;
+use super::competition::Doubt;
 use super::unseen::Seen;
 use super::view::State;
 use crate::domain::{BootMs, CorpId, Fingerprint, SinkSetId, Slot, Ticket, WallMs};
@@ -28,6 +29,8 @@ pub(super) enum Class {
     Without,
     /// Its token is valid for a while yet.
     Early,
+    /// Its calls fail: it has failed a few times in a row, or once, and its app is hardly answered at the moment.
+    Tried,
 }
 
 /// How a tenant stands with the endpoint, as far as its place in the queue depends on it.
@@ -116,6 +119,8 @@ pub(super) struct Tenant {
     pub(super) remembered: bool,
     /// It was said that the token that it holds expired.
     pub(super) expiry_said: bool,
+    /// Why the answer to the call under way was doubtful, if it was.
+    pub(super) doubt: Option<Doubt>,
     /// When it is to be looked at again, or [`IDLE`].
     pub(super) timer: BootMs,
 }

@@ -18,6 +18,8 @@ pub struct Trouble {
     pub since: WallMs,
     /// When the last one failed.
     pub at: WallMs,
+    /// When the first of those in a row failed in which the endpoint or the way to it may have failed.
+    pub(super) began: BootMs,
     pub(super) refused: bool,
     /// How many of them said "unknown error".
     unknown: u16,
@@ -26,14 +28,14 @@ pub struct Trouble {
 
 impl Trouble {
     fn new(failure: Failure, now: Now) -> Self {
-        Self { failure, since: now.wall, at: now.wall, refused: false, unknown: 0, said: None }
+        Self { failure, since: now.wall, at: now.wall, began: now.boot, refused: false, unknown: 0, said: None }
     }
 
     /// One that a predecessor had, and told of.
     pub(super) fn recalled(failing: Failing, now: Now) -> Self {
         let Failing { failure, since, at, unknown, refused, .. } = failing;
         let said = is_told(failure.kind).then_some(((failure.kind, refused), now.boot));
-        Self { failure, since, at, refused, unknown, said }
+        Self { failure, since, at, began: now.boot, refused, unknown, said }
     }
 
     /// What a successor should know of it.
@@ -84,6 +86,11 @@ impl Engine {
     pub(super) fn note_trouble(&mut self, now: Now, slot: Slot, failure: &Failure) -> &mut Trouble {
         let trouble = self.troubles.entry(slot).or_insert_with(|| Trouble::new(failure.clone(), now));
         trouble.at = now.wall;
+        let is_transient =
+            |failure: &Failure| failure.kind.blame() == Blame::Transient && failure.kind != FailureKind::ShortLived;
+        if is_transient(failure) && !is_transient(&trouble.failure) {
+            trouble.began = now.boot;
+        }
         trouble.failure = failure.clone();
         trouble
     }
@@ -108,7 +115,7 @@ impl Engine {
             return;
         }
         let next_in_ms = self.tenants[slot].due.since(now.boot);
-        let attempt = self.tenants[slot].failures;
+        let attempt = self.tenants[slot].failures.max(1);
         let news = self.troubles.get_mut(&slot).is_some_and(|trouble| trouble.is_news(now));
         if let Some(tenant) = self.id(slot).filter(|_| news) {
             self.say(Notice::Failing { tenant, failure, attempt, next_in_ms });

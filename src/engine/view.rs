@@ -4,10 +4,10 @@ use super::app::App;
 use super::outlets::Item;
 use super::tenant::{Phase, Standing, Tenant};
 use super::unseen::Seen;
-use super::{Engine, Trouble};
+use super::{Engine, Scope, Trouble};
 use crate::domain::{
-    AppName, BootMs, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot, TenantId,
-    Ticket, WallMs,
+    AppName, BootMs, Failure, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot,
+    TenantId, Ticket, WallMs,
 };
 
 /// The state of a tenant.
@@ -98,13 +98,15 @@ pub struct Summary {
     pub counts: Counts,
     /// By app, in the order of their names.
     pub apps: Vec<AppSummary>,
-    /// Whether every tenant has had an outcome: a token, a failure, or an app whose credentials are wrong.
+    /// Whether every tenant has had an outcome: a token, a failure, an app whose credentials are wrong, or an endpoint that
+    /// answers nobody.
     pub every_tenant_had_an_outcome: bool,
     /// Whether no publication is under way or waits, save those whose last attempt failed.
     pub every_sink_had_an_attempt: bool,
-    /// Whether a call is under way, or wanted now and only held back by the limits.
+    /// Whether a call is under way, or wanted now and only held back by the limits, or by a breaker that has not been probed
+    /// a few times yet.
     pub calls_are_wanted: bool,
-    /// No calls before this moment.
+    /// All that is called from here is banned: no calls before this moment, which is when the first ban is probed.
     pub paused_until: Option<BootMs>,
 }
 
@@ -121,6 +123,19 @@ pub struct AppSummary {
     pub broken: Option<FailureKind>,
     /// How often one of its sinks was set right after somebody else had touched it, since the start.
     pub repairs: u64,
+}
+
+/// Calls that are held back, but for a probe now and then.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hold {
+    /// Whose calls.
+    pub scope: Scope,
+    /// What the last failed call said.
+    pub failure: Failure,
+    /// Since when.
+    pub since: WallMs,
+    /// When the next probe comes, where somebody waits to be it and none is under way.
+    pub next_probe: Option<WallMs>,
 }
 
 /// One tenant.
@@ -140,6 +155,8 @@ pub struct Row {
     pub next_call: Option<WallMs>,
     /// Why then.
     pub why: &'static str,
+    /// What holds its call back that is due, if something does that is not its own.
+    pub hold: Option<Hold>,
     /// How many calls have failed in a row.
     pub failures: u16,
     /// What ails it.
@@ -161,7 +178,7 @@ pub enum SinkRow {
 
 impl Engine {
     /// The summary, as of now.
-    pub fn summary(&self, now: Now) -> Summary {
+    pub fn summary(&self, _now: Now) -> Summary {
         let apps: Vec<AppSummary> = self
             .app_index
             .values()
@@ -169,8 +186,8 @@ impl Engine {
             .filter(|app| !app.gone)
             .map(|app| AppSummary {
                 name: app.name.clone(),
-                counts: shown_counts(app),
-                in_flight: app.in_flight,
+                counts: self.shown_counts(app),
+                in_flight: app.share.in_flight(),
                 broken: app.breaker.as_ref().map(|breaker| breaker.kind),
                 repairs: app.repairs,
             })
@@ -181,8 +198,11 @@ impl Engine {
             counts,
             every_tenant_had_an_outcome: counts.of(State::Pending) == 0,
             every_sink_had_an_attempt: self.outlets.is_idle(),
-            calls_are_wanted: self.apps.iter().flatten().any(App::wants_calls),
-            paused_until: (self.paused_until > now.boot).then_some(self.paused_until),
+            calls_are_wanted: self.app_index.values().any(|&ix| {
+                let app = self.app(ix);
+                app.share.in_flight() > 0 || (app.wants_calls() && !self.is_hopeless(ix))
+            }),
+            paused_until: self.paused_until(),
             apps,
         }
     }
@@ -199,7 +219,7 @@ impl Engine {
 
     /// A tenant in this state, if there is one. Visits those that are not fresh, and their neighbours, until it finds one.
     pub fn first_in(&self, now: Now, state: State) -> Option<Row> {
-        let shown = |slot: &Slot| shown_state(self.tenants[*slot].state, self.app(self.tenants[*slot].app));
+        let shown = |slot: &Slot| self.shown_state(self.tenants[*slot].state, self.app(self.tenants[*slot].app));
         let fits = |slot: &Slot| !self.tenants[*slot].gone && shown(slot) == state;
         let found = match state {
             State::Fresh | State::Disabled => self.tenants.slots_from(Slot(0)).find(fits),
@@ -220,15 +240,18 @@ impl Engine {
     pub fn row(&self, now: Now, slot: Slot) -> Row {
         let tenant = &self.tenants[slot];
         let app = self.app(tenant.app);
-        let (next_call, why) = next_call(tenant, app, self.standing(slot) == Standing::ShortLived);
+        let hold = if matches!(tenant.phase, Phase::Ready(_)) { self.hold_on(now, tenant) } else { None };
+        let in_trouble = self.troubles.contains_key(&slot);
+        let (next_call, why) = next_call((tenant, self.standing(slot), in_trouble), app, hold.as_ref(), now);
         Row {
             slot,
             id: TenantId { app: app.name.clone(), corp_id: tenant.corp_id.clone() },
-            state: shown_state(tenant.state, app),
+            state: self.shown_state(tenant.state, app),
             fingerprint: tenant.held.map(|held| held.fingerprint),
             expires: tenant.held.map(|held| held.expires),
-            next_call: next_call.map(|at| now.wall + at.since(now.boot)),
+            next_call,
             why: if tenant.seen == Seen::Expired { "readers have an expired token: publication fails" } else { why },
+            hold: hold.filter(|_| tenant.seen != Seen::Expired),
             failures: tenant.failures,
             trouble: self.troubles.get(&slot).cloned(),
             sinks: self.sink_rows(slot),
@@ -284,6 +307,28 @@ impl Engine {
         (0..).zip(self.outlets.set(tenant.sinks).iter().take(SinkId::MAX)).map(row).collect()
     }
 
+    /// What a tenant's state looks like from outside: an app's trouble is that of all its tenants that need a call, and so
+    /// is that of an endpoint which answers nobody.
+    fn shown_state(&self, state: State, app: &App) -> State {
+        match state {
+            _ if !app.policy.enabled => State::Disabled,
+            State::Pending | State::Due | State::Failing if app.breaker.is_some() => State::Refused,
+            State::Pending | State::Due if self.is_held(app) => State::Failing,
+            _ => state,
+        }
+    }
+
+    fn shown_counts(&self, app: &App) -> Counts {
+        let mut counts = app.counts;
+        for state in State::ALL {
+            let shown = self.shown_state(state, app);
+            if shown != state {
+                counts.move_all(state, shown);
+            }
+        }
+        counts
+    }
+
     /// Brings the tenant's state, and its app's counts, up to date.
     pub(super) fn settle(&mut self, now: Now, slot: Slot) {
         self.look_at_sinks(slot);
@@ -311,39 +356,31 @@ impl Engine {
     }
 }
 
-/// What a tenant's state looks like from outside: an app's trouble is that of all its tenants that need a call.
-fn shown_state(state: State, app: &App) -> State {
-    match state {
-        _ if !app.policy.enabled => State::Disabled,
-        State::Pending | State::Due | State::Failing if app.breaker.is_some() => State::Refused,
-        _ => state,
-    }
-}
-
-fn shown_counts(app: &App) -> Counts {
-    let mut counts = app.counts;
-    for state in State::ALL {
-        let shown = shown_state(state, app);
-        if shown != state {
-            counts.move_all(state, shown);
-        }
-    }
-    counts
-}
-
-fn next_call(tenant: &Tenant, app: &App, short_lived: bool) -> (Option<BootMs>, &'static str) {
-    let probe = app.breaker.as_ref().map(|breaker| breaker.probe_at);
+fn next_call(
+    (tenant, standing, in_trouble): (&Tenant, Standing, bool),
+    app: &App,
+    hold: Option<&Hold>,
+    now: Now,
+) -> (Option<WallMs>, &'static str) {
+    let told = |at: BootMs| Some(now.wall + at.since(now.boot));
     match (tenant.phase, tenant.held) {
         _ if !app.policy.enabled => (None, "the app is disabled"),
         (Phase::Calling, _) => (None, "a call is under way"),
-        (Phase::Ready(_), _) if probe.is_some() => (probe, "all the app's tenants fail alike; one is probed"),
-        (Phase::Ready(_), _) => (None, "waits for its turn within the limits"),
-        (Phase::Waiting, _) if short_lived => (Some(tenant.due), "its tokens live too short to be kept fresh"),
-        (Phase::Waiting, _) if tenant.failures > 0 => (Some(tenant.due), "tries again after a failure"),
-        (Phase::Waiting, Some(held)) if tenant.due >= held.expires_boot => {
-            (Some(tenant.due), "asking earlier does not extend it")
+        (Phase::Ready(_), _) if app.breaker.is_some() => {
+            (hold.and_then(|hold| hold.next_probe), "all the app's tenants fail alike; one is probed")
         }
-        (Phase::Waiting, Some(_)) => (Some(tenant.due), "its refresh point"),
-        (Phase::Waiting, None) => (Some(tenant.due), "has no token yet"),
+        (Phase::Ready(_), _) if hold.is_some() => {
+            (hold.and_then(|hold| hold.next_probe), "calls are held back; one tenant at a time is probed")
+        }
+        (Phase::Ready(_), _) => (None, "waits for its turn within the limits"),
+        (Phase::Waiting, _) if standing == Standing::ShortLived => {
+            (told(tenant.due), "its tokens live too short to be kept fresh")
+        }
+        (Phase::Waiting, _) if in_trouble => (told(tenant.due), "tries again after a failure"),
+        (Phase::Waiting, Some(held)) if tenant.due >= held.expires_boot => {
+            (told(tenant.due), "asking earlier does not extend it")
+        }
+        (Phase::Waiting, Some(_)) => (told(tenant.due), "its refresh point"),
+        (Phase::Waiting, None) => (told(tenant.due), "has no token yet"),
     }
 }

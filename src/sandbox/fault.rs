@@ -24,8 +24,10 @@ pub enum Fault {
     ApiThrottled,
     /// 403 `Forbidden.AccessDenied.IpNotInWhiteList`; the message names 203.0.113.7
     AddressNotAllowed,
-    /// 200 with the HTML page that a banned address sees
+    /// 200 with a page of HTML: what a middlebox answers, and perhaps what a banned address sees
     BanPage,
+    /// 403 with a page of HTML: what a banned address sees, and what a middlebox answers
+    BlockPage,
     /// 403 with `"punish":"deny"`
     Punish,
     /// 429 with `Retry-After: 7`
@@ -71,6 +73,7 @@ const NAMED: &[(&str, Fault)] = &[
     ("api_throttled", Fault::ApiThrottled),
     ("address_not_allowed", Fault::AddressNotAllowed),
     ("ban_page", Fault::BanPage),
+    ("block_page", Fault::BlockPage),
     ("punish", Fault::Punish),
     ("too_many_requests", Fault::TooManyRequests),
     ("unavailable", Fault::Unavailable),
@@ -123,6 +126,7 @@ impl Fault {
                 "the ip is not in the white list, request ip=203.0.113.7.",
             ),
             Self::BanPage => Answer::html(200, "<!DOCTYPE html><html><body>punished</body></html>"),
+            Self::BlockPage => Answer::html(403, "<!DOCTYPE html><html><body>forbidden</body></html>"),
             Self::Punish => Answer::json(403, r#"{"status":1111,"wait":5,"punish":"deny"}"#),
             Self::TooManyRequests => Answer::json(429, "{}").with_header("retry-after", "7"),
             Self::Unavailable => Answer::html(503, "<html>busy</html>").with_header("retry-after", "7"),

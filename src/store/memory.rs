@@ -1,5 +1,5 @@
 //! How one memory lies in the database: who failed, and before when nobody, or somebody, is to be called. Under the key of
-//! its subject (`app/corp_id`, `app!breaker`, `app!rate`, `!total`, `!ban`) lie big-endian numbers and texts, each text
+//! its subject (`app/corp_id`, `app!breaker`, `app!rate`, `!ban!ORIGIN`, `!pace!ORIGIN`; `!ban`, `!total` of earlier releases) lie big-endian numbers and texts, each text
 //! after its length in 2 bytes:
 //!
 //! | bytes | what |
@@ -12,15 +12,17 @@
 //! There is no secret in it: a failure tells of an answer what is fit for the log.
 
 use super::entry;
-use crate::domain::{Failing, Failure, FailureKind, Fingerprint, Memory, Subject, Wait, WallMs};
+use crate::domain::{Failing, Failure, FailureKind, Fingerprint, Memory, OriginId, Subject, Wait, WallMs};
 
 const FORMAT: u8 = 1;
 
 /// The key under which what is remembered of a subject lies.
 pub(super) fn key(subject: &Subject) -> String {
     match subject {
-        Subject::Ban => "!ban".into(),
-        Subject::Total => "!total".into(),
+        Subject::Ban(origin) => format!("!ban!{:016x}", origin.0),
+        Subject::Pace(origin) => format!("!pace!{:016x}", origin.0),
+        Subject::EveryBan => "!ban".into(),
+        Subject::EveryPace => "!total".into(),
         Subject::Breaker(app) => format!("{app}!breaker"),
         Subject::Rate(app) => format!("{app}!rate"),
         Subject::Tenant(id) => id.to_string(),
@@ -30,8 +32,13 @@ pub(super) fn key(subject: &Subject) -> String {
 /// Whom a key is about: neither an app's name nor a corp_id can hold a `!`.
 fn subject(key: &str) -> Option<Subject> {
     match key.split_once('!') {
-        Some(("", "ban")) => Some(Subject::Ban),
-        Some(("", "total")) => Some(Subject::Total),
+        Some(("", "ban")) => Some(Subject::EveryBan),
+        Some(("", "total")) => Some(Subject::EveryPace),
+        Some(("", of_origin)) => match of_origin.split_once('!')? {
+            ("ban", origin) => Some(Subject::Ban(origin_id(origin)?)),
+            ("pace", origin) => Some(Subject::Pace(origin_id(origin)?)),
+            _ => None,
+        },
         Some((app, "breaker")) => Some(Subject::Breaker(app.parse().ok()?)),
         Some((app, "rate")) => Some(Subject::Rate(app.parse().ok()?)),
         Some(_) => None,
@@ -39,12 +46,16 @@ fn subject(key: &str) -> Option<Subject> {
     }
 }
 
+fn origin_id(hex: &str) -> Option<OriginId> {
+    u64::from_str_radix(hex, 16).ok().map(OriginId)
+}
+
 /// Whether such a memory can be about such a subject.
 fn fits(subject: &Subject, memory: &Memory) -> bool {
     matches!(
         (subject, memory),
-        (Subject::Ban, Memory::Paused(_))
-            | (Subject::Total | Subject::Rate(_), Memory::Slowed { .. })
+        (Subject::Ban(_) | Subject::EveryBan, Memory::Paused(_))
+            | (Subject::Pace(_) | Subject::EveryPace | Subject::Rate(_), Memory::Slowed { .. })
             | (Subject::Breaker(_), Memory::Broken { .. })
             | (Subject::Tenant(_), Memory::Failing(_) | Memory::Unextended(_))
     )
@@ -248,8 +259,11 @@ mod tests {
             next: wait(901_000),
         };
         vec![
-            (Subject::Ban, Memory::Paused(wait(301_000))),
-            (Subject::Total, Memory::Slowed { share: 512, hold: wait(2_000) }),
+            (Subject::Ban(OriginId(7)), Memory::Paused(wait(301_000))),
+            (Subject::Ban(OriginId(u64::MAX)), Memory::Paused(wait(301_000))),
+            (Subject::Pace(OriginId(7)), Memory::Slowed { share: 512, hold: wait(2_000) }),
+            (Subject::EveryBan, Memory::Paused(wait(301_000))),
+            (Subject::EveryPace, Memory::Slowed { share: 512, hold: wait(2_000) }),
             (Subject::Rate(app()), Memory::Slowed { share: 16, hold: wait(3_000) }),
             (
                 Subject::Breaker(app()),

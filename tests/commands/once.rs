@@ -98,7 +98,7 @@ fn wrong_credentials_cost_one_call_and_are_told() {
 #[test]
 fn a_banned_address_ends_it_at_once() {
     let machine = Machine::new().app("crm", &["ding1", "ding2"], "");
-    machine.sandbox.inject(Scope::everyone(), Fault::BanPage, Times::UntilCleared);
+    machine.sandbox.inject(Scope::everyone(), Fault::Punish, Times::UntilCleared);
     let began = std::time::Instant::now();
     let output = machine.run(&["once"]);
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));

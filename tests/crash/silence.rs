@@ -89,7 +89,7 @@ fn a_killed_daemon_leaves_word_whom_not_to_call() {
 fn a_ban_outlives_the_daemon_that_met_it() {
     let mut machine = Machine::new().app("crm", &["ding1", "ding2"], "");
     machine.start();
-    machine.sandbox.inject(Scope::everyone(), Fault::BanPage, Times::UntilCleared);
+    machine.sandbox.inject(Scope::everyone(), Fault::Punish, Times::UntilCleared);
     machine.edit("\"ding2\"", "\"ding2\",\"ding3\"");
     machine.wait_until("the address is banned", |machine| !machine.status_json()["api_paused_until"].is_null());
     let until = machine.status_json()["api_paused_until"].as_str().unwrap().to_owned();

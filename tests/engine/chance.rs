@@ -156,7 +156,15 @@ impl Play {
             enabled: self.chance.percent(85),
         };
         self.policies.insert(name.clone(), policy);
-        self.shell.change(Change::App { name, policy, freshness });
+        let path = self.path_of(&name);
+        self.shell.change(Change::App { name, policy, path, freshness });
+    }
+
+    /// Two of the apps share an endpoint, mostly.
+    fn path_of(&mut self, name: &AppName) -> CallPath {
+        let shared = if self.chance.percent(90) { 1 } else { 2 };
+        let number = if name.as_str() == "c" { 3 } else { shared };
+        CallPath { route: RouteId(number), origin: OriginId(number / 2) }
     }
 
     fn drop_app(&mut self) {
@@ -218,7 +226,8 @@ impl Play {
         }
         for (name, policy) in self.policies.clone() {
             let policy = AppPolicy { enabled: true, refresh: Refresh { at: 0.7, jitter: 0.05 }, ..policy };
-            self.shell.change(Change::App { name, policy, freshness: Freshness::Current });
+            let path = self.path_of(&name);
+            self.shell.change(Change::App { name, policy, path, freshness: Freshness::Current });
         }
         self.shell.commit_ms = 50;
         self.shell.run_ms(2 * 3_600_000);

@@ -89,7 +89,7 @@ impl Judge {
     pub(crate) fn changed(&mut self, at: Now, change: &Change) {
         let now = at.boot.0;
         match change {
-            Change::App { name, policy, freshness } => {
+            Change::App { name, policy, freshness, .. } => {
                 let app = self.apps.entry(name.clone()).or_insert_with(|| (Limit::new(now, policy.rate), *policy));
                 app.1 = *policy;
                 app.0.rates.push((now, policy.rate));

@@ -22,6 +22,11 @@ pub(crate) fn policy() -> AppPolicy {
     }
 }
 
+/// The way that an app's calls go: each number stands for an endpoint of its own.
+pub(crate) fn way(number: u64) -> CallPath {
+    CallPath { route: RouteId(number), origin: OriginId(number) }
+}
+
 pub(crate) fn outlet(root: u32) -> Outlet {
     Outlet { root: RootId(root), lane: lane_of(RootId(root)), shows_expiry: false, on_expiry: OnExpiry::Keep }
 }
@@ -52,7 +57,7 @@ pub(crate) fn new_tokens(lifetime_s: u32) -> impl FnMut(Now, &TenantId) -> crate
 }
 
 pub(crate) fn set_policy(shell: &mut Shell, policy: AppPolicy, freshness: Freshness) {
-    shell.change(Change::App { name: app(), policy, freshness });
+    shell.change(Change::App { name: app(), policy, path: way(1), freshness });
 }
 
 pub(crate) fn add(shell: &mut Shell, tenants: std::ops::Range<usize>) {
@@ -264,7 +269,7 @@ fn changed_credentials_fetch_anew_and_keep_the_old_token_until_that_succeeds() {
     shell.endpoint = Box::new(|_, _| fails(FailureKind::ServerError));
     set_policy(&mut shell, policy(), Freshness::Stale);
     shell.run_ms(3_000);
-    assert!(shell.calls.len() >= 40);
+    assert!(shell.calls.len() > 20, "somebody is fetched anew, in vain");
     assert_eq!(shell.places.len(), 20);
     let mut tokens = new_tokens(7200);
     shell.endpoint = Box::new(move |now, id| {

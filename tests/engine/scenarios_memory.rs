@@ -58,15 +58,53 @@ fn a_refused_tenant_is_not_called_before_its_time_by_the_next_process() {
 }
 
 #[test]
-fn backoff_goes_on_where_it_was() {
-    let mut shell = failing(FailureKind::Timeout, 1);
+fn backoff_of_its_own_goes_on_where_it_was() {
+    let mut shell = shell();
+    let mut good = new_tokens(60);
+    shell.endpoint = Box::new(move |now, id| match id.corp_id.as_str() {
+        "ding0" => fails(FailureKind::Timeout),
+        _ => good(now, id),
+    });
+    add(&mut shell, 0..5);
     shell.run_ms(HOUR);
     let calls = calls_of(&shell, 0).len();
-    let mut next = restart(shell, 0, 0..1);
+    let mut next = restart(shell, 0, 0..5);
     assert_eq!(state(&next, 0), State::Failing);
     next.run_ms(HOUR);
     let after = calls_of(&next, 0).len();
-    assert!(calls > 8 && after < 30, "{calls} calls before, {after} in the hour after the restart");
+    assert!(calls > 8 && calls < 40 && after < 30, "{calls} calls before, {after} in the hour after the restart");
+}
+
+#[test]
+fn nobody_waits_after_a_restart_for_what_was_the_endpoints() {
+    for tenants in [1, 2, 50] {
+        let mut shell = failing(FailureKind::Timeout, tenants);
+        shell.run_ms(HOUR);
+        assert!(shell.remembered.is_empty(), "{:?}", shell.remembered);
+        let mut next = restart(shell, 0, 0..tenants);
+        mend(&mut next);
+        next.run_ms(5_000);
+        assert_eq!(next.engine.summary(next.now).counts.of(State::Fresh) as usize, tenants);
+    }
+}
+
+#[test]
+fn what_earlier_releases_remembered_of_everybody_is_every_origins() {
+    let mut shell = shell();
+    let wait = Wait { told: shell.now.wall, until: shell.now.wall + 5 * MINUTE };
+    shell.remembered.insert(Subject::EveryBan, Memory::Paused(wait));
+    shell.remembered.insert(Subject::EveryPace, Memory::Slowed { share: 512, hold: wait.cut_short() });
+    let mut next = restart(shell, MINUTE, 0..0);
+    let restarted = next.now;
+    add(&mut next, 0..3);
+    mend(&mut next);
+    next.run_ms(1_000);
+    let subjects: Vec<_> = next.remembered.keys().cloned().collect();
+    assert_eq!(subjects, [Subject::Ban(OriginId(1)), Subject::Pace(OriginId(1))], "from here on it is told by origin");
+    next.run_ms(HOUR);
+    let waited = first_call(&next, restarted).unwrap();
+    assert!((240_000..241_100).contains(&waited), "{waited} ms after the restart, one of five minutes being over");
+    assert!(!next.remembered.contains_key(&Subject::Ban(OriginId(1))));
 }
 
 #[test]
@@ -125,7 +163,7 @@ fn a_ban_is_kept() {
     let waited = next.calls[0].0 - banned;
     assert!((300_000..302_000).contains(&waited), "the next call came {waited} ms after the last");
     assert_eq!(next.engine.summary(next.now).counts.of(State::Fresh), 50);
-    assert!(!next.remembered.contains_key(&Subject::Ban), "{:?}", next.remembered);
+    assert!(!next.remembered.contains_key(&Subject::Ban(OriginId(1))), "{:?}", next.remembered);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use corptokend::domain::*;
 use corptokend::engine::{Event, Notice, SinkRow, State};
 
-use crate::scenarios_calls::{BOOT, HOUR, add, app, new_tokens, outlet, policy, restore, set_policy, shell, tenant};
+use crate::scenarios_calls::{
+    BOOT, HOUR, add, app, new_tokens, outlet, policy, restore, set_policy, shell, tenant, way,
+};
 use crate::shell::{Shell, place, sink_set};
 
 const RAW: u32 = 0;
@@ -382,7 +384,7 @@ fn a_tenant_that_leaves_unpublished_is_counted_no_more() {
 fn many_publications_of_one_app_do_not_delay_the_single_one_of_another() {
     let mut shell = shell();
     let other = AppName::new("hr").unwrap();
-    shell.change(Change::App { name: other.clone(), policy: policy(), freshness: Freshness::Current });
+    shell.change(Change::App { name: other.clone(), policy: policy(), path: way(1), freshness: Freshness::Current });
     shell.room.lanes[0] = 0;
     (0..3000).for_each(|n| restore(&mut shell, n, 60));
     let id = TenantId { app: other, corp_id: CorpId::new("ding1").unwrap() };

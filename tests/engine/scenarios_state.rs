@@ -100,7 +100,12 @@ fn a_token_that_is_lost_while_its_tenant_waits_for_its_turn_holds_nobody_up() {
     assert_eq!(shell.calls.len(), 1);
     // Another app, whose token expires later. Both are to be fetched anew, and there is no room for a call.
     let other = AppName::new("hr").unwrap();
-    let another = |freshness| Change::App { name: other.clone(), policy: policy(), freshness };
+    let another = |freshness| Change::App {
+        name: other.clone(),
+        policy: policy(),
+        path: crate::scenarios_calls::way(1),
+        freshness,
+    };
     let id = TenantId { app: other.clone(), corp_id: CorpId::new("ding0").unwrap() };
     let record = Record { expires: shell.now.wall + 7_300_000, ..record_from(&shell, 0, 0) };
     shell.stored.insert(id.clone(), (None, record));

@@ -101,7 +101,7 @@ fn two_apps_that_ask_for_one_organisation_may_get_one_token() {
     shell.endpoint = Box::new(|_, _| (20, Ok(Grant { lifetime_s: 7200, fingerprint: Fingerprint(7) })));
     let twin = TenantId { app: AppName::new("twin").unwrap(), ..tenant(0) };
     let other = TenantId { app: twin.app.clone(), ..tenant(1) };
-    shell.change(Change::App { name: twin.app.clone(), policy: policy(), freshness: Freshness::Current });
+    shell.change(Change::App { name: twin.app.clone(), policy: policy(), path: way(1), freshness: Freshness::Current });
     shell.change(sink_set(1, &[outlet(1)]));
     add(&mut shell, 0..1);
     for id in [&twin, &other] {
@@ -172,7 +172,10 @@ fn change_beside(others: usize) -> Duration {
     change(&mut engine, sink_set(0, &[]));
     for n in 0..=others / 100 {
         let name = if n == 0 { app() } else { AppName::new(&format!("app-{n}")).unwrap() };
-        change(&mut engine, Change::App { name: name.clone(), policy: policy(), freshness: Freshness::Current });
+        change(
+            &mut engine,
+            Change::App { name: name.clone(), policy: policy(), path: way(1), freshness: Freshness::Current },
+        );
         for of_app in 0..100 {
             let id = TenantId { app: name.clone(), ..tenant(of_app) };
             change(&mut engine, Change::Added { id, sinks: SinkSetId(0), record: None });
@@ -186,7 +189,10 @@ fn change_beside(others: usize) -> Duration {
             #[expect(clippy::disallowed_methods, reason = "the test measures")]
             let began = std::time::Instant::now();
             let policy = AppPolicy { refresh: Refresh { at: 0.5 + turn as f64 / 100.0, jitter: 0.0 }, ..policy() };
-            engine.handle(now, Event::Change(Change::App { name: app(), policy, freshness: Freshness::Current }));
+            engine.handle(
+                now,
+                Event::Change(Change::App { name: app(), policy, path: way(1), freshness: Freshness::Current }),
+            );
             while engine.poll(now, &Room::default()).is_some() {}
             began.elapsed()
         })

@@ -99,7 +99,7 @@ impl Shell {
             endpoint: Box::new(|_, _| (20, Err(Failure::new(FailureKind::Timeout, "no endpoint")))),
             disk: Box::new(|_, _, _| (1, Ok(Wrote::Replaced))),
             commit_ms: 50,
-            room: Room { calls: 64, lanes: vec![8; 4] },
+            room: Room { calls: 64, calls_most: 64, lanes: vec![8; 4] },
             sets: BTreeMap::new(),
             places: BTreeMap::new(),
             withdrawn: BTreeSet::new(),

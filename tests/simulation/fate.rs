@@ -5,7 +5,7 @@ use corptokend::engine::Event;
 
 use crate::script::{Ending, StateTrouble, Twist};
 use crate::tenant::{ROOTS, Tenant};
-use crate::world::{BOOT_MS, Doom, World, policy};
+use crate::world::{BOOT_MS, Doom, PATH, World, policy};
 
 /// After an outage, the longest backoff: milliseconds.
 const BACKOFF_MS: u64 = 300_000;
@@ -163,7 +163,7 @@ impl World {
         let name = self.stage.names[app].clone();
         self.rates[app] = rate;
         self.stage.apps[app].set_rate(self.stage.t, rate);
-        self.steps.push_back(Change::App { name, policy: policy(rate), freshness });
+        self.steps.push_back(Change::App { name, policy: policy(rate), path: PATH, freshness });
         if freshness == Freshness::Stale {
             self.stage.forget_failures(app);
         }

@@ -98,7 +98,7 @@ impl Stage {
     /// What the engine wants to be remembered is committed.
     pub(crate) fn remembered(&mut self, subject: Subject, memory: Option<Memory>) {
         match &subject {
-            Subject::Ban => self.banned.commit(),
+            Subject::Ban(_) => self.banned.commit(),
             Subject::Tenant(id) => {
                 let tenant = &mut self.tenants[number_of(id) as usize];
                 tenant.refused.commit();

@@ -113,7 +113,7 @@ impl Stage {
     pub(crate) fn new(endpoint: Endpoint, total: Rate, apps: Vec<(AppName, Rate)>, sets: Vec<Box<[Outlet]>>) -> Self {
         Self {
             t: 0,
-            room: Room { calls: 64, lanes: vec![64; 2] },
+            room: Room { calls: 64, calls_most: 64, lanes: vec![64; 2] },
             agenda: Agenda::new(0),
             endpoint,
             tenants: Vec::new(),
@@ -159,7 +159,7 @@ impl Stage {
         self.commits = false;
         self.unwritten.clear();
         self.held.clear();
-        self.room = Room { calls: 64, lanes: vec![64; self.room.lanes.len()] };
+        self.room = Room { calls: 64, calls_most: 64, lanes: vec![64; self.room.lanes.len()] };
         self.banned.crash();
         self.tenants.iter_mut().for_each(Tenant::crash);
     }

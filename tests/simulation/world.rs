@@ -20,6 +20,9 @@ pub(crate) const BOOT_MS: u64 = 20_000;
 /// How many steps of a plan are applied a turn.
 const STEPS_A_TURN: usize = 1000;
 
+/// All call one endpoint.
+pub(crate) const PATH: CallPath = CallPath { route: RouteId(1), origin: OriginId(1) };
+
 /// One app of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AppSetup {
@@ -134,7 +137,7 @@ impl World {
         }
         for (name, rate) in self.stage.names.iter().zip(&self.rates) {
             let policy = policy(*rate);
-            self.steps.push_back(Change::App { name: name.clone(), policy, freshness: Freshness::Current });
+            self.steps.push_back(Change::App { name: name.clone(), policy, path: PATH, freshness: Freshness::Current });
         }
         for number in 0..self.stage.tenants.len() as u32 {
             self.restore(number);

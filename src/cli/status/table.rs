@@ -107,6 +107,10 @@ impl Table<'_> {
         if let Some(until) = &status.api_paused_until {
             writeln!(f, "{warning}: the endpoint banned this address; nobody is called until {}", printable(until))?;
         }
+        for hold in &status.holds {
+            let next = hold.next_probe_at.as_ref().map_or(String::new(), |at| format!("; next probe at {at}"));
+            writeln!(f, "{warning}: {}, since {}{next}", printable(&hold.reason), hold.since)?;
+        }
         for text in &status.warnings {
             writeln!(f, "{warning}: {}", printable(text))?;
         }

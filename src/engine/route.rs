@@ -1,0 +1,60 @@
+//! A route: all calls that go the same way. What the way does not carry, it carries for none of its apps.
+
+use std::collections::BTreeSet;
+
+use super::app::AppIx;
+use super::breaker::Breaker;
+use super::share::Share;
+use crate::domain::{BootMs, OriginId};
+
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) origin: OriginId,
+    /// Apps whose calls go this way.
+    pub(super) apps: u32,
+    /// Opens when several apps fail one after the other, and none is served meanwhile.
+    pub(super) breaker: Breaker<AppIx>,
+    pub(super) share: Share,
+    /// Apps that could call now, best first.
+    pub(super) ready: BTreeSet<(Candidate, AppIx)>,
+    pub(super) gate: RouteGate,
+}
+
+/// An app's claim to the next call: the smallest goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    /// While a probe is wanted: 0 for an app with a tenant that was served before, 1 for one without, 2 for one whose probe
+    /// has failed. Else 0.
+    pub(super) rank: u8,
+    /// How much service the app has had, as fair queueing counts it.
+    pub(super) start: u64,
+    /// The place of its first tenant.
+    pub(super) class: u8,
+    pub(super) key: u64,
+}
+
+/// Where a route stands in the competition for calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RouteGate {
+    /// None of its apps could call, or it may not until an answer comes.
+    Closed,
+    /// It may call from this moment on.
+    Waiting(BootMs),
+    /// It may call; this is its first app's claim.
+    Open(Candidate, AppIx),
+    /// It has so many calls under way, which is its share while others want slots.
+    Squeezed(u32),
+}
+
+impl Route {
+    pub(super) fn new(origin: OriginId) -> Self {
+        Self {
+            origin,
+            apps: 0,
+            breaker: Breaker::default(),
+            share: Share::default(),
+            ready: BTreeSet::new(),
+            gate: RouteGate::Closed,
+        }
+    }
+}
