@@ -1,5 +1,6 @@
 //! The files that the daemon itself lives by, and which places they are, whatever path leads there.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,8 +11,10 @@ use crate::trust::{Identity, Reserved};
 /// A look at thousands of paths takes milliseconds. Longer than this, and one of them hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// One look at a time, however many configs are read: a path that hangs holds one thread.
-static LOOKS: LazyLock<Blocking<()>> = LazyLock::new(|| Blocking::new("places", 1));
+/// So many looks may hang at once: one for each set of paths.
+const MOST_OUTSTANDING: usize = 64;
+
+static LOOKS: LazyLock<Blocking<Looked>> = LazyLock::new(|| Blocking::new("places", MOST_OUTSTANDING));
 
 /// What no sink may write. Each with what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,10 +37,10 @@ pub(super) struct Looked {
 pub(super) fn look(own: &Own, directories: Vec<String>) -> Looked {
     let looked = Arc::new(Mutex::new(Looked::default()));
     let (own, found) = (own.clone(), Arc::clone(&looked));
-    let note = move |add: &mut dyn FnMut(&mut Looked)| {
-        add(&mut found.lock().unwrap_or_else(PoisonError::into_inner));
-    };
+    // Who looks at the same paths meanwhile shares the next look.
+    let key = BuildHasherDefault::<DefaultHasher>::default().hash_one((&own.files, &own.directories, &directories));
     let work = move || {
+        let note = |add: &mut dyn FnMut(&mut Looked)| add(&mut found.lock().unwrap_or_else(PoisonError::into_inner));
         // Nothing is held while the file system is asked.
         for (path, what) in &own.directories {
             let identity = Identity::at(path).ok();
@@ -51,15 +54,37 @@ pub(super) fn look(own: &Own, directories: Vec<String>) -> Looked {
             let identity = Identity::at(Path::new(&directory)).ok();
             note(&mut |looked| looked.directories.extend(identity.map(|identity| (directory.clone(), identity))));
         }
+        found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     };
+    let whole = LOOKS.run_and_block(format!("{key:016x}"), PATIENCE, work);
     // What hangs is found out, and told, by whoever uses it.
-    let _ = LOOKS.run_and_block("places", PATIENCE, work);
-    looked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    whole.unwrap_or_else(|_| looked.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
 
 impl Own {
     /// The places that these files are now.
     pub fn reserved(&self) -> Reserved {
         look(self, Vec::new()).reserved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_at_other_paths_meanwhile_are_not_mistaken_for_each_other() {
+        let scratch = tempfile::tempdir().unwrap();
+        let all: Vec<String> =
+            (0..32).map(|n| scratch.path().join(n.to_string()).to_str().unwrap().to_owned()).collect();
+        all.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+        std::thread::scope(|scope| {
+            for path in &all {
+                scope.spawn(move || {
+                    let looked = look(&Own::default(), vec![path.clone()]).directories;
+                    assert!(looked.len() == 1 && looked[0].0 == *path, "{path}: {looked:?}");
+                });
+            }
+        });
     }
 }
