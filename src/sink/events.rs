@@ -25,9 +25,9 @@ pub(super) const CHANGES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ONLYDIR)
     .union(WatchFlags::EXCL_UNLINK);
 
-/// How many events of an instance are read at one look: its queue holds about as many (`fs.inotify.max_queued_events`), and
-/// the others are not to wait for more.
-const AT_ONCE: usize = 16_384;
+/// How many events of an instance are read at one look: all that its queue holds by default (16,384, and the word that more
+/// were lost: `fs.inotify.max_queued_events`). The others are not to wait for more.
+const AT_ONCE: usize = 20_000;
 
 /// What a look at the events brought.
 #[derive(Default)]
