@@ -5,7 +5,7 @@ use corptokend::engine::Event;
 
 use crate::script::{Ending, StateTrouble, Twist};
 use crate::tenant::{ROOTS, Tenant};
-use crate::world::{BOOT_MS, Doom, PATH, World, policy};
+use crate::world::{BOOT_MS, Doom, World, policy, way};
 
 /// After an outage, the longest backoff: milliseconds.
 const BACKOFF_MS: u64 = 300_000;
@@ -163,7 +163,12 @@ impl World {
         let name = self.stage.names[app].clone();
         self.rates[app] = rate;
         self.stage.apps[app].set_rate(self.stage.t, rate);
-        self.steps.push_back(Change::App { name, policy: policy(rate), path: PATH, freshness });
+        self.steps.push_back(Change::App {
+            name,
+            policy: policy(rate),
+            path: way(self.setups[app].endpoint),
+            freshness,
+        });
         if freshness == Freshness::Stale {
             self.stage.forget_failures(app);
         }

@@ -20,6 +20,7 @@
 //! | `judge` | who may have been without a token, and whether all is well in the end |
 //! | `memory` | what must still be known after a restart |
 //! | `ideal` | the best that any schedule could do |
+//! | `neighbours` | one app's trouble beside another, and outages from beginning to end |
 //! | `window` | calls within a period |
 //! | `tenant`, `agenda`, `chance`, `figures` | the parts they stand on |
 
@@ -31,6 +32,7 @@ mod figures;
 mod ideal;
 mod judge;
 mod memory;
+mod neighbours;
 mod script;
 mod stage;
 mod tenant;
@@ -63,7 +65,7 @@ fn milliseconds(days: f64) -> u64 {
 
 /// A few apps of all sorts. Their rates are such that three fifths of them are used once all is well.
 fn mixed(tenants: u32) -> Vec<AppSetup> {
-    let app = |share: u32, lifetime_s: u32, habit| {
+    let app = |share: u32, lifetime_s: u32, habit, endpoint| {
         let tenants = (tenants * share / 1000).max(1);
         let needed = f64::from(tenants) / (0.7 * f64::from(lifetime_s)) * 60.0 / 0.6;
         let rate = match habit {
@@ -71,15 +73,15 @@ fn mixed(tenants: u32) -> Vec<AppSetup> {
             Habit::RemainingLife => Rate::per_second((needed / 60.0 * 4.0).ceil() as u32 + 2),
             _ => Rate::per_minute((needed.ceil() as u32).max(12)),
         };
-        AppSetup { tenants, rate, lifetime_s, habit, refused: 5 }
+        AppSetup { tenants, rate, lifetime_s, habit, refused: 5, endpoint }
     };
     vec![
-        app(500, 7_200, Habit::NewToken),
-        app(270, 7_200, Habit::SameRenewed),
-        app(200, 5_400, Habit::RemainingLife),
-        app(20, 600, Habit::NewToken),
-        app(6, 300, Habit::RemainingLife),
-        app(4, 60, Habit::SameRenewed),
+        app(500, 7_200, Habit::NewToken, 1),
+        app(270, 7_200, Habit::SameRenewed, 1),
+        app(200, 5_400, Habit::RemainingLife, 2),
+        app(20, 600, Habit::NewToken, 1),
+        app(6, 300, Habit::RemainingLife, 2),
+        app(4, 60, Habit::SameRenewed, 1),
     ]
 }
 
@@ -111,7 +113,7 @@ fn any_seed_keeps_the_promises() {
 
 /// One app whose limit is too low for its tenants, all of which are in the config from the start.
 fn crowd(seed: u64, tenants: u32, rate: Rate, lifetime_s: u32) -> World {
-    let app = AppSetup { tenants, rate, lifetime_s, habit: Habit::NewToken, refused: 0 };
+    let app = AppSetup { tenants, rate, lifetime_s, habit: Habit::NewToken, refused: 0, endpoint: 1 };
     let mut world = World::new(seed, Rate::per_second(400), vec![app]);
     world.stage.tenants.iter_mut().for_each(|tenant| tenant.present = true);
     world.stage.endpoint.apps[0].flaky = 0;
@@ -179,8 +181,14 @@ fn after_an_outage_of_a_whole_life_all_are_back_as_fast_as_the_limits_allow() {
 
 #[test]
 fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
-    let app =
-        AppSetup { tenants: 50, rate: Rate::per_second(5), lifetime_s: 7_200, habit: Habit::RemainingLife, refused: 0 };
+    let app = AppSetup {
+        tenants: 50,
+        rate: Rate::per_second(5),
+        lifetime_s: 7_200,
+        habit: Habit::RemainingLife,
+        refused: 0,
+        endpoint: 1,
+    };
     let mut world = World::new(3, Rate::per_second(400), vec![app]);
     world.stage.tenants.iter_mut().for_each(|tenant| tenant.present = true);
     world.start();
@@ -198,8 +206,14 @@ fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
 
 #[test]
 fn restarts_cause_no_calls_for_tokens_that_do_not_extend() {
-    let app =
-        AppSetup { tenants: 50, rate: Rate::per_second(5), lifetime_s: 7_200, habit: Habit::RemainingLife, refused: 0 };
+    let app = AppSetup {
+        tenants: 50,
+        rate: Rate::per_second(5),
+        lifetime_s: 7_200,
+        habit: Habit::RemainingLife,
+        refused: 0,
+        endpoint: 1,
+    };
     let mut world = World::new(4, Rate::per_second(400), vec![app]);
     world.stage.tenants.iter_mut().for_each(|tenant| tenant.present = true);
     world.start();
@@ -228,7 +242,7 @@ fn a_month_of_a_million_tenants() {
     let of_app = tenants.div_ceil(apps);
     let rate = Rate::per_minute((f64::from(of_app) * 60.0 * 15.0 / 71_429.0).ceil() as u32);
     let rate = if tenants == 1_000_000 { Rate::per_second(15) } else { rate };
-    let app = AppSetup { tenants: of_app, rate, lifetime_s: 7_200, habit: Habit::NewToken, refused: 0 };
+    let app = AppSetup { tenants: of_app, rate, lifetime_s: 7_200, habit: Habit::NewToken, refused: 0, endpoint: 1 };
     let mut world = World::new(seed, Rate::per_second(400), vec![app; apps as usize]);
     world.stage.tenants.iter_mut().for_each(|tenant| (tenant.present, tenant.set) = (true, 0));
     world.stage.grain = 20;

@@ -84,10 +84,10 @@ impl Memories {
 
 impl Stage {
     /// The endpoint refused a call: for a while it must not be asked again.
-    pub(crate) fn promise_silence(&mut self, kind: FailureKind, tenant: Option<u32>) {
+    pub(crate) fn promise_silence(&mut self, kind: FailureKind, app: usize, tenant: Option<u32>) {
         let now = self.t;
         match (kind, tenant) {
-            (FailureKind::Banned, _) => self.banned.begin(now + BAN_MS),
+            (FailureKind::Banned, _) => self.banned.entry(self.endpoints[app]).or_default().begin(now + BAN_MS),
             (FailureKind::Unauthorized, Some(tenant)) => {
                 self.tenants[tenant as usize].refused.begin(now + REFUSED_MS);
             }
@@ -98,7 +98,7 @@ impl Stage {
     /// What the engine wants to be remembered is committed.
     pub(crate) fn remembered(&mut self, subject: Subject, memory: Option<Memory>) {
         match &subject {
-            Subject::Ban(_) => self.banned.commit(),
+            Subject::Ban(origin) => self.banned.entry(origin.0).or_default().commit(),
             Subject::Tenant(id) => {
                 let tenant = &mut self.tenants[number_of(id) as usize];
                 tenant.refused.commit();

@@ -102,7 +102,11 @@ pub(crate) struct Stage {
     pub(crate) total: Window,
     pub(crate) apps: Vec<Window>,
     pub(crate) names: Vec<AppName>,
-    pub(crate) banned: Silence,
+    /// Which endpoint each app calls, and which of them have banned us.
+    pub(crate) endpoints: Vec<u64>,
+    pub(crate) banned: BTreeMap<u64, Silence>,
+    /// By how much the calls for each app's tenants came later than their latest refresh points at worst, in milliseconds.
+    pub(crate) latest: Vec<u64>,
     pub(crate) excuses: Excuses,
     pub(crate) figures: Figures,
     /// A tenant whose calls and answers are shown.
@@ -111,6 +115,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new(endpoint: Endpoint, total: Rate, apps: Vec<(AppName, Rate)>, sets: Vec<Box<[Outlet]>>) -> Self {
+        let names = apps.len();
         Self {
             t: 0,
             room: Room { calls: 64, calls_most: 64, lanes: vec![64; 2] },
@@ -131,7 +136,9 @@ impl Stage {
             total: Window::new(total),
             apps: apps.iter().map(|(_, rate)| Window::new(*rate)).collect(),
             names: apps.into_iter().map(|(name, _)| name).collect(),
-            banned: Silence::default(),
+            latest: vec![0; names],
+            endpoints: Vec::new(),
+            banned: BTreeMap::new(),
             excuses: Excuses::default(),
             figures: Figures::default(),
             watched: None,
@@ -160,7 +167,7 @@ impl Stage {
         self.unwritten.clear();
         self.held.clear();
         self.room = Room { calls: 64, calls_most: 64, lanes: vec![64; self.room.lanes.len()] };
-        self.banned.crash();
+        self.banned.values_mut().for_each(Silence::crash);
         self.tenants.iter_mut().for_each(Tenant::crash);
     }
 
@@ -241,7 +248,11 @@ impl Stage {
                     tenant.hindered += now - called + backoff;
                     tenant.failures += 1;
                 }
-                self.promise_silence(kind, Some(number).filter(|_| ours));
+                self.promise_silence(
+                    kind,
+                    usize::from(self.tenants[number as usize].app),
+                    Some(number).filter(|_| ours),
+                );
                 Err(Failure::new(kind, "as the seed would have it"))
             }
         }
@@ -335,10 +346,15 @@ impl Stage {
         assert!(tenant.present, "tenant {number} is called although it left");
         assert!(!tenant.in_flight, "tenant {number} is called twice at once");
         assert!(tenant.called == 0 || now >= tenant.called + 1000, "tenant {number} is called in a hot loop");
-        assert!(!self.banned.holds(now), "tenant {number} is called during a ban");
+        let banned = self.banned.get(&self.endpoints[app]).is_some_and(|banned| banned.holds(now));
+        assert!(!banned, "tenant {number} is called during a ban");
         assert!(!tenant.refused.holds(now), "tenant {number} is called although it was refused: {:?}", tenant.refused);
         let crowd = self.apps[app].count(now).or_else(|| self.total.count(now));
         assert!(crowd.is_none(), "app {app}: {crowd:?} calls in a period that allows fewer, at {now}");
+        if tenant.called > 0 && tenant.failures == 0 && tenant.kept.is_some() {
+            let due = tenant.called + u64::from(self.endpoint.apps[app].lifetime_s) * 750;
+            self.latest[app] = self.latest[app].max(now.saturating_sub(due));
+        }
         (tenant.in_flight, tenant.called) = (true, now);
         let (after, reply) = self.endpoint.call(now, app, tenant.refuses, &mut tenant.issued);
         let (life, until) = (tenant.lives, tenant.issued.until);

@@ -20,8 +20,10 @@ pub(crate) const BOOT_MS: u64 = 20_000;
 /// How many steps of a plan are applied a turn.
 const STEPS_A_TURN: usize = 1000;
 
-/// All call one endpoint.
-pub(crate) const PATH: CallPath = CallPath { route: RouteId(1), origin: OriginId(1) };
+/// The way to an endpoint, by its number.
+pub(crate) fn way(endpoint: u64) -> CallPath {
+    CallPath { route: RouteId(endpoint), origin: OriginId(endpoint) }
+}
 
 /// One app of a run.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,8 @@ pub(crate) struct AppSetup {
     pub(crate) habit: Habit,
     /// Tenants that the endpoint refuses for good, in a thousand.
     pub(crate) refused: u32,
+    /// Which endpoint it calls: apps with the same number share it, and whatever hangs or bans there.
+    pub(crate) endpoint: u64,
 }
 
 /// When a process is to die.
@@ -87,6 +91,7 @@ impl World {
         let name = |n: usize| AppName::new(&format!("app{n}")).expect("a name");
         let apps = setups.iter().enumerate().map(|(n, setup)| (name(n), setup.rate)).collect();
         let mut stage = Stage::new(endpoint, total, apps, sink_sets());
+        stage.endpoints = setups.iter().map(|setup| setup.endpoint).collect();
         for (app, setup) in setups.iter().enumerate() {
             for _ in 0..setup.tenants {
                 let mut tenant = Tenant::new(app as u16, chance.below(3) as u8);
@@ -135,9 +140,9 @@ impl World {
         for (number, outlets) in self.stage.sets.iter().enumerate() {
             self.steps.push_back(Change::SinkSet { id: SinkSetId(number as u32), outlets: outlets.clone() });
         }
-        for (name, rate) in self.stage.names.iter().zip(&self.rates) {
-            let policy = policy(*rate);
-            self.steps.push_back(Change::App { name: name.clone(), policy, path: PATH, freshness: Freshness::Current });
+        for ((name, rate), setup) in self.stage.names.iter().zip(&self.rates).zip(&self.setups) {
+            let (policy, path) = (policy(*rate), way(setup.endpoint));
+            self.steps.push_back(Change::App { name: name.clone(), policy, path, freshness: Freshness::Current });
         }
         for number in 0..self.stage.tenants.len() as u32 {
             self.restore(number);
