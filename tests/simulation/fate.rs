@@ -5,7 +5,7 @@ use corptokend::engine::Event;
 
 use crate::script::{Ending, StateTrouble, Twist};
 use crate::tenant::{ROOTS, Tenant};
-use crate::world::{BOOT_MS, Doom, World, policy, way};
+use crate::world::{BOOT_MS, Doom, World};
 
 /// After an outage, the longest backoff: milliseconds.
 const BACKOFF_MS: u64 = 300_000;
@@ -75,6 +75,12 @@ impl World {
                 let rate = Rate::per_minute((usual.hertz() * 0.6 * f64::from(percent)).ceil() as u32);
                 self.set_rate(app, rate, Freshness::Current);
             }
+            Twist::Disable { app, ms } => {
+                self.stage.disabled[app] = true;
+                self.put_app(app, Freshness::Current);
+                self.script.add(now + ms, Twist::End(Ending::Disabled(app)));
+                self.excuse(now, ms, 0, Some(app));
+            }
             Twist::NewSecret { app } => self.set_rate(app, self.rates[app], Freshness::Stale),
             Twist::Limit(rate) => self.set_total(rate),
             Twist::End(ending) => self.end(ending),
@@ -93,6 +99,10 @@ impl World {
             Ending::Flaky(app) => self.stage.endpoint.apps[app].flaky = 1,
             Ending::ClockStep(by) => self.step_clock(by),
             Ending::SinksFail(root) => self.stage.failing_roots[root] = false,
+            Ending::Disabled(app) => {
+                self.stage.disabled[app] = false;
+                self.put_app(app, Freshness::Current);
+            }
             Ending::SlowCommits => self.stage.commit_ms = 50,
             Ending::StateFails => self.stage.state_is_well(),
         }
@@ -160,18 +170,17 @@ impl World {
     }
 
     fn set_rate(&mut self, app: usize, rate: Rate, freshness: Freshness) {
-        let name = self.stage.names[app].clone();
         self.rates[app] = rate;
         self.stage.apps[app].set_rate(self.stage.t, rate);
-        self.steps.push_back(Change::App {
-            name,
-            policy: policy(rate),
-            path: way(self.setups[app].endpoint),
-            freshness,
-        });
+        self.put_app(app, freshness);
         if freshness == Freshness::Stale {
             self.stage.forget_failures(app);
         }
+    }
+
+    fn put_app(&mut self, app: usize, freshness: Freshness) {
+        let change = self.app(app, freshness);
+        self.steps.push_back(change);
     }
 
     /// Does something to up to `n` tenants of an app that are in the config, or are not.

@@ -46,6 +46,8 @@ pub(crate) enum Twist {
     Rate { app: usize, percent: u32 },
     /// An app's secret changes: all its tenants are fetched anew.
     NewSecret { app: usize },
+    /// An app is disabled for a while.
+    Disable { app: usize, ms: u64 },
     /// The limit on all calls changes.
     Limit(Rate),
     /// What came for a while is over.
@@ -61,6 +63,7 @@ pub(crate) enum Ending {
     SinksFail(usize),
     SlowCommits,
     StateFails,
+    Disabled(usize),
 }
 
 /// What may be wrong with a state.
@@ -159,7 +162,8 @@ fn draw(chance: &mut Chance, apps: usize, tenants: u32) -> Twist {
         74..80 => Twist::Leave { app, n: some },
         80..86 => Twist::Resink { app, n: some },
         86..92 => Twist::Rate { app, percent: 100 + chance.below(100) as u32 },
-        92..95 => Twist::NewSecret { app },
+        92..94 => Twist::NewSecret { app },
+        94 => Twist::Disable { app, ms: short },
         _ => Twist::Limit(Rate::per_second(100 + chance.below(400) as u32)),
     }
 }

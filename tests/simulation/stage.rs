@@ -105,6 +105,8 @@ pub(crate) struct Stage {
     /// Which endpoint each app calls, and which of them have banned us.
     pub(crate) endpoints: Vec<u64>,
     pub(crate) banned: BTreeMap<u64, Silence>,
+    /// Which apps the config disables.
+    pub(crate) disabled: Vec<bool>,
     /// By how much the calls for each app's tenants came later than their latest refresh points at worst, in milliseconds.
     pub(crate) latest: Vec<u64>,
     pub(crate) excuses: Excuses,
@@ -137,6 +139,7 @@ impl Stage {
             apps: apps.iter().map(|(_, rate)| Window::new(*rate)).collect(),
             names: apps.into_iter().map(|(name, _)| name).collect(),
             latest: vec![0; names],
+            disabled: vec![false; names],
             endpoints: Vec::new(),
             banned: BTreeMap::new(),
             excuses: Excuses::default(),
@@ -347,6 +350,7 @@ impl Stage {
         assert!(!tenant.in_flight, "tenant {number} is called twice at once");
         assert!(tenant.called == 0 || now >= tenant.called + 1000, "tenant {number} is called in a hot loop");
         let banned = self.banned.get(&self.endpoints[app]).is_some_and(|banned| banned.holds(now));
+        assert!(!self.disabled[app], "tenant {number} is called although its app is disabled");
         assert!(!banned, "tenant {number} is called during a ban");
         assert!(!tenant.refused.holds(now), "tenant {number} is called although it was refused: {:?}", tenant.refused);
         let crowd = self.apps[app].count(now).or_else(|| self.total.count(now));

@@ -140,14 +140,20 @@ impl World {
         for (number, outlets) in self.stage.sets.iter().enumerate() {
             self.steps.push_back(Change::SinkSet { id: SinkSetId(number as u32), outlets: outlets.clone() });
         }
-        for ((name, rate), setup) in self.stage.names.iter().zip(&self.rates).zip(&self.setups) {
-            let (policy, path) = (policy(*rate), way(setup.endpoint));
-            self.steps.push_back(Change::App { name: name.clone(), policy, path, freshness: Freshness::Current });
+        for app in 0..self.setups.len() {
+            let change = self.app(app, Freshness::Current);
+            self.steps.push_back(change);
         }
         for number in 0..self.stage.tenants.len() as u32 {
             self.restore(number);
         }
         self.turn();
+    }
+
+    /// An app as it is in the config at the moment.
+    pub(crate) fn app(&self, app: usize, freshness: Freshness) -> Change {
+        let policy = AppPolicy { enabled: !self.stage.disabled[app], ..policy(self.rates[app]) };
+        Change::App { name: self.stage.names[app].clone(), policy, path: way(self.setups[app].endpoint), freshness }
     }
 
     /// What a start makes of a tenant: places that are not its own any more are emptied, and who left is forgotten.
