@@ -272,8 +272,12 @@ pub(super) fn probe(path: &Path) -> Result<Probed, Unfinished> {
 }
 
 fn is_file(path: &Path) -> io::Result<()> {
-    let file = open(path)?;
-    if file.metadata()?.is_file() { Ok(()) } else { Err(io::Error::other("it is not a file")) }
+    let mut file = open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    // A mount may answer all but this.
+    file.read(&mut [0]).map(drop)
 }
 
 /// Opens for reading without being held up by a pipe without a writer.
