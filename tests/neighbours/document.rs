@@ -5,7 +5,6 @@ use crate::table;
 use crate::trouble::groups;
 
 #[test]
-#[ignore = "the figures are not written yet"]
 fn the_matrix_of_neighbours_is_the_one_that_is_acted_out() {
     let head = [
         "2,000 tenants of another app have it",
@@ -22,7 +21,6 @@ fn the_matrix_of_neighbours_is_the_one_that_is_acted_out() {
 }
 
 #[test]
-#[ignore = "the figures are not written yet"]
 fn the_table_of_outages_is_the_one_that_is_acted_out() {
     let rows: Vec<Vec<&str>> = OUTAGES.iter().map(|(name, _)| vec![*name, PROMISE]).collect();
     table::assert_has("recovery", &["outage", "what is promised", "seen"], &rows);

@@ -142,7 +142,6 @@ fn recovers(name: &str, outage: Outage) {
 }
 
 #[test]
-#[ignore = "everybody waits out a backoff of his own still"]
 fn after_an_outage_of_any_kind_all_are_back_at_once() {
     let failed: Vec<&str> = std::thread::scope(|scope| {
         let all: Vec<_> =

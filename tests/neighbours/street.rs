@@ -1,5 +1,6 @@
 //! A healthy app of 300 tenants, those who move in beside it, and how punctually its tokens come.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use corptokend::sandbox::{Options, Transport};
@@ -104,10 +105,17 @@ impl Street {
         Duration::from_millis(longest.max().unwrap_or_default())
     }
 
-    /// The kind of failure that the tenants of an app ended in, as `status` says.
-    pub(crate) fn kind_of(&self, app: usize) -> Option<String> {
-        let row = self.machine.tenant_json(&format!("a{app}/ding0000"));
-        row["last_error"]["kind"].as_str().map(str::to_owned)
+    /// The kinds of failure that the tenants of each app ended in, as `status` says.
+    pub(crate) fn kinds(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let output = self.machine.run(&["status", "--json"]);
+        let whole: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mut kinds: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for row in whole["tenants"].as_array().unwrap() {
+            if let (Some(app), Some(kind)) = (row["app"].as_str(), row["last_error"]["kind"].as_str()) {
+                kinds.entry(app.to_owned()).or_default().insert(kind.to_owned());
+            }
+        }
+        kinds
     }
 
     /// All of the healthy app's files hold the newest tokens of their tenants.

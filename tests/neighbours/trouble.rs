@@ -4,14 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use corptokend::domain::FailureKind;
 use corptokend::sandbox::{Authority, Fault, Options, RawAnswer, Sandbox, SandboxHandle, Scope, Times, Transport};
 
-/// A trouble by its name, and what it makes of a call: `None` where the call succeeds, whatever it is good for.
+/// A trouble by its name, and the kind of failure that `status` shows of it: `None` where calls succeed in the end.
 #[derive(Clone)]
 pub(crate) struct Trouble {
     pub(crate) name: &'static str,
-    pub(crate) kind: Option<FailureKind>,
+    pub(crate) kind: Option<&'static str>,
     cause: Cause,
 }
 
@@ -27,6 +26,8 @@ enum Cause {
     WrongCertificate,
     /// The client secret's file cannot be read.
     Secret,
+    /// Tokens live for a second.
+    Brief,
     /// The `Date` of all answers.
     Date(i64),
 }
@@ -57,12 +58,12 @@ impl Group {
 }
 
 /// A fault of the sandbox.
-fn answer(name: &'static str, kind: FailureKind) -> Trouble {
+fn answer(name: &'static str, kind: &'static str) -> Trouble {
     let cause = Cause::Answer(Fault::named(name).expect("the sandbox has it"));
     Trouble { name, kind: Some(kind), cause }
 }
 
-fn other(name: &'static str, kind: Option<FailureKind>, cause: Cause) -> Trouble {
+fn other(name: &'static str, kind: Option<&'static str>, cause: Cause) -> Trouble {
     Trouble { name, kind, cause }
 }
 
@@ -79,12 +80,12 @@ fn refused() -> Group {
         "with the next probe; at once when the secret changes",
     ];
     let troubles = vec![
-        answer("invalid_client", FailureKind::WrongCredentials),
-        answer("unsupported_grant", FailureKind::UnsupportedGrant),
-        answer("unauthorized_client", FailureKind::Unauthorized),
-        answer("unknown_error", FailureKind::SuspectCorp),
-        answer("address_not_allowed", FailureKind::AddressNotAllowed),
-        other("no secret", Some(FailureKind::SecretUnreadable), Cause::Secret),
+        answer("invalid_client", "wrong_credentials"),
+        answer("unsupported_grant", "unsupported_grant"),
+        answer("unauthorized_client", "unauthorized"),
+        answer("unknown_error", "suspect_corp_id"),
+        answer("address_not_allowed", "address_not_allowed"),
+        other("no secret", Some("secret_unreadable"), Cause::Secret),
     ];
     Group::new("refused", words, troubles)
 }
@@ -96,14 +97,16 @@ fn throttled() -> Group {
         "failing, and the hold with its end",
         "step by step; after a ban, with one probe",
     ];
+    let forbidden = RawAnswer::html(403, "<html><body>forbidden</body></html>");
     let hour = RawAnswer::json(429, "{}").with_header("retry-after", "3600");
     let troubles = vec![
-        answer("app_throttled", FailureKind::AppThrottled),
-        answer("api_throttled", FailureKind::ApiThrottled),
-        answer("too_many_requests", FailureKind::AppThrottled),
-        other("retry after an hour", Some(FailureKind::AppThrottled), Cause::Answer(Fault::Raw(hour))),
-        answer("ban_page", FailureKind::Banned),
-        answer("punish", FailureKind::Banned),
+        answer("app_throttled", "app_throttled"),
+        answer("api_throttled", "api_throttled"),
+        answer("too_many_requests", "app_throttled"),
+        other("retry after an hour", Some("app_throttled"), Cause::Answer(Fault::Raw(hour))),
+        answer("ban_page", "html_page"),
+        other("a page that forbids", Some("blocked"), Cause::Answer(Fault::Raw(forbidden))),
+        answer("punish", "banned"),
     ];
     Group::new("throttled or banned", words, troubles)
 }
@@ -116,13 +119,13 @@ fn broken() -> Group {
         "all at once, with the first probe that is answered",
     ];
     let troubles = vec![
-        answer("server_error", FailureKind::ServerError),
-        answer("unavailable", FailureKind::ServerError),
-        answer("gateway_timeout", FailureKind::ServerError),
-        answer("reset", FailureKind::Unreachable),
-        answer("close_mid_body", FailureKind::Unreachable),
-        other("nobody listens", Some(FailureKind::Unreachable), Cause::Nobody),
-        other("wrong certificate", Some(FailureKind::Unreachable), Cause::WrongCertificate),
+        answer("server_error", "server_error"),
+        answer("unavailable", "server_error"),
+        answer("gateway_timeout", "server_error"),
+        answer("reset", "unreachable"),
+        answer("close_mid_body", "unreachable"),
+        other("nobody listens", Some("unreachable"), Cause::Nobody),
+        other("wrong certificate", Some("unreachable"), Cause::WrongCertificate),
     ];
     Group::new("broken", words, troubles)
 }
@@ -134,15 +137,16 @@ fn wrong() -> Group {
         "failing, with what is wrong with the answer",
         "with the first probe that is answered as documented",
     ];
-    let brief = RawAnswer::json(200, r#"{"access_token":"0123456789abcdef0123456789abcdef","expires_in":1}"#);
+    let same = RawAnswer::json(200, r#"{"access_token":"0123456789abcdef0123456789abcdef","expires_in":7200}"#);
     let troubles = vec![
-        answer("redirect", FailureKind::Malformed),
-        answer("truncated", FailureKind::Malformed),
-        answer("oversized", FailureKind::Malformed),
-        answer("gzip", FailureKind::Malformed),
-        answer("empty", FailureKind::Malformed),
-        answer("wrong_types", FailureKind::Malformed),
-        other("one token for all, good for a second", None, Cause::Answer(Fault::Raw(brief))),
+        answer("redirect", "malformed"),
+        answer("truncated", "malformed"),
+        answer("oversized", "malformed"),
+        answer("gzip", "malformed"),
+        answer("empty", "malformed"),
+        answer("wrong_types", "malformed"),
+        other("one token for all", Some("shared_token"), Cause::Answer(Fault::Raw(same))),
+        other("tokens of one second", Some("short_lived"), Cause::Brief),
         other("the year 2100", None, Cause::Date(74 * 365 * 86_400)),
     ];
     Group::new("malformed or wrong", words, troubles)
@@ -156,10 +160,10 @@ fn hanging() -> Group {
         "all at once, with the first probe that is answered",
     ];
     let troubles = vec![
-        answer("hang", FailureKind::Timeout),
-        other("silence", Some(FailureKind::Timeout), Cause::Silence),
-        answer("trickle", FailureKind::Timeout),
-        other("late", Some(FailureKind::Timeout), Cause::Answer(Fault::Delay(Duration::from_secs(9)))),
+        answer("hang", "timeout"),
+        other("silence", Some("timeout"), Cause::Silence),
+        other("trickle", None, Cause::Answer(Fault::Trickle)),
+        other("late", None, Cause::Answer(Fault::Delay(Duration::from_secs(9)))),
     ];
     Group::new("hanging", words, troubles)
 }
@@ -187,6 +191,7 @@ impl Trouble {
                 (Some(started(options)), None)
             }
             Cause::Secret => (Some(started(options)), None),
+            Cause::Brief => (Some(started(Options { lifetime_s: 1, ..options })), None),
             Cause::Date(skew_s) => (Some(started(Options { date_skew_s: *skew_s, ..options })), None),
         };
         let url = match (&sandbox, &listener) {

@@ -80,7 +80,6 @@ pub(super) const CELLS: &[Cell] = &[
 ];
 
 #[test]
-#[ignore = "everybody waits out a backoff of his own still"]
 fn an_endpoint_that_hangs_is_the_trouble_of_its_own_apps_alone() {
     act_all(CELLS);
 }
