@@ -38,7 +38,7 @@ fn unresolved() -> Option<Scene> {
     let draft = Draft::of(Options { requests_per_connection: Some(1), ..Options::default() });
     let nameserver = Arc::new(Nameserver::start());
     let write = |name: &str, text: &str| draft.machine.write_with_mode(name, text, 0o644);
-    write("resolv.conf", &format!("nameserver {}\noptions timeout:30 attempts:5\n", nameserver.address));
+    write("resolv.conf", &format!("nameserver {}\noptions timeout:5 attempts:5\n", nameserver.address));
     // The certificate is for this name, which the resolver must not know by itself.
     write("hosts", "127.0.0.1 elsewhere\n");
     let crm = format!("endpoint = \"https://localhost:{}\"", draft.machine.sandbox.address.port());
@@ -52,15 +52,23 @@ fn unresolved() -> Option<Scene> {
     Some(scene.launched_under(&["unshare", "-m", "sh", "-c", &script, "sh"]))
 }
 
-const fn cell(hangs: &'static str, who_waits: &'static str, scene: fn() -> Option<Scene>) -> Cell {
+const UNREACHABLE: &[&str] = &["\"kind\":\"unreachable\""];
+const TIMEOUT: &[&str] = &["\"kind\":\"timeout\""];
+
+const fn cell(
+    hangs: &'static str,
+    who_waits: &'static str,
+    seen: &'static [&'static str],
+    scene: fn() -> Option<Scene>,
+) -> Cell {
     Cell {
         hangs,
         who_waits,
         how_long: "`api.timeout` a call; then one probe at a time, 15 s apart at most",
         status_says: "the app's tenants are failing, expired in time; the endpoint does not answer, and when it is probed next",
         comes_back: "all of them at once, within the limits, with the first probe that is answered: 16 s",
-        seen: &["\"kind\":\"timeout\""],
-        seen_at_start: &["\"kind\":\"timeout\""],
+        seen,
+        seen_at_start: seen,
         in_vain: 1,
         found_out: LATE,
         back: Duration::from_secs(20),
@@ -71,12 +79,16 @@ const fn cell(hangs: &'static str, who_waits: &'static str, scene: fn() -> Optio
 }
 
 pub(super) const CELLS: &[Cell] = &[
-    cell("endpoint: connect", "calls of the apps with that endpoint", || relayed(Manner::Unaccepting)),
-    cell("endpoint: TLS", "calls of the apps with that endpoint", || relayed(Manner::Silent)),
-    cell("endpoint: headers", "calls of the apps with that endpoint", || answering(Fault::Hang)),
-    cell("endpoint: body", "calls of the apps with that endpoint", || answering(Fault::Trickle)),
-    cell("proxy", "calls of the apps with that proxy", || relayed(Manner::Proxy)),
-    cell("DNS", "calls of the apps whose endpoint has that name", unresolved),
+    cell("endpoint: connect", "calls of the apps with that endpoint", UNREACHABLE, || relayed(Manner::Unaccepting)),
+    cell("endpoint: TLS", "calls of the apps with that endpoint", UNREACHABLE, || relayed(Manner::Silent)),
+    cell("endpoint: headers", "calls of the apps with that endpoint", TIMEOUT, || answering(Fault::Hang)),
+    cell("endpoint: body", "calls of the apps with that endpoint", TIMEOUT, || answering(Fault::Trickle)),
+    cell("proxy", "calls of the apps with that proxy", UNREACHABLE, || relayed(Manner::Proxy)),
+    Cell {
+        comes_back: "the same; the resolver repeats a question that is under way every 5 s",
+        back: Duration::from_secs(30),
+        ..cell("DNS", "calls of the apps whose endpoint has that name", UNREACHABLE, unresolved)
+    },
 ];
 
 #[test]
