@@ -31,9 +31,13 @@ pub(super) enum Seen {
 /// The tenants whose readers do not see the current token.
 #[derive(Debug, Default)]
 pub(super) struct Unseen {
-    /// Tenants that became dirty since the last look, and those from before it, each with the number of its token.
+    /// Tenants that became dirty since the last look, and those from before it, each with the number of the token that it
+    /// had then.
     young: Vec<(Slot, u32)>,
     old: Vec<(Slot, u32)>,
+    /// Of dirty tenants: the number of the token with which that began. A later token does not end it: whoever is renewed
+    /// every few seconds would be fresh for ever, while his readers have nothing.
+    since: BTreeMap<Slot, u32>,
     /// When those were told apart; `None`: not since the first of them came.
     looked: Option<BootMs>,
     /// Of dirty tenants: until when the token works that their sinks showed before.
@@ -62,6 +66,7 @@ impl Unseen {
             self.looked = None;
         }
         self.young.push((slot, seq));
+        self.since.insert(slot, seq);
     }
 
     /// The token that the sinks of a dirty tenant showed first stops working.
@@ -78,6 +83,7 @@ impl Unseen {
     }
 
     pub(super) fn forget(&mut self, slot: Slot) {
+        self.since.remove(&slot);
         if let Some(until) = self.shown_until.remove(&slot) {
             self.lapses.remove(&(until, slot));
         }
@@ -124,11 +130,9 @@ impl Engine {
     /// that works.
     pub(super) fn count_unseen(&mut self, now: Now) {
         for (slot, seq) in self.unseen.overdue(now.boot) {
-            let Some(tenant) = self.tenants.get(slot).filter(|tenant| tenant.seen == Seen::OnItsWay) else { continue };
-            if tenant.held.is_none_or(|held| held.seq != seq) {
-                // Another token came meanwhile. Readers have waited for this one less long, but for some token longer.
-                let seq = tenant.held.map_or(0, |held| held.seq);
-                self.unseen.watch(slot, seq);
+            let is_on_its_way = self.tenants.get(slot).is_some_and(|tenant| tenant.seen == Seen::OnItsWay);
+            // It may have been clean in between.
+            if !is_on_its_way || self.unseen.since.get(&slot) != Some(&seq) {
                 continue;
             }
             self.tenants[slot].seen = Seen::Outdated;

@@ -369,6 +369,21 @@ fn a_token_that_takes_long_on_its_way_is_not_fresh_meanwhile() {
 }
 
 #[test]
+fn a_token_that_is_renewed_every_few_seconds_is_not_fresh_while_none_comes_through() {
+    let mut shell = two_formats();
+    shell.endpoint = Box::new(new_tokens(6));
+    add(&mut shell, 0..1);
+    shell.run_ms(1_000);
+    assert_eq!(state(&shell, 0), State::Fresh);
+    shell.disk = Box::new(|_, _, _| (600_000, Ok(Wrote::Replaced)));
+    shell.run_ms(20_000);
+    assert_eq!(state(&shell, 0), State::Expired, "its readers have the first one");
+    shell.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+    shell.run_ms(600_000);
+    assert_eq!(state(&shell, 0), State::Fresh);
+}
+
+#[test]
 fn a_tenant_that_leaves_unpublished_is_counted_no_more() {
     let mut shell = two_formats();
     let _broken = breakable(&mut shell, RAW);

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 const VARIABLE: &str = "CORPTOKEND_RELIABILITY";
 
@@ -20,6 +21,9 @@ pub fn leave(table: &str, cells: &[&str]) {
 /// The table has these rows in this order, each with figures, and no others. `head` are its columns.
 #[track_caller]
 pub fn assert_has(table: &str, head: &[&str], rows: &[Vec<&str>]) {
+    // Several tables stand in one document.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if asked_for("write") {
         write(table, head, rows);
     }

@@ -23,7 +23,7 @@ const fn cell(hangs: &'static str, scene: fn() -> Option<Scene>) -> Cell {
         how_long: "until it answers; told after 10 s",
         status_says: "the sinks are failing, `the file system hangs`; tenants unpublished, expired once what readers have is; `warnings` name the path",
         comes_back: "the newest token is published; no call is repeated",
-        seen: &["from the kernel"],
+        seen: &["from the kernel", "\"crm\":{\"expired\":3}"],
         seen_at_start: &["from the kernel"],
         in_vain: 0,
         found_out: LATE,
