@@ -69,16 +69,18 @@ fn parts<'a>(document: &'a str, table: &str) -> (&'a str, &'a str) {
     (head, rest.split_once(&end).expect("the document has a mark where the table ends").0)
 }
 
-/// The rows that were left, each in its place; those that were not left stay as they are.
+/// Each row with the figures that were left for it, or else with those that it had.
 fn write(table: &str, head: &[&str], rows: &[Vec<&str>]) {
     let document_text = fs::read_to_string(document()).unwrap();
     let (before, old) = parts(&document_text, table);
     let mut text = format!("{}|{}\n", row(head), "---|".repeat(head.len()));
     for wanted in rows {
         let file = wanted[0].replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        let left = fs::read_to_string(rows_of(table).join(file)).ok();
-        let kept = || old.lines().find(|line| cells(line).first() == wanted.first()).map(|line| format!("{line}\n"));
-        text += &left.or_else(kept).unwrap_or_else(|| row(wanted));
+        let left = fs::read_to_string(rows_of(table).join(file)).unwrap_or_default();
+        let mut written = left.lines().chain(old.lines()).map(cells);
+        let found = written.find(|cells| cells.first() == wanted.first());
+        let figures = found.and_then(|cells| cells.last().copied()).unwrap_or("not acted out yet");
+        text += &row(&[wanted.as_slice(), &[figures]].concat());
     }
     let after = &document_text[before.len() + old.len()..];
     fs::write(document(), format!("{before}{text}{after}")).unwrap();
