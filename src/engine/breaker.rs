@@ -24,8 +24,10 @@ const FALSE_ALARM_MS: u64 = 60_000;
 /// The first wait between two probes, and the longest, in milliseconds.
 const FIRST_MS: u64 = 1_000;
 const LONGEST_MS: u64 = 15_000;
-/// So many fresh members probe a second apart before their waits grow as well.
+/// So many fresh members probe a second apart before their waits grow as well; to this, in milliseconds, and no longer: one
+/// that is well shall not wait for long, however many are not.
 const FRESH: u16 = 8;
+const FRESH_LONGEST_MS: u64 = 4_000;
 /// Where an answer asked for a wait, another member probes after this long, in milliseconds.
 const HOLD_FIRST_MS: u64 = 2_000;
 /// Probes under way at once: one that hangs must not keep the next from being sent.
@@ -191,11 +193,11 @@ impl<K: Ord + Copy> Breaker<K> {
         if open.under_way >= PROBES {
             return None;
         }
-        let (sent, doublings) = match tried || open.is_hold {
-            true => (open.probes, open.probes.saturating_sub(1)),
-            false => (open.fresh, open.fresh.saturating_sub(FRESH)),
+        let (sent, doublings, longest_ms) = match tried || open.is_hold {
+            true => (open.probes, open.probes.saturating_sub(1), open.longest_ms),
+            false => (open.fresh, open.fresh.saturating_sub(FRESH), FRESH_LONGEST_MS),
         };
-        let wait = if sent == 0 { 0 } else { (FIRST_MS << doublings.min(10)).min(open.longest_ms) };
+        let wait = if sent == 0 { 0 } else { (FIRST_MS << doublings.min(10)).min(longest_ms) };
         Some(open.last.map_or(open.not_before, |last| open.not_before.max(last + wait)))
     }
 
@@ -351,7 +353,7 @@ mod tests {
         }
         assert!(breaker.probe_at(false).unwrap() <= at(9 * 15), "the first fresh one");
         let mut now = at(140);
-        for wait in [1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 8, 15, 15] {
+        for wait in [1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 4, 4] {
             breaker.probe(now, false);
             breaker.call_ended(now);
             assert_eq!(

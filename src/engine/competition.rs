@@ -191,7 +191,9 @@ impl Engine {
             Gate::Ready(candidate) => candidate.start,
             _ => app.attained.max(self.calls.served),
         };
-        Gate::Ready(Candidate { rank, start, class: best.class as u8, key: best.key.0 })
+        // Whoever was served last is the likeliest to be well.
+        let served = if is_probe { u64::MAX - app.endpoint.served().0 } else { 0 };
+        Gate::Ready(Candidate { rank, served, start, class: best.class as u8, key: best.key.0 })
     }
 
     /// Whether a call for this app would be a probe of what is down.

@@ -26,6 +26,8 @@ pub(super) struct Candidate {
     /// While a probe is wanted: 0 for an app with a tenant that was served before, 1 for one without, 2 for one whose probe
     /// has failed. Else 0.
     pub(super) rank: u8,
+    /// While a probe is wanted: the smaller, the later a tenant of the app was served. Else 0.
+    pub(super) served: u64,
     /// How much service the app has had, as fair queueing counts it.
     pub(super) start: u64,
     /// The place of its first tenant.

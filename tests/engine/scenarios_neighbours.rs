@@ -255,3 +255,15 @@ fn an_app_beside_two_that_fail_is_not_delayed_by_their_breaker() {
     shell.run_ms(SICK_FROM + HOUR / 2);
     assert!(latest(&shell, "b", 60) <= 1_000, "{} ms", latest(&shell, "b", 60));
 }
+
+#[test]
+fn an_app_beside_twenty_five_that_fail_is_not_delayed_by_their_breaker() {
+    let names: Vec<String> = (0..25).map(|n| format!("a{n}")).collect();
+    let mut apps: Vec<_> = names.iter().map(|app| (app.as_str(), way(1), Rate::per_second(15), 1)).collect();
+    apps.push(("b", way(1), Rate::per_second(15), 3));
+    let mut shell = shell(&apps);
+    beside(&mut shell, 60, SICK_FROM, || fails(FailureKind::Malformed));
+    shell.run_ms(SICK_FROM + HOUR);
+    // They fail within the same few seconds, which only an endpoint that is away explains, until somebody is served.
+    assert!(latest(&shell, "b", 60) <= 4_000, "{} ms", latest(&shell, "b", 60));
+}
