@@ -65,7 +65,7 @@ pub enum Query {
 
 /// Answers on `listener` until `shutdown` completes; then answers that are under way get a second.
 ///
-/// Each connection costs its own user alone: connections are shared out by user (503 beyond the share), a request must come
+/// Each connection costs its own user alone: connections are shared out by user (429 beyond the share, 503 where all are taken), a request must come
 /// within 10 s, and an answer must be taken, 64 KiB a minute at least.
 pub async fn serve(
     listener: UnixListener,

@@ -1,4 +1,4 @@
-//! Connections, shared out: nobody's can crowd anybody else out, and least of all root.
+//! Connections, shared out: a user's cost no other user his first one, and all of them together cost root nothing.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,13 @@ use super::admission::Peer;
 pub const CONNECTIONS_A_USER: usize = 16;
 
 /// The most connections that are served at once: so many of root and of the daemon's user each, the rest of all others.
-pub const MAX_CONNECTIONS: usize = GUESTS + 2 * CONNECTIONS_A_USER;
+pub const MAX_CONNECTIONS: usize = GUESTS + FIRST_OF_GUESTS + 2 * CONNECTIONS_A_USER;
 
 /// The most connections of all users but root and the daemon's.
 const GUESTS: usize = 32;
+
+/// So many more are served where they are their user's only one: or two users who hold all they get would lock a third out.
+const FIRST_OF_GUESTS: usize = 32;
 
 /// So many more of a user are told why they are not served. The rest is closed without a word.
 const TURNED_AWAY_A_USER: usize = 4;
@@ -43,10 +46,11 @@ impl Shares {
     pub(super) fn place_for(&self, peer: Peer) -> Option<Place> {
         let of_user = |served: bool| self.count(|other, place| other == peer && (place == Place::Served) == served);
         let guests = self.count(|other, place| matches!(other, Peer::Guest(_)) && place == Place::Served);
+        let most_guests = if of_user(true) == 0 { GUESTS + FIRST_OF_GUESTS } else { GUESTS };
         let place = match peer {
             Peer::Stranger(_) => Place::Forbidden,
             _ if of_user(true) >= CONNECTIONS_A_USER => Place::UserCrowded,
-            Peer::Guest(_) if guests >= GUESTS => Place::Crowded,
+            Peer::Guest(_) if guests >= most_guests => Place::Crowded,
             _ => return Some(Place::Served),
         };
         let turned_away = self.count(|_, place| place != Place::Served);
@@ -86,8 +90,9 @@ mod tests {
     async fn nobody_crowds_another_user_out_and_everybody_together_not_root() {
         let mut shares = Shares::default();
         assert_eq!(crowd(&mut shares, Peer::Guest(1000)).await, (CONNECTIONS_A_USER, TURNED_AWAY_A_USER));
-        assert_eq!(shares.place_for(Peer::Guest(1001)), Some(Place::Served));
-        for uid in 1001..1100 {
+        assert_eq!(crowd(&mut shares, Peer::Guest(1001)).await.0, CONNECTIONS_A_USER);
+        assert_eq!(crowd(&mut shares, Peer::Guest(1002)).await.0, 1, "two who hold all they get leave the third one");
+        for uid in 1003..1100 {
             crowd(&mut shares, Peer::Guest(uid)).await;
         }
         assert_eq!(crowd(&mut shares, Peer::Stranger(5000)).await.0, 0);
