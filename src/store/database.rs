@@ -103,7 +103,7 @@ impl Database {
         }
     }
 
-    fn with<B: StorageBackend>(backend: impl FnOnce() -> Result<B, redb::Error>) -> Result<Self, Trouble> {
+    pub(super) fn with<B: StorageBackend>(backend: impl FnOnce() -> Result<B, redb::Error>) -> Result<Self, Trouble> {
         let db = guarded(|| {
             let mut builder = redb::Builder::new();
             // A plain open trusts the file's structure and may panic, or worse, on a damaged one.

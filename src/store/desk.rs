@@ -189,8 +189,8 @@ impl Desk {
 
     fn replace_view(&self, view: View) {
         let before = std::mem::replace(&mut *self.view(), view);
-        // To close a database is to write, so not under the lock.
-        drop(before);
+        // To close a database is to write, so not under the lock; and it may hang, as any writing.
+        self.writing.during(|| drop(before));
     }
 
     /// Where tokens can be read, or why nowhere.
@@ -207,5 +207,82 @@ impl Desk {
             self.inbox().read_failed = Some(trouble);
             self.bell.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::{Receiver, channel};
+
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+    use crate::domain::WallMs;
+
+    /// A disk that does not answer once it is told so, until its other end is dropped.
+    #[derive(Debug)]
+    struct Disk {
+        memory: InMemoryBackend,
+        hangs: Arc<AtomicBool>,
+        goes_on: Mutex<Receiver<()>>,
+    }
+
+    impl Disk {
+        fn answer<T>(&self, done: T) -> T {
+            if self.hangs.load(Ordering::Relaxed) {
+                let _ = self.goes_on.lock().unwrap().recv();
+            }
+            done
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.answer(self.memory.len())
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.answer(self.memory.read(offset, out))
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.answer(self.memory.set_len(len))
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.answer(self.memory.sync_data())
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.answer(self.memory.write(offset, data))
+        }
+        fn close(&self) -> io::Result<()> {
+            self.answer(self.memory.close())
+        }
+    }
+
+    fn now() -> Now {
+        Now { boot: BootMs(1), wall: WallMs(1) }
+    }
+
+    #[test]
+    fn a_disk_that_hangs_while_the_database_is_closed_is_seen_to_hang() {
+        let (hangs, (go_on, goes_on)) = (Arc::<AtomicBool>::default(), channel());
+        let disk = Disk { memory: InMemoryBackend::new(), hangs: Arc::clone(&hangs), goes_on: Mutex::new(goes_on) };
+        let desk = Arc::new(Desk::new(now));
+        desk.show(Arc::new(Database::with(|| Ok(disk)).unwrap()));
+        assert_eq!(desk.writing.since(), None);
+        hangs.store(true, Ordering::Relaxed);
+        let closing = std::thread::spawn({
+            let desk = Arc::clone(&desk);
+            move || desk.hide("it failed")
+        });
+        let is_seen = (0..2_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(5));
+            desk.writing.since().is_some()
+        });
+        assert!(is_seen && !closing.is_finished() && desk.look().is_err());
+        drop(go_on);
+        closing.join().unwrap();
+        assert_eq!(desk.writing.since(), None);
     }
 }
