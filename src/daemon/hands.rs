@@ -220,6 +220,10 @@ impl DaemonHands {
             self.store.expect_no_answer();
             events.extend(self.keeping.drain().map(Event::Kept));
         }
+        let put_off = self.state.put_off();
+        if !put_off.is_empty() {
+            self.requests.push(Request::Load(put_off));
+        }
         if hanging.reads {
             let waiting: Vec<Ticket> = self.loading.keys().copied().collect();
             for ticket in waiting {
@@ -348,10 +352,11 @@ impl DaemonHands {
         self.job_begins(outlet.lane);
         let waiting = self.loading.entry(ticket).or_default();
         waiting.push((sink, outlet.lane));
-        // Where the last ones still hang, it is told at once that these cannot be read.
-        if waiting.len() > 1 || self.state.cannot_be_read() {
+        if waiting.len() > 1 {
             return;
         }
+        // Where the last ones still hang, it is told at once that these cannot be read.
+        let Some((ticket, id)) = self.state.may_read(ticket, id) else { return };
         match self.requests.last_mut() {
             Some(Request::Load(batch)) => batch.push((ticket, id)),
             _ => self.requests.push(Request::Load(vec![(ticket, id)])),

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::domain::BootMs;
+use crate::domain::{BootMs, TenantId, Ticket};
 use crate::store::{HANGS_AFTER_MS, Stuck, hangs};
 
 /// How long an answer may take when none of its system calls hangs, in milliseconds: what is to be committed gathers for a
@@ -22,6 +22,8 @@ pub(super) struct StateWatch {
     unwritable: Option<String>,
     commits: Answers,
     reads: Answers,
+    /// What was to be read while reads hung.
+    put_off: Vec<(Ticket, TenantId)>,
     has_news: bool,
 }
 
@@ -54,7 +56,8 @@ impl Answers {
 
 impl StateWatch {
     pub(super) fn new(path: PathBuf, unwritable: Option<String>) -> Self {
-        Self { path, unwritable, commits: Answers::default(), reads: Answers::default(), has_news: false }
+        let (commits, reads) = Default::default();
+        Self { path, unwritable, commits, reads, put_off: Vec::new(), has_news: false }
     }
 
     /// The store says how it is, which it tells the log as well.
@@ -113,9 +116,20 @@ impl StateWatch {
         }
     }
 
-    /// Whether what is to be read need not be asked for.
-    pub(super) fn cannot_be_read(&self) -> bool {
-        self.reads.hangs
+    /// What is to be read and may be asked for. Where reads hung when that was looked at last, it is put off to the next look.
+    pub(super) fn may_read(&mut self, ticket: Ticket, id: TenantId) -> Option<(Ticket, TenantId)> {
+        if self.reads.hangs {
+            self.put_off.push((ticket, id));
+            return None;
+        }
+        Some((ticket, id))
+    }
+
+    /// What was put off and is to be asked for, now that it was looked again. Where reads still hang there is nothing to ask for:
+    /// those who wait are told so.
+    pub(super) fn put_off(&mut self) -> Vec<(Ticket, TenantId)> {
+        let put_off = std::mem::take(&mut self.put_off);
+        if self.reads.hangs { Vec::new() } else { put_off }
     }
 
     /// What is wrong with the state, if anything is.
@@ -127,6 +141,27 @@ impl StateWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Slot;
+
+    const TICKET: Ticket = Ticket { slot: Slot(1), seq: 1 };
+
+    fn tenant() -> TenantId {
+        "crm/ding1".parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_to_be_read_at_the_very_moment_when_reads_move_again_is_asked_for_all_the_same() {
+        let mut watch = StateWatch::new("/state".into(), None);
+        let begun = BootMs(50_000);
+        watch.look(begun + HANGS_AFTER_MS, (false, true), Stuck { writing: None, reading: Some(begun) });
+        // It moves from here on, but nobody has looked yet.
+        assert_eq!(watch.may_read(TICKET, tenant()), None);
+        let (hanging, _) = watch.look(begun + HANGS_AFTER_MS + 1, (false, true), Stuck::default());
+        assert!(!hanging.reads, "so nobody is told that it cannot be read");
+        assert_eq!(watch.put_off(), [(TICKET, tenant())]);
+        assert!(watch.put_off().is_empty(), "once");
+        assert!(watch.may_read(TICKET, tenant()).is_some());
+    }
 
     #[test]
     fn nothing_hangs_as_long_as_answers_come() {
@@ -167,7 +202,8 @@ mod tests {
         watch.look(begun, (false, true), Stuck::default());
         let stuck = Stuck { writing: None, reading: Some(begun + 3_999) };
         let (hanging, _) = watch.look(begun + ANSWERS_WITHIN_MS, (false, true), stuck);
-        assert!(hanging.reads && watch.cannot_be_read());
+        assert!(hanging.reads && watch.may_read(TICKET, tenant()).is_none());
+        assert!(watch.put_off().is_empty(), "who waits for it is told that it cannot be read");
         let (hanging, _) = watch.look(begun + 5_000, (false, false), Stuck::default());
         assert!(!hanging.reads);
     }
