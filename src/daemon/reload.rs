@@ -135,6 +135,8 @@ impl Reload {
         if allow_mass_removal {
             self.removal = removal;
         }
+        // Who went away does not wait.
+        self.waiting.retain(|waiting| !waiting.is_closed());
         self.waiting.extend(reply);
     }
 
@@ -439,5 +441,24 @@ fn wait_for_writers(path: &Path) {
         let written = config::last_written(path).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let Some(age) = written.and_then(clock::machine_age_ms).filter(|age| *age < SETTLE_MS) else { return };
         std::thread::sleep(Duration::from_millis(SETTLE_MS - age));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_ask_for_a_reload_and_go_away_take_no_room() {
+        let (inputs, _inputs) = tokio::sync::mpsc::unbounded_channel();
+        let mut reload = Reload::new("/etc/corptokend/config.toml".into(), Surroundings::default(), inputs);
+        let now = clock::now();
+        let (reply, _waits) = oneshot::channel();
+        reload.asked(now, ReloadRequest::default(), Some(reply));
+        for _ in 0..1000 {
+            reload.asked(now, ReloadRequest::default(), Some(oneshot::channel().0));
+        }
+        assert!(reload.waiting.len() <= 2, "{}", reload.waiting.len());
+        assert!(!reload.waiting[0].is_closed(), "who still waits hears of it");
     }
 }
