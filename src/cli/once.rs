@@ -25,6 +25,10 @@ pub(super) struct Args {}
 /// How often a running daemon is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// Tenants whose calls came too early are waited for as long as they become fewer within so many looks: 15 s. An app can be
+/// throttled for hours.
+const LOOKS_IN_VAIN: u32 = 75;
+
 pub(super) fn run(_args: &Args, config: &Path, socket: &Path, out: &mut dyn Write) -> u8 {
     match Client::connect(socket) {
         Ok(client) => return through_daemon(client, out),
@@ -87,9 +91,10 @@ fn through_daemon(mut client: Client, out: &mut dyn Write) -> u8 {
     }
 }
 
-/// Waits until no tenant waits for its turn. Returns the tenants that are not well then, and how many there are in all.
+/// Waits until no tenant waits for its turn, or nobody gets one. Returns the tenants that are not well then, and how many there are in all.
 fn wait_for_daemon(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
     let mut progress = Progress::new();
+    let (mut fewest, mut looks_in_vain) = (usize::MAX, 0);
     loop {
         let status = client.status()?;
         let total = total(status.tenants.values());
@@ -99,7 +104,10 @@ fn wait_for_daemon(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientE
         let is_paused = status.api_paused_until.is_some();
         if waiting == 0 || is_paused {
             let (bad, total) = not_well(client)?;
-            if is_paused || !bad.iter().any(was_throttled) {
+            let throttled = bad.iter().filter(|row| was_throttled(row)).count();
+            looks_in_vain = if throttled < fewest { 0 } else { looks_in_vain + 1 };
+            fewest = fewest.min(throttled);
+            if is_paused || throttled == 0 || looks_in_vain >= LOOKS_IN_VAIN {
                 return Ok((bad, total));
             }
         }
@@ -111,7 +119,7 @@ fn count(status: &Status, states: &[State]) -> u64 {
     total(states.iter().filter_map(|state| status.tenants.get(state)))
 }
 
-/// Its call came too early: it has its turn again within seconds.
+/// Its call came too early: mostly it has its turn again within seconds.
 fn was_throttled(row: &TenantRow) -> bool {
     let too_early = [FailureKind::AppThrottled.as_str(), FailureKind::ApiThrottled.as_str()];
     row.last_error.as_ref().is_some_and(|error| too_early.contains(&error.kind.as_str()))

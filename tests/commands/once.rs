@@ -86,6 +86,16 @@ fn a_token_that_cannot_be_published_is_a_failure_too() {
 }
 
 #[test]
+fn an_app_that_is_throttled_for_long_is_told_and_not_waited_for() {
+    let mut machine = Machine::new().app("crm", &["ding1", "ding2"], "");
+    machine.sandbox.inject(Scope::everyone(), Fault::AppThrottled, Times::UntilCleared);
+    machine.start();
+    let output = machine.run(&["once"]);
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    assert!(shown(&output).contains("0 of 2 tenants"), "{}", shown(&output));
+}
+
+#[test]
 fn wrong_credentials_cost_one_call_and_are_told() {
     let apps = [("client-crm".to_owned(), "another".to_owned())].into();
     let machine = Machine::with(Options { apps, ..Options::default() }).app("crm", &["ding1", "ding2"], "");
