@@ -128,6 +128,25 @@ fn a_flood_of_writes_delays_no_neighbours_repair_and_is_not_read_for_long() {
     assert_eq!(publish_as(&mut desk, 0, &of_loud, "ding1"), Wrote::Replaced);
 }
 
+#[test]
+fn files_in_a_directory_that_is_flooded_are_repaired_soon_all_the_while() {
+    let directory = tempdir().unwrap();
+    let spec = file_at(directory.path().join("{app}/{corp_id}"), |_| {});
+    let mut desk = Desk::files();
+    publish_as(&mut desk, 0, &spec, "ding1");
+    let _flooder = Flooder::begin(&directory.path().join("crm"));
+    let (mut floods, mut longest, begun) = (Vec::new(), Duration::ZERO, Instant::now());
+    while floods.is_empty() || begun.elapsed() < Duration::from_secs(9) {
+        fs::remove_file(directory.path().join("crm/ding1")).unwrap();
+        let removed = Instant::now();
+        assert_eq!(touched_slot(&mut desk, &mut floods), 0);
+        longest = longest.max(removed.elapsed());
+        assert_eq!(publish_as(&mut desk, 0, &spec, "ding1"), Wrote::Replaced);
+    }
+    // Pauses take a second, two, four and eight.
+    assert!(longest < Duration::from_secs(3), "repaired after {longest:?}");
+}
+
 /// Puts a file of its own in place of the published one as soon as that is there.
 fn forge(directory: PathBuf) -> JoinHandle<()> {
     let ready = Arc::new(AtomicBool::new(false));

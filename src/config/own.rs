@@ -1,20 +1,23 @@
 //! The files that the daemon itself lives by, and which places they are, whatever path leads there.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::LazyLock;
 
+use super::inputs::{self, Look};
 use crate::blocking::Blocking;
 use crate::trust::{Identity, Reserved};
 
-/// A look at thousands of paths takes milliseconds. Longer than this, and one of them hangs.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// So many looks may hang at once.
+const MOST_OUTSTANDING: usize = 1024;
 
-/// So many looks may hang at once: one for each set of paths.
-const MOST_OUTSTANDING: usize = 64;
-
-static LOOKS: LazyLock<Blocking<Looked>> = LazyLock::new(|| Blocking::new("places", MOST_OUTSTANDING));
+/// Each of the daemon's own is looked at by itself: one that hangs keeps back no other, now or at the next look.
+static OWN: LazyLock<Blocking<Reserved>> = LazyLock::new(|| Blocking::new("own", MOST_OUTSTANDING));
+/// Sinks' directories, in one look for all that lie in one directory. However many hang, the daemon's own are looked at.
+static OF_SINKS: LazyLock<Blocking<Vec<(String, Identity)>>> =
+    LazyLock::new(|| Blocking::new("places", MOST_OUTSTANDING));
 
 /// What no sink may write. Each with what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,39 +36,60 @@ pub(super) struct Looked {
     pub(super) directories: Vec<(String, Identity)>,
 }
 
-/// Looks at the daemon's own files and at `directories`. What a mount that hangs keeps back is left out.
+/// Looks at the daemon's own files and at `directories`. What a mount that hangs keeps back is left out: it is found out,
+/// and told, by whoever uses it.
 pub(super) fn look(own: &Own, directories: Vec<String>) -> Looked {
-    let looked = Arc::new(Mutex::new(Looked::default()));
-    let (own, found) = (own.clone(), Arc::clone(&looked));
-    // Who looks at the same paths meanwhile shares the next look.
-    let key = BuildHasherDefault::<DefaultHasher>::default().hash_one((&own.files, &own.directories, &directories));
-    let work = move || {
-        let note = |add: &mut dyn FnMut(&mut Looked)| add(&mut found.lock().unwrap_or_else(PoisonError::into_inner));
-        // Nothing is held while the file system is asked.
-        for (path, what) in &own.directories {
-            let identity = Identity::at(path).ok();
-            note(&mut |looked| looked.reserved.directories.extend(identity.map(|identity| (identity, *what))));
-        }
-        for (path, what) in &own.files {
-            let entries = crate::trust::entries(path);
-            note(&mut |looked| looked.reserved.entries.extend(entries.iter().cloned().map(|entry| (entry, *what))));
-        }
-        for directory in directories {
-            let identity = Identity::at(Path::new(&directory)).ok();
-            note(&mut |looked| looked.directories.extend(identity.map(|identity| (directory.clone(), identity))));
-        }
-        found.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    };
-    let whole = LOOKS.run_and_block(format!("{key:016x}"), PATIENCE, work);
-    // What hangs is found out, and told, by whoever uses it.
-    whole.unwrap_or_else(|_| looked.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    let mut by_parent: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+    for directory in directories {
+        let parent = Path::new(&directory).parent().unwrap_or(Path::new("/"));
+        by_parent.entry(parent.to_owned()).or_default().insert(directory);
+    }
+    let identified = |path: String| Identity::at(Path::new(&path)).ok().map(|identity| (path, identity));
+    let looks = by_parent.into_iter().map(|(parent, directories)| {
+        // Who looks at others in it meanwhile must not share this look.
+        let these = BuildHasherDefault::<DefaultHasher>::default().hash_one(&directories);
+        Look::at(key(&format!("{these:016x}"), &parent), move || {
+            directories.into_iter().filter_map(identified).collect()
+        })
+    });
+    let found = inputs::look_at_all(&OF_SINKS, looks.collect());
+    Looked { reserved: own.reserved(), directories: found.into_iter().flatten().flatten().collect() }
 }
 
 impl Own {
-    /// The places that these files are now.
+    /// The places that these files are now. What a mount that hangs keeps back is left out.
     pub fn reserved(&self) -> Reserved {
-        look(self, Vec::new()).reserved
+        let of_file = |path: &Path, what| Reserved {
+            entries: crate::trust::entries(path).into_iter().map(|entry| (entry, what)).collect(),
+            directories: HashMap::new(),
+        };
+        let of_directory = |path: &Path, what| Reserved {
+            entries: HashMap::new(),
+            directories: Identity::at(path).into_iter().map(|identity| (identity, what)).collect(),
+        };
+        let files = self.files.iter().cloned().map(|(path, what)| {
+            let key = key(what, &path);
+            Look::at(key, move || of_file(&path, what))
+        });
+        let directories = self.directories.iter().cloned().map(|(path, what)| {
+            let key = key(&format!("{what}, a directory"), &path);
+            Look::at(key, move || of_directory(&path, what))
+        });
+        let mut reserved = Reserved::default();
+        for found in inputs::look_at_all(&OWN, files.chain(directories).collect()).into_iter().flatten() {
+            reserved.entries.extend(found.entries);
+            reserved.directories.extend(found.directories);
+        }
+        reserved
     }
+}
+
+/// A path may be looked at for several reasons.
+fn key(why: &str, path: &Path) -> OsString {
+    let mut key = OsString::from(why);
+    key.push(" ");
+    key.push(path);
+    key
 }
 
 #[cfg(test)]

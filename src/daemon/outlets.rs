@@ -146,7 +146,7 @@ impl Outlets {
         let (shown, directory) = (root.display(), directory.display());
         tracing::warn!(
             event = "flood_begins", root = %shown, %directory,
-            "somebody writes to {directory} without end: for a while it is not watched but swept, within a minute"
+            "somebody writes to {directory} without end: for a while it is not watched but looked at now and then, within a minute"
         );
         self.flooded.insert(root);
     }

@@ -99,6 +99,11 @@ impl Flood {
         self.noisy.contains_key(&directory)
     }
 
+    /// The directories that are not watched now.
+    pub(super) fn paused(&self) -> impl Iterator<Item = DirectoryId> + '_ {
+        self.noisy.iter().filter(|(_, noisy)| noisy.is_paused).map(|(id, _)| *id)
+    }
+
     /// Forgets a directory. Answers with its root, if nothing is noisy below that any more.
     pub(super) fn forget(&mut self, directory: DirectoryId) -> Option<Arc<Path>> {
         let noisy = self.noisy.remove(&directory)?;

@@ -38,6 +38,14 @@ const SWEEP_S: usize = 60;
 const MOST_ENTRIES: usize = 10_000;
 const ENTRIES_A_FILE: usize = 8;
 
+/// While a flood lasts, the directory is glanced at each second, so that its other files are put right within that time. A
+/// glance reads so many entries of a directory, and as many times its own files as a sweep does. What it does not reach
+/// waits for the sweep at the end of the pause.
+const GLANCE_ENTRIES: usize = 1_000;
+/// How many directories are glanced at in a second, and how many files of ours they may have together.
+const GLANCE_DIRECTORIES: usize = 64;
+const GLANCE_FILES: usize = 2_000;
+
 /// The watch of one lane.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -51,6 +59,8 @@ pub(super) struct Watch {
     unwatched: Vec<DirectoryId>,
     /// Which of them is swept next.
     next: usize,
+    /// At how many paused directories was glanced so far: each has its turn.
+    glanced: usize,
     /// Runs while something depends on the time.
     second: Ticker,
     /// Watched since the publication that is under way began.
@@ -58,6 +68,15 @@ pub(super) struct Watch {
     /// Floods that began or ended, and are not reported yet.
     floods: Vec<Report>,
     shared: Arc<Shared>,
+}
+
+/// How much of a directory is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// As much as is sensible; what is not reached is published again.
+    Sweep,
+    /// Little; what is not reached is left for later.
+    Glance,
 }
 
 /// Whether a directory is heard of by an instance for noisy ones.
@@ -77,6 +96,7 @@ impl Watch {
             rest: Ticker::new(REST)?,
             unwatched: Vec::new(),
             next: 0,
+            glanced: 0,
             second: Ticker::new(Duration::from_secs(1))?,
             new: None,
             floods: Vec::new(),
@@ -127,7 +147,7 @@ impl Watch {
         self.pause(seen.flooded);
         if !seen.overflowed.is_empty() {
             let watched = seen.overflowed.iter().flat_map(|instance| self.known.watched_by(*instance)).collect();
-            touched.extend(self.sweep(&watched));
+            touched.extend(self.sweep(&watched, Extent::Sweep));
         }
         let reports = self.report(touched);
         self.keep_time();
@@ -143,6 +163,9 @@ impl Watch {
         touched.extend(self.calm(due.calm));
         if seconds > 0 && !self.unwatched.is_empty() {
             touched.extend(self.sweep_some());
+        }
+        if seconds > 0 {
+            touched.extend(self.glance());
         }
         let mut reports = self.report(touched);
         reports.extend(self.pace.due().into_iter().map(|(ticket, sink)| Report::Touched { ticket, sink }));
@@ -270,7 +293,7 @@ impl Watch {
                 self.instances.name(watch, *id);
             }
         }
-        self.sweep(&paused.into_iter().collect())
+        self.sweep(&paused.into_iter().collect(), Extent::Sweep)
     }
 
     /// Hears of these directories as of any other from here on.
@@ -285,7 +308,7 @@ impl Watch {
                 self.use_watch(*id, watch);
             }
         }
-        self.sweep(&calm.into_iter().collect())
+        self.sweep(&calm.into_iter().collect(), Extent::Sweep)
     }
 
     /// Compares what stands at these names with what was left there.
@@ -343,12 +366,33 @@ impl Watch {
             }
         }
         self.unwatched.retain(|id| !watched.contains(id));
-        self.sweep(&chosen)
+        self.sweep(&chosen, Extent::Sweep)
     }
 
-    /// Compares every file of these directories with what was left there.
-    fn sweep(&mut self, directories: &HashSet<DirectoryId>) -> Vec<Touched> {
-        let (mut intact, mut gone) = (HashSet::new(), HashSet::new());
+    /// Glances at directories of which is not heard because of a flood.
+    fn glance(&mut self) -> Vec<Touched> {
+        let mut paused: Vec<DirectoryId> = self.flood.paused().collect();
+        if paused.is_empty() {
+            return Vec::new();
+        }
+        paused.sort_unstable();
+        let from = self.glanced % paused.len();
+        paused.rotate_left(from);
+        let (mut chosen, mut files) = (HashSet::new(), 0);
+        for id in paused.into_iter().take(GLANCE_DIRECTORIES) {
+            files += self.known.holds(id);
+            self.glanced = self.glanced.wrapping_add(1);
+            if files > GLANCE_FILES {
+                break;
+            }
+            chosen.insert(id);
+        }
+        self.sweep(&chosen, Extent::Glance)
+    }
+
+    /// Compares the files of these directories with what was left there.
+    fn sweep(&mut self, directories: &HashSet<DirectoryId>, extent: Extent) -> Vec<Touched> {
+        let (mut intact, mut gone, mut read) = (HashSet::new(), HashSet::new(), HashSet::new());
         for id in directories {
             let Some(path) = self.known.path_of(*id) else { continue };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -357,8 +401,10 @@ impl Watch {
                 gone.insert(*id);
                 continue;
             };
-            let most = MOST_ENTRIES + ENTRIES_A_FILE * self.known.holds(*id);
-            for entry in entries.flatten().take(most) {
+            let beyond = if extent == Extent::Sweep { MOST_ENTRIES } else { GLANCE_ENTRIES };
+            let most = beyond + ENTRIES_A_FILE * self.known.holds(*id);
+            let mut entries = entries.flatten();
+            for entry in entries.by_ref().take(most) {
                 let name = entry.file_name();
                 let key = self.known.key(*id, name.to_bytes());
                 if !self.known.knows_file(key) {
@@ -369,8 +415,11 @@ impl Watch {
                     intact.insert(key);
                 }
             }
+            if extent == Extent::Sweep || entries.next().is_none() {
+                read.insert(*id);
+            }
         }
-        let mut touched = self.known.remove_unseen(directories, &intact);
+        let mut touched = self.known.remove_unseen(&read, &intact);
         touched.extend(self.lose(gone));
         touched
     }

@@ -135,3 +135,32 @@ fn a_sink_whose_root_hangs_at_a_start_has_a_lane_of_its_own() {
     assert_eq!(machine.read("etc/hr.secret").unwrap(), SECRET);
     machine.stop();
 }
+
+fn lead(machine: &Machine, target: &str) {
+    std::os::unix::fs::symlink(target, machine.path("new")).unwrap();
+    fs::rename(machine.path("new"), machine.path("link")).unwrap();
+}
+
+#[test]
+fn a_sinks_root_and_a_secret_that_hang_take_no_protection_from_the_daemons_other_files() {
+    let Some((mut machine, fuse)) = machine() else { return };
+    fs::create_dir_all(machine.path("fuse/tokens")).unwrap();
+    fs::create_dir(machine.path("elsewhere")).unwrap();
+    lead(&machine, "elsewhere");
+    move_over(&machine, "crm.secret");
+    let sink = |app: &str, file: &str| format!("[[app.{app}.sink]]\nfile = \"{}\"\n", machine.path(file).display());
+    let sinks = sink("crm", "fuse/tokens/{corp_id}") + &sink("hr", "link/hr.secret");
+    machine.save(&format!("{}{sinks}", machine.config_text()));
+    fuse.hang_all();
+    machine.launch();
+    machine.wait_until("the other app is served", |machine| machine.read("elsewhere/hr.secret").is_some());
+    // From here on, the link leads to a client's secret.
+    lead(&machine, "etc");
+    fs::remove_file(machine.path("elsewhere/hr.secret")).unwrap();
+    machine.wait_until("the sink is refused", |machine| {
+        assert_eq!(machine.read("etc/hr.secret").as_deref(), Some(SECRET), "a token stands in the place of the secret");
+        machine.events("sink_failing").iter().any(|event| event["kind"] == "taken")
+    });
+    fuse.release();
+    machine.stop();
+}
