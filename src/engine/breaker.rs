@@ -187,8 +187,9 @@ impl<K: Ord + Copy> Breaker<K> {
         self.open.as_ref().map_or(0, |open| open.fresh)
     }
 
-    /// When a member may probe, whether it has failed already or not; `None`: not before a probe ends.
-    pub(super) fn probe_at(&self, tried: bool) -> Option<BootMs> {
+    /// When a member may probe, whether it has failed already or not; `None`: not before a probe ends. It never waits for
+    /// longer than `most_ms`, unless an answer asked for that.
+    pub(super) fn probe_at(&self, tried: bool, most_ms: u64) -> Option<BootMs> {
         let Some(open) = &self.open else { return Some(BootMs(0)) };
         if open.under_way >= PROBES {
             return None;
@@ -197,6 +198,7 @@ impl<K: Ord + Copy> Breaker<K> {
             true => (open.probes, open.probes.saturating_sub(1), open.longest_ms),
             false => (open.fresh, open.fresh.saturating_sub(FRESH), FRESH_LONGEST_MS),
         };
+        let longest_ms = if open.is_hold { longest_ms } else { longest_ms.min(most_ms.max(FIRST_MS)) };
         let wait = if sent == 0 { 0 } else { (FIRST_MS << doublings.min(10)).min(longest_ms) };
         Some(open.last.map_or(open.not_before, |last| open.not_before.max(last + wait)))
     }
@@ -333,7 +335,7 @@ mod tests {
     fn probes_come_after_1_2_4_8_and_then_each_15_seconds_for_years() {
         let (mut breaker, mut now, mut waits) = (open(), at(0), Vec::new());
         for _ in 0..100_000 {
-            let next = breaker.probe_at(true).unwrap();
+            let next = breaker.probe_at(true, 300_000).unwrap();
             waits.push(next.since(now) / 1000);
             now = now.max(next);
             breaker.probe(now, true);
@@ -345,19 +347,30 @@ mod tests {
     }
 
     #[test]
+    fn where_the_longest_backoff_is_shorter_probes_come_as_often() {
+        let (mut breaker, mut now) = (open(), at(0));
+        for _ in 0..10 {
+            now = breaker.probe_at(true, 2_000).unwrap();
+            breaker.probe(now, true);
+            breaker.call_ended(now);
+        }
+        assert_eq!(breaker.probe_at(true, 2_000), Some(now + 2_000));
+    }
+
+    #[test]
     fn a_member_that_has_not_failed_is_called_at_once_however_long_the_others_have_failed() {
         let mut breaker = open();
         for second in 0..10 {
             breaker.probe(at(second * 15), true);
             breaker.call_ended(at(second * 15));
         }
-        assert!(breaker.probe_at(false).unwrap() <= at(9 * 15), "the first fresh one");
+        assert!(breaker.probe_at(false, 300_000).unwrap() <= at(9 * 15), "the first fresh one");
         let mut now = at(140);
         for wait in [1, 1, 1, 1, 1, 1, 1, 1, 2, 4, 4, 4] {
             breaker.probe(now, false);
             breaker.call_ended(now);
             assert_eq!(
-                breaker.probe_at(false),
+                breaker.probe_at(false, 300_000),
                 Some(now + wait * 1000),
                 "and the next ones a second later, for a while"
             );
@@ -369,13 +382,13 @@ mod tests {
     fn probes_that_hang_do_not_keep_the_next_from_being_sent_but_are_few() {
         let mut breaker = open();
         let mut now = at(0);
-        while let Some(next) = breaker.probe_at(true) {
+        while let Some(next) = breaker.probe_at(true, 300_000) {
             now = now.max(next);
             breaker.probe(now, true);
         }
         assert_eq!(now, at(7), "after 0, 1, 3 and 7 seconds");
         breaker.call_ended(at(0));
-        assert!(breaker.probe_at(true).is_some());
+        assert!(breaker.probe_at(true, 300_000).is_some());
     }
 
     #[test]
@@ -408,7 +421,7 @@ mod tests {
     fn a_hold_is_probed_after_two_seconds_and_ends_with_a_token_alone() {
         let mut breaker = Breaker::default();
         assert!(breaker.hold(at(0), 1, 300_000, &down()));
-        assert_eq!(breaker.probe_at(false), Some(at(2)));
+        assert_eq!(breaker.probe_at(false, 300_000), Some(at(2)));
         assert_eq!(breaker.answered(at(3), Served::InPart), None);
         assert!(breaker.answered(at(4), Served::Wholly).is_some());
     }

@@ -12,7 +12,8 @@
 
 use std::collections::BTreeSet;
 
-use super::app::AppIx;
+use super::app::{App, AppIx};
+use super::backoff::millis;
 use super::queue::Best;
 use super::route::{Candidate, Route, RouteGate};
 use super::table::Table;
@@ -172,7 +173,9 @@ impl Engine {
         let is_probe = self.is_probe(ix);
         let app = self.app(ix);
         let tried = best.class == Class::Tried;
-        let (Some(own), Some(probe)) = (app.next_at(), app.endpoint.probe_at(tried)) else { return Gate::Closed };
+        let (Some(own), Some(probe)) = (app.next_at(), app.endpoint.probe_at(tried, longest_wait(app))) else {
+            return Gate::Closed;
+        };
         let share = if app.endpoint.is_open() { Some(BootMs(0)) } else { app.share.next_at(now.boot) };
         let Some(share) = share else { return Gate::Closed };
         // With a single slot, a call that hangs is all that happens: others have as much time as it took.
@@ -266,7 +269,8 @@ impl Engine {
         let route = self.route(id);
         let Some(&(candidate, ix)) = route.ready.first() else { return RouteGate::Closed };
         let tried = route.breaker.has_tried(ix);
-        let (probe, origin) = (route.breaker.probe_at(tried), self.origin(route.origin).next_at());
+        let (probe, origin) =
+            (route.breaker.probe_at(tried, longest_wait(self.app(ix))), self.origin(route.origin).next_at());
         let (Some(probe), Some(origin)) = (probe, origin) else { return RouteGate::Closed };
         match probe.max(origin) {
             at if at > now.boot => RouteGate::Waiting(at),
@@ -433,6 +437,11 @@ impl Engine {
     pub(super) fn route_mut(&mut self, id: RouteId) -> &mut Route {
         self.routes.get_mut(&id).expect("a route outlives its apps")
     }
+}
+
+/// How long an app's calls wait for another try at most, as its operator wants it.
+fn longest_wait(app: &App) -> u64 {
+    millis(app.policy.retry.max)
 }
 
 /// Whether a queue's entry is its tenant's own.
