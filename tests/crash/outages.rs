@@ -115,16 +115,16 @@ fn a_long_outage_withdraws_what_expired_where_asked_to_and_ends_at_once() {
     let recovered = recovered.elapsed();
     let tenants = TENANTS.len() * if ring.is_some() { 3 } else { 2 };
     assert_eq!(machine.events("expired").len(), tenants, "each expiry is told once");
-    // One call a second is the floor.
-    let most = tenants * usize::try_from(lasted.as_secs() + 1).unwrap();
+    // Those that were under way, and then one a second at most.
+    let most = tenants + usize::try_from(lasted.as_secs() + 1).unwrap();
     assert!(during <= most, "{during} calls in {lasted:?}");
-    // Backoff of two seconds, and a busy machine.
-    assert!(recovered < Duration::from_secs(5), "recovery took {recovered:?}");
+    // Probes are 15 s apart at most, and a busy machine.
+    assert!(recovered < Duration::from_secs(20), "recovery took {recovered:?}");
     assert!(machine.stop().success());
     row::leave(
         "a_long_outage_withdraws_what_expired_where_asked_to_and_ends_at_once",
         "the endpoint is away for longer than a token lives",
-        "valid tokens stay; expired ones stay or go as `on_expiry` says, keys go; told once; backoff bounds the calls; all recover at once",
+        "valid tokens stay; expired ones stay or go as `on_expiry` says, keys go; told once; one call a second at most is in vain; all recover at once, with the next probe",
         &format!(
             "{tenants} tenants, {} s: {during} calls in vain; all recovered within {} ms",
             lasted.as_secs(),
