@@ -4,7 +4,7 @@
 //! get the state's. What left the config while the daemon was down is emptied, as it would have been at the start. A removal
 //! that would have been held back then is not carried out now: what it is about is left as it is, loudly.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::prepare;
 use super::reload::Reload;
 use super::{Daemon, Input};
 use crate::config::{self, Config, Difference, Source, Sources, Surroundings};
-use crate::domain::{AppName, Freshness, Memory, Subject};
+use crate::domain::{AppName, Fingerprint, Freshness, Memory, Subject};
 use crate::engine::Event;
 use crate::store::{Late, Restored};
 
@@ -29,8 +29,12 @@ pub(super) struct Findings {
     last: Option<Arc<Config>>,
     difference: Difference,
     devices: HashMap<PathBuf, Option<u64>>,
+    /// Which client secret each app had then.
+    secrets: Vec<(AppName, Fingerprint)>,
     /// Apps whose credentials are others than then.
     stale: Vec<AppName>,
+    /// The config that it was compared with.
+    running: Arc<Config>,
 }
 
 /// Findings that are being taken over.
@@ -46,38 +50,60 @@ pub(super) struct Adoption {
 
 impl Findings {
     /// Compares what was found with the config that runs. It reads files: not on the scheduler's thread.
-    fn new(late: Late, reload: &Compared, surroundings: &Surroundings) -> Self {
+    fn new(late: Late, now: &Compared, surroundings: &Surroundings) -> Self {
         let Late { restored, mut memories, applied } = late;
         memories.retain(|(subject, _)| subject.app().is_none());
         let files = applied.texts.into_iter().map(|(path, text)| Source::new(&path, text)).collect();
         let last = config::check(&Sources::remembered(files), surroundings).config.map(Arc::new);
-        let difference = config::diff(last.as_deref(), &reload.config);
-        let changed = difference.apps.iter().filter(|app| app.credentials_changed).map(|app| app.name.clone());
-        let other = applied.secrets.into_iter().filter(|(app, then)| reload.secrets.get(app) != Some(then));
-        let mut stale: Vec<AppName> = changed.chain(other.map(|(app, _)| app)).collect();
+        let mut findings = Self {
+            restored,
+            memories,
+            difference: Difference::default(),
+            last,
+            devices: HashMap::new(),
+            secrets: applied.secrets,
+            stale: Vec::new(),
+            running: Arc::clone(&now.config),
+        };
+        findings.compare(now);
+        findings
+    }
+
+    /// Compares with another config.
+    fn compare(&mut self, now: &Compared) {
+        let last = self.last.as_deref();
+        self.difference = config::diff(last, &now.config);
+        let changed = self.difference.apps.iter().filter(|app| app.credentials_changed).map(|app| app.name.clone());
+        let other = self.secrets.iter().filter(|(app, then)| now.secrets.get(app) != Some(then));
+        self.stale = changed.chain(other.map(|(app, _)| app.clone())).collect();
         if last.is_none() {
             // Nobody knows with which credentials these tokens were obtained.
-            stale = reload.config.apps.keys().cloned().collect();
+            self.stale = now.config.apps.keys().cloned().collect();
         }
-        let devices = prepare::devices(&reload.config, last.as_deref());
-        Self { restored, memories, last, difference, devices, stale }
+        self.devices = prepare::devices(&now.config, last);
+        self.running = Arc::clone(&now.config);
     }
 }
 
 /// What runs.
 struct Compared {
     config: Arc<Config>,
-    secrets: std::collections::BTreeMap<AppName, crate::domain::Fingerprint>,
+    secrets: BTreeMap<AppName, Fingerprint>,
 }
 
 impl Daemon {
     /// The state can be read at last: what it held is compared with what runs, on a thread of its own.
     pub(super) fn found(&self, late: Late) {
+        let surroundings = self.reload.surroundings().clone();
+        self.compare(move |now| Findings::new(late, now, &surroundings));
+    }
+
+    fn compare(&self, compare: impl FnOnce(&Compared) -> Findings + Send + 'static) {
         let Reload { running, .. } = &self.reload;
-        let compared = Compared { config: Arc::clone(&self.hands.config), secrets: running.secrets.clone() };
-        let (surroundings, inputs) = (self.reload.surroundings().clone(), self.reload.inputs().clone());
+        let now = Compared { config: Arc::clone(&self.hands.config), secrets: running.secrets.clone() };
+        let inputs = self.reload.inputs().clone();
         let comparing = std::thread::Builder::new().name("adoption".into()).spawn(move || {
-            let findings = Findings::new(late, &compared, &surroundings);
+            let findings = compare(&now);
             let _ = inputs.send(Input::Compared(Box::new(findings)));
         });
         if let Err(error) = comparing {
@@ -86,8 +112,15 @@ impl Daemon {
     }
 
     /// What the state held was compared with what runs.
-    pub(super) fn compared(&mut self, findings: Findings) {
-        let Findings { restored, memories, last, difference, devices, stale } = findings;
+    pub(super) fn compared(&mut self, mut findings: Findings) {
+        if !Arc::ptr_eq(&findings.running, &self.hands.config) {
+            // A reload came meanwhile: what has left by one config may be there by the other, and must not be emptied.
+            return self.compare(move |now| {
+                findings.compare(now);
+                findings
+            });
+        }
+        let Findings { restored, memories, last, difference, devices, stale, .. } = findings;
         let is_held_back = last.is_some() && difference.removes_too_much();
         if is_held_back {
             tracing::error!(
@@ -138,5 +171,42 @@ impl Daemon {
             "the state, which could not be read at the start, held tokens of {tenants} tenants; those that have none get theirs"
         );
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Applied;
+
+    fn text(tenants: &str) -> String {
+        format!(
+            "[app.crm]\nclient_id = \"c\"\nclient_secret = {{ env = \"NO_SUCH\" }}\nsink = [{{ file = \"/tokens/{{corp_id}}\" }}]\n{tenants}"
+        )
+    }
+
+    fn running(tenants: &str) -> Compared {
+        let sources = Sources::remembered(vec![Source::new("/etc/corptokend/config.toml", text(tenants))]);
+        let config = config::check(&sources, &Surroundings::default()).config.unwrap();
+        Compared { config: Arc::new(config), secrets: BTreeMap::new() }
+    }
+
+    #[test]
+    fn what_a_reload_brings_back_while_it_is_compared_has_not_left() {
+        let both = "tenant.ding1 = {}\ntenant.ding2 = {}\n";
+        let texts = vec![("/etc/corptokend/config.toml".into(), text(both))];
+        let late = Late {
+            restored: Restored::default(),
+            memories: Vec::new(),
+            applied: Applied { texts, secrets: Vec::new() },
+        };
+        let one = running("tenant.ding1 = {}\n");
+        let mut findings = Findings::new(late, &one, &Surroundings::default());
+        assert_eq!(findings.difference.counts.removed, 1);
+        assert!(Arc::ptr_eq(&findings.running, &one.config));
+        let two = running(both);
+        findings.compare(&two);
+        assert_eq!(findings.difference.counts.removed, 0);
+        assert!(Arc::ptr_eq(&findings.running, &two.config), "it is not compared again and again");
     }
 }
