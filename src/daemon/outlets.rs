@@ -15,8 +15,11 @@ use crate::sink::{Claims, Job, Lane, Stopped};
 /// How many roots of a lane a message names.
 const ROOTS_SHOWN: usize = 3;
 
-/// How many lanes there are at most; further file systems share them.
+/// How many lanes there are at most for file systems; further ones share them.
 const MOST_LANES: usize = 64;
+
+/// And how many for what could not be looked at. A mount that is dead may have the directories of a thousand apps.
+const MOST_UNSEEN: usize = 16;
 
 /// Which lane a root belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -277,7 +280,7 @@ impl Outlets {
         if let Some(&id) = self.lane_ids.get(&key) {
             return Ok(id);
         }
-        if let (LaneKey::FileSystem(_) | LaneKey::Unseen(_), Some(shared)) = (&key, self.lane_to_share()) {
+        if let Some(shared) = self.lane_to_share(&key) {
             self.lane_ids.insert(key, shared);
             return Ok(shared);
         }
@@ -294,13 +297,19 @@ impl Outlets {
         Ok(id)
     }
 
-    /// Where there are lanes enough: the one of a file system that has the least to do.
-    fn lane_to_share(&self) -> Option<LaneId> {
-        if self.lanes.len() < MOST_LANES {
-            return None;
-        }
-        let of_files = self.lane_ids.iter().filter(|(key, _)| matches!(key, LaneKey::FileSystem(_)));
-        of_files.map(|(_, id)| *id).min_by_key(|id| (self.lanes[usize::from(id.0)].waiting(), *id))
+    /// Where there are lanes enough of this kind: the one that has the least to do. What may hang never shares a lane with a
+    /// file system that was seen.
+    fn lane_to_share(&self, key: &LaneKey) -> Option<LaneId> {
+        let most = match key {
+            LaneKey::FileSystem(_) => MOST_LANES,
+            LaneKey::Unseen(_) => MOST_UNSEEN,
+            LaneKey::Keyrings => return None,
+        };
+        let is_alike = |other: &LaneKey| std::mem::discriminant(other) == std::mem::discriminant(key);
+        let alike = self.lane_ids.iter().filter(|(other, _)| is_alike(other)).map(|(_, id)| *id);
+        let alike: BTreeSet<LaneId> = alike.collect();
+        let least = alike.iter().copied().min_by_key(|id| (self.lanes[usize::from(id.0)].waiting(), *id));
+        least.filter(|_| alike.len() >= most)
     }
 
     /// Stops all lanes; each gets as much of `patience` as is left.
@@ -368,6 +377,24 @@ mod tests {
         assert_eq!(outlets.roots_of(hr.lane), "/srv/bot");
         outlets.mounted(Path::new("/srv"), 1).unwrap();
         assert_eq!((outlets.roots_of(hr.lane), outlets.take_news().len()), ("/srv".into(), 2));
+    }
+
+    #[test]
+    fn a_dead_mount_of_many_apps_shares_no_lane_with_a_file_system_that_was_seen() {
+        let mut outlets = outlets();
+        let mut lanes = |path: &str, apps: std::ops::Range<u32>| -> BTreeSet<LaneId> {
+            let specs = Arc::from([sink(path)]);
+            let device_of = |home: &Path| home.starts_with("/srv").then_some(1);
+            let lane_of = |number: u32| {
+                let app = format!("app{number}").parse().unwrap();
+                let id = outlets.define(&specs, &app, &device_of).unwrap();
+                outlets.outlet(id, SinkId(0)).unwrap().lane
+            };
+            apps.map(lane_of).collect()
+        };
+        let healthy = lanes("/srv/{app}/{corp_id}", 0..5);
+        let dead = lanes("/mnt/dead/{app}/{corp_id}", 0..1000);
+        assert!(healthy.is_disjoint(&dead) && dead.len() == MOST_UNSEEN, "{healthy:?} {dead:?}");
     }
 
     #[test]
