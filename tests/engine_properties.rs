@@ -18,6 +18,8 @@ mod scenarios_memory;
 mod scenarios_neighbours;
 #[path = "engine/scenarios_outages.rs"]
 mod scenarios_outages;
+#[path = "engine/scenarios_patience.rs"]
+mod scenarios_patience;
 #[path = "engine/scenarios_repairs.rs"]
 mod scenarios_repairs;
 #[path = "engine/scenarios_sinks.rs"]

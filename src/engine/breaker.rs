@@ -16,6 +16,10 @@ use crate::domain::{BootMs, Failure};
 
 /// Members that must fail, with nobody served meanwhile, before the group is blamed; all of a smaller group.
 pub(super) const ENOUGH: usize = 3;
+/// Of members whose trouble is older than that somebody was last served, so many must fail, and nobody have been served for
+/// so long, in milliseconds: an outage that began as a time of many failures.
+const ENOUGH_ELDERS: usize = 8;
+pub(super) const AWAY_MS: u64 = 60_000;
 /// So many after a few false alarms.
 const ENOUGH_MOST: usize = 48;
 /// A breaker that closes sooner was perhaps a false alarm, and such are remembered for so long, in milliseconds.
@@ -43,6 +47,8 @@ pub(super) struct Breaker<K> {
     began: BootMs,
     /// Who they are; no more than are enough.
     run: Vec<K>,
+    /// Those who have failed since, long after, and did before.
+    elders: Vec<K>,
     /// How many are enough at the moment, in a group that has so many, and since when.
     enough: usize,
     enough_since: BootMs,
@@ -90,6 +96,7 @@ impl<K> Default for Breaker<K> {
             served: BootMs(0),
             began: BootMs(0),
             run: Vec::new(),
+            elders: Vec::new(),
             enough: ENOUGH,
             enough_since: BootMs(0),
             open: None,
@@ -131,6 +138,8 @@ impl<K: Ord + Copy> Breaker<K> {
     pub(super) fn failed(&mut self, now: BootMs, who: K, began: BootMs, members: usize, failure: &Failure) -> Verdict {
         if let Some(open) = &mut self.open {
             open.tried.insert(who);
+            // What fails now is not what asked for a wait, and is not waited for as long.
+            (open.is_hold, open.longest_ms) = (false, LONGEST_MS);
             let news = open.failure.kind != failure.kind || now.since(open.said) >= REMIND_MS;
             open.failure.clone_from(failure);
             if news {
@@ -138,22 +147,27 @@ impl<K: Ord + Copy> Breaker<K> {
             }
             return Verdict::Open { news };
         }
-        if began < self.served {
+        let is_elder = began < self.served;
+        if is_elder && now.since(self.served) < AWAY_MS {
             return Verdict::Own;
-        }
-        if self.run.is_empty() {
-            self.began = now;
         }
         if now.since(self.enough_since) > FALSE_ALARM_MS {
             self.enough = ENOUGH;
         }
-        if !self.run.contains(&who) && self.run.len() < self.enough {
-            self.run.push(who);
+        let (run, enough) = match is_elder {
+            true => (&mut self.elders, self.enough.max(ENOUGH_ELDERS)),
+            false => (&mut self.run, self.enough),
+        };
+        if run.is_empty() {
+            self.began = now;
         }
-        if self.run.len() < members.clamp(1, self.enough) {
-            return Verdict::Unclear;
+        if !run.contains(&who) && run.len() < enough {
+            run.push(who);
         }
-        let tried = std::mem::take(&mut self.run).into_iter().collect();
+        if run.len() < members.clamp(1, enough) {
+            return if is_elder { Verdict::Own } else { Verdict::Unclear };
+        }
+        let tried = self.run.drain(..).chain(self.elders.drain(..)).collect();
         self.open = Some(Box::new(Open { tried, ..Open::new(now, failure.clone(), now, LONGEST_MS) }));
         Verdict::Opens
     }
@@ -175,6 +189,7 @@ impl<K: Ord + Copy> Breaker<K> {
     pub(super) fn answered(&mut self, now: BootMs, served: Served) -> Option<BTreeSet<K>> {
         self.served = now;
         self.run.clear();
+        self.elders.clear();
         let open = self.open.take_if(|open| !(open.is_hold && served == Served::InPart))?;
         if now.since(open.since) < SHORT_MS && !open.is_hold {
             (self.enough, self.enough_since) = ((self.enough * 2).min(ENOUGH_MOST), now);
@@ -244,6 +259,7 @@ impl<K: Ord + Copy> Breaker<K> {
     /// A member leaves.
     pub(super) fn forget(&mut self, who: K) {
         self.run.retain(|member| *member != who);
+        self.elders.retain(|member| *member != who);
         if let Some(open) = &mut self.open {
             open.tried.remove(&who);
         }

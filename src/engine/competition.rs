@@ -23,6 +23,8 @@ use crate::domain::{BootMs, Now, RouteId, Slot, Ticket};
 
 /// A queue with so many void entries is tidied, on top of two for each tenant.
 const UNTIDY: usize = 1024;
+/// For so long a doubtful call lets others have the last slot, in milliseconds: they may never be done.
+const PASSED_OVER_MS: u64 = 60_000;
 
 /// Where an app stands in the competition for calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub(super) struct Competition {
     /// Calls under way, and those of them that are doubtful.
     in_flight: usize,
     doubtful: [usize; 2],
+    /// Since when doubtful calls have let others have the last slot.
+    passed_over: Option<BootMs>,
     /// The service that whoever was served last had had.
     served: u64,
     open: BTreeSet<(Candidate, AppIx, RouteId)>,
@@ -91,7 +95,13 @@ impl Competition {
 
     /// Whether as many such calls are under way as may be.
     fn is_full_of(&self, doubt: Doubt) -> bool {
-        self.doubtful[doubt as usize] >= doubt.most(self.most)
+        self.left_for(doubt) == 0
+    }
+
+    /// How many more such calls may begin. Of all kinds together they leave a slot, where there are two.
+    fn left_for(&self, doubt: Doubt) -> usize {
+        let all = (self.most * 3 / 4).max(1).saturating_sub(self.doubtful.iter().sum());
+        doubt.most(self.most).saturating_sub(self.doubtful[doubt as usize]).min(all)
     }
 
     fn enter(&mut self, ix: AppIx, gate: Gate) {
@@ -139,11 +149,21 @@ impl Engine {
         if let (Gate::Ready(_), before) = (gate, app.gate) {
             match before {
                 Gate::Squeezed(n) if n == app.share.in_flight() => gate = before,
-                Gate::Crowded(..) => gate = before,
+                // Whose answers are no longer doubtful has no place in the crowd.
+                Gate::Crowded(doubt, _) if self.doubt(now, ix) == Some(doubt) => gate = before,
                 _ => {}
             }
         }
         self.set_gate(now, ix, gate);
+    }
+
+    /// A route is heard of again: those of its apps that waited in the crowd for that take their places.
+    pub(super) fn regate_crowd_of(&mut self, now: Now, id: RouteId) {
+        let crowd = &self.calls.crowds[Doubt::Unheard as usize];
+        let theirs: Vec<AppIx> = crowd.iter().map(|(_, ix)| *ix).filter(|ix| self.app(*ix).path.route == id).collect();
+        for ix in theirs {
+            self.regate(now, ix);
+        }
     }
 
     pub(super) fn set_gate(&mut self, now: Now, ix: AppIx, gate: Gate) {
@@ -170,7 +190,6 @@ impl Engine {
     /// Where an app stands, shares of slots apart.
     fn gate(&mut self, now: Now, ix: AppIx) -> Gate {
         let Some(best) = self.next_tenant(now, ix) else { return Gate::Closed };
-        let is_probe = self.is_probe(ix);
         let app = self.app(ix);
         let tried = best.class == Class::Tried;
         let (Some(own), Some(probe)) = (app.next_at(), app.endpoint.probe_at(tried, longest_wait(app))) else {
@@ -184,8 +203,11 @@ impl Engine {
         if at > now.boot {
             return Gate::Waiting(at);
         }
+        // An app's own probe stands for nobody else: it has its turn as any call.
+        let path = app.path;
+        let stands_for_others = self.route(path.route).breaker.is_open() || self.origin(path.origin).ban().is_some();
         let rank = match best.class {
-            _ if !is_probe => 0,
+            _ if !stands_for_others => 0,
             _ if tried || self.route(app.path.route).breaker.has_tried(ix) => 2,
             Class::Without => 1,
             _ => 0,
@@ -274,7 +296,8 @@ impl Engine {
         let (Some(probe), Some(origin)) = (probe, origin) else { return RouteGate::Closed };
         match probe.max(origin) {
             at if at > now.boot => RouteGate::Waiting(at),
-            _ => RouteGate::Open(candidate, ix),
+            // Beside other routes it has its turn, even if others always have work.
+            _ => RouteGate::Open(Candidate { rank: 0, ..candidate }, ix),
         }
     }
 
@@ -298,7 +321,7 @@ impl Engine {
     }
 
     /// Lets those compete again whose share has grown, now that so many slots are free.
-    fn relax(&mut self, now: Now, free: u32, most: usize) {
+    fn relax(&mut self, now: Now, free: u32) {
         while let Some(&(_, id)) = self.calls.squeezed_routes.first().filter(|(n, _)| *n < free) {
             self.set_route_gate(id, RouteGate::Closed);
             self.regate_route(now, id);
@@ -308,8 +331,7 @@ impl Engine {
             self.regate(now, ix);
         }
         for doubt in Doubt::ALL {
-            let left = doubt.most(most).saturating_sub(self.calls.doubtful[doubt as usize]);
-            for _ in 0..left {
+            for _ in 0..self.calls.left_for(doubt) {
                 let Some(&(_, ix)) = self.calls.crowds[doubt as usize].first() else { break };
                 self.set_gate(now, ix, Gate::Closed);
                 self.regate(now, ix);
@@ -325,9 +347,13 @@ impl Engine {
         let most = room.calls_most.max(1);
         self.calls.most = most;
         let free = u32::try_from(most.saturating_sub(self.calls.in_flight)).unwrap_or(u32::MAX).max(1);
-        self.relax(now, free, most);
+        self.relax(now, free);
         let mut set_aside = Vec::new();
-        let call = self.first_call(now, free, (free == 1).then_some(&mut set_aside));
+        let long = self.calls.passed_over.is_some_and(|since| now.boot.since(since) >= PASSED_OVER_MS);
+        let call = self.first_call(now, free, (free == 1 && !long).then_some(&mut set_aside));
+        if call.is_some() && !set_aside.is_empty() {
+            self.calls.passed_over.get_or_insert(now.boot);
+        }
         for ix in &set_aside {
             self.regate(now, *ix);
         }
@@ -349,7 +375,7 @@ impl Engine {
                 self.set_route_gate(id, RouteGate::Squeezed(self.route(id).share.in_flight()));
                 continue;
             }
-            if self.app_index.len() > 1 && self.app(ix).share.in_flight() >= free {
+            if self.app_index.len() > 1 && self.app(ix).share.in_flight() >= self.left_for_app(id, free) {
                 self.set_gate(now, ix, Gate::Squeezed(self.app(ix).share.in_flight()));
                 continue;
             }
@@ -368,6 +394,16 @@ impl Engine {
             }
         }
         None
+    }
+
+    /// How many calls an app of a route may have under way, with so many slots free. Where the route has a share of its own,
+    /// which all its apps want a part of, one of them does not take all of that.
+    fn left_for_app(&self, id: RouteId, free: u32) -> u32 {
+        let route = self.route(id);
+        match self.routes.len() > 1 && route.apps > 1 {
+            true => free.saturating_sub(route.share.in_flight()).max(1),
+            false => free,
+        }
     }
 
     fn doubt(&mut self, now: Now, ix: AppIx) -> Option<Doubt> {
@@ -403,6 +439,7 @@ impl Engine {
         self.calls.in_flight += 1;
         if let Some(doubt) = doubt {
             self.calls.doubtful[doubt as usize] += 1;
+            self.calls.passed_over = None;
         }
         self.leave_queue(slot);
         let tenant = &mut self.tenants[slot];

@@ -69,7 +69,10 @@ impl Engine {
         let hold = retry_after_ms(failure).clamp(THROTTLE_MS, HOLD_MS);
         let ix = self.tenants[slot].app;
         let path = self.app(ix).path;
+        let says_of_path = self.tenants[slot].called >= self.app(ix).path_since;
         match failure.kind.blame() {
+            // It is about a way that the app's calls no longer go.
+            Blame::EveryoneTooFast | Blame::Banned | Blame::Transient if !says_of_path => {}
             Blame::AppTooFast => {
                 let app = self.app_mut(ix);
                 if app.limiter.slow_down(now.boot, hold) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::app::{App, AppIx};
-use super::breaker::{ENOUGH, Served, Verdict};
+use super::breaker::{AWAY_MS, ENOUGH, Served, Verdict};
 use super::origin::Origin;
 use super::tenant::Phase;
 use super::{Engine, Notice, Scope};
@@ -56,7 +56,12 @@ impl Engine {
         let app = self.app_mut(ix);
         app.share.end(now.boot, sent, answered);
         let (path, is_todays) = (app.path, sent >= app.path_since);
-        self.route_mut(path.route).share.end(now.boot, sent, answered);
+        let route = self.route_mut(path.route);
+        let was_doubtful = route.share.is_doubtful(now.boot);
+        route.share.end(now.boot, sent, answered);
+        if was_doubtful && !route.share.is_doubtful(now.boot) {
+            self.regate_crowd_of(now, path.route);
+        }
         if !is_todays {
             return;
         }
@@ -109,6 +114,7 @@ impl Engine {
         let (members, is_open) = (app.counts.total() as usize, app.endpoint.is_open());
         // An app of one or two cannot tell from its own calls whether it is the endpoint.
         let has_own = (members < ENOUGH && others_served > began) || others_served > began + OTHERS_SERVED_MS;
+        let has_own = has_own && now.boot.since(others_served) < AWAY_MS;
         let verdict = match has_own && !is_open {
             true => Verdict::Own,
             false => self.app_mut(ix).endpoint.failed(now.boot, slot, began, members, failure),
@@ -211,12 +217,13 @@ impl Engine {
             || self.origin(app.path.origin).ban().is_some()
     }
 
-    /// Whether whoever waits for an outcome should give up: probes have failed, or there is a ban.
-    pub(super) fn is_hopeless(&self, ix: AppIx) -> bool {
+    /// Whether somebody who waits for outcomes should wait for this app's: no longer once probes have failed, whatever is
+    /// still under way, nor for the end of a ban.
+    pub(super) fn is_worth_waiting(&self, ix: AppIx) -> bool {
         let app = self.app(ix);
-        app.endpoint.is_hopeless()
-            || self.route(app.path.route).breaker.is_hopeless()
-            || self.origin(app.path.origin).ban().is_some()
+        let is_hopeless = app.endpoint.is_hopeless() || self.route(app.path.route).breaker.is_hopeless();
+        let is_banned = self.origin(app.path.origin).ban().is_some();
+        !is_hopeless && (app.share.in_flight() > 0 || (app.wants_calls() && !is_banned))
     }
 
     pub(super) fn scope_of(&self, ix: AppIx) -> Scope {

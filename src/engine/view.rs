@@ -198,10 +198,7 @@ impl Engine {
             counts,
             every_tenant_had_an_outcome: counts.of(State::Pending) == 0,
             every_sink_had_an_attempt: self.outlets.is_idle(),
-            calls_are_wanted: self.app_index.values().any(|&ix| {
-                let app = self.app(ix);
-                app.share.in_flight() > 0 || (app.wants_calls() && !self.is_hopeless(ix))
-            }),
+            calls_are_wanted: self.app_index.values().any(|&ix| self.is_worth_waiting(ix)),
             paused_until: self.paused_until(),
             apps,
         }

@@ -8,16 +8,16 @@ use corptokend::engine::{Scope, State};
 use crate::scenarios_calls::{BOOT, HOUR, fails, new_tokens, outlet, policy, way};
 use crate::shell::{Reply, Shell, sink_set};
 
-fn name(app: &str) -> AppName {
+pub(crate) fn name(app: &str) -> AppName {
     AppName::new(app).unwrap()
 }
 
-fn tenant(app: &str, n: usize) -> TenantId {
+pub(crate) fn tenant(app: &str, n: usize) -> TenantId {
     TenantId { app: name(app), corp_id: CorpId::new(&format!("ding{n}")).unwrap() }
 }
 
 /// A daemon with apps, each with its way, its rate and its tenants.
-fn shell(apps: &[(&str, CallPath, Rate, usize)]) -> Shell {
+pub(crate) fn shell(apps: &[(&str, CallPath, Rate, usize)]) -> Shell {
     let mut shell = Shell::new(BOOT, Rate::per_second(400));
     shell.change(sink_set(0, &[outlet(0)]));
     for &(app, path, rate, tenants) in apps {
@@ -28,24 +28,24 @@ fn shell(apps: &[(&str, CallPath, Rate, usize)]) -> Shell {
     shell
 }
 
-fn add(shell: &mut Shell, app: &str, tenants: std::ops::Range<usize>) {
+pub(crate) fn add(shell: &mut Shell, app: &str, tenants: std::ops::Range<usize>) {
     tenants.for_each(|n| shell.change(Change::Added { id: tenant(app, n), sinks: SinkSetId(0), record: None }));
 }
 
-fn fast() -> Rate {
+pub(crate) fn fast() -> Rate {
     Rate::per_second(100)
 }
 
 /// Nothing is heard of the call before it is given up.
-fn hangs() -> Reply {
+pub(crate) fn hangs() -> Reply {
     (10_000, Err(Failure::new(FailureKind::Timeout, "no whole answer within 10 s")))
 }
 
 /// From when on `sick` apps have their trouble, in milliseconds after the start.
-const SICK_FROM: u64 = 60_000;
+pub(crate) const SICK_FROM: u64 = 60_000;
 
 /// Tokens of so many seconds for all, but `trouble` for the apps whose names begin with `a`, once that begins.
-fn beside(shell: &mut Shell, lifetime_s: u32, from: u64, mut trouble: impl FnMut() -> Reply + 'static) {
+pub(crate) fn beside(shell: &mut Shell, lifetime_s: u32, from: u64, mut trouble: impl FnMut() -> Reply + 'static) {
     let mut good = new_tokens(lifetime_s);
     shell.endpoint = Box::new(move |now, id| match id.app.as_str().starts_with('a') && now.boot.0 >= BOOT + from {
         true => trouble(),
@@ -54,7 +54,7 @@ fn beside(shell: &mut Shell, lifetime_s: u32, from: u64, mut trouble: impl FnMut
 }
 
 /// By how much the calls for an app's tenants came later than at their latest refresh points at worst, in milliseconds.
-fn latest(shell: &Shell, app: &str, lifetime_s: u64) -> u64 {
+pub(crate) fn latest(shell: &Shell, app: &str, lifetime_s: u64) -> u64 {
     let mut last: BTreeMap<&TenantId, u64> = BTreeMap::new();
     let mut worst = 0;
     for (at, id) in shell.calls.iter().filter(|(_, id)| id.app.as_str() == app) {
@@ -66,7 +66,7 @@ fn latest(shell: &Shell, app: &str, lifetime_s: u64) -> u64 {
     last.values().map(|before| (end - before).saturating_sub(lifetime_s * 1000 * 3 / 4)).fold(worst, u64::max)
 }
 
-fn fresh(shell: &Shell, app: &str) -> u32 {
+pub(crate) fn fresh(shell: &Shell, app: &str) -> u32 {
     let summary = shell.engine.summary(shell.now);
     summary.apps.iter().find(|summary| summary.name == name(app)).unwrap().counts.of(State::Fresh)
 }
