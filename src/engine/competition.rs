@@ -205,7 +205,8 @@ impl Engine {
         }
         // An app's own probe stands for nobody else: it has its turn as any call.
         let path = app.path;
-        let stands_for_others = self.route(path.route).breaker.is_open() || self.origin(path.origin).ban().is_some();
+        let ban = self.origin(path.origin).ban();
+        let stands_for_others = self.route(path.route).breaker.is_open() || ban.is_some();
         let rank = match best.class {
             _ if !stands_for_others => 0,
             _ if tried || self.route(app.path.route).breaker.has_tried(ix) => 2,
@@ -216,8 +217,9 @@ impl Engine {
             Gate::Ready(candidate) => candidate.start,
             _ => app.attained.max(self.calls.served),
         };
-        // Whoever was served last is the likeliest to be well.
-        let served = if is_probe { u64::MAX - app.endpoint.served().0 } else { 0 };
+        // Whoever was served last is the likeliest to be well; but whoever has failed since takes turns with the others.
+        let by_service = stands_for_others && rank < 2 && ban.is_none_or(|ban| ban.probes == 0);
+        let served = if by_service { u64::MAX - app.endpoint.served().0 } else { 0 };
         Gate::Ready(Candidate { rank, served, start, class: best.class as u8, key: best.key.0 })
     }
 
@@ -297,7 +299,7 @@ impl Engine {
         match probe.max(origin) {
             at if at > now.boot => RouteGate::Waiting(at),
             // Beside other routes it has its turn, even if others always have work.
-            _ => RouteGate::Open(Candidate { rank: 0, ..candidate }, ix),
+            _ => RouteGate::Open(Candidate { rank: 0, served: 0, ..candidate }, ix),
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Ban {
     /// When it is probed.
     pub(super) until: BootMs,
     probing: bool,
+    /// How many probes were sent.
+    pub(super) probes: u16,
     said: BootMs,
 }
 
@@ -60,6 +62,7 @@ impl Origin {
         }
         if let Some(ban) = &mut self.ban {
             ban.probing = true;
+            ban.probes = ban.probes.saturating_add(1);
         }
     }
 
@@ -102,7 +105,7 @@ impl Origin {
             }
             None => {
                 let failure = failure.clone();
-                self.ban = Some(Ban { failure, since: now, until, probing: false, said: now });
+                self.ban = Some(Ban { failure, since: now, until, probing: false, probes: 0, said: now });
                 true
             }
         }
@@ -149,7 +152,7 @@ impl Origin {
     pub(super) fn recall_ban(&mut self, now: BootMs, until: BootMs) {
         let failure =
             Failure::new(FailureKind::Banned, "this machine's address was banned before the daemon was started");
-        self.ban = Some(Ban { failure, since: now, until, probing: false, said: now });
+        self.ban = Some(Ban { failure, since: now, until, probing: false, probes: 0, said: now });
     }
 
     /// A predecessor went at this share of the rate.

@@ -184,3 +184,26 @@ fn probes_of_what_is_down_and_calls_to_what_is_new_do_not_take_both_of_two_slots
     shell.run_ms(200_000);
     assert!(latest(&shell, "b", 40) <= 1_000, "{} ms", latest(&shell, "b", 40));
 }
+
+#[test]
+fn an_app_that_was_served_last_and_fails_for_ever_keeps_no_breaker_open_and_no_ban() {
+    for (kind, most_ms) in [(FailureKind::ServerError, 35_000), (FailureKind::Banned, 11 * 60_000)] {
+        let names = ["a1", "a2", "a3", "x"];
+        let mut shell = shell(&names.map(|app| (app, way(1), fast(), 5)));
+        let mut good = new_tokens(60);
+        shell.endpoint = Box::new(move |now, id| match now.boot.0 - BOOT {
+            60_000..360_000 => fails(kind),
+            // The last to be served before is the only one that is not served afterwards.
+            360_000.. if id.app.as_str() == "x" => fails(kind),
+            50_000..60_000 if id.app.as_str() != "x" => fails(kind),
+            _ => good(now, id),
+        });
+        shell.run_ms(360_000);
+        assert!(expired(&shell, "a1") > 0, "{kind}");
+        shell.run_ms(most_ms);
+        let is_served = |(at, id): &(u64, TenantId)| *at > BOOT + 360_000 && id.app.as_str() != "x";
+        assert!(shell.calls.iter().any(is_served), "{kind}: the others are not called");
+        let left = ["a1", "a2", "a3"].map(|app| expired(&shell, app));
+        assert!(left == [0; 3] || kind == FailureKind::Banned, "{kind}: {left:?}, and nobody is banned");
+    }
+}
