@@ -153,11 +153,12 @@ fn with_one_slot_a_call_that_hangs_delays_others_by_its_time_limit_and_not_for_e
 #[test]
 fn expired_tokens_of_one_app_do_not_starve_those_of_another() {
     // Everybody together may make 40 calls a second, and one app alone has work for 100.
-    let mut shell = shell(&[("a", way(1), fast(), 6_000), ("b", way(1), Rate::per_second(15), 300)]);
+    let mut shell = shell(&[("a", way(1), fast(), 3_000), ("b", way(1), Rate::per_second(15), 300)]);
     shell.judge.limit(shell.now.boot.0, Rate::per_second(40));
     shell.tell(corptokend::engine::Event::Limit(Rate::per_second(40)));
     shell.endpoint = Box::new(new_tokens(60));
     shell.run_ms(400_000);
+    assert!(fresh(&shell, "b") >= 285, "{} of 300", fresh(&shell, "b"));
     let from = BOOT + 60_000;
     shell.calls.retain(|(at, _)| *at >= from);
     assert!(latest(&shell, "b", 60) <= 1_000, "{} ms", latest(&shell, "b", 60));
