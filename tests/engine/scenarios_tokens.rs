@@ -205,3 +205,43 @@ fn a_change_of_an_app_costs_as_much_as_the_app_is_large_whoever_else_is_there() 
     let (alone, beside) = (change_beside(0), change_beside(40_000));
     assert!(beside < alone * 20, "{alone:?} alone, {beside:?} beside 400 times as many");
 }
+
+#[test]
+fn short_lives_are_no_trouble_while_the_rate_allows_them_and_are_forgotten_with_their_tenants() {
+    let mut shell = shell();
+    let mut new = new_tokens(0);
+    shell.endpoint = Box::new(move |now, id| {
+        let (ms, grant) = new(now, id);
+        let lifetime_s = if number_of(id) < 40 { 1 } else { 100 };
+        (ms, grant.map(|grant| Grant { lifetime_s, ..grant }))
+    });
+    add(&mut shell, 39..80);
+    shell.run_ms(60_000);
+    let failing = |shell: &crate::shell::Shell| shell.engine.summary(shell.now).counts.of(State::Failing);
+    assert!(shell.engine.row(shell.now, shell.engine.slot(&tenant(39)).unwrap()).trouble.is_none(), "one may");
+    add(&mut shell, 0..39);
+    shell.run_ms(200_000);
+    let in_trouble = |shell: &crate::shell::Shell, n| {
+        shell.engine.row(shell.now, shell.engine.slot(&tenant(n)).unwrap()).trouble.is_some()
+    };
+    assert!((40..80).all(|n| !in_trouble(&shell, n)), "those that take their share alone are not to blame");
+    assert!((0..40).any(|n| in_trouble(&shell, n)));
+    (0..40).for_each(|n| shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
+    shell.run_ms(1_000);
+    add(&mut shell, 0..1);
+    shell.run_ms(60_000);
+    assert!(!in_trouble(&shell, 0), "what those that left took is free again");
+    assert_eq!(failing(&shell), 0);
+}
+
+#[test]
+fn who_was_called_with_the_new_credentials_before_its_turn_came_is_not_called_again() {
+    let mut shell = shell();
+    add(&mut shell, 0..1); // the last of whom all are looked at
+    (1..20_000).for_each(|n| restore(&mut shell, n, 60));
+    set_policy(&mut shell, policy(), Freshness::Stale);
+    assert!(shell.calls.is_empty());
+    shell.run_ms(1_000);
+    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Due) / 1_000, 19, "all have been looked at");
+    assert_eq!((calls_of(&shell, 0).len(), state(&shell, 0)), (1, State::Fresh));
+}
