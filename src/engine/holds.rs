@@ -44,6 +44,9 @@ impl Engine {
     }
 
     fn hold_of_app(&self, now: Now, app: &App) -> Option<Hold> {
+        if !app.policy.enabled || app.counts.total() == 0 {
+            return None; // nobody there waits for a call
+        }
         let scope = || Scope::App(app.name.clone());
         if let Some(broken) = &app.breaker {
             let failure = Failure::new(broken.kind, "every tenant of the app would fail alike");

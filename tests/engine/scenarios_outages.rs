@@ -237,4 +237,5 @@ fn a_refresh_while_a_disabled_apps_endpoint_is_away_is_not_wanted() {
     let before = shell.calls.len();
     shell.run_ms(HOUR);
     assert_eq!((shell.calls.len(), state(&shell, 0)), (before, State::Disabled));
+    assert!(shell.engine.holds(shell.now).is_empty(), "nobody waits there");
 }
