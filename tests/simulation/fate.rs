@@ -61,6 +61,7 @@ impl World {
             }
             Twist::StateFails { how, ms } => {
                 self.stage.state = Some((how, now));
+                self.stage.state_failed_at.get_or_insert(now);
                 self.script.add(now + ms, Twist::End(Ending::StateFails));
                 if how != StateTrouble::Unwritable {
                     // What a start makes of a state that it cannot read is not modelled.
@@ -137,7 +138,8 @@ impl World {
         self.events.push(Event::ClockStepped);
         self.stage.tenants.iter_mut().for_each(Tenant::clock_stepped);
         // Until the database is told of it, the next process would believe what the former clock said.
-        self.no_restart_before = self.stage.t + RETOLD_MS + self.stage.tenants.len() as u64 / 50;
+        let retold = self.stage.t + RETOLD_MS + self.stage.tenants.len() as u64 / 50;
+        self.no_restart_before = self.no_restart_before.max(retold);
     }
 
     pub(crate) fn restart(&mut self) {
@@ -145,7 +147,7 @@ impl World {
             return;
         }
         self.stage.figures.restarts += 1;
-        if let Some((_, since)) = self.stage.state.filter(|_| self.stage.has_uncommitted()) {
+        if let Some(since) = self.stage.state_failed_at.filter(|_| self.stage.has_uncommitted()) {
             // Tokens were published, and are lost with the process.
             self.excuse(since, self.stage.t - since, 0, None);
         }

@@ -1,7 +1,7 @@
 //! Whether a tenant may have been without a token, and whether all is well in the end.
 
 use crate::endpoint::Habit;
-use crate::stage::Stage;
+use crate::stage::{HANGS_AFTER_MS, Stage};
 use crate::tenant::{Kept, ROOTS};
 
 /// How long a tenant may wait for its turn, for a commit and for the answer, in milliseconds, before it counts as not served.
@@ -85,7 +85,8 @@ impl Stage {
         let remaining_life = self.endpoint.apps[app].habit == Habit::RemainingLife;
         // A few others may be due at the same moment.
         let turn = (4000.0 / self.apps[app].rate().hertz()) as u64;
-        if remaining_life && gap <= HANDOVER_MS + turn {
+        let unanswered = if self.state.is_some() { HANGS_AFTER_MS } else { 0 };
+        if remaining_life && gap <= HANDOVER_MS + turn + unanswered {
             self.figures.longest_handover_ms = self.figures.longest_handover_ms.max(gap);
             return;
         }

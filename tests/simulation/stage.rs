@@ -17,7 +17,7 @@ use crate::tenant::{Kept, ROOTS, Tenant};
 use crate::window::Window;
 
 /// A commit that hangs is not waited for after so long, in milliseconds.
-const HANGS_AFTER_MS: u64 = 4_000;
+pub(crate) const HANGS_AFTER_MS: u64 = 4_000;
 
 /// What comes back to the daemon later.
 pub(crate) enum Happening {
@@ -88,6 +88,8 @@ pub(crate) struct Stage {
     commits: bool,
     /// What is wrong with the state, and since when.
     pub(crate) state: Option<(StateTrouble, u64)>,
+    /// When the state failed that has not committed everything since.
+    pub(crate) state_failed_at: Option<u64>,
     /// Tokens that are published although they are not committed.
     pub(crate) unwritten: BTreeMap<u32, Kept>,
     /// Answers whose tokens the daemon still has in memory.
@@ -128,6 +130,7 @@ impl Stage {
             writes: Vec::new(),
             commits: false,
             state: None,
+            state_failed_at: None,
             unwritten: BTreeMap::new(),
             held: BTreeSet::new(),
             memories: Memories::default(),
@@ -168,6 +171,7 @@ impl Stage {
         self.writes.clear();
         self.commits = false;
         self.unwritten.clear();
+        self.state_failed_at = self.state.map(|_| self.t);
         self.held.clear();
         self.room = Room { calls: 64, calls_most: 64, lanes: vec![64; self.room.lanes.len()] };
         self.banned.values_mut().for_each(Silence::crash);
@@ -289,6 +293,7 @@ impl Stage {
             }
         }
         self.writes = writes;
+        self.state_failed_at = None;
     }
 
     /// Nothing can be committed: tokens are published from memory, and the engine hears of each once.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use corptokend::domain::Rate;
 
 /// For how many seconds it is remembered how many calls there were.
-const SECONDS: usize = 1 << 14;
+const SECONDS: usize = 1 << 15;
 
 pub(crate) struct Window {
     /// Calls by second.
