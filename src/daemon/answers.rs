@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::holds;
+use super::holds::Ways;
 use crate::config::Config;
 use crate::control::protocol::{self, Counts, Filter, LastError, SinkState, TenantRow};
 use crate::domain::{Names, Now, TenantId, WallMs};
@@ -12,14 +12,14 @@ use crate::engine::{Engine, Row, SinkRow, State};
 /// up; whoever takes them puts them into words.
 pub(super) fn page(
     engine: &Engine,
-    config: &Arc<Config>,
+    ways: &Arc<Ways>,
     now: Now,
     after: Option<&TenantId>,
     limit: usize,
     filter: &Filter,
 ) -> protocol::Page {
     let mut rows = Vec::with_capacity(limit);
-    let mut ids = ids_after(config, after, filter);
+    let mut ids = ids_after(&ways.config, after, filter);
     let mut last = None;
     for id in ids.by_ref().take(limit) {
         let row = engine.slot(&id).map(|slot| engine.row(now, slot));
@@ -27,8 +27,8 @@ pub(super) fn page(
         last = Some(id);
     }
     let next = last.filter(|_| ids.next().is_some());
-    let config = Arc::clone(config);
-    protocol::Page { rows: Box::new(rows.into_iter().map(move |row| tenant_row(row, &config, now))), next }
+    let ways = Arc::clone(ways);
+    protocol::Page { rows: Box::new(rows.into_iter().map(move |row| tenant_row(row, &ways, now))), next }
 }
 
 fn ids_after<'a>(
@@ -47,7 +47,8 @@ fn ids_after<'a>(
 }
 
 /// One row, as it goes over the socket.
-pub(super) fn tenant_row(row: Row, config: &Config, now: Now) -> TenantRow {
+pub(super) fn tenant_row(row: Row, ways: &Ways, now: Now) -> TenantRow {
+    let config = ways.config.as_ref();
     let names = config.apps.get(&row.id.app).map(|app| app.names_of(&row.id.app, &row.id.corp_id));
     let in_s = |at: WallMs| {
         (i64::try_from(at.0).unwrap_or(i64::MAX) - i64::try_from(now.wall.0).unwrap_or(0)).div_euclid(1000)
@@ -63,7 +64,7 @@ pub(super) fn tenant_row(row: Row, config: &Config, now: Now) -> TenantRow {
         next_refresh_at: row.next_call.map(WallMs::rfc3339),
         next_refresh_in_s: row.next_call.map(in_s),
         why: match &row.hold {
-            Some(hold) => holds::sentence(hold, config, now),
+            Some(hold) => ways.sentence(hold, now),
             _ => row.why.to_owned(),
         },
         fingerprint: row.fingerprint.map(|fingerprint| fingerprint.to_string()),

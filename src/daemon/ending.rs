@@ -65,6 +65,6 @@ impl Daemon {
         let mut bad = self.engine.page(now, Slot(0), usize::MAX);
         bad.retain(|row| !is_well(row));
         bad.sort_by(|a, b| (a.state, &a.id).cmp(&(b.state, &b.id)));
-        bad.into_iter().map(|row| answers::tenant_row(row, &self.hands.config, now)).collect()
+        bad.into_iter().map(|row| answers::tenant_row(row, &self.hands.ways, now)).collect()
     }
 }

@@ -13,6 +13,7 @@ use super::calls::Calls;
 use super::contests::Contests;
 use super::credentials::Credentials;
 use super::flow::Flow;
+use super::holds::Ways;
 use super::outlets::Outlets;
 use super::state::StateWatch;
 use super::turn::Hands;
@@ -42,6 +43,8 @@ pub(super) struct DaemonHands {
     pub(super) calls: Calls,
     /// The running config: names come from it.
     pub(super) config: Arc<Config>,
+    /// Which ways its calls go, for messages.
+    pub(super) ways: Arc<Ways>,
     store: Store,
     /// Tokens that are not committed yet, or not yet published for the first time.
     parked: HashMap<Ticket, Token>,
@@ -78,6 +81,7 @@ impl DaemonHands {
             outlets,
             inputs,
             calls: Calls::new(most, Credentials::new(credentials_directory)),
+            ways: Arc::new(Ways::of(Arc::clone(&config))),
             config,
             store,
             parked: HashMap::new(),
@@ -99,6 +103,7 @@ impl DaemonHands {
         self.calls.set_most(usize::from(config.api.max_in_flight));
         self.calls.access_changed();
         self.contests.config_changed(&config);
+        self.ways = Arc::new(Ways::of(Arc::clone(&config)));
         self.config = config;
         self.count_calls();
     }
@@ -450,7 +455,7 @@ impl Hands for DaemonHands {
             Action::Forget(id) => self.forget(id),
             Action::Amend(records) => self.requests.push(Request::Amend(records)),
             Action::Remember(subject, memory) => self.remember(subject, memory.map(|memory| *memory)),
-            Action::Say(notice) => notices::say(notice, &self.outlets, &self.config),
+            Action::Say(notice) => notices::say(notice, &self.outlets, &self.ways),
         }
     }
 }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use super::holds;
+use super::holds::Ways;
 use super::outlets::Outlets;
-use crate::config::Config;
 use crate::domain::{AppName, Failure, RootId, SinkFailure, SinkId, TenantId};
 use crate::engine::{Notice, Scope};
 
 /// Writes one notice to the log.
-pub(super) fn say(notice: Notice, outlets: &Outlets, config: &Config) {
+pub(super) fn say(notice: Notice, outlets: &Outlets, ways: &Ways) {
     match notice {
         Notice::Rotated { tenant: TenantId { app, corp_id }, fingerprint, lifetime_s } => tracing::info!(
             event = "rotated", %app, %corp_id, %fingerprint, lifetime_s, "{app}/{corp_id}: new token {fingerprint}, good for {}", seconds(lifetime_s)
@@ -28,15 +27,15 @@ pub(super) fn say(notice: Notice, outlets: &Outlets, config: &Config) {
         Notice::AppMended { app } => {
             tracing::info!(event = "app_mended", %app, "{app}: the endpoint accepts the app's credentials again")
         }
-        Notice::SlowedDown { scope, failure, percent } => slowed_down(&scope, &failure, percent, config),
+        Notice::SlowedDown { scope, failure, percent } => slowed_down(&scope, &failure, percent, ways),
         Notice::Paused { origin, failure, for_ms } => {
             let (code, next_in) = (code(&failure), millis(for_ms));
-            let (_, host) = holds::name(&Scope::Origin(origin), config);
+            let (_, host) = ways.name(&Scope::Origin(origin));
             tracing::error!(event = "paused", host, code, next_in, "all calls to {host} stop for {next_in}: {failure}");
         }
-        Notice::CallsHeld { scope, failure } => calls_held(&scope, &failure, config),
+        Notice::CallsHeld { scope, failure } => calls_held(&scope, &failure, ways),
         Notice::CallsResume { scope } => {
-            let (scope, name) = holds::name(&scope, config);
+            let (scope, name) = ways.name(&scope);
             tracing::info!(
                 event = "calls_resumed",
                 scope,
@@ -91,14 +90,14 @@ fn app_broken(app: &AppName, failure: &Failure, next_in_ms: u64) {
     );
 }
 
-fn slowed_down(scope: &Scope, failure: &Failure, percent: u8, config: &Config) {
+fn slowed_down(scope: &Scope, failure: &Failure, percent: u8, ways: &Ways) {
     let code = code(failure);
     match scope {
         Scope::App(app) => {
             tracing::warn!(event = "slowed_down", %app, code, percent, "{app}: calls slow down to {percent} %: {failure}");
         }
         Scope::Route(_) | Scope::Origin(_) => {
-            let (_, host) = holds::name(scope, config);
+            let (_, host) = ways.name(scope);
             tracing::warn!(
                 event = "slowed_down",
                 app = "everybody",
@@ -111,9 +110,9 @@ fn slowed_down(scope: &Scope, failure: &Failure, percent: u8, config: &Config) {
     }
 }
 
-fn calls_held(scope: &Scope, failure: &Failure, config: &Config) {
+fn calls_held(scope: &Scope, failure: &Failure, ways: &Ways) {
     let (code, requestid) = (code(failure), failure.request_id.as_deref().unwrap_or_default());
-    let (reason, (scope, name)) = (holds::reason(scope, failure.kind, config), holds::name(scope, config));
+    let (reason, (scope, name)) = (ways.reason(scope, failure.kind), ways.name(scope));
     tracing::error!(
         event = "calls_held",
         scope,

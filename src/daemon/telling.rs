@@ -1,6 +1,6 @@
 //! What systemd and the operators are told: READY, the status line, and the answers on the control socket.
 
-use super::{Daemon, READY_AFTER_MS, answers, holds, systemd};
+use super::{Daemon, READY_AFTER_MS, answers, systemd};
 use crate::control::Query;
 use crate::control::protocol::{self, ConfigStatus, HeldBack, StateHealth, Status};
 use crate::domain::{BootMs, Now, WallMs};
@@ -99,20 +99,20 @@ impl Daemon {
         let bad = [State::Expired, State::Refused, State::Unpublished, State::Failing];
         let state = bad.into_iter().find(|&state| summary.counts.of(state) > 0)?;
         let row = self.engine.first_in(now, state)?;
-        Some(answers::tenant_row(row, self.hands.config.as_ref(), now))
+        Some(answers::tenant_row(row, &self.hands.ways, now))
     }
 
     pub(super) fn answer(&mut self, now: Now, query: Query) {
-        let config = std::sync::Arc::clone(&self.hands.config);
+        let ways = std::sync::Arc::clone(&self.hands.ways);
         // Who went away in the meantime need not know.
         match query {
             Query::Status(reply) => drop(reply.send(self.status(now))),
             Query::Page { after, limit, filter, reply } => {
-                drop(reply.send(answers::page(&self.engine, &config, now, after.as_ref(), limit, &filter)));
+                drop(reply.send(answers::page(&self.engine, &ways, now, after.as_ref(), limit, &filter)));
             }
             Query::Tenant(id, reply) => {
                 let row = self.engine.slot(&id).map(|slot| self.engine.row(now, slot));
-                drop(reply.send(row.map(|row| answers::tenant_row(row, &config, now))));
+                drop(reply.send(row.map(|row| answers::tenant_row(row, &ways, now))));
             }
             Query::Reload { request, reply } => self.reload.asked(now, request, Some(reply)),
         }
@@ -164,7 +164,7 @@ impl Daemon {
                 held_back: (last.held_back > 0).then_some(HeldBack { removed: last.held_back as u64 }),
             },
             state: state_health(self.hands.state.trouble()),
-            holds: self.engine.holds(now).iter().map(|hold| holds::row(hold, &self.hands.config)).collect(),
+            holds: self.engine.holds(now).iter().map(|hold| self.hands.ways.row(hold)).collect(),
             api_paused_until: summary.paused_until.map(|at| (now.wall + at.since(now.boot)).rfc3339()),
             log_lines_lost: backlog.lost,
             warnings,
