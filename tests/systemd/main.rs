@@ -269,7 +269,7 @@ fn exposure(report: &str) -> f64 {
     tail.split_whitespace().next().and_then(|figure| figure.parse().ok()).expect("a number")
 }
 
-/// What `RestrictSUIDSGID=` would take away (docs/decisions/0052).
+/// What `RestrictSUIDSGID=` would take away (docs/decisions/0034).
 #[test]
 fn directories_made_below_one_with_the_setgid_bit_pass_its_group_on() {
     let Some(host) = Host::boot() else { return };
