@@ -1,8 +1,9 @@
-"""A neutral endpoint: nginx with TLS and HTTP/2 that answers every call with the same token."""
+"""A neutral endpoint: nginx with TLS and HTTP/2 that answers every call with a token of its own."""
 
 import json
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -10,9 +11,17 @@ import time
 import urllib.request
 from pathlib import Path
 
-# As long as the real ones.
+# As long as the real ones. What Vault's clients read is always the same.
 TOKEN = "bench0123456789abcdef0123456789abcdef"
+# Of nginx's variables: another with each call. One token for two organisations is the sign of a broken endpoint.
+A_TOKEN = "bench$request_id"
 LIFETIME_S = 7200
+
+
+def is_token(text: str) -> bool:
+    """Whether this is a whole token."""
+    return re.fullmatch("bench[0-9a-f]{32}", text) is not None
+
 
 # The token with which Vault's clients ask.
 VAULT_TOKEN = "bench-root-token"
@@ -89,15 +98,12 @@ def free_port() -> int:
 
 
 class Nginx:
-    """A running nginx. It ends with the `with` block.
+    """A running nginx. It ends with the `with` block."""
 
-    `token` may be one of nginx's variables: `$request_id` is another with each call.
-    """
-
-    def __init__(self, directory: Path, keepalive_requests: int, token: str = TOKEN):
+    def __init__(self, directory: Path, keepalive_requests: int):
         self.dir = directory
         self.dir.mkdir(parents=True)
-        self.keepalive_requests, self.token = keepalive_requests, token
+        self.keepalive_requests = keepalive_requests
         self.port, self.status_port = free_port(), free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.ca = self.dir / "cert.pem"
@@ -144,7 +150,7 @@ class Nginx:
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
 
     def _configure(self) -> None:
-        answer = json.dumps({"access_token": self.token, "expires_in": LIFETIME_S})
+        answer = json.dumps({"access_token": A_TOKEN, "expires_in": LIFETIME_S})
         answers = {"/v1.0/oauth2/": answer} | {path: json.dumps(secret) for path, secret in SECRETS.items()}
         text = CONFIG.format(
             user=f"user {pwd.getpwnam('nobody').pw_name} nogroup;" if os.geteuid() == 0 else "",
