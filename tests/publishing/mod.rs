@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses its part")]
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -26,6 +26,8 @@ pub struct Desk {
     pub lane: Lane,
     reports: Receiver<Vec<Report>>,
     backlog: VecDeque<Report>,
+    /// The roots below which a flood began, as told between all other reports.
+    pub floods: Vec<PathBuf>,
 }
 
 impl Desk {
@@ -50,7 +52,7 @@ impl Desk {
     fn with(start: impl FnOnce(Box<dyn Fn(Vec<Report>) + Send>) -> std::io::Result<Lane>) -> Self {
         let (sender, reports) = channel();
         let lane = start(Box::new(move |batch| drop(sender.send(batch)))).unwrap();
-        Self { lane, reports, backlog: VecDeque::new() }
+        Self { lane, reports, backlog: VecDeque::new(), floods: Vec::new() }
     }
 
     /// Publishes one token and waits for the outcome.
@@ -107,7 +109,11 @@ impl Desk {
         if self.backlog.is_empty() {
             self.backlog.extend(self.reports.recv_timeout(within).ok()?);
         }
-        self.backlog.pop_front()
+        let report = self.backlog.pop_front();
+        if let Some(Report::FloodBegins { root, .. }) = &report {
+            self.floods.push(root.to_path_buf());
+        }
+        report
     }
 
     pub fn stop(self) -> Stopped {
