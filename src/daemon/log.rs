@@ -1,5 +1,5 @@
 //! Where log lines go and how they look. All of them go to stderr, or straight to the journal, by way of a thread of their
-//! own ([`writer`]): nobody waits for whoever reads the log.
+//! own (`log/writer.rs`): nobody waits for whoever reads the log.
 
 mod journal;
 mod text;
