@@ -179,17 +179,21 @@ fn after_an_outage_of_a_whole_life_all_are_back_as_fast_as_the_limits_allow() {
     assert!(without as f64 <= least as f64 * 1.01, "{without} ms without a token, and {least} would do");
 }
 
-#[test]
-fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
-    let app = AppSetup {
+/// Fifty tenants at an endpoint that hands out what is left of a token's life, so that asking early brings nothing.
+fn fifty_that_do_not_extend() -> AppSetup {
+    AppSetup {
         tenants: 50,
         rate: Rate::per_second(5),
         lifetime_s: 7_200,
         habit: Habit::RemainingLife,
         refused: 0,
         endpoint: 1,
-    };
-    let mut world = World::new(3, Rate::per_second(400), vec![app]);
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
+    let mut world = World::new(3, Rate::per_second(400), vec![fifty_that_do_not_extend()]);
     world.stage.tenants.iter_mut().for_each(|tenant| tenant.present = true);
     world.start();
     world.run_until(HOUR / 2);
@@ -206,15 +210,7 @@ fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
 
 #[test]
 fn restarts_cause_no_calls_for_tokens_that_do_not_extend() {
-    let app = AppSetup {
-        tenants: 50,
-        rate: Rate::per_second(5),
-        lifetime_s: 7_200,
-        habit: Habit::RemainingLife,
-        refused: 0,
-        endpoint: 1,
-    };
-    let mut world = World::new(4, Rate::per_second(400), vec![app]);
+    let mut world = World::new(4, Rate::per_second(400), vec![fifty_that_do_not_extend()]);
     world.stage.tenants.iter_mut().for_each(|tenant| tenant.present = true);
     world.start();
     // Past every refresh point: each was asked for once more, in vain.
