@@ -100,7 +100,7 @@ impl Daemon {
 
     fn compare(&self, compare: impl FnOnce(&Compared) -> Findings + Send + 'static) {
         let Reload { running, .. } = &self.reload;
-        let now = Compared { config: Arc::clone(&self.hands.config), secrets: running.secrets.clone() };
+        let now = Compared { config: Arc::clone(&self.hands.ways.config), secrets: running.secrets.clone() };
         let inputs = self.reload.inputs().clone();
         let comparing = std::thread::Builder::new().name("adoption".into()).spawn(move || {
             let findings = compare(&now);
@@ -113,7 +113,7 @@ impl Daemon {
 
     /// What the state held was compared with what runs.
     pub(super) fn compared(&mut self, mut findings: Findings) {
-        if !Arc::ptr_eq(&findings.running, &self.hands.config) {
+        if !Arc::ptr_eq(&findings.running, &self.hands.ways.config) {
             // A reload came meanwhile: what has left by one config may be there by the other, and must not be emptied.
             return self.compare(move |now| {
                 findings.compare(now);
@@ -149,7 +149,7 @@ impl Daemon {
         };
         let (mut current, mut stale) = (Vec::new(), Vec::new());
         for (id, record) in adoption.restored.from(adoption.next).take(TENANTS_A_TURN) {
-            match self.hands.config.contains(&id) {
+            match self.hands.ways.config.contains(&id) {
                 true if adoption.stale.contains(&id.app) => stale.push((id, record)),
                 true => current.push((id, record)),
                 false if adoption.drops_others => self.hands.forget(id),

@@ -41,9 +41,7 @@ pub(super) struct DaemonHands {
     pub(super) outlets: Outlets,
     contests: Contests,
     pub(super) calls: Calls,
-    /// The running config: names come from it.
-    pub(super) config: Arc<Config>,
-    /// Which ways its calls go, for messages.
+    /// The running config, from which names come, and which ways its calls go.
     pub(super) ways: Arc<Ways>,
     store: Store,
     /// Tokens that are not committed yet, or not yet published for the first time.
@@ -81,8 +79,7 @@ impl DaemonHands {
             outlets,
             inputs,
             calls: Calls::new(most, Credentials::new(credentials_directory)),
-            ways: Arc::new(Ways::of(Arc::clone(&config))),
-            config,
+            ways: Arc::new(Ways::of(config)),
             store,
             parked: HashMap::new(),
             loading: HashMap::new(),
@@ -103,8 +100,7 @@ impl DaemonHands {
         self.calls.set_most(usize::from(config.api.max_in_flight));
         self.calls.access_changed();
         self.contests.config_changed(&config);
-        self.ways = Arc::new(Ways::of(Arc::clone(&config)));
-        self.config = config;
+        self.ways = Arc::new(Ways::of(config));
         self.count_calls();
     }
 
@@ -288,7 +284,7 @@ impl DaemonHands {
                 Report::Published { ticket, sink, outcome } => {
                     self.job_ended(lane);
                     if matches!(&outcome, Err(failure) if failure.kind == SinkFailureKind::Taken) {
-                        self.contests.heard(&self.config);
+                        self.contests.heard(&self.ways.config);
                     }
                     events.push(Event::Published(ticket, sink, outcome));
                 }
@@ -328,7 +324,7 @@ impl DaemonHands {
     }
 
     fn names(&self, id: &TenantId) -> Option<Names> {
-        let app = self.config.apps.get(&id.app)?;
+        let app = self.ways.config.apps.get(&id.app)?;
         Some(app.names_of(&id.app, &id.corp_id))
     }
 

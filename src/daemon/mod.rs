@@ -290,7 +290,7 @@ impl Daemon {
         let event = self.hands.answered(&self.engine, ticket, answer);
         self.events.push(event);
         if let (Some(date), Some(app)) = (date, app)
-            && self.skew.answered(clock::now(), &self.hands.config, &app, date) == Told::Otherwise
+            && self.skew.answered(clock::now(), &self.hands.ways.config, &app, date) == Told::Otherwise
         {
             self.events.push(Event::ClockStepped);
         }
@@ -328,7 +328,7 @@ impl Daemon {
             Input::Prepared(prepared) => {
                 self.reload.prepared(&self.engine, &mut self.hands, now, *prepared, &mut self.events);
                 self.service.something_happened();
-                self.log.set_level(self.hands.config.log.level);
+                self.log.set_level(self.hands.ways.config.log.level);
             }
         }
     }
