@@ -5,78 +5,41 @@
 //! seed), and no secret: a token is known by its [`Ticket`](crate::domain::Ticket) and its fingerprint alone. That is why
 //! the same code can be driven through a month of a million tenants in a test.
 //!
-//! | file | what it decides |
+//! | folder | what it decides |
 //! |---|---|
-//! | `calls` | what a call's answer means for its tenant |
-//! | `faults` | what it means for its app's credentials, and who slows down or is banned |
-//! | `path` | what it means for its app and its route: whether they answer at all |
-//! | `breaker`, `share`, `origin`, `route` | when a group that fails or hangs is probed, what it may have under way, when it is banned |
-//! | `competition` | which call goes first, and who waits for what |
-//! | `short_lived`, `holders` | which tokens nobody can use: those that live too short, and those that another has |
-//! | `trouble` | what ails a tenant, and when that is worth a line |
-//! | `schedule` | when a tenant is looked at next, and its place in its app's queue |
-//! | `publish` | which sink must be made equal to the record |
-//! | `outlets`, `fair_queue` | which publication goes next, and when a failing one is tried again |
-//! | `unseen` | whose token readers do not see |
-//! | `repairs` | when a place that somebody else touched is set right |
-//! | `changes`, `app`, `revisits` | how a step of a plan is applied, to tenants and to apps |
-//! | `clock` | what a step of the wall clock changes |
-//! | `memory` | what outlives a restart besides the tokens |
-//! | `view`, `holds` | what `status` sees |
-//! | `limit`, `backoff`, `queue`, `wheel`, `tenant`, `table` | the parts they stand on |
+//! | `messages` | what goes in and what comes out |
+//! | `tenants` | what is known of each tenant, and how a step of a plan changes it |
+//! | `apps` | the same of apps, and of the routes and origins that their calls go by |
+//! | `scheduler` | when a tenant is looked at next |
+//! | `calls` | which call goes first, and what its answer means |
+//! | `breaker` | when a group that fails together is held back, and probed |
+//! | `publisher` | which sink must be made equal to its record, and when it is tried again |
+//! | `saved_state` | what outlives a restart besides the tokens |
+//! | `status` | what `status` sees |
 
-mod app;
-mod backoff;
+mod apps;
 mod breaker;
 mod calls;
-mod changes;
-mod clock;
-mod competition;
-mod event;
-mod fair_queue;
-mod faults;
-mod holders;
-mod holds;
-mod limit;
-mod memory;
-mod origin;
-mod outlets;
-mod path;
-mod publish;
-mod queue;
-mod repairs;
-mod revisits;
-mod route;
-mod schedule;
-mod share;
-mod short_lived;
-mod table;
-mod tenant;
-mod trouble;
-mod unseen;
-mod view;
-mod wheel;
+mod messages;
+mod publisher;
+mod saved_state;
+mod scheduler;
+mod status;
+mod tenants;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use event::{Action, Event, Notice, Room, Scope, WithdrawId};
-pub use trouble::Trouble;
-pub use view::{AppSummary, Counts, Hold, Row, SinkRow, State, Summary};
+pub use messages::{Action, Event, Notice, Room, Scope, WithdrawId};
+pub use status::{AppSummary, Counts, Hold, Row, SinkRow, State, Summary};
+pub use tenants::Trouble;
+
+use apps::{App, AppIx, Origin, Route};
+use calls::{Competition, Limiter};
+use publisher::{Outlets, Repairs, Unseen};
+use scheduler::{Retelling, Revisits, Wheel};
+use tenants::{Holders, Table};
 
 use crate::domain::{AppName, BootMs, Memory, Now, OriginId, Rate, RouteId, Slot, Subject, TenantId};
-use app::{App, AppIx};
-use clock::Retelling;
-use competition::Competition;
-use holders::Holders;
-use limit::Limiter;
-use origin::Origin;
-use outlets::Outlets;
-use repairs::Repairs;
-use revisits::Revisits;
-use route::Route;
-use table::Table;
-use unseen::Unseen;
-use wheel::Wheel;
 
 /// The engine. See the module's documentation.
 pub struct Engine {

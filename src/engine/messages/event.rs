@@ -1,0 +1,57 @@
+//! What goes in: events, and what the shell has room for.
+
+use super::WithdrawId;
+use crate::domain::{
+    Change, Failure, Freshness, Grant, LaneId, Memory, Place, Rate, Record, RootId, SinkFailure, SinkId, Subject,
+    TenantId, Ticket, Wrote,
+};
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// One step of a plan.
+    Change(Change),
+    /// What the state remembers of apps and tenants that are yet to be added, and of everybody.
+    Recalled(Vec<(Subject, Memory)>),
+    /// The limit on all calls together is this from here on.
+    Limit(Rate),
+    /// A call ended.
+    Called(Ticket, Result<Grant, Failure>),
+    /// The state turned out to hold these tokens, of tenants that may have none: it could not be read at the start. With
+    /// [`Freshness::Stale`], they were obtained with other credentials than those of today.
+    Found(Vec<(TenantId, Record)>, Freshness),
+    /// The state lost what it was to remember, and takes it again.
+    Forgotten,
+    /// The database does not hold the token of this ticket, or not whole: it must be fetched anew.
+    Lost(Ticket),
+    /// A token is in the database, or cannot be for now (it is unwritable, or hangs) and stays in memory: either way it may be
+    /// published. Told once.
+    Kept(Ticket),
+    /// An [`Action::Publish`] or [`Action::Expire`] ended.
+    Published(Ticket, SinkId, Result<Wrote, SinkFailure>),
+    /// An [`Action::Withdraw`] ended.
+    Withdrawn(WithdrawId, Result<(), SinkFailure>),
+    /// These places belong to nobody any more and are to be emptied: their tenants left while the daemon was down.
+    Vacated(Vec<(LaneId, RootId, Place)>),
+    /// These places belong to somebody again: withdrawals of them that have not succeeded yet are off.
+    Reclaimed(Vec<Place>),
+    /// Somebody else changed what was published; it must be looked at again.
+    Touched(Ticket, SinkId),
+    /// Nothing that was sent to this lane moves, and has not for a while; how that is told.
+    LaneHangs(LaneId, SinkFailure),
+    /// The lane moves again.
+    LaneMoves(LaneId),
+    /// The wall clock was set.
+    ClockStepped,
+}
+
+/// What the shell can take on right now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Calls that may begin.
+    pub calls: usize,
+    /// Calls that may be under way at all: what shares of it are reckoned from.
+    pub calls_most: usize,
+    /// Publications, by lane; a lane that is not listed has no room.
+    pub lanes: Vec<usize>,
+}

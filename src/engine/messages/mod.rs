@@ -1,0 +1,9 @@
+//! What goes into the engine and what comes out of it.
+
+mod action;
+mod event;
+mod notice;
+
+pub use action::{Action, WithdrawId};
+pub use event::{Event, Room};
+pub use notice::{Notice, Scope};

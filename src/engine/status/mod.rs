@@ -1,0 +1,385 @@
+//! What `status` sees. The summary is kept up to date as things happen, so asking for it costs nothing.
+
+mod held_calls;
+
+use crate::domain::{
+    AppName, BootMs, Failure, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot,
+    TenantId, Ticket, WallMs,
+};
+use crate::engine::Engine;
+use crate::engine::apps::App;
+use crate::engine::messages::Scope;
+use crate::engine::publisher::{Item, Seen};
+use crate::engine::tenants::{Phase, Standing, Tenant, Trouble};
+
+/// The state of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// Its token expired before it could be renewed, or its readers still have one that expired.
+    Expired,
+    /// The endpoint says no: not authorised, suspect corp_id, wrong credentials.
+    Refused,
+    /// Its token is valid, and readers do not see it: publication fails, or takes too long.
+    Unpublished,
+    /// The last call failed.
+    Failing,
+    /// It never had a token.
+    Pending,
+    /// Past its refresh point, still valid.
+    Due,
+    /// Its token is valid, and its refresh point lies ahead.
+    Fresh,
+    /// The config says that it is to be left alone.
+    Disabled,
+}
+
+impl State {
+    /// Every state, worst first.
+    pub const ALL: [Self; 8] = [
+        Self::Expired,
+        Self::Refused,
+        Self::Unpublished,
+        Self::Failing,
+        Self::Pending,
+        Self::Due,
+        Self::Fresh,
+        Self::Disabled,
+    ];
+
+    /// The stable name, as in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+            Self::Unpublished => "unpublished",
+            Self::Failing => "failing",
+            Self::Pending => "pending",
+            Self::Due => "due",
+            Self::Fresh => "fresh",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// How many tenants are in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts([u32; 8]);
+
+impl Counts {
+    /// How many are in `state`.
+    pub fn of(&self, state: State) -> u32 {
+        self.0[state as usize]
+    }
+
+    /// How many there are.
+    pub fn total(&self) -> u32 {
+        self.0.iter().sum()
+    }
+
+    pub(crate) fn add(&mut self, state: State) {
+        self.0[state as usize] += 1;
+    }
+
+    pub(crate) fn take(&mut self, state: State) {
+        self.0[state as usize] -= 1;
+    }
+
+    fn move_all(&mut self, from: State, to: State) {
+        self.0[to as usize] += std::mem::take(&mut self.0[from as usize]);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine += theirs);
+    }
+}
+
+/// Everything about all tenants that can be told without visiting them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// All tenants.
+    pub counts: Counts,
+    /// By app, in the order of their names.
+    pub apps: Vec<AppSummary>,
+    /// Whether every tenant has had an outcome: a token, a failure, an app whose credentials are wrong, or an endpoint that
+    /// answers nobody.
+    pub every_tenant_had_an_outcome: bool,
+    /// Whether no publication is under way or waits, save those whose last attempt failed.
+    pub every_sink_had_an_attempt: bool,
+    /// Whether a call is under way, or wanted now and only held back by the limits, or by a breaker that has not been probed
+    /// a few times yet.
+    pub calls_are_wanted: bool,
+    /// All that is called from here is banned: no calls before this moment, which is when the first ban is probed.
+    pub paused_until: Option<BootMs>,
+}
+
+/// One app.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppSummary {
+    /// Which.
+    pub name: AppName,
+    /// Its tenants.
+    pub counts: Counts,
+    /// Calls under way.
+    pub in_flight: u32,
+    /// Why all its tenants would fail alike, if they would.
+    pub broken: Option<FailureKind>,
+    /// How often one of its sinks was set right after somebody else had touched it, since the start.
+    pub repairs: u64,
+}
+
+/// Calls that are held back, but for a probe now and then.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hold {
+    /// Whose calls.
+    pub scope: Scope,
+    /// What the last failed call said.
+    pub failure: Failure,
+    /// Since when.
+    pub since: WallMs,
+    /// When the next probe comes, where somebody waits to be it and none is under way.
+    pub next_probe: Option<WallMs>,
+}
+
+/// One tenant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Where the page after this row begins.
+    pub slot: Slot,
+    /// Which tenant.
+    pub id: TenantId,
+    /// Its state.
+    pub state: State,
+    /// Which token it has.
+    pub fingerprint: Option<Fingerprint>,
+    /// When that stops working.
+    pub expires: Option<WallMs>,
+    /// When its next call is due, where that is known.
+    pub next_call: Option<WallMs>,
+    /// Why then.
+    pub why: &'static str,
+    /// What holds its call back that is due, if something does that is not its own.
+    pub hold: Option<Hold>,
+    /// How many calls have failed in a row.
+    pub failures: u16,
+    /// What ails it.
+    pub trouble: Option<Trouble>,
+    /// Its sinks, in the order of the config.
+    pub sinks: Vec<SinkRow>,
+}
+
+/// One sink of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkRow {
+    /// It equals the record.
+    Published,
+    /// It does not yet.
+    Pending,
+    /// The last attempt failed.
+    Failing(Option<SinkFailure>),
+}
+
+impl Engine {
+    /// The summary, as of now.
+    pub fn summary(&self, _now: Now) -> Summary {
+        let apps: Vec<AppSummary> = self
+            .app_index
+            .values()
+            .map(|&ix| self.app(ix))
+            .filter(|app| !app.gone)
+            .map(|app| AppSummary {
+                name: app.name.clone(),
+                counts: self.shown_counts(app),
+                in_flight: app.share.in_flight(),
+                broken: app.breaker.as_ref().map(|breaker| breaker.kind),
+                repairs: app.repairs,
+            })
+            .collect();
+        let mut counts = Counts::default();
+        apps.iter().for_each(|app| counts.merge(&app.counts));
+        Summary {
+            counts,
+            every_tenant_had_an_outcome: counts.of(State::Pending) == 0,
+            every_sink_had_an_attempt: self.outlets.is_idle(),
+            calls_are_wanted: self.app_index.values().any(|&ix| self.is_worth_waiting(ix)),
+            paused_until: self.paused_until(),
+            apps,
+        }
+    }
+
+    /// Up to `most` rows from slot `from` on. Each row is consistent; the list as a whole need not be.
+    pub fn page(&self, now: Now, from: Slot, most: usize) -> Vec<Row> {
+        self.tenants
+            .slots_from(from)
+            .filter(|&slot| !self.tenants[slot].gone)
+            .take(most)
+            .map(|s| self.row(now, s))
+            .collect()
+    }
+
+    /// A tenant in this state, if there is one. Visits those that are not fresh, and their neighbours, until it finds one.
+    pub fn first_in(&self, now: Now, state: State) -> Option<Row> {
+        let shown = |slot: &Slot| self.shown_state(self.tenants[*slot].state, self.app(self.tenants[*slot].app));
+        let fits = |slot: &Slot| !self.tenants[*slot].gone && shown(slot) == state;
+        let found = match state {
+            State::Fresh | State::Disabled => self.tenants.slots_from(Slot(0)).find(fits),
+            _ => self.tenants.unfresh().find(fits),
+        };
+        Some(self.row(now, found?))
+    }
+
+    /// How many tenants there are.
+    pub fn tenant_count(&self) -> usize {
+        self.app_index.values().map(|&ix| self.app(ix).counts.total() as usize).sum()
+    }
+
+    /// The row of one tenant.
+    ///
+    /// # Panics
+    /// If the slot is free.
+    pub fn row(&self, now: Now, slot: Slot) -> Row {
+        let tenant = &self.tenants[slot];
+        let app = self.app(tenant.app);
+        let hold = if matches!(tenant.phase, Phase::Ready(_)) { self.hold_on(now, tenant) } else { None };
+        let in_trouble = self.troubles.contains_key(&slot);
+        let (next_call, why) = next_call((tenant, self.standing(slot), in_trouble), app, hold.as_ref(), now);
+        Row {
+            slot,
+            id: TenantId { app: app.name.clone(), corp_id: tenant.corp_id.clone() },
+            state: self.shown_state(tenant.state, app),
+            fingerprint: tenant.held.map(|held| held.fingerprint),
+            expires: tenant.held.map(|held| held.expires),
+            next_call,
+            why: if tenant.seen == Seen::Expired { "readers have an expired token: publication fails" } else { why },
+            hold: hold.filter(|_| tenant.seen != Seen::Expired),
+            failures: tenant.failures,
+            trouble: self.troubles.get(&slot).cloned(),
+            sinks: self.sink_rows(slot),
+        }
+    }
+
+    /// What the shell needs to publish: which token a tenant has, and when that stops working, as told on the wall clock of
+    /// today.
+    pub fn record(&self, slot: Slot) -> Option<Record> {
+        let held = self.tenants.get(slot)?.held?;
+        Some(Record { asked: held.asked, expires: held.expires, fingerprint: held.fingerprint })
+    }
+
+    /// The ticket of the token that a tenant has: the one that may be published.
+    pub fn ticket(&self, slot: Slot) -> Option<Ticket> {
+        self.tenants.get(slot)?.ticket(slot)
+    }
+
+    /// The sink set of a tenant.
+    pub fn sinks(&self, slot: Slot) -> Option<crate::domain::SinkSetId> {
+        self.tenants.get(slot).map(|tenant| tenant.sinks)
+    }
+
+    /// The places that are being emptied, or wait to be.
+    pub fn withdrawing(&self) -> impl Iterator<Item = &crate::domain::Place> {
+        self.outlets.withdrawing()
+    }
+
+    /// What is to be told of the lanes that do not move.
+    pub fn hanging(&self) -> impl Iterator<Item = &SinkFailure> {
+        self.outlets.hanging()
+    }
+
+    /// Sink roots below which publication fails, with how many places, and what the last failure said.
+    pub fn failing_roots(&self) -> impl Iterator<Item = (RootId, usize, &SinkFailure)> {
+        self.outlets.failing()
+    }
+
+    fn sink_rows(&self, slot: Slot) -> Vec<SinkRow> {
+        let tenant = &self.tenants[slot];
+        let row = |(sink, outlet): (u8, &Outlet)| match 1_u16 << sink {
+            bit if tenant.failing & bit != 0 => {
+                let item = Item::Sink(slot, SinkId(sink));
+                SinkRow::Failing(self.outlets.failure_of(outlet.root, item).cloned())
+            }
+            bit if (tenant.wanted | tenant.flying) & bit != 0 => match self.outlets.hangs(outlet.lane) {
+                Some(failure) => SinkRow::Failing(Some(failure.clone())),
+                None => SinkRow::Pending,
+            },
+            _ if tenant.held.is_none() || self.repairs.holds_back(slot, SinkId(sink)) => SinkRow::Pending,
+            _ => SinkRow::Published,
+        };
+        (0..).zip(self.outlets.set(tenant.sinks).iter().take(SinkId::MAX)).map(row).collect()
+    }
+
+    /// What a tenant's state looks like from outside: an app's trouble is that of all its tenants that need a call, and so
+    /// is that of an endpoint which answers nobody.
+    fn shown_state(&self, state: State, app: &App) -> State {
+        match state {
+            _ if !app.policy.enabled => State::Disabled,
+            State::Pending | State::Due | State::Failing if app.breaker.is_some() => State::Refused,
+            State::Pending | State::Due if self.is_held(app) => State::Failing,
+            _ => state,
+        }
+    }
+
+    fn shown_counts(&self, app: &App) -> Counts {
+        let mut counts = app.counts;
+        for state in State::ALL {
+            let shown = self.shown_state(state, app);
+            if shown != state {
+                counts.move_all(state, shown);
+            }
+        }
+        counts
+    }
+
+    /// Brings the tenant's state, and its app's counts, up to date.
+    pub(crate) fn settle(&mut self, now: Now, slot: Slot) {
+        self.look_at_sinks(slot);
+        let tenant = &self.tenants[slot];
+        if tenant.gone {
+            return; // it counts no more
+        }
+        let refused = self.troubles.get(&slot).map(|trouble| trouble.refused);
+        let state = match (tenant.held.is_some(), refused) {
+            (true, _) if !tenant.is_valid(now.boot) || tenant.seen == Seen::Expired => State::Expired,
+            (_, Some(true)) => State::Refused,
+            (true, _) if tenant.seen == Seen::Outdated => State::Unpublished,
+            (_, Some(false)) => State::Failing,
+            (false, None) => State::Pending,
+            (true, None) if tenant.phase == Phase::Waiting && !tenant.stale => State::Fresh,
+            (true, None) => State::Due,
+        };
+        let (ix, before) = (tenant.app, tenant.state);
+        if state != before {
+            self.tenants.set_state(slot, state);
+            let counts = &mut self.app_mut(ix).counts;
+            counts.take(before);
+            counts.add(state);
+        }
+    }
+}
+
+fn next_call(
+    (tenant, standing, in_trouble): (&Tenant, Standing, bool),
+    app: &App,
+    hold: Option<&Hold>,
+    now: Now,
+) -> (Option<WallMs>, &'static str) {
+    let told = |at: BootMs| Some(now.wall + at.since(now.boot));
+    match (tenant.phase, tenant.held) {
+        _ if !app.policy.enabled => (None, "the app is disabled"),
+        (Phase::Calling, _) => (None, "a call is under way"),
+        (Phase::Ready(_), _) if app.breaker.is_some() => {
+            (hold.and_then(|hold| hold.next_probe), "all the app's tenants fail alike; one is probed")
+        }
+        (Phase::Ready(_), _) if hold.is_some() => {
+            (hold.and_then(|hold| hold.next_probe), "calls are held back; one tenant at a time is probed")
+        }
+        (Phase::Ready(_), _) => (None, "waits for its turn within the limits"),
+        (Phase::Waiting, _) if standing == Standing::ShortLived => {
+            (told(tenant.due), "its tokens live too short to be kept fresh")
+        }
+        (Phase::Waiting, _) if in_trouble => (told(tenant.due), "tries again after a failure"),
+        (Phase::Waiting, Some(held)) if tenant.due >= held.expires_boot => {
+            (told(tenant.due), "asking earlier does not extend it")
+        }
+        (Phase::Waiting, Some(_)) => (told(tenant.due), "its refresh point"),
+        (Phase::Waiting, None) => (told(tenant.due), "has no token yet"),
+    }
+}
