@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use corptokend::domain::FailureKind;
 
-use crate::chance::Chance;
+use crate::rng::Rng;
 
 /// A call that hangs is given up after this long, in milliseconds: the daemon's `api.timeout`.
 pub(crate) const TIMEOUT_MS: u64 = 10_000;
@@ -68,7 +68,7 @@ pub(crate) struct Endpoint {
     pub(crate) all_fail: Option<FailureKind>,
     /// The usual latency, in milliseconds: from, and up to.
     pub(crate) latency: (u64, u64),
-    pub(crate) chance: Chance,
+    pub(crate) rng: Rng,
     tokens: u32,
 }
 
@@ -76,8 +76,8 @@ const BAD_LUCK: [FailureKind; 4] =
     [FailureKind::Unreachable, FailureKind::ServerError, FailureKind::Timeout, FailureKind::Malformed];
 
 impl Endpoint {
-    pub(crate) fn new(apps: Vec<Treatment>, chance: Chance) -> Self {
-        Self { apps, all_fail: None, latency: (20, 300), chance, tokens: 0 }
+    pub(crate) fn new(apps: Vec<Treatment>, rng: Rng) -> Self {
+        Self { apps, all_fail: None, latency: (20, 300), rng, tokens: 0 }
     }
 
     /// A call arrives. Returns how long the answer takes, in milliseconds, and what it is.
@@ -88,7 +88,7 @@ impl Endpoint {
         refuses: Option<FailureKind>,
         issued: &mut Issued,
     ) -> (u64, Reply) {
-        let latency = self.latency.0 + self.chance.below(self.latency.1 - self.latency.0 + 1);
+        let latency = self.latency.0 + self.rng.below(self.latency.1 - self.latency.0 + 1);
         let treatment = &mut self.apps[app];
         let failure = if treatment.is_too_fast(now) {
             treatment.throttled += 1;
@@ -96,7 +96,7 @@ impl Endpoint {
         } else if let Some(kind) = self.all_fail.or(treatment.all_fail).or(refuses) {
             Some(kind)
         } else {
-            self.chance.per_mille(treatment.flaky).then(|| self.chance.pick(&BAD_LUCK))
+            self.rng.per_mille(treatment.flaky).then(|| self.rng.pick(&BAD_LUCK))
         };
         match failure {
             Some(FailureKind::Timeout) => (TIMEOUT_MS, Reply::Refused(FailureKind::Timeout)),

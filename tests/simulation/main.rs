@@ -1,4 +1,4 @@
-//! The daemon's engine and turn in a modelled world, on virtual time: days of thousands of tenants in seconds, a month of a
+//! The daemon's engine and turn in a modelled simulation, on virtual time: days of thousands of tenants in seconds, a month of a
 //! million in minutes. Everything is drawn from a seed. A failing one is printed, and reproduces with
 //! `SIMULATION_SEED=<seed> cargo test --release --test simulation any_seed -- --nocapture`.
 //!
@@ -7,46 +7,46 @@
 //! | `SIMULATION_SEED` | this seed alone | a few fixed ones |
 //! | `SIMULATION_TENANTS` | how many tenants, over all apps | 2,500; the long run: 1,000,000 |
 //! | `SIMULATION_DAYS` | for how long | half a day; the long run: 30 |
-//! | `SIMULATION_TRACE=1` | shows what befalls the world, and when | |
+//! | `SIMULATION_TRACE=1` | shows what befalls the simulation, and when | |
 //! | `SIMULATION_TENANT` | shows the calls for this tenant, by its number | |
 //! | `SIMULATION_LONG=1` | makes the long run run | it says that it did not |
 //!
 //! | file | what |
 //! |---|---|
-//! | `world` | the loop: virtual time, and the turn that the daemon turns too |
-//! | `stage` | the daemon's hands: calls, commits, publications, each held against what was promised |
+//! | `driver` | the loop: virtual time, and the turn that the daemon turns too |
+//! | `executor` | carries out the engine's actions, and checks each against what was promised |
 //! | `endpoint` | how the endpoint answers |
-//! | `script`, `fate` | what befalls the world, and what that excuses |
-//! | `judge` | who may have been without a token, and whether all is well in the end |
-//! | `memory` | what must still be known after a restart |
-//! | `ideal` | the best that any schedule could do |
-//! | `neighbours` | one app's trouble beside another, and outages from beginning to end |
-//! | `window` | calls within a period |
-//! | `tenant`, `agenda`, `chance`, `figures` | the parts they stand on |
+//! | `fault_plan`, `faults` | what goes wrong when, and what that excuses |
+//! | `availability` | who may have been without a token, and whether all is well in the end |
+//! | `saved_state` | what must still be known after a restart |
+//! | `reference_schedule` | the best that any schedule could do |
+//! | `isolation` | one app's failures beside another, and outages from beginning to end |
+//! | `rate_window` | calls within a period |
+//! | `tenant`, `event_queue`, `rng`, `statistics` | the parts they stand on |
 
-mod agenda;
-mod chance;
+mod availability;
+mod driver;
 mod endpoint;
-mod fate;
-mod figures;
-mod ideal;
-mod judge;
-mod memory;
-mod neighbours;
-mod script;
-mod stage;
+mod event_queue;
+mod executor;
+mod fault_plan;
+mod faults;
+mod isolation;
+mod rate_window;
+mod reference_schedule;
+mod rng;
+mod saved_state;
+mod statistics;
 mod tenant;
-mod window;
-mod world;
 
 use std::str::FromStr;
 
-use chance::Chance;
 use corptokend::domain::{FailureKind, Rate};
+use driver::{AppSetup, Simulation};
 use endpoint::Habit;
-use ideal::Ideal;
-use script::{Script, Twist};
-use world::{AppSetup, World};
+use fault_plan::{Fault, FaultPlan};
+use reference_schedule::ReferenceSchedule;
+use rng::Rng;
 
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
@@ -93,33 +93,33 @@ fn any_seed_keeps_the_promises() {
     for seed in seeds {
         println!("SIMULATION_SEED={seed} SIMULATION_TENANTS={tenants} SIMULATION_DAYS={days}");
         let end = milliseconds(days);
-        let mut world = World::new(seed, Rate::per_second(400), mixed(tenants));
+        let mut simulation = Simulation::new(seed, Rate::per_second(400), mixed(tenants));
         let peace = end - (6 * HOUR).min(end / 2);
-        let apps = world.setups.len();
-        world.stage.watched = setting("SIMULATION_TENANT");
-        world.script = Script::drawn(Chance::new(seed ^ 0x5eed), apps, tenants, (HOUR, peace, HOUR / 2));
+        let apps = simulation.setups.len();
+        simulation.executor.watched = setting("SIMULATION_TENANT");
+        simulation.fault_plan = FaultPlan::drawn(Rng::new(seed ^ 0x5eed), apps, tenants, (HOUR, peace, HOUR / 2));
         // A fifth joins later, if at all.
-        for number in 0..world.stage.tenants.len() as u32 {
+        for number in 0..simulation.executor.tenants.len() as u32 {
             if number % 5 != 0 {
-                world.stage.tenants[number as usize].present = true;
+                simulation.executor.tenants[number as usize].present = true;
             }
         }
-        world.start();
-        world.run_until(end);
-        world.come_to_an_end();
-        println!("{}", world.stage.figures);
+        simulation.start();
+        simulation.run_until(end);
+        simulation.come_to_an_end();
+        println!("{}", simulation.executor.statistics);
     }
 }
 
 /// One app whose limit is too low for its tenants, all of which are in the config from the start.
-fn crowd(seed: u64, tenants: u32, rate: Rate, lifetime_s: u32) -> World {
+fn crowd(seed: u64, tenants: u32, rate: Rate, lifetime_s: u32) -> Simulation {
     let app = AppSetup { tenants, rate, lifetime_s, habit: Habit::NewToken, refused: 0, endpoint: 1 };
-    let mut world = World::new(seed, Rate::per_second(400), vec![app]);
-    world.stage.tenants.iter_mut().for_each(|tenant| tenant.present = true);
-    world.stage.endpoint.apps[0].flaky = 0;
-    world.stage.excuses.lenient = true;
-    world.start();
-    world
+    let mut simulation = Simulation::new(seed, Rate::per_second(400), vec![app]);
+    simulation.executor.tenants.iter_mut().for_each(|tenant| tenant.present = true);
+    simulation.executor.endpoint.apps[0].flaky = 0;
+    simulation.executor.excuses.lenient = true;
+    simulation.start();
+    simulation
 }
 
 /// The rate as the limiter spaces it: 1.4 % below what the config says, so that no second ever sees more.
@@ -131,25 +131,29 @@ fn spaced(rate: Rate) -> f64 {
 fn too_many_tenants_expire_as_little_as_under_the_best_schedule_and_nobody_starves() {
     for (tenants, lifetime_s) in [(480, 400), (1_500, 400)] {
         let rate = Rate::per_second(1);
-        let mut world = crowd(1, tenants, rate, lifetime_s);
+        let mut simulation = crowd(1, tenants, rate, lifetime_s);
         // Long enough for the patience with newcomers to end, and for every tenant to have had its turn after that.
         let settled = 5 * HOUR;
-        world.run_until(settled);
-        let before = world.stage.without_ms();
+        simulation.run_until(settled);
+        let before = simulation.executor.without_ms();
         let end = settled + 2 * HOUR;
-        world.run_until(end);
-        let expired = world.stage.without_ms() - before;
-        let mut ideal = Ideal::new((0..tenants).map(|_| 0), spaced(rate), lifetime_s);
-        let before = ideal.without_ms(settled);
-        let ideal = ideal.without_ms(end) - before;
+        simulation.run_until(end);
+        let expired = simulation.executor.without_ms() - before;
+        let mut reference = ReferenceSchedule::new((0..tenants).map(|_| 0), spaced(rate), lifetime_s);
+        let before = reference.without_ms(settled);
+        let reference = reference.without_ms(end) - before;
         println!(
             "{tenants} tenants of {lifetime_s} s at {rate}: {} s expired, at best {} s",
             expired / 1000,
-            ideal / 1000
+            reference / 1000
         );
-        assert!(expired as f64 <= ideal as f64 * 1.01, "{expired} ms without a token, and {ideal} would do");
-        let unserved =
-            world.stage.tenants.iter().filter(|tenant| tenant.kept.is_none_or(|kept| kept.from < settled)).count();
+        assert!(expired as f64 <= reference as f64 * 1.01, "{expired} ms without a token, and {reference} would do");
+        let unserved = simulation
+            .executor
+            .tenants
+            .iter()
+            .filter(|tenant| tenant.kept.is_none_or(|kept| kept.from < settled))
+            .count();
         assert_eq!(unserved, 0, "tenants starve");
     }
 }
@@ -157,22 +161,23 @@ fn too_many_tenants_expire_as_little_as_under_the_best_schedule_and_nobody_starv
 #[test]
 fn after_an_outage_of_a_whole_life_all_are_back_as_fast_as_the_limits_allow() {
     let (tenants, rate) = (4_000, Rate::per_second(2));
-    let mut world = crowd(2, tenants, rate, 7_200);
+    let mut simulation = crowd(2, tenants, rate, 7_200);
     let (begin, end) = (4 * HOUR, 7 * HOUR);
-    world.run_until(begin);
-    assert_eq!(world.stage.valid(), tenants, "all have a token before the outage");
-    world.befall(Twist::Outage { app: None, kind: FailureKind::Unreachable, ms: end - begin });
-    world.run_until(end);
-    assert_eq!(world.stage.valid(), 0, "nobody has one at its end");
-    let before = world.stage.without_ms();
-    let expires: Vec<u64> = world.stage.tenants.iter().map(|tenant| tenant.kept.map_or(0, |kept| kept.until)).collect();
-    while world.stage.valid() < tenants && world.stage.t < end + 6 * HOUR {
-        world.run_until(world.stage.t + 1_000);
+    simulation.run_until(begin);
+    assert_eq!(simulation.executor.valid(), tenants, "all have a token before the outage");
+    simulation.inject(Fault::Outage { app: None, kind: FailureKind::Unreachable, ms: end - begin });
+    simulation.run_until(end);
+    assert_eq!(simulation.executor.valid(), 0, "nobody has one at its end");
+    let before = simulation.executor.without_ms();
+    let expires: Vec<u64> =
+        simulation.executor.tenants.iter().map(|tenant| tenant.kept.map_or(0, |kept| kept.until)).collect();
+    while simulation.executor.valid() < tenants && simulation.executor.t < end + 6 * HOUR {
+        simulation.run_until(simulation.executor.t + 1_000);
     }
-    let (took, allowed) = (world.stage.t - end, f64::from(tenants) / rate.hertz() * 1000.0);
-    let without = world.stage.without_ms() - before;
-    let mut ideal = Ideal::new(expires.iter().map(|_| end), spaced(rate), 7_200);
-    let least = ideal.without_ms(world.stage.t);
+    let (took, allowed) = (simulation.executor.t - end, f64::from(tenants) / rate.hertz() * 1000.0);
+    let without = simulation.executor.without_ms() - before;
+    let mut reference = ReferenceSchedule::new(expires.iter().map(|_| end), spaced(rate), 7_200);
+    let least = reference.without_ms(simulation.executor.t);
     println!("all {tenants} are back after {} s, the limits allow {} s", took / 1000, allowed as u64 / 1000);
     println!("  {} s without a token, at best {} s", without / 1000, least / 1000);
     assert!(took as f64 <= allowed * 1.1, "{took} ms, and the limits allow {allowed}");
@@ -193,34 +198,34 @@ fn fifty_that_do_not_extend() -> AppSetup {
 
 #[test]
 fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
-    let mut world = World::new(3, Rate::per_second(400), vec![fifty_that_do_not_extend()]);
-    world.stage.tenants.iter_mut().for_each(|tenant| tenant.present = true);
-    world.start();
-    world.run_until(HOUR / 2);
-    world.restart();
+    let mut simulation = Simulation::new(3, Rate::per_second(400), vec![fifty_that_do_not_extend()]);
+    simulation.executor.tenants.iter_mut().for_each(|tenant| tenant.present = true);
+    simulation.start();
+    simulation.run_until(HOUR / 2);
+    simulation.restart();
     // Past every refresh point: each was asked for once more, in vain.
-    world.run_until(HOUR * 7 / 4);
-    let before = world.stage.figures.calls;
+    simulation.run_until(HOUR * 7 / 4);
+    let before = simulation.executor.statistics.calls;
     for by in [-3_600_000, 3_600_000, 86_400_000, -86_400_000] {
-        world.befall(Twist::ClockStep { by, ms: 1_000 });
-        world.run_until(world.stage.t + 10_000);
+        simulation.inject(Fault::ClockStep { by, ms: 1_000 });
+        simulation.run_until(simulation.executor.t + 10_000);
     }
-    assert_eq!(world.stage.figures.calls, before, "calls were made because the clock was set");
+    assert_eq!(simulation.executor.statistics.calls, before, "calls were made because the clock was set");
 }
 
 #[test]
 fn restarts_cause_no_calls_for_tokens_that_do_not_extend() {
-    let mut world = World::new(4, Rate::per_second(400), vec![fifty_that_do_not_extend()]);
-    world.stage.tenants.iter_mut().for_each(|tenant| tenant.present = true);
-    world.start();
+    let mut simulation = Simulation::new(4, Rate::per_second(400), vec![fifty_that_do_not_extend()]);
+    simulation.executor.tenants.iter_mut().for_each(|tenant| tenant.present = true);
+    simulation.start();
     // Past every refresh point: each was asked for once more, in vain.
-    world.run_until(HOUR * 7 / 4);
-    let before = world.stage.figures.calls;
-    for twist in [Twist::Kill, Twist::Reboot, Twist::Kill, Twist::Kill] {
-        world.befall(twist);
-        world.run_until(world.stage.t + 30_000);
+    simulation.run_until(HOUR * 7 / 4);
+    let before = simulation.executor.statistics.calls;
+    for fault in [Fault::Kill, Fault::Reboot, Fault::Kill, Fault::Kill] {
+        simulation.inject(fault);
+        simulation.run_until(simulation.executor.t + 30_000);
     }
-    assert_eq!(world.stage.figures.calls, before, "calls were made because the daemon was started anew");
+    assert_eq!(simulation.executor.statistics.calls, before, "calls were made because the daemon was started anew");
 }
 
 #[test]
@@ -239,22 +244,22 @@ fn a_month_of_a_million_tenants() {
     let rate = Rate::per_minute((f64::from(of_app) * 60.0 * 15.0 / 71_429.0).ceil() as u32);
     let rate = if tenants == 1_000_000 { Rate::per_second(15) } else { rate };
     let app = AppSetup { tenants: of_app, rate, lifetime_s: 7_200, habit: Habit::NewToken, refused: 0, endpoint: 1 };
-    let mut world = World::new(seed, Rate::per_second(400), vec![app; apps as usize]);
-    world.stage.tenants.iter_mut().for_each(|tenant| (tenant.present, tenant.set) = (true, 0));
-    world.stage.grain = 20;
-    world.stage.commit_ms = 200;
-    world.script = Script::of_a_month(Chance::new(seed), apps as usize, end);
-    world.start();
+    let mut simulation = Simulation::new(seed, Rate::per_second(400), vec![app; apps as usize]);
+    simulation.executor.tenants.iter_mut().for_each(|tenant| (tenant.present, tenant.set) = (true, 0));
+    simulation.executor.grain = 20;
+    simulation.executor.commit_ms = 200;
+    simulation.fault_plan = FaultPlan::of_a_month(Rng::new(seed), apps as usize, end);
+    simulation.start();
     for day in 1..=days.ceil() as u64 {
-        world.run_until(end.min(day * DAY));
+        simulation.run_until(end.min(day * DAY));
         let seconds = began.elapsed().as_secs_f64();
         println!(
             "day {day} after {seconds:.0} s: {:.0} refreshes a second",
-            world.stage.figures.refreshes as f64 / seconds
+            simulation.executor.statistics.refreshes as f64 / seconds
         );
     }
-    world.come_to_an_end();
-    println!("{}\n  {:.0} s of real time", world.stage.figures, began.elapsed().as_secs_f64());
+    simulation.come_to_an_end();
+    println!("{}\n  {:.0} s of real time", simulation.executor.statistics, began.elapsed().as_secs_f64());
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long a run takes is no decision of the daemon's")]

@@ -1,9 +1,9 @@
-//! A tenant, as the world sees it.
+//! A tenant, as the simulation sees it.
 
 use corptokend::domain::{FailureKind, Record};
 
 use crate::endpoint::Issued;
-use crate::memory::{Repeats, Silence};
+use crate::saved_state::{Repeats, Silence};
 
 /// How many sink roots there are.
 pub(crate) const ROOTS: usize = 4;
@@ -20,7 +20,7 @@ pub(crate) struct Kept {
     pub(crate) until: u64,
 }
 
-/// A tenant, as the world sees it. Moments are milliseconds of the simulation. A refresh is a dozen looks at it, so it lies on
+/// A tenant, as the simulation sees it. Moments are milliseconds of the simulation. A refresh is a dozen looks at it, so it lies on
 /// whole cache lines, and tokens are short numbers.
 #[repr(align(64))]
 pub(crate) struct Tenant {

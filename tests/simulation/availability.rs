@@ -1,7 +1,7 @@
 //! Whether a tenant may have been without a token, and whether all is well in the end.
 
 use crate::endpoint::Habit;
-use crate::stage::{HANGS_AFTER_MS, Stage};
+use crate::executor::{Executor, HANGS_AFTER_MS};
 use crate::tenant::{Kept, ROOTS};
 
 /// How long a tenant may wait for its turn, for a commit and for the answer, in milliseconds, before it counts as not served.
@@ -42,7 +42,7 @@ fn covered(mut spans: Vec<(u64, u64)>) -> u64 {
     sum
 }
 
-impl Stage {
+impl Executor {
     /// A tenant's next token is there. Was it without one, and if so, may it have been?
     pub(crate) fn judge_gap(&mut self, number: u32, next: &Kept) {
         let now = self.t;
@@ -50,7 +50,7 @@ impl Stage {
         // A token that is published although it could not be committed is one.
         let kept = self.unwritten.get(&number).copied().or(tenant.kept);
         let without_since = kept.map_or(tenant.added, |before| before.until);
-        self.figures.without_ms += now.saturating_sub(without_since);
+        self.statistics.without_ms += now.saturating_sub(without_since);
         if let Some(before) = kept.filter(|before| before.token != next.token || before.until < now) {
             self.judge_expiry(number, before.from, before.until, now);
         }
@@ -62,7 +62,7 @@ impl Stage {
     pub(crate) fn without_ms(&self) -> u64 {
         let present = self.tenants.iter().filter(|tenant| tenant.present);
         let since = present.map(|tenant| tenant.kept.map_or(tenant.added, |kept| kept.until));
-        self.figures.without_ms + since.map(|since| self.t.saturating_sub(since)).sum::<u64>()
+        self.statistics.without_ms + since.map(|since| self.t.saturating_sub(since)).sum::<u64>()
     }
 
     /// How many tenants have a valid token.
@@ -87,7 +87,7 @@ impl Stage {
         let turn = (4000.0 / self.apps[app].rate().hertz()) as u64;
         let unanswered = if self.state.is_some() { HANGS_AFTER_MS } else { 0 };
         if remaining_life && gap <= HANDOVER_MS + turn + unanswered {
-            self.figures.longest_handover_ms = self.figures.longest_handover_ms.max(gap);
+            self.statistics.longest_handover_ms = self.statistics.longest_handover_ms.max(gap);
             return;
         }
         // From the latest moment at which a refresh can be due; an endpoint that does not extend leaves no margin.
@@ -103,17 +103,17 @@ impl Stage {
             tenant.hindered,
         );
         if excused == 0 {
-            self.figures.limited_gaps += 1;
-            self.figures.limited_ms += gap;
+            self.statistics.limited_gaps += 1;
+            self.statistics.limited_ms += gap;
             return;
         }
         self.excuse(gap);
     }
 
     fn excuse(&mut self, gap: u64) {
-        self.figures.longest_gap_ms = self.figures.longest_gap_ms.max(gap);
-        self.figures.excused_gaps += 1;
-        self.figures.excused_ms += gap;
+        self.statistics.longest_gap_ms = self.statistics.longest_gap_ms.max(gap);
+        self.statistics.excused_gaps += 1;
+        self.statistics.excused_ms += gap;
     }
 
     /// After peace for longer than any life and any backoff, and `quiet` milliseconds without calls: everybody who can have a token has one, in every sink.

@@ -7,10 +7,10 @@ use corptokend::daemon::turn::turn;
 use corptokend::domain::*;
 use corptokend::engine::{Engine, Event};
 
-use crate::chance::Chance;
 use crate::endpoint::{Endpoint, Habit, Treatment};
-use crate::script::Script;
-use crate::stage::Stage;
+use crate::executor::Executor;
+use crate::fault_plan::FaultPlan;
+use crate::rng::Rng;
 use crate::tenant::{ROOTS, Tenant};
 
 /// When the simulation begins, on the wall clock.
@@ -46,12 +46,12 @@ pub(crate) enum Doom {
     WithALoss,
 }
 
-pub(crate) struct World {
+pub(crate) struct Simulation {
     pub(crate) engine: Engine,
-    pub(crate) stage: Stage,
-    pub(crate) script: Script,
+    pub(crate) executor: Executor,
+    pub(crate) fault_plan: FaultPlan,
     pub(crate) setups: Vec<AppSetup>,
-    pub(crate) chance: Chance,
+    pub(crate) rng: Rng,
     pub(crate) rates: Vec<Rate>,
     total: Rate,
     seed: u64,
@@ -82,32 +82,32 @@ fn sink_sets() -> Vec<Box<[Outlet]>> {
     vec![[file(0, false)].into(), [file(0, true), key(1)].into(), [file(2, false), key(3)].into()]
 }
 
-impl World {
-    /// A world in which a daemon has just been started, with all tenants in its config and none in its state.
+impl Simulation {
+    /// A simulation in which a daemon has just been started, with all tenants in its config and none in its state.
     pub(crate) fn new(seed: u64, total: Rate, setups: Vec<AppSetup>) -> Self {
-        let mut chance = Chance::new(seed);
+        let mut rng = Rng::new(seed);
         let treatments = setups.iter().map(|setup| Treatment::new(setup.lifetime_s, setup.habit, 1)).collect();
-        let endpoint = Endpoint::new(treatments, Chance::new(chance.next()));
+        let endpoint = Endpoint::new(treatments, Rng::new(rng.next()));
         let name = |n: usize| AppName::new(&format!("app{n}")).expect("a name");
         let apps = setups.iter().enumerate().map(|(n, setup)| (name(n), setup.rate)).collect();
-        let mut stage = Stage::new(endpoint, total, apps, sink_sets());
-        stage.endpoints = setups.iter().map(|setup| setup.endpoint).collect();
+        let mut executor = Executor::new(endpoint, total, apps, sink_sets());
+        executor.endpoints = setups.iter().map(|setup| setup.endpoint).collect();
         for (app, setup) in setups.iter().enumerate() {
             for _ in 0..setup.tenants {
-                let mut tenant = Tenant::new(app as u16, chance.below(3) as u8);
+                let mut tenant = Tenant::new(app as u16, rng.below(3) as u8);
                 let kinds = [FailureKind::Unauthorized, FailureKind::SuspectCorp];
-                tenant.refuses = chance.per_mille(setup.refused).then(|| chance.pick(&kinds));
-                stage.tenants.push(tenant);
+                tenant.refuses = rng.per_mille(setup.refused).then(|| rng.pick(&kinds));
+                executor.tenants.push(tenant);
             }
         }
         let rates = setups.iter().map(|setup| setup.rate).collect();
         let now = Now { boot: BootMs(BOOT_MS), wall: WallMs(WALL_MS + BOOT_MS) };
-        let mut world = Self {
+        let mut simulation = Self {
             engine: Engine::new(now, seed, total),
-            stage,
-            script: Script::default(),
+            executor,
+            fault_plan: FaultPlan::default(),
             setups,
-            chance,
+            rng,
             rates,
             total,
             seed,
@@ -120,13 +120,13 @@ impl World {
             no_restart_before: 0,
             asleep_until: 0,
         };
-        world.stage.t = BOOT_MS;
-        world.stage.crash();
-        world
+        simulation.executor.t = BOOT_MS;
+        simulation.executor.crash();
+        simulation
     }
 
     pub(crate) fn now(&self) -> Now {
-        let t = self.stage.t;
+        let t = self.executor.t;
         Now { boot: BootMs(t - self.booted), wall: WallMs((WALL_MS + t).saturating_add_signed(self.wall_off)) }
     }
 
@@ -136,15 +136,15 @@ impl World {
         self.engine = Engine::new(now, self.seed, self.total);
         self.events.clear();
         self.steps.clear();
-        self.events.push(Event::Recalled(self.stage.memories.all()));
-        for (number, outlets) in self.stage.sets.iter().enumerate() {
+        self.events.push(Event::Recalled(self.executor.memories.all()));
+        for (number, outlets) in self.executor.sets.iter().enumerate() {
             self.steps.push_back(Change::SinkSet { id: SinkSetId(number as u32), outlets: outlets.clone() });
         }
         for app in 0..self.setups.len() {
             let change = self.app(app, Freshness::Current);
             self.steps.push_back(change);
         }
-        for number in 0..self.stage.tenants.len() as u32 {
+        for number in 0..self.executor.tenants.len() as u32 {
             self.restore(number);
         }
         self.turn();
@@ -152,28 +152,28 @@ impl World {
 
     /// An app as it is in the config at the moment.
     pub(crate) fn app(&self, app: usize, freshness: Freshness) -> Change {
-        let policy = AppPolicy { enabled: !self.stage.disabled[app], ..policy(self.rates[app]) };
-        Change::App { name: self.stage.names[app].clone(), policy, path: way(self.setups[app].endpoint), freshness }
+        let policy = AppPolicy { enabled: !self.executor.disabled[app], ..policy(self.rates[app]) };
+        Change::App { name: self.executor.names[app].clone(), policy, path: way(self.setups[app].endpoint), freshness }
     }
 
     /// What a start makes of a tenant: places that are not its own any more are emptied, and who left is forgotten.
     fn restore(&mut self, number: u32) {
-        let tenant = &mut self.stage.tenants[number as usize];
+        let tenant = &mut self.executor.tenants[number as usize];
         let (set, shown) = (tenant.present.then_some(tenant.set), tenant.shown);
         match set {
             None => {
                 tenant.kept = None;
-                self.stage.memories.forget(self.stage.id(number));
+                self.executor.memories.forget(self.executor.id(number));
             }
             Some(set) => {
                 let (id, record) =
-                    (self.stage.id(number), self.stage.tenants[number as usize].kept.map(|kept| kept.record));
+                    (self.executor.id(number), self.executor.tenants[number as usize].kept.map(|kept| kept.record));
                 self.steps.push_back(Change::Added { id, sinks: SinkSetId(set.into()), record });
             }
         }
         if shown != [0; ROOTS] {
-            let own = set.map_or(Vec::new(), |set| self.stage.places(number, set));
-            let all = (0..self.stage.sets.len() as u8).flat_map(|set| self.stage.places(number, set));
+            let own = set.map_or(Vec::new(), |set| self.executor.places(number, set));
+            let all = (0..self.executor.sets.len() as u8).flat_map(|set| self.executor.places(number, set));
             let foreign = |place: &(LaneId, RootId, Place)| shown[place.1.0 as usize] != 0 && !own.contains(place);
             let left: Vec<_> = all.filter(foreign).collect();
             self.events.push(Event::Vacated(left));
@@ -182,62 +182,62 @@ impl World {
 
     /// Adds a tenant to the config.
     pub(crate) fn join(&mut self, number: u32) {
-        let (id, set) = (self.stage.id(number), self.stage.tenants[number as usize].set);
-        let (sinks, owned) = (SinkSetId(set.into()), self.stage.places(number, set));
+        let (id, set) = (self.executor.id(number), self.executor.tenants[number as usize].set);
+        let (sinks, owned) = (SinkSetId(set.into()), self.executor.places(number, set));
         self.events.push(Event::Reclaimed(owned.into_iter().map(|(_, _, place)| place).collect()));
         self.steps.push_back(Change::Added { id, sinks, record: None });
     }
 
     pub(crate) fn set_total(&mut self, rate: Rate) {
         self.total = rate;
-        self.stage.total.set_rate(self.stage.t, rate);
+        self.executor.total.set_rate(self.executor.t, rate);
         self.events.push(Event::Limit(rate));
     }
 
     /// Lives on until this moment.
     pub(crate) fn run_until(&mut self, end: u64) {
         loop {
-            let steps = (!self.steps.is_empty()).then_some(self.stage.t + 1);
-            let due = [self.stage.agenda.next_at(), self.wake, self.script.next_at(), steps];
+            let steps = (!self.steps.is_empty()).then_some(self.executor.t + 1);
+            let due = [self.executor.queue.next_at(), self.wake, self.fault_plan.next_at(), steps];
             let Some(next) = due.into_iter().flatten().min().filter(|at| *at <= end) else { break };
-            self.stage.t = next.max(self.stage.t).max(std::mem::take(&mut self.asleep_until));
-            while let Some(happening) = self.stage.agenda.take(self.stage.t) {
-                self.stage.happen(happening, &mut self.events);
+            self.executor.t = next.max(self.executor.t).max(std::mem::take(&mut self.asleep_until));
+            while let Some(completion) = self.executor.queue.take(self.executor.t) {
+                self.executor.happen(completion, &mut self.events);
             }
             while self.steps.is_empty()
-                && let Some(twist) = self.script.take(self.stage.t)
+                && let Some(fault) = self.fault_plan.take(self.executor.t)
             {
                 if std::env::var_os("SIMULATION_TRACE").is_some() {
-                    println!("  at {}: {twist:?}", self.stage.t);
+                    println!("  at {}: {fault:?}", self.executor.t);
                 }
-                self.befall(twist);
+                self.inject(fault);
             }
             self.turn();
-            let strikes = self.doom.is_some_and(|doom| doom == Doom::Now || self.stage.has_uncommitted());
+            let strikes = self.doom.is_some_and(|doom| doom == Doom::Now || self.executor.has_uncommitted());
             if strikes && self.steps.is_empty() && self.may_restart() {
                 self.doom = None;
                 self.restart();
             }
         }
-        self.stage.t = end.max(self.stage.t);
+        self.executor.t = end.max(self.executor.t);
     }
 
     /// Peace: nothing fails, and nothing is changed any more. What is under way comes to its end, and all must be well.
     pub(crate) fn come_to_an_end(&mut self) {
-        self.stage.room.calls = 0;
+        self.executor.room.calls = 0;
         let quiet = 3_000;
-        self.run_until(self.stage.t + quiet);
-        self.stage.judge_end(quiet);
+        self.run_until(self.executor.t + quiet);
+        self.executor.judge_end(quiet);
     }
 
     fn turn(&mut self) {
         let now = self.now();
         let most = self.steps.len().min(STEPS_A_TURN);
-        self.steps.iter().take(most).for_each(|change| self.stage.enact(change));
-        self.stage.figures.turns += 1;
+        self.steps.iter().take(most).for_each(|change| self.executor.enact(change));
+        self.executor.statistics.turns += 1;
         let events = self.events.drain(..).chain(self.steps.drain(..most).map(Event::Change));
-        let wake = turn(&mut self.engine, now, events, &mut self.stage);
-        self.stage.check_verdicts();
+        let wake = turn(&mut self.engine, now, events, &mut self.executor);
+        self.executor.check_verdicts();
         assert!(wake.is_none_or(|at| at > now.boot), "spins: would wake at {wake:?}, and it is {now:?}");
         self.wake = wake.map(|at| at.0 + self.booted);
     }

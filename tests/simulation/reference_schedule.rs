@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// One app's tenants, served one at a time.
-pub(crate) struct Ideal {
+pub(crate) struct ReferenceSchedule {
     /// When each tenant's token expires, in milliseconds; it is served after that, since asking earlier wastes life.
     expires: BinaryHeap<Reverse<u64>>,
     spacing_ms: f64,
@@ -15,7 +15,7 @@ pub(crate) struct Ideal {
     without_ms: u64,
 }
 
-impl Ideal {
+impl ReferenceSchedule {
     /// Tenants whose tokens expire at these moments, and a limit of so many calls a second.
     pub(crate) fn new(expires: impl Iterator<Item = u64>, hertz: f64, lifetime_s: u32) -> Self {
         let (spacing_ms, lifetime_ms) = (1000.0 / hertz, u64::from(lifetime_s) * 1000);
@@ -40,9 +40,9 @@ impl Ideal {
 
 #[test]
 fn what_the_limit_cannot_serve_is_without_a_token() {
-    let mut ideal = Ideal::new((0..300).map(|_| 0), 1.0, 100);
-    let settled = ideal.without_ms(3_600_000);
+    let mut reference = ReferenceSchedule::new((0..300).map(|_| 0), 1.0, 100);
+    let settled = reference.without_ms(3_600_000);
     // 100 of 300 can be served.
-    let hour = ideal.without_ms(7_200_000) - settled;
+    let hour = reference.without_ms(7_200_000) - settled;
     assert!(hour.abs_diff(200 * 3_600_000) < 200 * 3_600, "{hour}");
 }

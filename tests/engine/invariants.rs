@@ -51,7 +51,7 @@ struct Watched {
     restored: bool,
 }
 
-pub(crate) struct Judge {
+pub(crate) struct Invariants {
     total: Limit,
     apps: BTreeMap<AppName, (Limit, AppPolicy)>,
     tenants: BTreeMap<TenantId, Watched>,
@@ -61,7 +61,7 @@ pub(crate) struct Judge {
     answered: BTreeSet<Ticket>,
 }
 
-impl Judge {
+impl Invariants {
     pub(crate) fn new(now: u64, total: Rate) -> Self {
         Self {
             total: Limit::new(now, total),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Figures {
+pub(crate) struct Statistics {
     pub(crate) turns: u64,
     pub(crate) calls: u64,
     pub(crate) failures: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Figures {
     pub(crate) most_calls_a_life: u16,
 }
 
-impl fmt::Display for Figures {
+impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,

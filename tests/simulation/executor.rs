@@ -7,20 +7,20 @@ use corptokend::daemon::turn::Hands;
 use corptokend::domain::*;
 use corptokend::engine::{Action, Engine, Event, Notice, Room, WithdrawId};
 
-use crate::agenda::Agenda;
+use crate::availability::Excuses;
 use crate::endpoint::{Endpoint, Habit, Reply};
-use crate::figures::Figures;
-use crate::judge::Excuses;
-use crate::memory::{Memories, Silence};
-use crate::script::StateTrouble;
+use crate::event_queue::EventQueue;
+use crate::fault_plan::StateTrouble;
+use crate::rate_window::Window;
+use crate::saved_state::{Memories, Silence};
+use crate::statistics::Statistics;
 use crate::tenant::{Kept, ROOTS, Tenant};
-use crate::window::Window;
 
 /// A commit that hangs is not waited for after so long, in milliseconds.
 pub(crate) const HANGS_AFTER_MS: u64 = 4_000;
 
 /// What comes back to the daemon later.
-pub(crate) enum Happening {
+pub(crate) enum Completion {
     Answer {
         ticket: Ticket,
         tenant: u32,
@@ -75,11 +75,11 @@ pub(crate) enum Write {
     Remember(Subject, Option<Box<Memory>>),
 }
 
-pub(crate) struct Stage {
+pub(crate) struct Executor {
     /// Milliseconds of the simulation; they go on through reboots and suspends.
     pub(crate) t: u64,
     pub(crate) room: Room,
-    pub(crate) agenda: Agenda<Happening>,
+    pub(crate) queue: EventQueue<Completion>,
     pub(crate) endpoint: Endpoint,
     pub(crate) tenants: Vec<Tenant>,
     parked: Vec<Parked>,
@@ -112,18 +112,18 @@ pub(crate) struct Stage {
     /// By how much the calls for each app's tenants came later than their latest refresh points at worst, in milliseconds.
     pub(crate) latest: Vec<u64>,
     pub(crate) excuses: Excuses,
-    pub(crate) figures: Figures,
+    pub(crate) statistics: Statistics,
     /// A tenant whose calls and answers are shown.
     pub(crate) watched: Option<u32>,
 }
 
-impl Stage {
+impl Executor {
     pub(crate) fn new(endpoint: Endpoint, total: Rate, apps: Vec<(AppName, Rate)>, sets: Vec<Box<[Outlet]>>) -> Self {
         let names = apps.len();
         Self {
             t: 0,
             room: Room { calls: 64, calls_most: 64, lanes: vec![64; 2] },
-            agenda: Agenda::new(0),
+            queue: EventQueue::new(0),
             endpoint,
             tenants: Vec::new(),
             parked: Vec::new(),
@@ -146,7 +146,7 @@ impl Stage {
             endpoints: Vec::new(),
             banned: BTreeMap::new(),
             excuses: Excuses::default(),
-            figures: Figures::default(),
+            statistics: Statistics::default(),
             watched: None,
         }
     }
@@ -165,9 +165,9 @@ impl Stage {
 
     /// The process ended: what was under way is lost, and so is what was not committed.
     pub(crate) fn crash(&mut self) {
-        self.agenda = Agenda::new(self.t);
+        self.queue = EventQueue::new(self.t);
         self.parked.clear();
-        self.figures.lost_writes += self.writes.len() as u64;
+        self.statistics.lost_writes += self.writes.len() as u64;
         self.writes.clear();
         self.commits = false;
         self.unwritten.clear();
@@ -180,7 +180,7 @@ impl Stage {
 
     /// A step of a plan takes effect.
     pub(crate) fn enact(&mut self, change: &Change) {
-        self.figures.changes += 1;
+        self.statistics.changes += 1;
         match change {
             Change::Added { id, .. } => {
                 let tenant = &mut self.tenants[number_of(id) as usize];
@@ -198,30 +198,30 @@ impl Stage {
         }
     }
 
-    fn later(&mut self, after: u64, happening: Happening) {
+    fn later(&mut self, after: u64, completion: Completion) {
         let at = (self.t + after.max(1)).next_multiple_of(self.grain);
-        self.agenda.add(at, happening);
+        self.queue.add(at, completion);
     }
 
-    /// What a happening is to the engine.
-    pub(crate) fn happen(&mut self, happening: Happening, events: &mut Vec<Event>) {
-        match happening {
-            Happening::Answer { ticket, tenant, life, reply, until } => {
+    /// What a completion is to the engine.
+    pub(crate) fn happen(&mut self, completion: Completion, events: &mut Vec<Event>) {
+        match completion {
+            Completion::Answer { ticket, tenant, life, reply, until } => {
                 self.room.calls += 1;
                 events.push(Event::Called(ticket, self.answered(ticket, tenant, life, reply, until)));
             }
-            Happening::Committed => self.committed(events),
-            Happening::Published { ticket, sink, root, tenant, token } => {
+            Completion::Committed => self.committed(events),
+            Completion::Published { ticket, sink, root, tenant, token } => {
                 let outcome = self.put(root, tenant, token).map(|()| Wrote::Replaced);
                 events.push(Event::Published(ticket, sink, outcome));
             }
-            Happening::Unread { ticket, sink, root } => {
+            Completion::Unread { ticket, sink, root } => {
                 self.room.lanes[lane_of(root)] += 1;
-                self.figures.sink_failures += 1;
+                self.statistics.sink_failures += 1;
                 let failure = SinkFailure { kind: SinkFailureKind::State, detail: "the state cannot be read".into() };
                 events.push(Event::Published(ticket, sink, Err(failure)));
             }
-            Happening::Withdrawn { id, root, tenant } => {
+            Completion::Withdrawn { id, root, tenant } => {
                 events.push(Event::Withdrawn(id, self.put(root, tenant, 0)));
             }
         }
@@ -247,7 +247,7 @@ impl Stage {
                 Ok(Grant { lifetime_s, fingerprint: Fingerprint(token.into()) })
             }
             Reply::Refused(kind) => {
-                self.figures.failures += 1;
+                self.statistics.failures += 1;
                 if ours {
                     // The call itself, and the longest backoff that may follow it.
                     let backoff = (1_000_u64 << tenant.failures.min(9)).min(300_000);
@@ -305,7 +305,7 @@ impl Stage {
             {
                 self.judge_gap(*tenant, kept);
                 self.unwritten.insert(*tenant, *kept);
-                self.figures.unwritten += 1;
+                self.statistics.unwritten += 1;
                 events.push(Event::Kept(*ticket));
             }
         }
@@ -327,7 +327,7 @@ impl Stage {
         if !self.commits && !self.writes.is_empty() {
             self.commits = true;
             let hangs = self.state.is_some_and(|(how, _)| how == StateTrouble::Hangs);
-            self.later(if hangs { HANGS_AFTER_MS } else { self.commit_ms }, Happening::Committed);
+            self.later(if hangs { HANGS_AFTER_MS } else { self.commit_ms }, Completion::Committed);
         }
     }
 
@@ -335,7 +335,7 @@ impl Stage {
     fn put(&mut self, root: RootId, tenant: u32, token: u32) -> Result<(), SinkFailure> {
         self.room.lanes[lane_of(root)] += 1;
         if self.failing_roots[root.0 as usize] {
-            self.figures.sink_failures += 1;
+            self.statistics.sink_failures += 1;
             return Err(SinkFailure { kind: SinkFailureKind::Full, detail: "no space left".into() });
         }
         self.tenants[tenant as usize].shown[root.0 as usize] = token;
@@ -348,7 +348,7 @@ impl Stage {
             println!("  at {now}: {:?}", (ticket, self.tenants[number as usize].kept));
         }
         self.room.calls -= 1;
-        self.figures.calls += 1;
+        self.statistics.calls += 1;
         let tenant = &mut self.tenants[number as usize];
         let app = usize::from(tenant.app);
         assert!(tenant.present, "tenant {number} is called although it left");
@@ -367,7 +367,7 @@ impl Stage {
         (tenant.in_flight, tenant.called) = (true, now);
         let (after, reply) = self.endpoint.call(now, app, tenant.refuses, &mut tenant.issued);
         let (life, until) = (tenant.lives, tenant.issued.until);
-        self.later(after, Happening::Answer { ticket, tenant: number, life, reply, until });
+        self.later(after, Completion::Answer { ticket, tenant: number, life, reply, until });
     }
 
     /// The engine's verdict on the answer of this ticket.
@@ -383,7 +383,7 @@ impl Stage {
         assert_eq!(number_of(id), answer.tenant, "an answer is kept for another tenant");
         assert!(tenant.present && tenant.lives == answer.life, "{id}: a late answer is kept, from before it left");
         self.count_repeat(&answer);
-        self.figures.refreshes += 1;
+        self.statistics.refreshes += 1;
         let Parked { token, from, until, .. } = answer;
         let kept = Kept { token, seq: Some(ticket.seq), record, from, until };
         self.held.insert(ticket);
@@ -396,7 +396,7 @@ impl Stage {
         if tenant.present && tenant.lives == answer.life {
             self.count_repeat(&answer);
         }
-        self.figures.discarded += 1;
+        self.statistics.discarded += 1;
     }
 
     /// An endpoint that answers with the same token and its remaining life must not be asked ever faster.
@@ -406,7 +406,7 @@ impl Stage {
         tenant.restored = false;
         if self.endpoint.apps[usize::from(tenant.app)].habit == Habit::RemainingLife {
             assert!(calls <= 3, "tenant {}: {calls} calls in one life of a token that does not extend", answer.tenant);
-            self.figures.most_calls_a_life = self.figures.most_calls_a_life.max(calls);
+            self.statistics.most_calls_a_life = self.statistics.most_calls_a_life.max(calls);
         }
     }
 
@@ -433,18 +433,18 @@ impl Stage {
         let is_unreadable = self.state.is_some_and(|(how, _)| how == StateTrouble::Unreadable);
         let in_memory = self.unwritten.contains_key(&number) || self.held.contains(&ticket);
         if is_unreadable && valid && !in_memory {
-            self.later(2, Happening::Unread { ticket, sink, root });
+            self.later(2, Completion::Unread { ticket, sink, root });
             return;
         }
-        self.figures.publications += 1;
-        self.later(2, Happening::Published { ticket, sink, root, tenant: number, token });
+        self.statistics.publications += 1;
+        self.later(2, Completion::Published { ticket, sink, root, tenant: number, token });
     }
 
     fn withdraw(&mut self, id: WithdrawId, root: RootId, place: &Place) {
         let text = place.to_string();
         let tenant = text.rsplit('/').next().and_then(|part| part.parse().ok()).expect("a place of the simulation");
         self.take_room(root);
-        self.later(2, Happening::Withdrawn { id, root, tenant });
+        self.later(2, Completion::Withdrawn { id, root, tenant });
     }
 
     fn take_room(&mut self, root: RootId) {
@@ -453,7 +453,7 @@ impl Stage {
     }
 }
 
-impl Hands for Stage {
+impl Hands for Executor {
     fn room(&self) -> &Room {
         &self.room
     }
@@ -472,7 +472,7 @@ impl Hands for Stage {
             }
             Action::Amend(records) => self.write(Write::Amend(records)),
             Action::Remember(subject, memory) => self.write(Write::Remember(subject, memory)),
-            Action::Say(Notice::Expired { .. }) => self.figures.expiries_said += 1,
+            Action::Say(Notice::Expired { .. }) => self.statistics.expiries_said += 1,
             Action::Release(ticket) => _ = self.held.remove(&ticket),
             Action::Say(_) => {}
         }

@@ -1,4 +1,4 @@
-//! A world that treats the daemon as chance would have it.
+//! An endpoint and a disk that answer at random.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,9 @@ use corptokend::domain::*;
 
 /// Numbers that look random and are always the same.
 #[derive(Clone)]
-pub(crate) struct Chance(u64);
+pub(crate) struct Rng(u64);
 
-impl Chance {
+impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -31,9 +31,9 @@ impl Chance {
     }
 }
 
-/// How the world treats the daemon.
-pub(crate) struct World {
-    pub(crate) chance: Chance,
+/// How calls and attempts at places go.
+pub(crate) struct RandomEndpoint {
+    pub(crate) rng: Rng,
     /// Calls that fail, in percent; all with `kind`, or with any.
     pub(crate) failing: u64,
     pub(crate) kind: Option<FailureKind>,
@@ -51,18 +51,18 @@ pub(crate) const LIFETIMES: [&[u32]; 4] =
 const SINK_TROUBLE: [SinkFailureKind; 4] =
     [SinkFailureKind::Full, SinkFailureKind::Denied, SinkFailureKind::Hangs, SinkFailureKind::Other];
 
-impl World {
+impl RandomEndpoint {
     pub(crate) fn call(&mut self, now: Now, id: &TenantId) -> (u64, Result<Grant, Failure>) {
-        let after = self.chance.below(self.latency) + 1;
-        if self.chance.percent(self.failing) {
-            let kind = self.kind.unwrap_or_else(|| self.chance.pick(&FailureKind::ALL));
-            let mut failure = Failure::new(kind, "as chance would have it");
-            failure.retry_after_s = self.chance.percent(20).then(|| self.chance.below(90) as u32);
+        let after = self.rng.below(self.latency) + 1;
+        if self.rng.percent(self.failing) {
+            let kind = self.kind.unwrap_or_else(|| self.rng.pick(&FailureKind::ALL));
+            let mut failure = Failure::new(kind, "as rng would have it");
+            failure.retry_after_s = self.rng.percent(20).then(|| self.rng.below(90) as u32);
             return (after, Err(failure));
         }
-        let life = u64::from(self.chance.pick(self.lifetimes));
+        let life = u64::from(self.rng.pick(self.lifetimes));
         let valid = self.given.get(id).copied().filter(|(_, expires)| *expires >= now.boot.0 + 1000);
-        let (fingerprint, life) = match valid.filter(|_| self.chance.percent(self.same_token)) {
+        let (fingerprint, life) = match valid.filter(|_| self.rng.percent(self.same_token)) {
             Some((same, expires)) if self.remaining_life => (same, (expires - now.boot.0) / 1000),
             Some((same, _)) => (same, life),
             None => {
@@ -75,9 +75,9 @@ impl World {
     }
 
     pub(crate) fn attempt(&mut self) -> (u64, Result<Wrote, SinkFailure>) {
-        let takes = if self.chance.percent(3) { self.chance.below(20_000) } else { self.chance.below(30) };
-        let kind = self.chance.pick(&SINK_TROUBLE);
-        let failure = SinkFailure { kind, detail: "as chance would have it".into() };
-        (takes, if self.chance.percent(self.sinks_fail) { Err(failure) } else { Ok(Wrote::Replaced) })
+        let takes = if self.rng.percent(3) { self.rng.below(20_000) } else { self.rng.below(30) };
+        let kind = self.rng.pick(&SINK_TROUBLE);
+        let failure = SinkFailure { kind, detail: "as rng would have it".into() };
+        (takes, if self.rng.percent(self.sinks_fail) { Err(failure) } else { Ok(Wrote::Replaced) })
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use corptokend::domain::*;
 use corptokend::engine::{Action, Engine, Event, Notice, Room, WithdrawId};
 
-use crate::judge::Judge;
+use crate::invariants::Invariants;
 
 /// What a call brings, and how long it takes in milliseconds.
 pub(crate) type Reply = (u64, Result<Grant, Failure>);
@@ -31,7 +31,7 @@ enum Job {
 }
 
 #[derive(Debug)]
-enum Happening {
+enum Completion {
     Answer(Ticket, Result<Grant, Failure>),
     Done(LaneId, Job, Result<Wrote, SinkFailure>),
     Stored,
@@ -45,10 +45,10 @@ enum StoreOp {
     Remember(Subject, Option<Memory>),
 }
 
-pub(crate) struct Shell {
+pub(crate) struct Daemon {
     pub(crate) engine: Engine,
     pub(crate) now: Now,
-    pub(crate) judge: Judge,
+    pub(crate) invariants: Invariants,
     pub(crate) endpoint: Endpoint,
     pub(crate) disk: Disk,
     /// How long a commit takes, in milliseconds.
@@ -72,7 +72,7 @@ pub(crate) struct Shell {
     committing: usize,
     /// Tokens that are held in memory.
     pub(crate) parked: BTreeSet<Ticket>,
-    agenda: BTreeMap<(BootMs, u64), Happening>,
+    queue: BTreeMap<(BootMs, u64), Completion>,
     entries: u64,
     /// When each lane has done what it was given; a lane works in order.
     busy_until: BTreeMap<LaneId, BootMs>,
@@ -89,13 +89,13 @@ pub(crate) fn place(outlet: &Outlet, id: &TenantId) -> Place {
     Place::File(format!("/{}/{id}", outlet.root.0).into())
 }
 
-impl Shell {
+impl Daemon {
     pub(crate) fn new(boot_ms: u64, total: Rate) -> Self {
         let now = Now { boot: BootMs(boot_ms), wall: WallMs(1_700_000_000_000) };
         Self {
             engine: Engine::new(now, 7, total),
             now,
-            judge: Judge::new(now.boot.0, total),
+            invariants: Invariants::new(now.boot.0, total),
             endpoint: Box::new(|_, _| (20, Err(Failure::new(FailureKind::Timeout, "no endpoint")))),
             disk: Box::new(|_, _, _| (1, Ok(Wrote::Replaced))),
             commit_ms: 50,
@@ -111,7 +111,7 @@ impl Shell {
             store: VecDeque::new(),
             committing: 0,
             parked: BTreeSet::new(),
-            agenda: BTreeMap::new(),
+            queue: BTreeMap::new(),
             entries: 0,
             busy_until: BTreeMap::new(),
             wakes: 0,
@@ -126,7 +126,7 @@ impl Shell {
     }
 
     pub(crate) fn change(&mut self, change: Change) {
-        self.judge.changed(self.now, &change);
+        self.invariants.changed(self.now, &change);
         if let Change::SinkSet { id, outlets } = &change {
             self.sets.insert(*id, outlets.to_vec());
         }
@@ -161,14 +161,14 @@ impl Shell {
         let until = self.now.boot + ms;
         self.turn();
         loop {
-            let event = self.agenda.first_key_value().map(|((at, _), _)| *at);
+            let event = self.queue.first_key_value().map(|((at, _), _)| *at);
             let wake = self.engine.wake_at(self.now);
             let Some(next) = [event, wake].into_iter().flatten().min().filter(|at| *at <= until) else { break };
             self.wakes += 1;
             self.pass(next.since(self.now.boot));
-            while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= self.now.boot) {
-                let happening = entry.remove();
-                self.happen(happening);
+            while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= self.now.boot) {
+                let completion = entry.remove();
+                self.happen(completion);
             }
             self.turn();
         }
@@ -184,13 +184,13 @@ impl Shell {
     /// The wall clock is set, forwards or backwards.
     pub(crate) fn step_clock(&mut self, ms: i64) {
         self.now.wall = WallMs(self.now.wall.0.saturating_add_signed(ms));
-        self.judge.clock_stepped();
+        self.invariants.clock_stepped();
         self.tell(Event::ClockStepped);
     }
 
-    fn later(&mut self, at: BootMs, happening: Happening) {
+    fn later(&mut self, at: BootMs, completion: Completion) {
         self.entries += 1;
-        self.agenda.insert((at, self.entries), happening);
+        self.queue.insert((at, self.entries), completion);
     }
 
     fn act(&mut self, action: Action) {
@@ -198,14 +198,14 @@ impl Shell {
             Action::Call(ticket) => {
                 let id = self.engine.id(ticket.slot).expect("a call is for a tenant");
                 self.room.calls -= 1;
-                self.judge.call(self.now, &self.engine, ticket, &id);
+                self.invariants.call(self.now, &self.engine, ticket, &id);
                 self.calls.push((self.now.boot.0, id.clone()));
                 let (after, outcome) = (self.endpoint)(self.now, &id);
-                self.later(self.now.boot + after, Happening::Answer(ticket, outcome));
+                self.later(self.now.boot + after, Completion::Answer(ticket, outcome));
             }
             Action::Keep { ticket, id, record } => {
                 assert!(self.parked.contains(&ticket), "kept without an answer");
-                self.judge.keep(self.now, ticket, &id, record);
+                self.invariants.keep(self.now, ticket, &id, record);
                 self.write(StoreOp::Keep(ticket, id, record));
             }
             Action::Forget(id) => self.write(StoreOp::Forget(id)),
@@ -240,7 +240,7 @@ impl Shell {
         let (takes, outcome) = (self.disk)(self.now, root, place);
         let done = self.busy_until.get(&lane).copied().unwrap_or_default().max(self.now.boot) + takes;
         self.busy_until.insert(lane, done);
-        self.later(done, Happening::Done(lane, job, outcome));
+        self.later(done, Completion::Done(lane, job, outcome));
     }
 
     fn write(&mut self, op: StoreOp) {
@@ -253,28 +253,28 @@ impl Shell {
     fn commit(&mut self) {
         self.committing = self.store.len();
         if self.committing > 0 {
-            self.later(self.now.boot + self.commit_ms, Happening::Stored);
+            self.later(self.now.boot + self.commit_ms, Completion::Stored);
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Answer(ticket, outcome) => {
+    fn happen(&mut self, completion: Completion) {
+        match completion {
+            Completion::Answer(ticket, outcome) => {
                 self.room.calls += 1;
                 if outcome.is_ok() {
                     self.parked.insert(ticket);
                 }
-                self.judge.answered(ticket);
+                self.invariants.answered(ticket);
                 self.tell(Event::Called(ticket, outcome));
             }
-            Happening::Stored => {
+            Completion::Stored => {
                 let batch: Vec<StoreOp> = self.store.drain(..self.committing).collect();
                 for op in batch {
                     self.stored(op);
                 }
                 self.commit();
             }
-            Happening::Done(lane, job, outcome) => {
+            Completion::Done(lane, job, outcome) => {
                 self.room.lanes[usize::from(lane.0)] += 1;
                 self.done(job, outcome);
             }
@@ -331,7 +331,7 @@ impl Shell {
     }
 
     /// Somebody deletes what was published here; the watcher knows by which ticket it was.
-    pub(crate) fn vandalise(&mut self, slot: Slot, sink: SinkId) {
+    pub(crate) fn tamper(&mut self, slot: Slot, sink: SinkId) {
         let (Some(id), Some(sinks)) = (self.engine.id(slot), self.engine.sinks(slot)) else { return };
         let Some(place) = self.places_of(sinks, &id).get(usize::from(sink.0)).cloned() else { return };
         if let Some(content) = self.places.remove(&place) {

@@ -3,15 +3,15 @@
 use corptokend::domain::*;
 use corptokend::engine::{Notice, State};
 
-use crate::scenarios_calls::{HOUR, add, app, calls_of, fails, new_tokens, policy, set_policy, shell, state, tenant};
-use crate::shell::Shell;
+use crate::daemon::Daemon;
+use crate::scenarios::calls::{HOUR, add, app, calls_of, daemon, fails, new_tokens, policy, set_policy, state, tenant};
 
 const MINUTE: u64 = 60_000;
 
 /// Kills the daemon and starts the next one after `down_ms`, with these tenants, as the database knows them.
-fn restart(mut shell: Shell, down_ms: u64, tenants: std::ops::Range<usize>) -> Shell {
-    shell.pass(down_ms);
-    let mut next = shell.restart(Rate::per_second(400));
+fn restart(mut daemon: Daemon, down_ms: u64, tenants: std::ops::Range<usize>) -> Daemon {
+    daemon.pass(down_ms);
+    let mut next = daemon.restart(Rate::per_second(400));
     set_policy(&mut next, policy(), Freshness::Current);
     for n in tenants {
         let record = next.stored.get(&tenant(n)).map(|(_, record)| *record);
@@ -21,28 +21,28 @@ fn restart(mut shell: Shell, down_ms: u64, tenants: std::ops::Range<usize>) -> S
 }
 
 /// A daemon whose calls all fail alike, with so many tenants, after a minute.
-fn failing(kind: FailureKind, tenants: usize) -> Shell {
-    let mut shell = shell();
-    shell.endpoint = Box::new(move |_, _| fails(kind));
-    add(&mut shell, 0..tenants);
-    shell.run_ms(MINUTE);
-    shell
+fn failing(kind: FailureKind, tenants: usize) -> Daemon {
+    let mut daemon = daemon();
+    daemon.endpoint = Box::new(move |_, _| fails(kind));
+    add(&mut daemon, 0..tenants);
+    daemon.run_ms(MINUTE);
+    daemon
 }
 
 /// Lets all calls succeed from here on.
-fn mend(shell: &mut Shell) {
-    shell.endpoint = Box::new(new_tokens(7200));
+fn mend(daemon: &mut Daemon) {
+    daemon.endpoint = Box::new(new_tokens(7200));
 }
 
 /// When the first call after a restart came, in milliseconds since then.
-fn first_call(shell: &Shell, restarted: Now) -> Option<u64> {
-    shell.calls.first().map(|(at, _)| at - restarted.boot.0)
+fn first_call(daemon: &Daemon, restarted: Now) -> Option<u64> {
+    daemon.calls.first().map(|(at, _)| at - restarted.boot.0)
 }
 
 #[test]
 fn a_refused_tenant_is_not_called_before_its_time_by_the_next_process() {
-    let shell = failing(FailureKind::Unauthorized, 3);
-    let mut next = restart(shell, 4 * MINUTE, 0..3);
+    let daemon = failing(FailureKind::Unauthorized, 3);
+    let mut next = restart(daemon, 4 * MINUTE, 0..3);
     let restarted = next.now;
     assert_eq!(state(&next, 0), State::Refused);
     assert!(next.engine.summary(next.now).every_tenant_had_an_outcome, "READY does not wait for it");
@@ -59,16 +59,16 @@ fn a_refused_tenant_is_not_called_before_its_time_by_the_next_process() {
 
 #[test]
 fn backoff_of_its_own_goes_on_where_it_was() {
-    let mut shell = shell();
+    let mut daemon = daemon();
     let mut good = new_tokens(60);
-    shell.endpoint = Box::new(move |now, id| match id.corp_id.as_str() {
+    daemon.endpoint = Box::new(move |now, id| match id.corp_id.as_str() {
         "ding0" => fails(FailureKind::Timeout),
         _ => good(now, id),
     });
-    add(&mut shell, 0..5);
-    shell.run_ms(HOUR);
-    let calls = calls_of(&shell, 0).len();
-    let mut next = restart(shell, 0, 0..5);
+    add(&mut daemon, 0..5);
+    daemon.run_ms(HOUR);
+    let calls = calls_of(&daemon, 0).len();
+    let mut next = restart(daemon, 0, 0..5);
     assert_eq!(state(&next, 0), State::Failing);
     next.run_ms(HOUR);
     let after = calls_of(&next, 0).len();
@@ -78,10 +78,10 @@ fn backoff_of_its_own_goes_on_where_it_was() {
 #[test]
 fn nobody_waits_after_a_restart_for_what_was_the_endpoints() {
     for tenants in [1, 2, 50] {
-        let mut shell = failing(FailureKind::Timeout, tenants);
-        shell.run_ms(HOUR);
-        assert!(shell.remembered.is_empty(), "{:?}", shell.remembered);
-        let mut next = restart(shell, 0, 0..tenants);
+        let mut daemon = failing(FailureKind::Timeout, tenants);
+        daemon.run_ms(HOUR);
+        assert!(daemon.remembered.is_empty(), "{:?}", daemon.remembered);
+        let mut next = restart(daemon, 0, 0..tenants);
         mend(&mut next);
         next.run_ms(5_000);
         assert_eq!(next.engine.summary(next.now).counts.of(State::Fresh) as usize, tenants);
@@ -90,11 +90,11 @@ fn nobody_waits_after_a_restart_for_what_was_the_endpoints() {
 
 #[test]
 fn what_earlier_releases_remembered_of_everybody_is_every_origins() {
-    let mut shell = shell();
-    let wait = Wait { told: shell.now.wall, until: shell.now.wall + 5 * MINUTE };
-    shell.remembered.insert(Subject::EveryBan, Memory::Paused(wait));
-    shell.remembered.insert(Subject::EveryPace, Memory::Slowed { share: 512, hold: wait.cut_short() });
-    let mut next = restart(shell, MINUTE, 0..0);
+    let mut daemon = daemon();
+    let wait = Wait { told: daemon.now.wall, until: daemon.now.wall + 5 * MINUTE };
+    daemon.remembered.insert(Subject::EveryBan, Memory::Paused(wait));
+    daemon.remembered.insert(Subject::EveryPace, Memory::Slowed { share: 512, hold: wait.cut_short() });
+    let mut next = restart(daemon, MINUTE, 0..0);
     let restarted = next.now;
     add(&mut next, 0..3);
     mend(&mut next);
@@ -109,10 +109,10 @@ fn what_earlier_releases_remembered_of_everybody_is_every_origins() {
 
 #[test]
 fn a_suspect_is_still_suspect() {
-    let mut shell = failing(FailureKind::SuspectCorp, 1);
-    shell.run_ms(MINUTE);
-    assert_eq!(state(&shell, 0), State::Refused);
-    let mut next = restart(shell, 0, 0..1);
+    let mut daemon = failing(FailureKind::SuspectCorp, 1);
+    daemon.run_ms(MINUTE);
+    assert_eq!(state(&daemon, 0), State::Refused);
+    let mut next = restart(daemon, 0, 0..1);
     assert_eq!(state(&next, 0), State::Refused);
     next.run_ms(12 * MINUTE);
     assert_eq!(next.calls, []);
@@ -120,10 +120,10 @@ fn a_suspect_is_still_suspect() {
 
 #[test]
 fn a_broken_app_gets_one_probe_when_that_is_due() {
-    let mut shell = failing(FailureKind::WrongCredentials, 1_000);
-    shell.run_ms(HOUR);
-    let last = shell.calls.last().unwrap().0;
-    let mut next = restart(shell, 1_000, 0..1_000);
+    let mut daemon = failing(FailureKind::WrongCredentials, 1_000);
+    daemon.run_ms(HOUR);
+    let last = daemon.calls.last().unwrap().0;
+    let mut next = restart(daemon, 1_000, 0..1_000);
     let summary = next.engine.summary(next.now);
     assert_eq!(summary.apps[0].broken, Some(FailureKind::WrongCredentials));
     assert_eq!(summary.counts.of(State::Refused), 1_000);
@@ -140,12 +140,12 @@ fn a_broken_app_gets_one_probe_when_that_is_due() {
 #[test]
 fn new_credentials_leave_nothing_of_the_failures_with_the_old_ones() {
     for kind in [FailureKind::WrongCredentials, FailureKind::Unauthorized, FailureKind::Timeout] {
-        let mut shell = failing(kind, 5);
-        shell.room.calls = 0;
-        set_policy(&mut shell, policy(), Freshness::Stale);
-        shell.run_ms(1_000);
-        assert!(shell.remembered.is_empty(), "{kind}: {:?}", shell.remembered);
-        let mut next = restart(shell, 0, 0..5);
+        let mut daemon = failing(kind, 5);
+        daemon.room.calls = 0;
+        set_policy(&mut daemon, policy(), Freshness::Stale);
+        daemon.run_ms(1_000);
+        assert!(daemon.remembered.is_empty(), "{kind}: {:?}", daemon.remembered);
+        let mut next = restart(daemon, 0, 0..5);
         mend(&mut next);
         next.run_ms(5_000);
         assert_eq!(next.engine.summary(next.now).counts.of(State::Fresh), 5, "{kind}");
@@ -154,9 +154,9 @@ fn new_credentials_leave_nothing_of_the_failures_with_the_old_ones() {
 
 #[test]
 fn a_ban_is_kept() {
-    let shell = failing(FailureKind::Banned, 50);
-    let banned = shell.calls.last().unwrap().0;
-    let mut next = restart(shell, 10_000, 0..50);
+    let daemon = failing(FailureKind::Banned, 50);
+    let banned = daemon.calls.last().unwrap().0;
+    let mut next = restart(daemon, 10_000, 0..50);
     assert!(next.engine.summary(next.now).paused_until.is_some());
     mend(&mut next);
     next.run_ms(HOUR);
@@ -168,9 +168,9 @@ fn a_ban_is_kept() {
 
 #[test]
 fn a_ban_is_kept_but_no_longer_if_the_clock_was_set_back_meanwhile() {
-    let mut shell = failing(FailureKind::Banned, 1);
-    shell.now.wall = shell.now.wall - 30 * 24 * HOUR;
-    let mut next = restart(shell, 0, 0..1);
+    let mut daemon = failing(FailureKind::Banned, 1);
+    daemon.now.wall = daemon.now.wall - 30 * 24 * HOUR;
+    let mut next = restart(daemon, 0, 0..1);
     let restarted = next.now;
     mend(&mut next);
     next.run_ms(HOUR);
@@ -180,11 +180,11 @@ fn a_ban_is_kept_but_no_longer_if_the_clock_was_set_back_meanwhile() {
 
 #[test]
 fn a_ban_is_told_on_the_new_clock_when_that_is_set() {
-    let mut shell = failing(FailureKind::Banned, 1);
-    let banned = shell.calls.last().unwrap().0;
-    shell.step_clock(24 * HOUR as i64);
-    shell.run_ms(1_000);
-    let mut next = restart(shell, 0, 0..1);
+    let mut daemon = failing(FailureKind::Banned, 1);
+    let banned = daemon.calls.last().unwrap().0;
+    daemon.step_clock(24 * HOUR as i64);
+    daemon.run_ms(1_000);
+    let mut next = restart(daemon, 0, 0..1);
     mend(&mut next);
     next.run_ms(HOUR);
     assert!(next.calls[0].0 - banned >= 300_000);
@@ -192,9 +192,9 @@ fn a_ban_is_told_on_the_new_clock_when_that_is_set() {
 
 #[test]
 fn a_throttled_app_goes_on_slowly() {
-    let mut shell = failing(FailureKind::AppThrottled, 100);
-    mend(&mut shell);
-    let mut next = restart(shell, 2_000, 0..100);
+    let mut daemon = failing(FailureKind::AppThrottled, 100);
+    mend(&mut daemon);
+    let mut next = restart(daemon, 2_000, 0..100);
     next.run_ms(10_000);
     assert!((1..20).contains(&next.calls.len()), "{} calls in ten seconds at 15/s", next.calls.len());
     next.run_ms(HOUR);
@@ -202,9 +202,9 @@ fn a_throttled_app_goes_on_slowly() {
 }
 
 /// An endpoint that answers with one token until that expires, and with what is left of its life.
-fn remaining_life(shell: &mut Shell) {
+fn remaining_life(daemon: &mut Daemon) {
     let (mut token, mut until) = (0, 0);
-    shell.endpoint = Box::new(move |now, _| {
+    daemon.endpoint = Box::new(move |now, _| {
         if until < now.boot.0 + 1_000 {
             (token, until) = (token + 1, now.boot.0 + 7_200_000);
         }
@@ -215,51 +215,51 @@ fn remaining_life(shell: &mut Shell) {
 
 #[test]
 fn that_a_token_does_not_extend_is_known_to_every_later_process() {
-    let mut shell = shell();
-    remaining_life(&mut shell);
-    add(&mut shell, 0..1);
-    shell.run_ms(HOUR * 7 / 4);
-    let mut calls = calls_of(&shell, 0).len();
+    let mut daemon = daemon();
+    remaining_life(&mut daemon);
+    add(&mut daemon, 0..1);
+    daemon.run_ms(HOUR * 7 / 4);
+    let mut calls = calls_of(&daemon, 0).len();
     assert_eq!(calls, 2, "the first, and one at the refresh point");
     for _ in 0..5 {
-        shell = restart(shell, 1_000, 0..1);
-        shell.run_ms(MINUTE);
-        calls += calls_of(&shell, 0).len();
+        daemon = restart(daemon, 1_000, 0..1);
+        daemon.run_ms(MINUTE);
+        calls += calls_of(&daemon, 0).len();
     }
     assert_eq!(calls, 2, "no restart asks again");
-    shell.run_ms(HOUR / 4);
-    assert!(shell.calls.len() <= 2, "{:?}", shell.calls);
-    assert_eq!(state(&shell, 0), State::Fresh);
-    assert!(shell.remembered.is_empty(), "a new token has a new life: {:?}", shell.remembered);
+    daemon.run_ms(HOUR / 4);
+    assert!(daemon.calls.len() <= 2, "{:?}", daemon.calls);
+    assert_eq!(state(&daemon, 0), State::Fresh);
+    assert!(daemon.remembered.is_empty(), "a new token has a new life: {:?}", daemon.remembered);
 }
 
 #[test]
 fn a_failure_from_before_the_token_is_over() {
-    let shell = failing(FailureKind::Unauthorized, 1);
-    let mut shell = restart(shell, 0, 0..1);
+    let daemon = failing(FailureKind::Unauthorized, 1);
+    let mut daemon = restart(daemon, 0, 0..1);
     // As an older release does, which knows nothing of what is remembered.
-    let asked = shell.now.wall;
+    let asked = daemon.now.wall;
     let record = Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(5) };
-    shell.stored.insert(tenant(0), (None, record));
-    let next = restart(shell, 1_000, 0..1);
+    daemon.stored.insert(tenant(0), (None, record));
+    let next = restart(daemon, 1_000, 0..1);
     assert_eq!(state(&next, 0), State::Fresh);
 }
 
 #[test]
 fn the_database_is_told_when_the_clock_is_set() {
     for by in [3_600_000_i64, -3_600_000, 86_400_000, -86_400_000] {
-        let mut shell = shell();
-        add(&mut shell, 0..2_500);
-        shell.run_ms(300_000);
-        let before = calls_of(&shell, 7);
-        shell.step_clock(by);
-        shell.run_ms(1_000);
-        for (n, (id, (_, record))) in shell.stored.iter().enumerate() {
-            let told = shell.engine.record(shell.engine.slot(id).unwrap()).unwrap();
+        let mut daemon = daemon();
+        add(&mut daemon, 0..2_500);
+        daemon.run_ms(300_000);
+        let before = calls_of(&daemon, 7);
+        daemon.step_clock(by);
+        daemon.run_ms(1_000);
+        for (n, (id, (_, record))) in daemon.stored.iter().enumerate() {
+            let told = daemon.engine.record(daemon.engine.slot(id).unwrap()).unwrap();
             assert_eq!(*record, told, "tenant {n}");
         }
         // The next process asks when this one would have.
-        let mut next = restart(shell, 0, 0..2_500);
+        let mut next = restart(daemon, 0, 0..2_500);
         next.run_ms(HOUR);
         assert_eq!((before.len(), next.calls.len()), (1, 0), "nobody is called before its time after {by} ms");
         next.run_ms(HOUR);
@@ -270,23 +270,23 @@ fn the_database_is_told_when_the_clock_is_set() {
 
 #[test]
 fn a_step_of_the_clock_that_is_too_small_to_matter_writes_nothing() {
-    let mut shell = shell();
-    add(&mut shell, 0..1);
-    shell.run_ms(1_000);
-    let before = shell.stored.clone();
-    shell.step_clock(400);
-    shell.run_ms(1_000);
-    assert_eq!(shell.stored, before);
+    let mut daemon = daemon();
+    add(&mut daemon, 0..1);
+    daemon.run_ms(1_000);
+    let before = daemon.stored.clone();
+    daemon.step_clock(400);
+    daemon.run_ms(1_000);
+    assert_eq!(daemon.stored, before);
 }
 
 #[test]
 fn an_app_and_a_tenant_that_left_are_not_remembered() {
-    let mut shell = failing(FailureKind::WrongCredentials, 2);
-    assert_eq!(shell.remembered.len(), 3, "the breaker, and the tenants that met it: {:?}", shell.remembered);
+    let mut daemon = failing(FailureKind::WrongCredentials, 2);
+    assert_eq!(daemon.remembered.len(), 3, "the breaker, and the tenants that met it: {:?}", daemon.remembered);
     for n in 0..2 {
-        shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() });
+        daemon.change(Change::Removed { id: tenant(n), withdraw: Vec::new() });
     }
-    shell.change(Change::AppGone { name: app() });
-    shell.run_ms(1_000);
-    assert!(shell.remembered.is_empty(), "{:?}", shell.remembered);
+    daemon.change(Change::AppGone { name: app() });
+    daemon.run_ms(1_000);
+    assert!(daemon.remembered.is_empty(), "{:?}", daemon.remembered);
 }

@@ -1,7 +1,7 @@
-//! What is to happen when: a ring with a cell for each millisecond, so that a happening costs the same whether ten or ten
+//! What is to happen when: a ring with a cell for each millisecond, so that a completion costs the same whether ten or ten
 //! thousand are under way, and nothing is allocated once the pool has grown.
 
-/// How far ahead a happening can lie, in milliseconds.
+/// How far ahead a completion can lie, in milliseconds.
 const CELLS: usize = 1 << 16;
 const NONE: u32 = u32::MAX;
 
@@ -18,7 +18,7 @@ struct Cell {
 
 const EMPTY: Cell = Cell { first: NONE, last: NONE };
 
-pub(crate) struct Agenda<T> {
+pub(crate) struct EventQueue<T> {
     cells: Vec<Cell>,
     occupied: Vec<u64>,
     nodes: Vec<Node<T>>,
@@ -28,13 +28,13 @@ pub(crate) struct Agenda<T> {
     len: usize,
 }
 
-impl<T> Agenda<T> {
+impl<T> EventQueue<T> {
     pub(crate) fn new(now: u64) -> Self {
         let (cells, occupied) = (vec![EMPTY; CELLS], vec![0; CELLS / 64]);
         Self { cells, occupied, nodes: Vec::new(), free: NONE, begin: now, len: 0 }
     }
 
-    /// Enters a happening, after those already entered for the same moment.
+    /// Enters a completion, after those already entered for the same moment.
     pub(crate) fn add(&mut self, at: u64, what: T) {
         assert!(at >= self.begin && at - self.begin < CELLS as u64, "{at} is not within reach of {}", self.begin);
         let number = match self.free {
@@ -59,7 +59,7 @@ impl<T> Agenda<T> {
         self.len += 1;
     }
 
-    /// When the next happening is.
+    /// When the next completion is.
     pub(crate) fn next_at(&self) -> Option<u64> {
         if self.len == 0 {
             return None;
@@ -76,7 +76,7 @@ impl<T> Agenda<T> {
         })
     }
 
-    /// Takes out the next happening, if it is not after `now`.
+    /// Takes out the next completion, if it is not after `now`.
     pub(crate) fn take(&mut self, now: u64) -> Option<T> {
         let Some(at) = self.next_at().filter(|at| *at <= now) else {
             self.begin = self.begin.max(now);
@@ -100,24 +100,24 @@ impl<T> Agenda<T> {
 
 #[test]
 fn happenings_come_in_order_and_none_is_lost() {
-    let mut agenda = Agenda::new(123_456);
-    let mut chance = crate::chance::Chance::new(5);
+    let mut queue = EventQueue::new(123_456);
+    let mut rng = crate::rng::Rng::new(5);
     let (mut now, mut entered, mut seen) = (123_456, 0_u64, 0_u64);
     for _ in 0..2_000 {
-        for _ in 0..chance.below(4) {
-            let at = now + chance.below(60_000);
-            agenda.add(at, at);
+        for _ in 0..rng.below(4) {
+            let at = now + rng.below(60_000);
+            queue.add(at, at);
             entered += 1;
         }
-        now += chance.below(3_000);
+        now += rng.below(3_000);
         let mut last = 0;
-        while let Some(at) = agenda.take(now) {
+        while let Some(at) = queue.take(now) {
             assert!(at <= now && at >= last, "{at} after {last} at {now}");
             (last, seen) = (at, seen + 1);
         }
-        assert!(agenda.next_at().is_none_or(|next| next > now));
+        assert!(queue.next_at().is_none_or(|next| next > now));
     }
-    while agenda.take(now + 60_000).is_some() {
+    while queue.take(now + 60_000).is_some() {
         seen += 1;
     }
     assert_eq!(entered, seen);

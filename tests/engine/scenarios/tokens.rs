@@ -5,8 +5,8 @@ use std::time::Duration;
 use corptokend::domain::*;
 use corptokend::engine::{Engine, Event, Notice, Room, State};
 
-use crate::scenarios_calls::*;
-use crate::shell::sink_set;
+use crate::daemon::sink_set;
+use crate::scenarios::calls::*;
 
 fn number_of(id: &TenantId) -> usize {
     id.corp_id.as_str().trim_start_matches("ding").parse().unwrap()
@@ -14,154 +14,159 @@ fn number_of(id: &TenantId) -> usize {
 
 #[test]
 fn tokens_that_live_too_short_wait_as_after_failures_and_take_nothing_from_their_siblings() {
-    let mut shell = shell();
+    let mut daemon = daemon();
     let mut new = new_tokens(0);
-    shell.endpoint = Box::new(move |now, id| {
+    daemon.endpoint = Box::new(move |now, id| {
         let (ms, grant) = new(now, id);
         let lifetime_s = if number_of(id) < 40 { 1 } else { 7200 };
         (ms, grant.map(|grant| Grant { lifetime_s, ..grant }))
     });
-    add(&mut shell, 0..80);
-    shell.run_ms(600_000);
-    add(&mut shell, 100..110);
-    shell.run_ms(2_000);
-    (100..110).for_each(|n| assert_eq!(state(&shell, n), State::Fresh, "newcomer {n}"));
-    shell.run_ms(2 * HOUR);
+    add(&mut daemon, 0..80);
+    daemon.run_ms(600_000);
+    add(&mut daemon, 100..110);
+    daemon.run_ms(2_000);
+    (100..110).for_each(|n| assert_eq!(state(&daemon, n), State::Fresh, "newcomer {n}"));
+    daemon.run_ms(2 * HOUR);
     let expired = |said: &Notice| matches!(said, Notice::Expired { tenant } if number_of(tenant) >= 40);
-    assert!(!shell.notices.iter().any(|(_, said)| expired(said)));
+    assert!(!daemon.notices.iter().any(|(_, said)| expired(said)));
     for n in 40..80 {
-        let calls = calls_of(&shell, n);
+        let calls = calls_of(&daemon, n);
         let refreshed = calls[1] - calls[0];
         assert!(refreshed <= 5_400_000 + 1_000, "sibling {n} after {refreshed} ms");
     }
     for n in 0..40 {
-        let calls = calls_of(&shell, n).len();
+        let calls = calls_of(&daemon, n).len();
         assert!((20..150).contains(&calls), "{calls} calls in two hours");
         let said = |said: &Notice| matches!(said, Notice::Failing { tenant, failure, .. } if number_of(tenant) == n && failure.kind == FailureKind::ShortLived);
-        let said = shell.notices.iter().filter(|(_, notice)| said(notice)).count();
+        let said = daemon.notices.iter().filter(|(_, notice)| said(notice)).count();
         assert!((1..=3).contains(&said), "said at first and once an hour, but {said} times");
     }
-    let row = shell.engine.row(shell.now, shell.engine.slot(&tenant(0)).unwrap());
+    let row = daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(0)).unwrap());
     assert_eq!((row.state, row.why), (State::Expired, "its tokens live too short to be kept fresh"));
     assert!(row.trouble.unwrap().failure.detail.starts_with("tokens live 1 s: too short"));
 }
 
 #[test]
 fn a_life_is_too_short_only_where_the_limits_do_not_allow_it_and_until_a_longer_one_comes() {
-    let mut shell = shell();
-    shell.endpoint = Box::new(new_tokens(10));
-    add(&mut shell, 0..40);
-    shell.run_ms(600_000);
+    let mut daemon = daemon();
+    daemon.endpoint = Box::new(new_tokens(10));
+    add(&mut daemon, 0..40);
+    daemon.run_ms(600_000);
     // 40 tenants of 10 s take 6 calls a second, and 15 are allowed.
-    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Failing), 0);
-    assert!(!shell.notices.iter().any(|(_, said)| matches!(said, Notice::Expired { .. } | Notice::Failing { .. })));
-    add(&mut shell, 40..200);
-    shell.run_ms(60_000);
+    assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Failing), 0);
+    assert!(!daemon.notices.iter().any(|(_, said)| matches!(said, Notice::Expired { .. } | Notice::Failing { .. })));
+    add(&mut daemon, 40..200);
+    daemon.run_ms(60_000);
     assert!(
-        shell.notices.iter().any(|(_, said)| matches!(said, Notice::Failing { .. })),
+        daemon.notices.iter().any(|(_, said)| matches!(said, Notice::Failing { .. })),
         "29 a second are not allowed"
     );
-    shell.endpoint = Box::new(new_tokens(7200));
-    shell.run_ms(400_000);
-    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Fresh), 200);
+    daemon.endpoint = Box::new(new_tokens(7200));
+    daemon.run_ms(400_000);
+    assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Fresh), 200);
 }
 
 #[test]
 fn a_token_that_another_organisation_has_is_refused_and_not_published() {
-    let mut shell = shell();
+    let mut daemon = daemon();
     let shared = |lifetime_s| move |_: Now, _: &TenantId| (20, Ok(Grant { lifetime_s, fingerprint: Fingerprint(7) }));
-    shell.endpoint = Box::new(shared(7200));
-    add(&mut shell, 0..1);
-    shell.run_ms(1_000);
-    add(&mut shell, 1..2);
-    shell.run_ms(1_000);
-    assert_eq!((state(&shell, 0), state(&shell, 1)), (State::Fresh, State::Refused));
-    assert_eq!((shell.places.len(), shell.stored.len()), (1, 1), "only the first has one");
-    let row = shell.engine.row(shell.now, shell.engine.slot(&tenant(1)).unwrap());
+    daemon.endpoint = Box::new(shared(7200));
+    add(&mut daemon, 0..1);
+    daemon.run_ms(1_000);
+    add(&mut daemon, 1..2);
+    daemon.run_ms(1_000);
+    assert_eq!((state(&daemon, 0), state(&daemon, 1)), (State::Fresh, State::Refused));
+    assert_eq!((daemon.places.len(), daemon.stored.len()), (1, 1), "only the first has one");
+    let row = daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(1)).unwrap());
     let failure = row.trouble.unwrap().failure;
     assert_eq!(failure.kind, FailureKind::SharedToken);
     assert!(failure.detail.contains(&tenant(0).to_string()), "{failure}");
     let said = |said: &Notice| matches!(said, Notice::Failing { tenant: who, .. } if *who == tenant(1));
-    assert!(shell.notices.iter().any(|(_, notice)| said(notice)));
+    assert!(daemon.notices.iter().any(|(_, notice)| said(notice)));
     // The endpoint renews its first token for the first tenant: that is its own.
-    shell.endpoint = Box::new(shared(14_400));
-    shell.run_ms(2 * HOUR);
-    assert_eq!((state(&shell, 0), state(&shell, 1)), (State::Fresh, State::Refused));
-    let refused = calls_of(&shell, 1).len();
+    daemon.endpoint = Box::new(shared(14_400));
+    daemon.run_ms(2 * HOUR);
+    assert_eq!((state(&daemon, 0), state(&daemon, 1)), (State::Fresh, State::Refused));
+    let refused = calls_of(&daemon, 1).len();
     assert!(refused <= 10, "a slow retry, but {refused} calls");
     // Once each gets one of its own, all is well.
-    shell.endpoint = Box::new(new_tokens(7200));
-    shell.run_ms(HOUR / 2);
-    assert_eq!((state(&shell, 0), state(&shell, 1)), (State::Fresh, State::Fresh));
+    daemon.endpoint = Box::new(new_tokens(7200));
+    daemon.run_ms(HOUR / 2);
+    assert_eq!((state(&daemon, 0), state(&daemon, 1)), (State::Fresh, State::Fresh));
 }
 
 #[test]
 fn two_apps_that_ask_for_one_organisation_may_get_one_token() {
-    let mut shell = shell();
-    shell.endpoint = Box::new(|_, _| (20, Ok(Grant { lifetime_s: 7200, fingerprint: Fingerprint(7) })));
+    let mut daemon = daemon();
+    daemon.endpoint = Box::new(|_, _| (20, Ok(Grant { lifetime_s: 7200, fingerprint: Fingerprint(7) })));
     let twin = TenantId { app: AppName::new("twin").unwrap(), ..tenant(0) };
     let other = TenantId { app: twin.app.clone(), ..tenant(1) };
-    shell.change(Change::App { name: twin.app.clone(), policy: policy(), path: way(1), freshness: Freshness::Current });
-    shell.change(sink_set(1, &[outlet(1)]));
-    add(&mut shell, 0..1);
+    daemon.change(Change::App {
+        name: twin.app.clone(),
+        policy: policy(),
+        path: way(1),
+        freshness: Freshness::Current,
+    });
+    daemon.change(sink_set(1, &[outlet(1)]));
+    add(&mut daemon, 0..1);
     for id in [&twin, &other] {
-        shell.change(Change::Added { id: id.clone(), sinks: SinkSetId(1), record: None });
+        daemon.change(Change::Added { id: id.clone(), sinks: SinkSetId(1), record: None });
     }
-    shell.run_ms(5_000);
-    let state = |id| shell.engine.row(shell.now, shell.engine.slot(id).unwrap()).state;
+    daemon.run_ms(5_000);
+    let state = |id| daemon.engine.row(daemon.now, daemon.engine.slot(id).unwrap()).state;
     assert_eq!((state(&tenant(0)), state(&twin), state(&other)), (State::Fresh, State::Fresh, State::Refused));
 }
 
 #[test]
 fn a_token_that_was_kept_for_two_is_given_back_to_the_first_alone() {
-    let mut shell = shell();
-    shell.endpoint = Box::new(|_, _| fails(FailureKind::Timeout));
-    let now = shell.now.wall;
+    let mut daemon = daemon();
+    daemon.endpoint = Box::new(|_, _| fails(FailureKind::Timeout));
+    let now = daemon.now.wall;
     let record = Record { asked: now - 1000, expires: now + HOUR, fingerprint: Fingerprint(7) };
     for n in 0..2 {
-        shell.stored.insert(tenant(n), (None, record));
-        shell.change(Change::Added { id: tenant(n), sinks: SinkSetId(0), record: Some(record) });
+        daemon.stored.insert(tenant(n), (None, record));
+        daemon.change(Change::Added { id: tenant(n), sinks: SinkSetId(0), record: Some(record) });
     }
-    shell.run_ms(1_000);
-    assert_eq!((state(&shell, 0), shell.places.len(), shell.calls.len()), (State::Fresh, 1, 1));
+    daemon.run_ms(1_000);
+    assert_eq!((state(&daemon, 0), daemon.places.len(), daemon.calls.len()), (State::Fresh, 1, 1));
 }
 
 #[test]
 fn the_tenants_of_a_large_app_are_looked_at_in_pieces_when_its_credentials_change() {
-    let mut shell = shell();
+    let mut daemon = daemon();
     let slow = AppPolicy { rate: Rate::per_minute(1), ..policy() };
-    set_policy(&mut shell, slow, Freshness::Current);
-    (0..5_000).for_each(|n| restore(&mut shell, n, 60));
-    shell.run_ms(1_000);
-    set_policy(&mut shell, slow, Freshness::Stale);
-    let fresh = |shell: &crate::shell::Shell| shell.engine.summary(shell.now).counts.of(State::Fresh);
-    assert_eq!(fresh(&shell), 3_000, "the others have their turn");
+    set_policy(&mut daemon, slow, Freshness::Current);
+    (0..5_000).for_each(|n| restore(&mut daemon, n, 60));
+    daemon.run_ms(1_000);
+    set_policy(&mut daemon, slow, Freshness::Stale);
+    let fresh = |daemon: &crate::daemon::Daemon| daemon.engine.summary(daemon.now).counts.of(State::Fresh);
+    assert_eq!(fresh(&daemon), 3_000, "the others have their turn");
     // Who leaves in the middle of it is not looked for.
-    (2_000..3_500).for_each(|n| shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
-    shell.run_ms(100);
-    assert_eq!(fresh(&shell), 0);
-    assert_eq!(shell.engine.summary(shell.now).counts.total(), 3_500);
+    (2_000..3_500).for_each(|n| daemon.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
+    daemon.run_ms(100);
+    assert_eq!(fresh(&daemon), 0);
+    assert_eq!(daemon.engine.summary(daemon.now).counts.total(), 3_500);
 }
 
 #[test]
 fn an_answer_to_old_credentials_says_nothing_before_its_tenant_was_looked_at_either() {
-    let mut shell = shell();
-    add(&mut shell, 0..1); // the last of whom all are looked at
+    let mut daemon = daemon();
+    add(&mut daemon, 0..1); // the last of whom all are looked at
     let mut first = true;
-    shell.endpoint = Box::new(move |now, _| match std::mem::take(&mut first) {
+    daemon.endpoint = Box::new(move |now, _| match std::mem::take(&mut first) {
         true => (15, Err(Failure::new(FailureKind::WrongCredentials, "those of yesterday"))),
         false => (20, Ok(Grant { lifetime_s: 7200, fingerprint: Fingerprint(now.boot.0) })),
     });
-    while shell.calls.is_empty() {
-        shell.run_ms(1);
+    while daemon.calls.is_empty() {
+        daemon.run_ms(1);
     }
-    shell.run_ms(1);
+    daemon.run_ms(1);
     let policy = AppPolicy { rate: Rate::per_second(2), ..policy() };
-    (1..3_000).for_each(|n| restore(&mut shell, n, 60));
-    set_policy(&mut shell, policy, Freshness::Stale);
-    shell.run_ms(5_000);
-    assert!(!shell.notices.iter().any(|(_, said)| matches!(said, Notice::AppBroken { .. })));
-    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Refused), 0);
+    (1..3_000).for_each(|n| restore(&mut daemon, n, 60));
+    set_policy(&mut daemon, policy, Freshness::Stale);
+    daemon.run_ms(5_000);
+    assert!(!daemon.notices.iter().any(|(_, said)| matches!(said, Notice::AppBroken { .. })));
+    assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Refused), 0);
 }
 
 /// How long it takes to carry a change of the app `crm` and its 100 tenants through, beside so many tenants of other apps.
@@ -208,40 +213,40 @@ fn a_change_of_an_app_costs_as_much_as_the_app_is_large_whoever_else_is_there() 
 
 #[test]
 fn short_lives_are_no_trouble_while_the_rate_allows_them_and_are_forgotten_with_their_tenants() {
-    let mut shell = shell();
+    let mut daemon = daemon();
     let mut new = new_tokens(0);
-    shell.endpoint = Box::new(move |now, id| {
+    daemon.endpoint = Box::new(move |now, id| {
         let (ms, grant) = new(now, id);
         let lifetime_s = if number_of(id) < 40 { 1 } else { 100 };
         (ms, grant.map(|grant| Grant { lifetime_s, ..grant }))
     });
-    add(&mut shell, 39..80);
-    shell.run_ms(60_000);
-    let failing = |shell: &crate::shell::Shell| shell.engine.summary(shell.now).counts.of(State::Failing);
-    assert!(shell.engine.row(shell.now, shell.engine.slot(&tenant(39)).unwrap()).trouble.is_none(), "one may");
-    add(&mut shell, 0..39);
-    shell.run_ms(200_000);
-    let in_trouble = |shell: &crate::shell::Shell, n| {
-        shell.engine.row(shell.now, shell.engine.slot(&tenant(n)).unwrap()).trouble.is_some()
+    add(&mut daemon, 39..80);
+    daemon.run_ms(60_000);
+    let failing = |daemon: &crate::daemon::Daemon| daemon.engine.summary(daemon.now).counts.of(State::Failing);
+    assert!(daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(39)).unwrap()).trouble.is_none(), "one may");
+    add(&mut daemon, 0..39);
+    daemon.run_ms(200_000);
+    let in_trouble = |daemon: &crate::daemon::Daemon, n| {
+        daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(n)).unwrap()).trouble.is_some()
     };
-    assert!((40..80).all(|n| !in_trouble(&shell, n)), "those that take their share alone are not to blame");
-    assert!((0..40).any(|n| in_trouble(&shell, n)));
-    (0..40).for_each(|n| shell.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
-    shell.run_ms(1_000);
-    add(&mut shell, 0..1);
-    shell.run_ms(60_000);
-    assert!(!in_trouble(&shell, 0), "what those that left took is free again");
-    assert_eq!(failing(&shell), 0);
+    assert!((40..80).all(|n| !in_trouble(&daemon, n)), "those that take their share alone are not to blame");
+    assert!((0..40).any(|n| in_trouble(&daemon, n)));
+    (0..40).for_each(|n| daemon.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
+    daemon.run_ms(1_000);
+    add(&mut daemon, 0..1);
+    daemon.run_ms(60_000);
+    assert!(!in_trouble(&daemon, 0), "what those that left took is free again");
+    assert_eq!(failing(&daemon), 0);
 }
 
 #[test]
 fn who_was_called_with_the_new_credentials_before_its_turn_came_is_not_called_again() {
-    let mut shell = shell();
-    add(&mut shell, 0..1); // the last of whom all are looked at
-    (1..20_000).for_each(|n| restore(&mut shell, n, 60));
-    set_policy(&mut shell, policy(), Freshness::Stale);
-    assert!(shell.calls.is_empty());
-    shell.run_ms(1_000);
-    assert_eq!(shell.engine.summary(shell.now).counts.of(State::Due) / 1_000, 19, "all have been looked at");
-    assert_eq!((calls_of(&shell, 0).len(), state(&shell, 0)), (1, State::Fresh));
+    let mut daemon = daemon();
+    add(&mut daemon, 0..1); // the last of whom all are looked at
+    (1..20_000).for_each(|n| restore(&mut daemon, n, 60));
+    set_policy(&mut daemon, policy(), Freshness::Stale);
+    assert!(daemon.calls.is_empty());
+    daemon.run_ms(1_000);
+    assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Due) / 1_000, 19, "all have been looked at");
+    assert_eq!((calls_of(&daemon, 0).len(), state(&daemon, 0)), (1, State::Fresh));
 }

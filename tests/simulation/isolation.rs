@@ -3,10 +3,10 @@
 
 use corptokend::domain::{FailureKind, Rate};
 
-use crate::chance::Chance;
+use crate::driver::{AppSetup, Simulation};
 use crate::endpoint::Habit;
-use crate::script::Twist;
-use crate::world::{AppSetup, World};
+use crate::fault_plan::Fault;
+use crate::rng::Rng;
 
 const MINUTE: u64 = 60_000;
 
@@ -20,18 +20,18 @@ fn app(tenants: u32, lifetime_s: u32, endpoint: u64) -> AppSetup {
     AppSetup { tenants, rate: Rate::per_second(15), lifetime_s, habit: Habit::NewToken, refused: 0, endpoint }
 }
 
-/// A world in which all tenants but the last `later` of the last app are in the config from the start, and nothing fails by
+/// A simulation in which all tenants but the last `later` of the last app are in the config from the start, and nothing fails by
 /// bad luck.
-fn world(seed: u64, apps: Vec<AppSetup>, later: u32) -> World {
-    let mut world = World::new(seed, Rate::per_second(400), apps);
-    let all = world.stage.tenants.len() as u32;
+fn simulation(seed: u64, apps: Vec<AppSetup>, later: u32) -> Simulation {
+    let mut simulation = Simulation::new(seed, Rate::per_second(400), apps);
+    let all = simulation.executor.tenants.len() as u32;
     for number in 0..all - later {
-        world.stage.tenants[number as usize].present = true;
+        simulation.executor.tenants[number as usize].present = true;
     }
-    world.stage.endpoint.apps.iter_mut().for_each(|app| app.flaky = 0);
-    world.stage.excuses.lenient = true;
-    world.start();
-    world
+    simulation.executor.endpoint.apps.iter_mut().for_each(|app| app.flaky = 0);
+    simulation.executor.excuses.lenient = true;
+    simulation.start();
+    simulation
 }
 
 const NEWCOMERS: u32 = 30;
@@ -39,19 +39,19 @@ const NEWCOMERS: u32 = 30;
 /// An app of 300 beside one of 2,000 that has this trouble for ten minutes; newcomers join the 300 meanwhile. Returns by how
 /// much a refresh of theirs was late at worst, in milliseconds.
 fn beside(trouble: Option<FailureKind>, seed: u64, endpoint: u64) -> u64 {
-    let mut world = world(seed, vec![app(2_000, 400, endpoint), app(300 + NEWCOMERS, 60, 1)], NEWCOMERS);
-    world.run_until(4 * MINUTE);
+    let mut simulation = simulation(seed, vec![app(2_000, 400, endpoint), app(300 + NEWCOMERS, 60, 1)], NEWCOMERS);
+    simulation.run_until(4 * MINUTE);
     if let Some(kind) = trouble {
-        world.befall(Twist::Outage { app: Some(0), kind, ms: 10 * MINUTE });
+        simulation.inject(Fault::Outage { app: Some(0), kind, ms: 10 * MINUTE });
     }
-    world.run_until(8 * MINUTE);
-    world.befall(Twist::Join { app: 1, n: NEWCOMERS });
-    world.run_until(8 * MINUTE + 10_000);
-    let newcomers = world.stage.tenants.iter().rev().take(NEWCOMERS as usize);
+    simulation.run_until(8 * MINUTE);
+    simulation.inject(Fault::Join { app: 1, n: NEWCOMERS });
+    simulation.run_until(8 * MINUTE + 10_000);
+    let newcomers = simulation.executor.tenants.iter().rev().take(NEWCOMERS as usize);
     let served = newcomers.filter(|tenant| tenant.kept.is_some()).count();
     assert_eq!(served, NEWCOMERS as usize, "{trouble:?}, seed {seed}: newcomers are served meanwhile");
-    world.run_until(16 * MINUTE);
-    world.stage.latest[1]
+    simulation.run_until(16 * MINUTE);
+    simulation.executor.latest[1]
 }
 
 #[test]
@@ -82,29 +82,33 @@ const AWAY: [FailureKind; 6] = [
 
 /// An outage of everything; returns for how long somebody was without a token after its end, in milliseconds, and how many
 /// calls there were in it.
-fn outage(world: &mut World, kind: FailureKind, ms: u64) -> (u64, u64) {
-    let (begin, calls) = (world.stage.t, world.stage.figures.calls);
-    world.befall(Twist::Outage { app: None, kind, ms });
-    world.run_until(begin + ms);
-    let (end, calls) = (world.stage.t, world.stage.figures.calls - calls);
-    let present = world.stage.tenants.iter().filter(|tenant| tenant.present).count() as u32;
-    while world.stage.valid() < present {
-        world.run_until(world.stage.t + 250);
-        assert!(world.stage.t < end + 60 * MINUTE, "{kind}: {} of {present} after an hour", world.stage.valid());
+fn outage(simulation: &mut Simulation, kind: FailureKind, ms: u64) -> (u64, u64) {
+    let (begin, calls) = (simulation.executor.t, simulation.executor.statistics.calls);
+    simulation.inject(Fault::Outage { app: None, kind, ms });
+    simulation.run_until(begin + ms);
+    let (end, calls) = (simulation.executor.t, simulation.executor.statistics.calls - calls);
+    let present = simulation.executor.tenants.iter().filter(|tenant| tenant.present).count() as u32;
+    while simulation.executor.valid() < present {
+        simulation.run_until(simulation.executor.t + 250);
+        assert!(
+            simulation.executor.t < end + 60 * MINUTE,
+            "{kind}: {} of {present} after an hour",
+            simulation.executor.valid()
+        );
     }
-    (world.stage.t - end, calls)
+    (simulation.executor.t - end, calls)
 }
 
 #[test]
 fn fifty_tenants_are_back_sixteen_seconds_after_any_outage() {
     for seed in 0..24 {
-        let mut chance = Chance::new(seed);
+        let mut rng = Rng::new(seed);
         let kind = AWAY[seed as usize % AWAY.len()];
-        let most = chance.pick(&[5_000, MINUTE, 10 * MINUTE, 180 * MINUTE]);
-        let ms = 1_000 + chance.below(most);
-        let mut world = world(seed, vec![app(50, 30, 1)], 0);
-        world.run_until(2 * MINUTE);
-        let (took, calls) = outage(&mut world, kind, ms);
+        let most = rng.pick(&[5_000, MINUTE, 10 * MINUTE, 180 * MINUTE]);
+        let ms = 1_000 + rng.below(most);
+        let mut simulation = simulation(seed, vec![app(50, 30, 1)], 0);
+        simulation.run_until(2 * MINUTE);
+        let (took, calls) = outage(&mut simulation, kind, ms);
         assert!(took <= 50 * 1000 / 15 + 16_000 + 1_000, "{kind} for {ms} ms, seed {seed}: back after {took} ms");
         assert!(calls <= 20 + ms / 1000, "{kind} for {ms} ms, seed {seed}: {calls} calls");
     }
@@ -113,9 +117,9 @@ fn fifty_tenants_are_back_sixteen_seconds_after_any_outage() {
 #[test]
 fn fifty_thousand_tenants_of_twenty_apps_are_back_as_soon_as_the_limits_allow() {
     const APPS: u64 = 20;
-    let mut world = world(1, vec![app(2_500, 1_200, 1); APPS as usize], 0);
-    world.run_until(20 * MINUTE);
-    let (took, calls) = outage(&mut world, FailureKind::Timeout, 25 * MINUTE);
+    let mut simulation = simulation(1, vec![app(2_500, 1_200, 1); APPS as usize], 0);
+    simulation.run_until(20 * MINUTE);
+    let (took, calls) = outage(&mut simulation, FailureKind::Timeout, 25 * MINUTE);
     // Each app may make 15 calls a second, all together 400.
     let allowed = 2_500 * 1000 / 15 * 1_020 / 1_000;
     println!("50,000 tenants: {calls} calls in 25 minutes, all back after {took} ms, the limits allow {allowed}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use corptokend::domain::{AppName, FailureKind, Memory, Record, Subject, TenantId};
 
-use crate::stage::{Stage, Write, number_of};
+use crate::executor::{Executor, Write, number_of};
 use crate::tenant::Tenant;
 
 /// A tenant that is refused is not called again for so long, in milliseconds.
@@ -82,7 +82,7 @@ impl Memories {
     }
 }
 
-impl Stage {
+impl Executor {
     /// The endpoint refused a call: for a while it must not be asked again.
     pub(crate) fn promise_silence(&mut self, kind: FailureKind, app: usize, tenant: Option<u32>) {
         let now = self.t;
