@@ -12,13 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
-use super::claims::Claims;
-use super::files::Files;
-use super::keyring::Keys;
-use super::sweep::Sweep;
-use super::watch::Watch;
-use super::{Job, Report};
-use crate::domain::WallMs;
+use super::job::{Job, Report};
 
 /// How many jobs are done between two syncs and reports.
 const CHUNK: usize = 64;
@@ -46,60 +40,15 @@ pub enum Stopped {
 
 /// What the handle and the thread both see.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(crate) struct Shared {
     wake: OwnedFd,
     stopping: AtomicBool,
     waiting: AtomicUsize,
     begun: AtomicU64,
-    pub(super) unwatched: AtomicUsize,
+    pub(crate) unwatched: AtomicUsize,
 }
 
 impl Lane {
-    /// Starts a lane for files; one for each file system. All lanes have their `claims` in common. `report` is called from
-    /// the lane's thread.
-    ///
-    /// # Errors
-    /// When no thread or descriptor is to be had.
-    pub fn files(name: &str, claims: Arc<Claims>, report: impl Fn(Vec<Report>) + Send + 'static) -> io::Result<Self> {
-        Self::files_on(None, name, claims, report)
-    }
-
-    /// As [`Lane::files`], for the file system of this number (`st_dev`): what turns out to lie on another is reported.
-    ///
-    /// # Errors
-    /// When no thread or descriptor is to be had.
-    pub fn file_system(
-        device: u64,
-        claims: Arc<Claims>,
-        report: impl Fn(Vec<Report>) + Send + 'static,
-    ) -> io::Result<Self> {
-        Self::files_on(Some(device), &format!("files-{device:x}"), claims, report)
-    }
-
-    fn files_on(
-        device: Option<u64>,
-        name: &str,
-        claims: Arc<Claims>,
-        report: impl Fn(Vec<Report>) + Send + 'static,
-    ) -> io::Result<Self> {
-        let shared = Shared::new()?;
-        let watch = Watch::new(Arc::clone(&shared))?;
-        Self::start(name, shared, move || Files::new(device, watch, claims), report)
-    }
-
-    /// Starts the lane for keys. `clock` tells the wall clock, from which a key's timeout is counted; `report` and `clock`
-    /// are called from the lane's thread.
-    ///
-    /// # Errors
-    /// When no thread or descriptor is to be had.
-    pub fn keyring(
-        clock: impl Fn() -> WallMs + Send + 'static,
-        report: impl Fn(Vec<Report>) + Send + 'static,
-    ) -> io::Result<Self> {
-        let sweep = Sweep::new()?;
-        Self::start("keyring", Shared::new()?, move || Keys::new(clock, sweep), report)
-    }
-
     /// Hands jobs over; they are done in this order. Never blocks. After the lane has ended, they are dropped.
     pub fn send(&self, batch: Vec<Job>) {
         if batch.is_empty() {
@@ -148,7 +97,7 @@ impl Lane {
     }
 
     /// `make` runs in the new thread, since what a lane works with is its thread's own.
-    pub(super) fn start<W: Work>(
+    pub(crate) fn start<W: Work>(
         name: &str,
         shared: Arc<Shared>,
         make: impl FnOnce() -> W + Send + 'static,
@@ -172,7 +121,7 @@ impl Drop for Lane {
 }
 
 impl Shared {
-    pub(super) fn new() -> io::Result<Arc<Self>> {
+    pub(crate) fn new() -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             stopping: AtomicBool::new(false),
@@ -202,7 +151,7 @@ impl Shared {
 }
 
 /// What a lane does: with files, or with keys.
-pub(super) trait Work {
+pub(crate) trait Work {
     /// Does jobs until there are none, or until `stop` says so. The reports are final: what they say is on the disk.
     fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<Report>;
 

@@ -1,119 +1,24 @@
-//! Publication. Each file system has a lane, and so have the kernel keyrings: a thread that takes jobs in order and
-//! makes one place after the other equal to what it should be.
-
-use crate::domain::{Names, Place, RootId, SinkFailure, SinkId, SinkSpec, Ticket, Token, WallMs, Wrote};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+//! Publication: makes files and keys hold the tokens that they should hold.
+//!
+//! In: [`Job`]s, sent to a [`Lane`]: publish this token at this place, or empty this place.
+//! Out: [`Report`]s, by callback from the lane's thread: what became of each job, and what others changed since.
+//!
+//! Each file system has a lane of its own, and so have the kernel keyrings: a thread that does its jobs in order, so that
+//! a mount that hangs holds up no other. A lane for files works with `file`, the lane for keys with `keyring`; neither
+//! knows the other. [`Claims`] is what the lanes share: which sink owns which place. [`Trial`] tries sinks and publishes
+//! nothing. The daemon starts lanes; `corptokend check` tries sinks.
 
 mod claims;
-mod directories;
-mod directory;
-mod events;
+mod error;
 mod file;
-mod files;
-mod fixed;
-mod flood;
-mod instances;
-mod keyctl;
+mod job;
 mod keyring;
-mod known;
 mod lane;
-mod litter;
-mod pace;
 mod probe;
-mod render;
-mod rings;
-mod sweep;
-mod system;
-mod temporary;
-mod trouble;
-mod watch;
+mod ticker;
 
 pub use claims::{Claims, Contest, Holder};
+pub use file::render;
+pub use job::{Job, Publication, Report};
 pub use lane::{Lane, Stopped};
 pub use probe::{Trial, file_system_of};
-pub use render::render;
-
-/// What a lane is asked to do.
-#[derive(Debug)]
-pub enum Job {
-    /// Make the place of this tenant's sink hold this token.
-    Publish(Publication),
-    /// Empty the place.
-    Withdraw {
-        /// Failures are counted by root.
-        root: RootId,
-        /// What to empty.
-        place: Place,
-        /// For a file: the fixed part of its sink's path ([`FileSink::fixed_part`](crate::domain::FileSink::fixed_part)).
-        /// Directories below it are removed when they become empty; it stays itself. Not looked at for a key.
-        fixed: Arc<Path>,
-    },
-}
-
-/// One token for one place.
-#[derive(Debug)]
-pub struct Publication {
-    /// Whose token, and which.
-    pub ticket: Ticket,
-    /// Which of the tenant's sinks.
-    pub sink: SinkId,
-    /// The tenant's sinks; `sink` is an index into it.
-    pub specs: Arc<[SinkSpec]>,
-    /// What the place's path and the content are filled in from.
-    pub names: Names,
-    /// The token.
-    pub token: Token,
-    /// When it stops working.
-    pub expires: WallMs,
-}
-
-/// What a lane has to say.
-#[derive(Debug)]
-pub enum Report {
-    /// A [`Job::Publish`] ended.
-    Published {
-        /// As in the job.
-        ticket: Ticket,
-        /// As in the job.
-        sink: SinkId,
-        /// How.
-        outcome: Result<Wrote, SinkFailure>,
-    },
-    /// A [`Job::Withdraw`] ended.
-    Withdrawn {
-        /// As in the job.
-        root: RootId,
-        /// As in the job.
-        place: Place,
-        /// Whether the place is empty now (or was already).
-        outcome: Result<(), SinkFailure>,
-    },
-    /// Somebody else deleted, altered or re-permissioned what was published here.
-    Touched {
-        /// The last publication's ticket; its slot and sink say which place.
-        ticket: Ticket,
-        /// Which of the tenant's sinks.
-        sink: SinkId,
-    },
-    /// A directory was opened that lies on another file system than the lane is for: it was mounted since.
-    Mounted {
-        /// Where, as far as sinks' paths tell.
-        at: PathBuf,
-        /// The file system's number (`st_dev`).
-        device: u64,
-    },
-    /// Somebody writes so much below a root that directories there are not watched for a while: they are swept, within a
-    /// minute.
-    FloodBegins {
-        /// The fixed part of the sinks' paths.
-        root: Arc<Path>,
-        /// The first such directory.
-        directory: PathBuf,
-    },
-    /// All directories below the root are watched again, and were calm for a minute.
-    FloodEnds {
-        /// As when it began.
-        root: Arc<Path>,
-    },
-}

@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::directories::{Directories, Missing};
-use super::directory::{Directory, Me, Rules};
-use super::file::try_directory;
-use super::fixed::could_be_made;
+use super::file::{Directories, Directory, Me, Missing, Rules, could_be_made, try_directory};
 use crate::domain::{FileSink, Names, Place, SinkFailure, SinkKind, SinkSpec};
 
 /// Tries sinks, and remembers what came of it: tenants mostly share a directory, and it is tried once.

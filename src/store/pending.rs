@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Applied, Kept};
+use super::message::{Applied, Kept};
 use crate::domain::{Memory, Record, Subject, TenantId, Ticket, Token};
 
 /// Changes that wait for a commit. The newest change of a tenant replaces the older ones, so it never grows beyond what the

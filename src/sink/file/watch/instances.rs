@@ -1,0 +1,163 @@
+//! The inotify instances of a lane: one for each sink root, so that a queue which overflows is one root's own.
+//!
+//! A user may have 128 of them (`fs.inotify.max_user_instances`), in all his processes together, so a process takes some
+//! and no more; roots beyond that share.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init, remove_watch};
+
+use crate::sink::file::dir::DirectoryId;
+
+/// How many instances the lanes of this process have together, beyond the two that each may have.
+const MOST_EXTRA: usize = 32;
+
+/// How many of those there are.
+static EXTRA: AtomicUsize = AtomicUsize::new(0);
+
+/// Which instance of a lane.
+pub(crate) type InstanceId = u16;
+
+/// A watch: its instance, and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WatchId {
+    pub(crate) instance: InstanceId,
+    number: i32,
+}
+
+/// One inotify instance, with the directories that it watches.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    fd: OwnedFd,
+    directories: HashMap<i32, DirectoryId>,
+    /// It counts as one of [`EXTRA`].
+    is_extra: bool,
+}
+
+/// All instances of a lane.
+#[derive(Debug, Default)]
+pub(crate) struct Instances {
+    all: Vec<Instance>,
+    by_root: HashMap<PathBuf, InstanceId>,
+    /// The one for directories that had too many events: should they have them again, no other's queue overflows.
+    for_noisy: Option<InstanceId>,
+}
+
+impl Instance {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The directory of a watch's number; `None`: it is not watched any more.
+    pub(crate) fn directory(&self, number: i32) -> Option<DirectoryId> {
+        self.directories.get(&number).copied()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if self.is_extra {
+            EXTRA.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Instances {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        (0..).zip(&self.all)
+    }
+
+    /// Watches a directory below `root`. `None`: the kernel has no watch, or no instance, left.
+    pub(crate) fn watch(&mut self, root: &Path, path: &Path, changes: WatchFlags) -> Option<WatchId> {
+        let instance = self.of_root(root)?;
+        self.add(instance, path, changes)
+    }
+
+    /// Watches a directory that had too many events, apart from all others.
+    pub(crate) fn watch_noisy(&mut self, path: &Path, changes: WatchFlags) -> Option<WatchId> {
+        if self.for_noisy.is_none() {
+            self.for_noisy = self.make(false).ok();
+        }
+        self.add(self.for_noisy?, path, changes)
+    }
+
+    /// The directory that is known under this watch: the kernel gives a directory one watch in an instance.
+    pub(crate) fn directory(&self, watch: WatchId) -> Option<DirectoryId> {
+        self.all.get(usize::from(watch.instance))?.directory(watch.number)
+    }
+
+    pub(crate) fn name(&mut self, watch: WatchId, directory: DirectoryId) {
+        if let Some(instance) = self.all.get_mut(usize::from(watch.instance)) {
+            instance.directories.insert(watch.number, directory);
+        }
+    }
+
+    pub(crate) fn unwatch(&mut self, watch: WatchId) {
+        let Some(instance) = self.all.get_mut(usize::from(watch.instance)) else { return };
+        if instance.directories.remove(&watch.number).is_some() {
+            // A directory that was removed has lost its watch already; one that was moved would be heard of for ever.
+            let _ = remove_watch(&instance.fd, watch.number);
+        }
+    }
+
+    fn add(&self, instance: InstanceId, path: &Path, changes: WatchFlags) -> Option<WatchId> {
+        let number = add_watch(&self.all.get(usize::from(instance))?.fd, path, changes).ok()?;
+        Some(WatchId { instance, number })
+    }
+
+    /// The instance of a root. Where there is none to be had any more, it is another root's as well.
+    fn of_root(&mut self, root: &Path) -> Option<InstanceId> {
+        if let Some(&instance) = self.by_root.get(root) {
+            return Some(instance);
+        }
+        let unused =
+            |(id, instance): &(InstanceId, &Instance)| instance.directories.is_empty() && self.for_noisy != Some(*id);
+        let unused = self.iter().find(unused).map(|(id, _)| id);
+        let instance = unused.or_else(|| self.make(!self.by_root.is_empty()).ok()).or_else(|| {
+            let shared: Vec<InstanceId> = self.by_root.values().copied().collect();
+            shared.get(self.by_root.len() % shared.len().max(1)).copied()
+        })?;
+        self.by_root.insert(root.to_owned(), instance);
+        Some(instance)
+    }
+
+    fn make(&mut self, is_extra: bool) -> io::Result<InstanceId> {
+        let id = InstanceId::try_from(self.all.len()).map_err(io::Error::other)?;
+        let one_more = |extra: usize| (extra < MOST_EXTRA).then_some(extra + 1);
+        if is_extra && EXTRA.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
+            return Err(io::Error::other("this process has its share of inotify instances"));
+        }
+        match init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
+            Ok(fd) => self.all.push(Instance { fd, directories: HashMap::new(), is_extra }),
+            Err(errno) => {
+                EXTRA.fetch_sub(usize::from(is_extra), Ordering::Relaxed);
+                return Err(errno.into());
+            }
+        }
+        Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_beyond_the_share_of_instances_share_them_and_are_watched_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut instances = Instances::default();
+        for number in 0..100 {
+            let root = directory.path().join(number.to_string());
+            std::fs::create_dir(&root).unwrap();
+            let watch = instances.watch(&root, &root, WatchFlags::DELETE).expect("a watch");
+            instances.name(watch, number);
+            assert_eq!(instances.directory(watch), Some(number));
+        }
+        let count = instances.iter().count();
+        assert!((1..=1 + MOST_EXTRA).contains(&count), "{count} instances");
+    }
+}

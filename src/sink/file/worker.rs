@@ -1,0 +1,194 @@
+//! What a lane for files works with.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustix::fd::BorrowedFd;
+
+use super::dir::{Directories, Directory, Me};
+use super::format::render;
+use super::publish;
+use super::watch::Watch;
+use crate::domain::{Place, SinkFailure, SinkFailureKind, SinkKind, Wrote};
+use crate::sink::claims::Claims;
+use crate::sink::job::{Job, Publication, Report};
+use crate::sink::lane::{Lane, Shared, Work};
+
+/// The state of a lane for files.
+pub(crate) struct Files {
+    me: Me,
+    directories: Directories,
+    watch: Watch,
+    /// What was found while publishing.
+    found: Vec<Report>,
+    /// The file system that the lane is for.
+    device: Option<u64>,
+    /// Directories on others that were reported.
+    mounted: HashSet<(PathBuf, u64)>,
+}
+
+/// How many directories on other file systems are reported once: a lane may be shared by many.
+const MOST_MOUNTED: usize = 1000;
+
+/// A report that must not be given out before a directory is synced.
+struct Pending {
+    report: Report,
+    directory: Option<Rc<Directory>>,
+}
+
+impl Lane {
+    /// Starts a lane for files; one for each file system. All lanes have their `claims` in common. `report` is called from
+    /// the lane's thread.
+    ///
+    /// # Errors
+    /// When no thread or descriptor is to be had.
+    pub fn files(name: &str, claims: Arc<Claims>, report: impl Fn(Vec<Report>) + Send + 'static) -> io::Result<Self> {
+        Self::files_on(None, name, claims, report)
+    }
+
+    /// As [`Lane::files`], for the file system of this number (`st_dev`): what turns out to lie on another is reported.
+    ///
+    /// # Errors
+    /// When no thread or descriptor is to be had.
+    pub fn file_system(
+        device: u64,
+        claims: Arc<Claims>,
+        report: impl Fn(Vec<Report>) + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::files_on(Some(device), &format!("files-{device:x}"), claims, report)
+    }
+
+    fn files_on(
+        device: Option<u64>,
+        name: &str,
+        claims: Arc<Claims>,
+        report: impl Fn(Vec<Report>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Shared::new()?;
+        let watch = Watch::new(Arc::clone(&shared))?;
+        Self::start(name, shared, move || Files::new(device, watch, claims), report)
+    }
+}
+
+impl Files {
+    fn new(device: Option<u64>, watch: Watch, claims: Arc<Claims>) -> Self {
+        let me = Me::current();
+        let (directories, found, mounted) = (Directories::new(me, claims), Vec::new(), HashSet::new());
+        Self { me, directories, watch, found, device, mounted }
+    }
+
+    /// Tells, once, where another file system begins on the way to a directory.
+    fn note_device(&mut self, directory: &Directory) {
+        let device = directory.identity().device();
+        if self.device.is_none_or(|own| own == device) || self.mounted.len() >= MOST_MOUNTED {
+            return;
+        }
+        let mut begins = directory;
+        while let Some(parent) = begins.parent().filter(|parent| parent.identity().device() == device) {
+            begins = parent;
+        }
+        let at = begins.path().to_owned();
+        if self.mounted.insert((at.clone(), device)) {
+            self.found.push(Report::Mounted { at, device });
+        }
+    }
+
+    fn publish(&mut self, job: Publication) -> Pending {
+        let (outcome, directory) = match self.try_publish(&job) {
+            Ok((wrote, directory)) => (Ok(wrote), Some(directory)),
+            Err(failure) => (Err(failure), None),
+        };
+        Pending { report: Report::Published { ticket: job.ticket, sink: job.sink, outcome }, directory }
+    }
+
+    fn try_publish(&mut self, job: &Publication) -> Result<(Wrote, Rc<Directory>), SinkFailure> {
+        let spec = job.specs.get(usize::from(job.sink.0)).ok_or_else(|| not_a_file("a sink that does not exist"))?;
+        let (SinkKind::File(sink), Place::File(path)) = (&spec.kind, spec.place(&job.names)) else {
+            return Err(not_a_file("a keyring"));
+        };
+        let bytes = render(&sink.format, &job.names, &job.token, job.expires);
+        let watch = &mut self.watch;
+        // Before the first publication to a directory: what somebody does right after it is seen, then.
+        let before = |directory: &Directory| watch.begin(directory);
+        let outcome = publish::publish(&mut self.directories, self.me, sink, &path, &bytes, before)?;
+        self.found.extend(self.watch.track(&outcome, (job.ticket, job.sink)));
+        self.note_device(&outcome.directory);
+        Ok((outcome.wrote, outcome.directory))
+    }
+
+    fn withdraw(&mut self, fixed: &Path, place: &Place) -> Result<(), SinkFailure> {
+        match place {
+            Place::File(path) => {
+                if let Some((directory, name)) = publish::withdraw(&mut self.directories, self.me, fixed, path)? {
+                    self.watch.untrack(&directory, name);
+                }
+                Ok(())
+            }
+            Place::Key { .. } => Err(not_a_file("a keyring")),
+        }
+    }
+}
+
+impl Work for Files {
+    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<Report> {
+        self.directories.begin_batch();
+        let pending: Vec<Pending> = jobs
+            .map(|job| match job {
+                Job::Publish(publication) => self.publish(publication),
+                Job::Withdraw { root, place, fixed } => {
+                    let outcome = self.withdraw(&fixed, &place);
+                    Pending { report: Report::Withdrawn { root, place, outcome }, directory: None }
+                }
+            })
+            .collect();
+        let unsynced = self.directories.sync();
+        let near = pending.iter().rev().find_map(|pending| pending.directory.clone());
+        let mut reports: Vec<Report> = pending.into_iter().map(|pending| pending.settle(&unsynced)).collect();
+        reports.append(&mut self.found);
+        // Before the lane's own events fill the queue.
+        reports.extend(self.watch.look(near.as_deref()));
+        reports
+    }
+
+    fn wake_on(&self) -> Vec<BorrowedFd<'_>> {
+        self.watch.fds()
+    }
+
+    fn look_around(&mut self) -> Vec<Report> {
+        let mut reports = self.watch.look(None);
+        reports.extend(self.watch.look_at_clock());
+        reports
+    }
+}
+
+impl Pending {
+    /// What could not be synced has not been published, nor withdrawn.
+    fn settle(mut self, unsynced: &[(Rc<Directory>, SinkFailure)]) -> Report {
+        match (&mut self.report, &self.directory) {
+            (Report::Published { outcome, .. }, Some(directory)) => {
+                if let Some((_, failure)) = unsynced.iter().find(|(failed, _)| directory.is_at_or_below(failed)) {
+                    *outcome = Err(failure.clone());
+                }
+            }
+            // Its directory may have gone with it; the one in which that was an entry has not.
+            (Report::Withdrawn { place: Place::File(path), outcome, .. }, _) => {
+                if let Some((_, failure)) = unsynced.iter().find(|(failed, _)| path.starts_with(failed.path())) {
+                    *outcome = Err(failure.clone());
+                }
+            }
+            _ => {}
+        }
+        self.report
+    }
+}
+
+/// A job that belongs to another lane: a defect of the daemon, said rather than hidden.
+fn not_a_file(what: &str) -> SinkFailure {
+    SinkFailure {
+        kind: SinkFailureKind::Other,
+        detail: format!("a lane for files was sent {what}; this is a defect of the daemon").into(),
+    }
+}

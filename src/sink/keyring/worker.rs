@@ -1,0 +1,177 @@
+//! Publication to the kernel's keyrings: one key of type "user" a token, updated in place.
+//!
+//! A key is looked for, read, and only added again when its payload differs: adding replaces the payload at once for all
+//! readers and keeps the serial number, but clears the timeout, which is therefore set after it.
+
+use std::io;
+
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+
+use super::path::{KeyPlace, Missing, Rings, Trouble, bury, not_a_key};
+use super::sweep::{Published, Sweep, seconds_left};
+use super::sys::{self, Kind, PERMISSIONS, Serial, failed};
+use crate::domain::{KeyringSink, OnExpiry, Place, SinkFailure, SinkKind, WallMs, Wrote};
+use crate::sink::job::{Job, Publication, Report};
+use crate::sink::lane::{Lane, Shared, Work};
+
+/// The state of the lane for keys.
+pub(crate) struct Keys<C> {
+    clock: C,
+    rings: Rings,
+    sweep: Sweep,
+}
+
+impl Lane {
+    /// Starts the lane for keys. `clock` tells the wall clock, from which a key's timeout is counted; `report` and `clock`
+    /// are called from the lane's thread.
+    ///
+    /// # Errors
+    /// When no thread or descriptor is to be had.
+    pub fn keyring(
+        clock: impl Fn() -> WallMs + Send + 'static,
+        report: impl Fn(Vec<Report>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let sweep = Sweep::new()?;
+        Self::start("keyring", Shared::new()?, move || Keys::new(clock, sweep), report)
+    }
+}
+
+impl<C: Fn() -> WallMs> Keys<C> {
+    fn new(clock: C, sweep: Sweep) -> Self {
+        Self { clock, rings: Rings::default(), sweep }
+    }
+
+    fn publish(&mut self, job: &Publication) -> Result<Wrote, SinkFailure> {
+        let spec = job.specs.get(usize::from(job.sink.0));
+        let Some((SinkKind::Keyring(_), spec)) = spec.map(|spec| (&spec.kind, spec)) else {
+            return Err(not_a_key());
+        };
+        let place = KeyPlace::of(&spec.place(&job.names))?;
+        let expires = match spec.on_expiry {
+            OnExpiry::Keep => None,
+            OnExpiry::Delete => Some(job.expires),
+        };
+        match self.put(&place, job, expires) {
+            // A keyring was taken away between two calls: from the top, once.
+            Err(Trouble { errno: Errno::NOKEY | Errno::KEYREVOKED | Errno::KEYEXPIRED, .. }) => {
+                self.rings.forget();
+                self.put(&place, job, expires)
+            }
+            other => other,
+        }
+        .map_err(|trouble| trouble.into_failure(&place))
+    }
+
+    fn put(&mut self, place: &KeyPlace, job: &Publication, expires: Option<WallMs>) -> Result<Wrote, Trouble> {
+        let (payload, description) = (job.token.expose().as_bytes(), place.description());
+        // 0 is no timeout at all, so a token that has expired is given the shortest there is.
+        let seconds = expires.map_or(0, |at| seconds_left(at, (self.clock)()).max(1));
+        let way = self.rings.walk(place, Missing::Make)?;
+        let ring = way[way.len() - 1];
+        let found = self.rings.find(ring, Kind::User, description).map_err(Trouble::at("look for the key"))?;
+        let right = found.filter(|key| sys::read(*key).is_ok_and(|held| *held == payload));
+        let settled = match right.map(|key| (key, settle(key, seconds, Settled::Before))) {
+            // It was re-permissioned so that we cannot mend it: its successor takes its place.
+            Some((key, Err(Errno::ACCESS))) => {
+                sys::unlink(key, ring).map_err(Trouble::at("replace the key"))?;
+                None
+            }
+            Some((key, settled)) => Some((key, settled.map_err(Trouble::at("set the timeout of the key"))?)),
+            None => None,
+        };
+        let (key, wrote) = match settled {
+            Some(settled) => settled,
+            None => {
+                let key = self.rings.add(ring, description, payload).map_err(Trouble::at("add the key"))?;
+                settle(key, seconds, Settled::Never).map_err(Trouble::at("set the timeout of the key"))?;
+                (key, Wrote::Replaced)
+            }
+        };
+        self.sweep.track(&way, key, payload, Published { ticket: job.ticket, sink: job.sink, expires });
+        Ok(wrote)
+    }
+
+    fn withdraw(&mut self, place: &Place) -> Result<(), SinkFailure> {
+        let place = KeyPlace::of(place)?;
+        self.take_away(&place).map_err(|trouble| trouble.into_failure(&place))
+    }
+
+    fn take_away(&mut self, place: &KeyPlace) -> Result<(), Trouble> {
+        let rings = self.rings.walk(place, Missing::Leave)?;
+        if rings.len() == place.path.len() {
+            let ring = rings[rings.len() - 1];
+            let found = self.rings.find(ring, Kind::User, place.description());
+            match found.map_err(Trouble::at("look for the key"))? {
+                Some(key) => {
+                    self.sweep.untrack(ring, key);
+                    sys::unlink(key, ring)
+                }
+                // An expired key holds no token any more, but would keep the keyring from being empty.
+                None => bury(ring),
+            }
+            .map_err(Trouble::at("remove the key"))?;
+        }
+        // From the innermost keyring outwards, as long as they are empty. The root stays.
+        for pair in rings.windows(2).rev() {
+            let [above, ring] = [pair[0], pair[1]];
+            if !sys::links(ring).is_ok_and(|links| links.is_empty()) || sys::unlink(ring, above).is_err() {
+                break;
+            }
+        }
+        self.rings.forget();
+        Ok(())
+    }
+}
+
+/// Tries whether the root of a sink can be reached and read, and publishes nothing.
+pub(crate) fn probe(sink: &KeyringSink) -> Result<(), SinkFailure> {
+    let failed = |errno| failed("use the keyring", &sink.root.to_string(), errno);
+    let root = sys::root(sink.root).map_err(failed)?;
+    let described = sys::describe(root).map_err(failed)?;
+    if !described.is_keyring {
+        return Err(failed(Errno::NOTDIR));
+    }
+    sys::links(root).map(drop).map_err(failed)
+}
+
+impl<C: Fn() -> WallMs> Work for Keys<C> {
+    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<Report> {
+        self.rings.forget();
+        jobs.map(|job| match job {
+            Job::Publish(job) => Report::Published { ticket: job.ticket, sink: job.sink, outcome: self.publish(&job) },
+            Job::Withdraw { root, place, .. } => {
+                let outcome = self.withdraw(&place);
+                Report::Withdrawn { root, place, outcome }
+            }
+        })
+        .collect()
+    }
+
+    fn wake_on(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.sweep.fd()]
+    }
+
+    fn look_around(&mut self) -> Vec<Report> {
+        let touched = self.sweep.look(|| (self.clock)());
+        touched.into_iter().map(|(ticket, sink)| Report::Touched { ticket, sink }).collect()
+    }
+}
+
+/// Sets what adding a key leaves unset. The kernel does not tell a key's timeout, so it is set each time.
+fn settle(key: Serial, seconds: u32, before: Settled) -> Result<Wrote, Errno> {
+    sys::set_timeout(key, seconds)?;
+    let right =
+        matches!(before, Settled::Before) && sys::describe(key).is_ok_and(|found| found.permissions == PERMISSIONS);
+    if right {
+        return Ok(Wrote::Unchanged);
+    }
+    sys::set_permissions(key, PERMISSIONS)?;
+    Ok(Wrote::Mended)
+}
+
+/// Whether a key was there before, with permissions that may be right already.
+enum Settled {
+    Before,
+    Never,
+}

@@ -1,0 +1,132 @@
+//! How one token lies in the database. Big-endian numbers, in this order:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | the format of this entry, 1 |
+//! | 8 | when it was asked for, ms since 1970 |
+//! | 8 | when it stops working, ms since 1970 |
+//! | 8 | the token's fingerprint |
+//! | n | the token |
+//! | 8 | the first 8 bytes of the SHA-256 of the key's length (8 bytes), the key and everything above |
+//!
+//! The checksum is ours because the database does not notice rot, and it covers the key so that one tenant's token can
+//! never be taken for another's.
+
+use ring::digest;
+use zeroize::Zeroizing;
+
+use crate::domain::{Fingerprint, Record, Token, WallMs};
+
+const FORMAT: u8 = 1;
+const HEAD: usize = 1 + 3 * 8;
+const CHECKSUM: usize = 8;
+
+/// Writes the entry of `key`. The buffer is overwritten when it is dropped.
+pub(crate) fn encode(key: &str, record: &Record, token: &Token) -> Zeroizing<Vec<u8>> {
+    let token = token.expose().as_bytes();
+    // The exact size: a buffer that grew would leave pieces of the token behind.
+    let mut value = Zeroizing::new(Vec::with_capacity(HEAD + token.len() + CHECKSUM));
+    value.push(FORMAT);
+    for number in [record.asked.0, record.expires.0, record.fingerprint.0] {
+        value.extend_from_slice(&number.to_be_bytes());
+    }
+    value.extend_from_slice(token);
+    let checksum = checksum(key.as_bytes(), &value);
+    value.extend_from_slice(&checksum);
+    value
+}
+
+/// The record alone; `None` when the entry is not whole, or of a format that is not known.
+pub(crate) fn decode_record(key: &str, value: &[u8]) -> Option<Record> {
+    decode(key, value).map(|(record, _)| record)
+}
+
+/// Record and token; `None` as in [`decode_record`], and when the token is not the one that the record speaks of.
+pub(crate) fn decode_token(key: &str, value: &[u8]) -> Option<(Record, Token)> {
+    let (record, token) = decode(key, value)?;
+    let text = Zeroizing::new(std::str::from_utf8(token).ok()?.to_owned());
+    let token = Token::new(text).ok()?;
+    (token.fingerprint() == record.fingerprint).then_some((record, token))
+}
+
+fn decode<'a>(key: &str, value: &'a [u8]) -> Option<(Record, &'a [u8])> {
+    let (body, sum) = value.split_last_chunk::<CHECKSUM>()?;
+    if *sum != checksum(key.as_bytes(), body) {
+        return None;
+    }
+    let (head, token) = body.split_at_checked(HEAD)?;
+    let (format, numbers) = head.split_first()?;
+    if *format != FORMAT {
+        return None;
+    }
+    let (numbers, _) = numbers.as_chunks::<8>();
+    let [asked, expires, fingerprint] = numbers else { return None };
+    let record = Record {
+        asked: WallMs(u64::from_be_bytes(*asked)),
+        expires: WallMs(u64::from_be_bytes(*expires)),
+        fingerprint: Fingerprint(u64::from_be_bytes(*fingerprint)),
+    };
+    Some((record, token))
+}
+
+/// The first 8 bytes of the SHA-256 of `key` (its length first, so that no byte can change sides) and `value`.
+pub(crate) fn checksum(key: &[u8], value: &[u8]) -> [u8; CHECKSUM] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&(key.len() as u64).to_be_bytes());
+    context.update(key);
+    context.update(value);
+    let mut first = [0; CHECKSUM];
+    first.copy_from_slice(&context.finish().as_ref()[..CHECKSUM]);
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &str) -> Token {
+        Token::new(Zeroizing::new(text.into())).unwrap()
+    }
+
+    fn record(token: &Token) -> Record {
+        Record { asked: WallMs(1_000), expires: WallMs(7_201_000), fingerprint: token.fingerprint() }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let token = token("tok-1");
+        let value = encode("crm/ding1", &record(&token), &token);
+        assert_eq!(decode_record("crm/ding1", &value), Some(record(&token)));
+        assert_eq!(decode_token("crm/ding1", &value).unwrap().1.expose(), "tok-1");
+    }
+
+    #[test]
+    fn any_changed_or_missing_byte_is_noticed() {
+        let token = token("tok-1");
+        let whole = encode("crm/ding1", &record(&token), &token).to_vec();
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut changed = whole.clone();
+                changed[at] ^= 1 << bit;
+                assert_eq!(decode_record("crm/ding1", &changed), None, "bit {bit} of byte {at}");
+            }
+            assert_eq!(decode_record("crm/ding1", &whole[..at]), None, "{at} bytes");
+        }
+    }
+
+    #[test]
+    fn a_token_never_passes_as_another_tenants() {
+        let token = token("tok-1");
+        let value = encode("crm/ding1", &record(&token), &token);
+        assert!(decode_token("crm/ding2", &value).is_none());
+        assert!(decode_token("crm/ding", &value).is_none());
+    }
+
+    #[test]
+    fn a_token_that_is_not_the_records_is_not_given_out() {
+        let wrong = Record { fingerprint: Fingerprint(7), ..record(&token("tok-1")) };
+        let value = encode("crm/ding1", &wrong, &token("tok-1"));
+        assert!(decode_record("crm/ding1", &value).is_some());
+        assert!(decode_token("crm/ding1", &value).is_none());
+    }
+}

@@ -1,0 +1,11 @@
+//! Files and keys, against the real kernel.
+
+#![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
+
+mod file;
+mod keyring;
+mod keyring_repair;
+mod neighbours;
+mod places;
+mod repair;
+mod rig;

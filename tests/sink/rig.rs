@@ -1,0 +1,219 @@
+//! A desk from which a test publishes: one lane, and the reports that come back from it.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses its part")]
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use corptokend::domain::{
+    FileSink, Format, KeyringRoot, KeyringSink, Names, OnExpiry, Placeholder, RootId, SinkFailure, SinkId, SinkKind,
+    SinkSpec, Slot, Template, Ticket, Token, WallMs, Wrote,
+};
+use corptokend::sink::{Claims, Job, Lane, Publication, Report, Stopped, Trial};
+use zeroize::Zeroizing;
+
+/// When every token of these tests expires.
+pub const EXPIRES: WallMs = WallMs(4_000_000_000_000);
+
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+pub struct Desk {
+    pub lane: Lane,
+    reports: Receiver<Vec<Report>>,
+    backlog: VecDeque<Report>,
+    /// The roots below which a flood began, as told between all other reports.
+    pub floods: Vec<PathBuf>,
+}
+
+impl Desk {
+    pub fn files() -> Self {
+        Self::named("files")
+    }
+
+    /// As [`Desk::files`]; the lane's thread has this name.
+    pub fn named(name: &str) -> Self {
+        Self::with(|report| Lane::files(name, Arc::default(), report))
+    }
+
+    /// A lane that has its claims in common with others.
+    pub fn sharing(claims: &Arc<Claims>) -> Self {
+        Self::with(|report| Lane::files("files", Arc::clone(claims), report))
+    }
+
+    pub fn keys(clock: impl Fn() -> WallMs + Send + 'static) -> Self {
+        Self::with(|report| Lane::keyring(clock, report))
+    }
+
+    fn with(start: impl FnOnce(Box<dyn Fn(Vec<Report>) + Send>) -> std::io::Result<Lane>) -> Self {
+        let (sender, reports) = channel();
+        let lane = start(Box::new(move |batch| drop(sender.send(batch)))).unwrap();
+        Self { lane, reports, backlog: VecDeque::new(), floods: Vec::new() }
+    }
+
+    /// Publishes one token and waits for the outcome.
+    pub fn publish(&mut self, spec: &SinkSpec, corp_id: &str, token: &str) -> Result<Wrote, SinkFailure> {
+        self.lane.send(vec![publication(0, spec, corp_id, token)]);
+        self.outcome()
+    }
+
+    pub fn publish_until(
+        &mut self,
+        spec: &SinkSpec,
+        corp_id: &str,
+        token: &str,
+        expires: WallMs,
+    ) -> Result<Wrote, SinkFailure> {
+        let mut job = publication(0, spec, corp_id, token);
+        if let Job::Publish(publication) = &mut job {
+            publication.expires = expires;
+        }
+        self.lane.send(vec![job]);
+        self.outcome()
+    }
+
+    pub fn outcome(&mut self) -> Result<Wrote, SinkFailure> {
+        loop {
+            if let Report::Published { outcome, .. } = self.next(PATIENCE).expect("the lane reports in time") {
+                return outcome;
+            }
+        }
+    }
+
+    pub fn withdraw(&mut self, spec: &SinkSpec, corp_id: &str) -> Result<(), SinkFailure> {
+        let fixed: Arc<Path> = match &spec.kind {
+            SinkKind::File(file) => file.fixed_part().into(),
+            SinkKind::Keyring(_) => Path::new("").into(),
+        };
+        self.lane.send(vec![Job::Withdraw { root: RootId(0), place: spec.place(&names(corp_id)), fixed }]);
+        loop {
+            if let Report::Withdrawn { outcome, .. } = self.next(PATIENCE).expect("the lane reports in time") {
+                return outcome;
+            }
+        }
+    }
+
+    /// The slot of the next place that somebody touched, if one is reported in time.
+    pub fn touched(&mut self, within: Duration) -> Option<u32> {
+        match self.next(within)? {
+            Report::Touched { ticket, .. } => Some(ticket.slot.0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn next(&mut self, within: Duration) -> Option<Report> {
+        if self.backlog.is_empty() {
+            self.backlog.extend(self.reports.recv_timeout(within).ok()?);
+        }
+        let report = self.backlog.pop_front();
+        if let Some(Report::FloodBegins { root, .. }) = &report {
+            self.floods.push(root.to_path_buf());
+        }
+        report
+    }
+
+    pub fn stop(self) -> Stopped {
+        self.lane.stop(PATIENCE)
+    }
+}
+
+pub fn names(corp_id: &str) -> Names {
+    Names { id: format!("crm/{corp_id}").parse().unwrap(), name: None, client_id: "c1".parse().unwrap() }
+}
+
+/// Tries a sink for the tenant `ding1`, and publishes nothing.
+pub fn probe(spec: &SinkSpec) -> Result<(), SinkFailure> {
+    Trial::new().sink(spec, &names("ding1"))
+}
+
+pub fn publication(slot: u32, spec: &SinkSpec, corp_id: &str, token: &str) -> Job {
+    Job::Publish(Publication {
+        ticket: Ticket { slot: Slot(slot), seq: 1 },
+        sink: SinkId(0),
+        specs: Arc::new([spec.clone()]),
+        names: names(corp_id),
+        token: Token::new(Zeroizing::new(token.to_owned())).unwrap(),
+        expires: EXPIRES,
+    })
+}
+
+/// Publishes `t-1` as the tenant in `slot`.
+pub fn publish_as(desk: &mut Desk, slot: u32, spec: &SinkSpec, corp_id: &str) -> Wrote {
+    desk.lane.send(vec![publication(slot, spec, corp_id, "t-1")]);
+    desk.outcome().unwrap()
+}
+
+/// A sink at `path`, 0640, with the daemon's user and group; `change` makes it another one.
+pub fn file_at(path: impl AsRef<Path>, change: impl FnOnce(&mut FileSink)) -> SinkSpec {
+    let mut file = FileSink {
+        path: Template::parse(path.as_ref().to_str().unwrap(), Placeholder::IN_PATHS).unwrap(),
+        format: Format::Raw,
+        mode: 0o640,
+        dir_mode: 0o750,
+        owner: None,
+        group: None,
+        trust_dir: false,
+    };
+    change(&mut file);
+    SinkSpec { kind: SinkKind::File(file), on_expiry: OnExpiry::Keep }
+}
+
+pub fn key_at(root: KeyringRoot, path: &[&str], on_expiry: OnExpiry) -> SinkSpec {
+    let path = path.iter().map(|part| Template::parse(part, Placeholder::IN_PATHS).unwrap()).collect();
+    SinkSpec { kind: SinkKind::Keyring(KeyringSink { root, path }), on_expiry }
+}
+
+/// Runs `body`, or skips the test with a loud reason where the machine cannot do what it needs.
+pub fn needs(what: &str, is_there: bool) -> bool {
+    if !is_there {
+        assert!(std::env::var_os("CORPTOKEND_REQUIRE_SYSTEM").is_none(), "this test needs {what}");
+        eprintln!("SKIPPED: this test needs {what}");
+    }
+    is_there
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs `body` as an unprivileged user, in a copy of this test binary. `test` is the calling test's own name.
+pub fn as_nobody(test: &str, body: impl FnOnce()) {
+    under_setpriv(test, &["--reuid=65534", "--regid=65534", "--clear-groups"], body);
+}
+
+/// Runs `body` as root without this capability, in a copy of this test binary.
+pub fn without_capability(test: &str, capability: &str, body: impl FnOnce()) {
+    under_setpriv(test, &[&format!("--bounding-set=-{capability}"), &format!("--inh-caps=-{capability}")], body);
+}
+
+fn under_setpriv(test: &str, arguments: &[&str], body: impl FnOnce()) {
+    const MARK: &str = "CORPTOKEND_TEST_AS_NOBODY";
+    if std::env::var_os(MARK).is_some_and(|inner| inner == test) {
+        return body();
+    }
+    if !needs("root, to become somebody else, and setpriv", is_root() && has("setpriv")) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    rustix::fs::chmod(scratch.path(), 0o755.into()).unwrap();
+    let binary = scratch.path().join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+    let ran = Command::new("setpriv")
+        .args(arguments)
+        .arg(&binary)
+        .args(["--exact", test, "--nocapture"])
+        .env(MARK, test)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+}
+
+pub fn has(program: &str) -> bool {
+    Command::new("sh").args(["-c", &format!("command -v {program}")]).output().is_ok_and(|ran| ran.status.success())
+}
