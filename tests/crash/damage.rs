@@ -4,8 +4,8 @@ use std::fs;
 
 use corptokend::sandbox::Options;
 
-use crate::row::{self, Dice};
 use crate::support::Machine;
+use crate::support::figures::{self as row, Dice};
 
 const TENANTS: usize = 20;
 

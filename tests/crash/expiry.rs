@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use corptokend::sandbox::{Fault, Options, Scope, Times};
 
-use crate::kinds::{KINDS, holding, sinks};
-use crate::ring::Ring;
+use crate::needs;
 use crate::support::Machine;
-use crate::{needs, row};
+use crate::support::figures as row;
+use crate::support::machine::sinks::{KINDS, holding, sinks};
+use crate::support::system::keyring::Ring;
 
 const LIFETIME_S: u32 = 5;
 const TENANT: &str = "ding1";

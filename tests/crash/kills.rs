@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use corptokend::sandbox::Options;
 
-use crate::readers::{Look, Readers, Seen};
-use crate::row::{self, Dice};
 use crate::support::Machine;
+use crate::support::figures::{self as row, Dice};
+use crate::support::readers::{Look, Readers, Seen};
 
 const TENANTS: usize = 200;
 const LIFETIME_S: u32 = 4;

@@ -1,25 +1,17 @@
 //! The daemon killed, its state damaged, its endpoint away, its disk hanging: what a reader of the token files sees then.
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
+mod competing_writers;
 mod damage;
-mod document;
 mod expiry;
-mod fights;
-mod frozen_state;
-mod hangs;
-#[path = "../syscalls/injection.rs"]
-mod injection;
+mod hung_sinks;
+mod hung_state;
 mod kills;
-#[path = "../support/kinds.rs"]
-mod kinds;
 mod outages;
-mod readers;
-#[path = "../support/ring.rs"]
-mod ring;
-mod row;
-mod silence;
+mod saved_failures;
 #[path = "../support/mod.rs"]
 mod support;
+mod table;
 
 use std::process::{Command, Stdio};
 

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use corptokend::sandbox::{Fault, Options, Scope, Times};
 
-use crate::readers::{Look, Readers};
-use crate::ring::Ring;
+use crate::needs;
 use crate::support::Machine;
-use crate::{needs, row};
+use crate::support::figures as row;
+use crate::support::readers::{Look, Readers};
+use crate::support::system::keyring::Ring;
 
 const LIFETIME_S: u32 = 12;
 const TENANTS: [&str; 8] = ["ding0", "ding1", "ding2", "ding3", "ding4", "ding5", "ding6", "ding7"];

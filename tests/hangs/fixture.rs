@@ -1,95 +1,185 @@
-//! The file system that never answers: that it is one, and that it lets go.
+//! An app `crm` of which something hangs, and beside it an app `hr` with an endpoint, sinks and secret of its own, and
+//! short lives: what the one may do to the other.
 
+use std::any::Any;
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::fuse::{Fuse, Op};
-use crate::support::PATIENCE;
+use corptokend::sandbox::{Issued, Options, Sandbox, SandboxHandle, sequence_of};
 
-/// Runs `operation` elsewhere; its end comes through the channel.
-fn begin(operation: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> mpsc::Receiver<std::io::Result<()>> {
-    let (ended, end) = mpsc::channel();
-    // It ends with the file system at the latest, which outlives no test.
-    thread::spawn(move || ended.send(operation()));
-    end
+use crate::reader::Watch;
+use crate::support::Machine;
+use crate::support::service_manager::Manager;
+
+/// How long tokens live. They are due after half of it, so that they expire only where a refresh is missed altogether.
+pub(crate) const LIFETIME_S: u32 = 6;
+pub(crate) const REFRESH: Duration = Duration::from_secs(3);
+const POLICY: &str = "refresh = { at = 0.5, jitter = 0 }";
+
+pub(crate) const HANGING: [&str; 3] = ["ding0", "ding1", "ding2"];
+const HEALTHY: [&str; 6] = ["ding3", "ding4", "ding5", "ding6", "ding7", "ding8"];
+
+type Act = Box<dyn Fn(&Machine) + Send>;
+
+/// The machine, with what hangs on it.
+pub(crate) struct Scene {
+    /// Makes it hang, and lets it go on.
+    pub(crate) hang: Act,
+    pub(crate) release: Act,
+    /// What hangs. It lets go of whoever hangs in it before the daemon is waited for.
+    _keeper: Box<dyn Any + Send>,
+    pub(crate) machine: Machine,
+    /// A program that the daemon is started by.
+    wrapper: Vec<String>,
+    /// Where its log goes, in place of the machine's.
+    log: Option<std::io::PipeWriter>,
+    pub(crate) manager: Option<Manager>,
+    pub(crate) watch: Watch,
+    healthy: Arc<SandboxHandle>,
+    born: Instant,
 }
 
-fn use_it(op: Op, at: &Path) -> std::io::Result<()> {
-    let file = at.join("below/file");
-    match op {
-        Op::Stat => fs::metadata(file).map(drop),
-        Op::Open => fs::File::open(file).map(drop),
-        Op::Read => fs::read(file).map(drop),
-        Op::Write => fs::write(file, "other"),
-        Op::Fsync => fs::File::open(file)?.sync_all(),
-        Op::Rename => {
-            fs::rename(&file, at.join("below/renamed")).and_then(|()| fs::rename(at.join("below/renamed"), file))
+/// A machine whose app `crm` is not there yet.
+pub(crate) struct Draft {
+    pub(crate) machine: Machine,
+    healthy: Arc<SandboxHandle>,
+    born: Instant,
+}
+
+impl Draft {
+    pub(crate) fn new() -> Self {
+        Self::of(Options::default())
+    }
+
+    /// `crm` has an endpoint of this kind, with short lives.
+    pub(crate) fn of(options: Options) -> Self {
+        let options = Options { lifetime_s: LIFETIME_S, issue_log: 1000, ..options };
+        let machine = Machine::with(options.clone());
+        let options =
+            Options { authority: Some(machine.sandbox.authority()), requests_per_connection: None, ..options };
+        let healthy = Arc::new(Sandbox::spawn_thread(options).expect("the sandbox starts"));
+        Self { machine, healthy, born: Instant::now() }
+    }
+
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.machine.path(below)
+    }
+
+    /// Adds both apps; `crm` is TOML for the table of the one that is to hang. A call may take three seconds.
+    pub(crate) fn with(self, crm: &str, keeper: impl Any + Send, hang: Act, release: Act) -> Scene {
+        let Self { machine, healthy, born } = self;
+        let machine = machine.app("crm", &HANGING, &format!("{POLICY}\n{crm}"));
+        let mut machine = machine.app("hr", &HEALTHY, &format!("endpoint = \"{}\"\n{POLICY}", healthy.endpoint()));
+        machine.edit("ca_file = \"ca.pem\"", "ca_file = \"ca.pem\"\ntimeout = \"3s\"\nconnect_timeout = \"2s\"");
+        let manager = Some(Manager::of(&mut machine));
+        let file = |corp_id: &&str| ((*corp_id).to_owned(), machine.path(&format!("tokens/hr/{corp_id}")));
+        let watch = Watch::over(HEALTHY.iter().map(file).collect(), Arc::clone(&healthy), born);
+        Scene {
+            born,
+            hang,
+            release,
+            _keeper: Box::new(keeper),
+            machine,
+            wrapper: Vec::new(),
+            log: None,
+            manager,
+            watch,
+            healthy,
         }
-        Op::Readdir => fs::read_dir(at.join("below"))?.try_for_each(|entry| entry.map(drop)),
     }
 }
 
-#[test]
-fn a_file_system_of_ours_is_one() {
-    let scratch = tempfile::tempdir().unwrap();
-    let at = scratch.path().join("fuse");
-    let Some(_fuse) = Fuse::mount(&at) else { return };
-    fs::create_dir(at.join("dir")).unwrap();
-    fs::set_permissions(at.join("dir"), fs::Permissions::from_mode(0o2750)).unwrap();
-    std::os::unix::fs::chown(at.join("dir"), None, Some(7)).unwrap();
-    let mut file = fs::File::create_new(at.join("dir/.new")).unwrap();
-    file.write_all(&[b'x'; 300_000]).unwrap();
-    file.sync_all().unwrap();
-    assert_eq!(file.metadata().unwrap().gid(), 7, "the group is handed down");
-    fs::rename(at.join("dir/.new"), at.join("dir/file")).unwrap();
-    assert_eq!(fs::read(at.join("dir/file")).unwrap(), [b'x'; 300_000]);
-    assert_eq!(
-        fs::read_dir(at.join("dir")).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(),
-        ["file"]
-    );
-    assert!(fs::remove_dir(at.join("dir")).is_err(), "it is not empty");
-    fs::rename(at.join("dir"), at.join("moved")).unwrap();
-    fs::remove_file(at.join("moved/file")).unwrap();
-    fs::remove_dir(at.join("moved")).unwrap();
-    assert!(fs::metadata(at.join("moved")).is_err());
-}
-
-#[test]
-fn what_is_told_to_hang_hangs_until_it_is_released() {
-    let scratch = tempfile::tempdir().unwrap();
-    let at = scratch.path().join("fuse");
-    let Some(fuse) = Fuse::mount(&at) else { return };
-    for below in ["below", "beside"] {
-        fs::create_dir(at.join(below)).unwrap();
-        fs::write(at.join(below).join("file"), "text").unwrap();
+impl Scene {
+    /// The daemon is started by way of this program.
+    pub(crate) fn launched_under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
     }
-    for op in [Op::Stat, Op::Open, Op::Read, Op::Write, Op::Fsync, Op::Rename, Op::Readdir] {
-        fuse.hang(op, "below");
-        let place = at.clone();
-        let end = begin(move || use_it(op, &place));
-        fuse.wait_until_somebody_hangs();
-        assert_eq!(fs::read(at.join("beside/file")).unwrap(), b"text", "another path hangs with it: {op:?}");
-        assert!(end.recv_timeout(Duration::from_millis(20)).is_err(), "it does not hang: {op:?}");
-        fuse.release();
-        end.recv_timeout(PATIENCE).expect("it is released").unwrap_or_else(|error| panic!("{op:?}: {error}"));
-    }
-}
 
-#[test]
-fn whoever_hangs_is_let_go_with_the_file_system() {
-    let scratch = tempfile::tempdir().unwrap();
-    let at = scratch.path().join("fuse");
-    let Some(fuse) = Fuse::mount(&at) else { return };
-    fuse.hang_all();
-    let place = at.clone();
-    let end = begin(move || fs::metadata(place).map(drop));
-    fuse.wait_until_somebody_hangs();
-    drop(fuse);
-    assert!(end.recv_timeout(PATIENCE).expect("it is let go").is_err());
-    assert!(fs::metadata(&at).is_ok(), "it is unmounted");
+    /// The daemon's log goes there.
+    pub(crate) fn logging_to(self, log: std::io::PipeWriter) -> Self {
+        Self { log: Some(log), ..self }
+    }
+
+    pub(crate) fn launch(&mut self) {
+        if let Some(log) = &self.log {
+            let command = self.machine.command(&["run"]);
+            self.machine.launch_logging_to(command, log.try_clone().unwrap().into());
+        } else if self.wrapper.is_empty() {
+            self.machine.launch();
+        } else {
+            self.machine.launch_under(&self.wrapper.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+    }
+
+    /// The TOML of a sink of `crm` below this directory.
+    pub(crate) fn sink(directory: &std::path::Path) -> String {
+        format!("[[app.crm.sink]]\nfile = \"{}/{{corp_id}}\"\n", directory.display())
+    }
+
+    /// Whether every healthy tenant's file holds a token of its own that has not expired.
+    pub(crate) fn healthy_are_served(&self) -> bool {
+        HEALTHY.iter().all(|corp_id| {
+            let newest = self.healthy.issued(corp_id).last().map(|issued| issued.token.clone());
+            newest.is_some() && self.machine.token("hr", corp_id) == newest
+        })
+    }
+
+    /// What the healthy tenants' files hold.
+    pub(crate) fn held_by_the_healthy(&self) -> Vec<Option<String>> {
+        HEALTHY.iter().map(|corp_id| self.machine.token("hr", corp_id)).collect()
+    }
+
+    /// Whether all of them were renewed since.
+    pub(crate) fn healthy_hold_others_than(&self, before: &[Option<String>]) -> bool {
+        self.healthy_are_served() && self.held_by_the_healthy().iter().zip(before).all(|(now, before)| now != before)
+    }
+
+    /// The tokens that were issued to a tenant of `crm`.
+    fn issued(&self, corp_id: &str) -> Vec<Issued> {
+        self.machine.sandbox.issued(corp_id)
+    }
+
+    /// How many tokens each tenant of `crm` was given.
+    pub(crate) fn given(&self) -> Vec<Option<u32>> {
+        HANGING.iter().map(|id| self.issued(id).last().and_then(|issued| sequence_of(&issued.token))).collect()
+    }
+
+    /// Whether `crm` is as if nothing had been: each tenant has been given a token since these and its files hold one, and
+    /// nothing is wrong with anybody.
+    pub(crate) fn is_right(&self, file_of: impl Fn(&str) -> PathBuf, before: &[Option<u32>]) -> bool {
+        let renewed = HANGING.iter().zip(before).all(|(corp_id, before)| {
+            let held = fs::read_to_string(file_of(corp_id)).ok();
+            held.as_deref().and_then(sequence_of) > *before
+        });
+        renewed && {
+            let status = self.machine.status_json();
+            status["warnings"].as_array().is_some_and(Vec::is_empty)
+                && status["state"]["healthy"] == true
+                && status["config"]["last_reload_successful"] == true
+                && ["pending", "failing", "refused", "expired", "unpublished"]
+                    .iter()
+                    .all(|bad| status["tenants"][bad].as_u64().unwrap_or_default() == 0)
+        }
+    }
+
+    /// How many calls for `crm` there were.
+    pub(crate) fn calls(&self) -> u64 {
+        self.machine.sandbox.totals().calls
+    }
+
+    /// How many there may have been, if each was due: one a refresh, one more at either end, and a quarter for points that
+    /// are moved together.
+    pub(crate) fn calls_due(&self) -> u64 {
+        let refreshes = self.born.elapsed().as_secs() * 5 / 4 / REFRESH.as_secs();
+        HANGING.len() as u64 * (refreshes + 2)
+    }
+
+    /// The daemon has ended, or all of it but threads that nothing can end while they hang.
+    pub(crate) fn has_ended(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.machine.pid()));
+        stat.is_ok_and(|stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')))
+    }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::fuse::{Fuse, Op};
+use crate::support::system::fuse::{Fuse, Op};
 use crate::support::{Machine, SECRET, shown};
 
 const HANGS: &str = "does not come to an end";

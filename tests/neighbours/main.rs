@@ -2,12 +2,10 @@
 //! 300 do not notice. `CORPTOKEND_NEIGHBOURS=ban_page` acts out that trouble alone.
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
-mod document;
-mod matrix;
+mod cases;
+mod faults;
+mod fixture;
 mod recovery;
-mod street;
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../support/table.rs"]
 mod table;
-mod trouble;

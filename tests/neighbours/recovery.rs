@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use corptokend::sandbox::{Fault, Options, RawAnswer, Sandbox, SandboxHandle, Scope, Times, Transport};
 
 use crate::support::Machine;
-use crate::table;
+use crate::support::reliability as table;
 
 const TENANTS: usize = 50;
 const LIFETIME_S: u32 = 10;

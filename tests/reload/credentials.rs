@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use corptokend::sandbox::{Fault, Scope, Times};
 
-use crate::rig::{called, ready, settle};
+use crate::fixture::{called, ready, settle};
 use crate::support::{Machine, SECRET};
 
 fn two_apps() -> Machine {
@@ -100,10 +100,10 @@ fn a_new_apps_secret_may_come_after_its_config() {
     let machine = two_apps();
     fs::create_dir(machine.path("secrets")).unwrap();
     let app = "[app.new]\nclient_id = \"c\"\nclient_secret = { file = \"../secrets/new\" }\ncorp_ids = [\"ding9\"]\n";
-    crate::rig::rejects(&machine, || machine.save(&(machine.config_text() + app)));
+    crate::fixture::rejects(&machine, || machine.save(&(machine.config_text() + app)));
     machine.write_with_mode("secrets/.tmp", SECRET, 0o600);
     fs::rename(machine.path("secrets/.tmp"), machine.path("secrets/new")).unwrap();
-    crate::rig::wait_for_token(&machine, "new", "ding9");
+    crate::fixture::wait_for_token(&machine, "new", "ding9");
     assert_eq!(called(&machine), ["ding9"]);
 }
 

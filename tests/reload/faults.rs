@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use corptokend::sandbox::{Fault, Scope, Times};
 
-use crate::rig::{applies, called, list, ready, rejects, reload, running, settle, wait_for_token};
+use crate::fixture::{applies, called, list, ready, rejects, reload, running, settle, wait_for_token};
 use crate::support::Machine;
 
 fn many(from: usize, to: usize) -> Vec<String> {

@@ -16,21 +16,17 @@
 //! | `rig` | words that these share |
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
-mod asking;
-mod canaries;
 mod credentials;
 mod faults;
-#[path = "../support/kinds.rs"]
-mod kinds;
-mod leaving;
+mod fixture;
 mod mass_removal;
-mod noticing;
-mod notify;
-mod rejecting;
-mod restarting;
-mod rig;
-#[path = "../support/ring.rs"]
-mod ring;
+mod rejection;
+mod removal;
+mod requests;
+mod restart;
+mod secrets;
+mod service_manager;
 #[path = "../support/mod.rs"]
 mod support;
 mod tenants;
+mod watching;

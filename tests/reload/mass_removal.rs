@@ -2,7 +2,7 @@
 
 use corptokend::sandbox::Options;
 
-use crate::rig::{applies, called, ready, reload, running, settle, wait_for_files, with_list};
+use crate::fixture::{applies, called, ready, reload, running, settle, wait_for_files, with_list};
 use crate::support::{Machine, shown};
 
 const FOUR: [&str; 4] = ["ding1", "ding2", "ding3", "ding4"];
@@ -170,9 +170,9 @@ fn tenants_that_are_kept_never_write_where_others_do() {
     machine.sandbox.forget_calls();
     let hrs = machine.read("by-id/client-hr/ding1").unwrap();
     // All of crm's tenants are gone from its list, and it is called as hr was.
-    let text = good.replace(&crate::rig::list(&FOUR), "corp_ids = []").replace("\"client-hr\"", "\"client-other\"");
+    let text = good.replace(&crate::fixture::list(&FOUR), "corp_ids = []").replace("\"client-hr\"", "\"client-other\"");
     let text = text.replace("\"client-crm\"", "\"client-hr\"").replace("\"client-other\"", "\"client-hr\"");
-    crate::rig::rejects(&machine, || machine.save(&text));
+    crate::fixture::rejects(&machine, || machine.save(&text));
     let status = machine.status_json();
     let problem = status["config"]["problems"][0].as_str().unwrap().to_owned();
     assert!(

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use crate::rig::{applies, called, list, ready, running, settle, wait_for_files, wait_for_token, with_list};
+use crate::fixture::{applies, called, list, ready, running, settle, wait_for_files, wait_for_token, with_list};
 use crate::support::Machine;
 
 #[test]
@@ -46,9 +46,9 @@ fn a_tenant_that_goes_and_comes_back_at_once_has_its_file() {
     let machine = running(&["ding1", "ding2"]);
     for _ in 0..5 {
         machine.save(&with_list(&machine, &["ding1", "ding2"], &["ding2"]));
-        crate::rig::reload(&machine, &[]);
+        crate::fixture::reload(&machine, &[]);
         machine.save(&machine.config_text());
-        crate::rig::reload(&machine, &[]);
+        crate::fixture::reload(&machine, &[]);
     }
     wait_for_token(&machine, "crm", "ding1");
     settle();

@@ -1,14 +1,9 @@
 //! Every system call of a publication and of a commit made to fail, one after the other, by strace(1).
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
-mod injection;
+mod fixture;
 mod mounts;
 mod publication;
-#[path = "../crash/readers.rs"]
-mod readers;
-#[path = "../crash/row.rs"]
-mod row;
-mod scene;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,9 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use crate::injection::Injection;
-use crate::scene::{Place, Scene, TEMPORARY, TENANT, Target};
-use crate::{can_inject, row};
+use crate::can_inject;
+use crate::fixture::{Place, Scene, TEMPORARY, TENANT, Target};
+use crate::support::figures as row;
+use crate::support::system::syscall_faults::Injection;
 
 const ERRORS: [&str; 6] = ["ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "EMFILE"];
 

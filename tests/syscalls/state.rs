@@ -5,11 +5,11 @@ use std::time::Duration;
 use corptokend::sandbox::{Options, Scope, Times, sequence_of};
 
 use crate::can_inject;
-use crate::injection::{Fault, Injection, thread_named};
-use crate::readers::{Look, Readers};
-use crate::row;
-use crate::scene::{LIFETIME_S, assert_none_early};
+use crate::fixture::{LIFETIME_S, assert_none_early};
 use crate::support::Machine;
+use crate::support::figures as row;
+use crate::support::readers::{Look, Readers};
+use crate::support::system::syscall_faults::{Fault, Injection, thread_named};
 
 const TENANTS: [&str; 2] = ["ding1", "ding2"];
 

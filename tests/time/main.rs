@@ -4,10 +4,6 @@
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
 mod guest;
-#[path = "../crash/readers.rs"]
-mod readers;
-#[path = "../crash/row.rs"]
-mod row;
 mod set;
 mod slept;
 mod stopped;

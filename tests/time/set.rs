@@ -5,8 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use corptokend::sandbox::Options;
 
+use crate::guest;
 use crate::support::Machine;
-use crate::{guest, row};
+use crate::support::figures as row;
 
 const TENANTS: [&str; 3] = ["ding0", "ding1", "ding2"];
 const LIFETIME_S: i64 = 600;

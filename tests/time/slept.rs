@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use corptokend::sandbox::Options;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::guest;
 use crate::support::Machine;
-use crate::{guest, row};
+use crate::support::figures as row;
 
 const TENANTS: [&str; 4] = ["ding0", "ding1", "ding2", "ding3"];
 const LIFETIME_S: u32 = 20;

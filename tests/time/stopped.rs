@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use corptokend::sandbox::Options;
 
-use crate::readers::{Look, Readers};
-use crate::row;
+use crate::support::figures as row;
+use crate::support::readers::{Look, Readers};
 use crate::support::{Machine, NOBODY, is_root};
 
 const TENANTS: [&str; 8] = ["ding0", "ding1", "ding2", "ding3", "ding4", "ding5", "ding6", "ding7"];

@@ -1,0 +1,14 @@
+//! The rows, by what hangs.
+
+mod endpoints;
+mod inputs;
+mod outputs;
+mod sinks;
+mod states;
+
+use crate::case::Cell;
+
+/// All of them, in the document's order.
+pub(crate) fn all() -> impl Iterator<Item = &'static Cell> {
+    [states::CELLS, sinks::CELLS, inputs::CELLS, endpoints::CELLS, outputs::CELLS].into_iter().flatten()
+}
