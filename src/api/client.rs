@@ -10,12 +10,9 @@ use rustls::ClientConfig;
 
 use crate::domain::{ClientId, Connection, CorpId, Failure, FailureKind, Secret, WallMs};
 
+use super::Answer;
 use super::classify::{Reply, classify};
-use super::metering::Metered;
-use super::resolve::Resolver;
-use super::route::Route;
-use super::tls::{self, TrustError};
-use super::{Answer, body, transport};
+use super::transport::{Metered, Resolver, Route, TrustError, body, connection_error, tls};
 
 /// The most that an answer's headers may hold, in bytes.
 const MAX_HEADERS: u32 = 16 * 1024;
@@ -112,7 +109,7 @@ impl Inner {
         url.set_path(&format!("{}/v1.0/oauth2/{corp_id}/token", self.url.path().trim_end_matches('/')));
         let request = body::request(client_id, secret);
         let mut response = self.send(url, request).await?;
-        let failed = |error: reqwest::Error| transport::failure(&error.without_url(), &self.connection);
+        let failed = |error: reqwest::Error| connection_error::failure(&error.without_url(), &self.connection);
 
         let server_date = header(response.headers(), &DATE)
             .and_then(|date| httpdate::parse_http_date(date).ok())
@@ -153,8 +150,8 @@ impl Inner {
         if let Err(error) = &sent
             && way.is_http2
         {
-            let refused = transport::refuses_http2(error);
-            if refused || transport::casts_doubt_on_http2(error) {
+            let refused = connection_error::refuses_http2(error);
+            if refused || connection_error::casts_doubt_on_http2(error) {
                 self.route.forget();
             }
             if refused {
@@ -166,7 +163,7 @@ impl Inner {
                 self.route.learn(response.version());
                 Ok(response)
             }
-            Err(error) => Err(transport::failure(&error.without_url(), &self.connection)),
+            Err(error) => Err(connection_error::failure(&error.without_url(), &self.connection)),
         }
     }
 }

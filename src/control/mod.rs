@@ -1,19 +1,11 @@
 //! The control socket: HTTP/1.1 with JSON over a Unix socket, so that `curl --unix-socket` is a client too.
 //!
-//! [`protocol`] is what goes over the wire, [`bind`] makes the socket, [`serve`] answers on it by asking the daemon
-//! ([`Query`]), and [`Client`] is what the commands use.
+//! Goes in at the daemon's end: connections, and answers of the daemon to each [`Query`]. Goes in at the commands' end: calls
+//! of [`Client`]. Comes out: the JSON types of [`protocol`]. `daemon` uses [`bind`] and [`serve`], `cli` uses [`Client`].
 
-mod admission;
 mod client;
-mod patient;
 pub mod protocol;
-mod rows;
 mod server;
-mod shares;
-mod socket;
 
-pub use admission::Admission;
 pub use client::{Client, ClientError};
-pub use server::{Query, serve};
-pub use shares::{CONNECTIONS_A_USER, MAX_CONNECTIONS};
-pub use socket::{bind, unbind};
+pub use server::{Admission, CONNECTIONS_A_USER, MAX_CONNECTIONS, Query, bind, serve, unbind};

@@ -1,35 +1,26 @@
-//! The words everyone shares: plain types with checked constructors, and no I/O.
+//! The words that every module shares: plain types with checked constructors. No I/O, no clock, no randomness.
 //!
-//! A value of one of these types is right for the rest of its life; whoever holds one need not check again.
+//! Goes in: text and numbers from a config, an answer or the database. Comes out: values that are valid for the rest of
+//! their lives, so nobody who holds one checks it again. Everyone may import this module; it imports no other.
 
-mod failure;
-mod ids;
-mod invisible;
-mod memory;
+mod endpoint;
+mod names;
 mod plan;
-mod rate;
-mod record;
-mod route;
-mod secret;
-mod settings;
-mod short;
 mod sink;
-mod template;
+mod tenant;
 mod time;
+mod token;
 
-pub use failure::{Blame, Failure, FailureKind, SinkFailure, SinkFailureKind};
-pub use ids::{AppName, ClientId, CorpId, InvalidName, Names, Slot, TenantId, TenantName, Ticket};
-pub use invisible::{first_invisible, is_invisible};
-pub use memory::{Failing, Memory, Subject, Wait};
-pub use plan::{AppPolicy, Change, Freshness, OnExpiry, OnRemove, Outlet, Refresh, Retry, SinkSetId};
-pub use rate::{InvalidRate, Rate};
-pub use record::{Fingerprint, Grant, MAX_LIFETIME_S, Record};
-pub use route::{CallPath, OriginId, RouteId};
-pub use secret::{InvalidToken, Secret, Token};
-pub use settings::{Connection, Endpoint, InvalidEndpoint, Proxy, SecretSource};
-pub use sink::{
-    FileSink, Format, KeyringRoot, KeyringSink, LaneId, Place, RootId, SinkId, SinkKind, SinkSpec, TEMPORARY_EXTENSION,
-    Wrote, is_temporary_name,
+pub use endpoint::{CallPath, Connection, Endpoint, InvalidEndpoint, OriginId, Proxy, RouteId, SecretSource};
+pub use names::{
+    AppName, ClientId, CorpId, Expansion, InvalidName, InvalidTemplate, Names, Placeholder, Slot, Template, TenantId,
+    TenantName, Ticket, first_invisible, is_invisible,
 };
-pub use template::{Expansion, InvalidTemplate, Placeholder, Template};
-pub use time::{BootMs, Now, WallMs};
+pub use plan::{AppPolicy, Change, Freshness, OnRemove, Outlet, Refresh, Retry, SinkSetId};
+pub use sink::{
+    FileSink, Format, KeyringRoot, KeyringSink, LaneId, OnExpiry, Place, RootId, SinkFailure, SinkFailureKind, SinkId,
+    SinkKind, SinkSpec, TEMPORARY_EXTENSION, Wrote, is_temporary_name,
+};
+pub use tenant::{Blame, Failing, Failure, FailureKind, Memory, Subject, Wait};
+pub use time::{BootMs, InvalidRate, Now, Rate, WallMs};
+pub use token::{Fingerprint, Grant, InvalidToken, MAX_LIFETIME_S, Record, Secret, Token};

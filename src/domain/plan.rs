@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{AppName, CallPath, CorpId, LaneId, Place, Rate, Record, RootId, TenantId};
+use super::endpoint::CallPath;
+use super::names::{AppName, CorpId, TenantId};
+use super::sink::{LaneId, OnExpiry, Place, RootId};
+use super::time::Rate;
+use super::token::Record;
 
 /// When, within a token's life, its refresh is due: at `at` of the lifetime, plus or minus `jitter` of it; and up to a
 /// thousandth of it, or a second where that is longer, earlier, so that neighbours are refreshed together.
@@ -30,15 +34,6 @@ pub enum OnRemove {
     Delete,
     /// They stay as they are.
     Keep,
-}
-
-/// What becomes of a published token that could not be renewed in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OnExpiry {
-    /// It stays.
-    Keep,
-    /// It is deleted.
-    Delete,
 }
 
 /// How an app's tenants are kept fresh.

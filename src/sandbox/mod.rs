@@ -1,29 +1,16 @@
 //! A simulated token endpoint: a real server on loopback, TLS with a throw-away authority, HTTP/1.1 and HTTP/2. It has
 //! DingTalk's errors and throttling, and faults on demand. `corptokend dev` runs it, and so do the tests.
 //!
-//! | file | what it is |
-//! |---|---|
-//! | `options` | what a sandbox can be told at its start |
-//! | `endpoint` | what it knows, and how it answers one call |
-//! | `issuer` | tokens |
-//! | `fault` | the faults, and whom they strike |
-//! | `answer` | answers, and the ways in which one can be spoilt on the wire |
-//! | `calls` | what was asked, by whom, how often |
-//! | `server` | sockets, TLS and HTTP |
-//! | `admin` | `/_sandbox/`: faults and calls over HTTP, for `curl` |
-//! | `authority` | certificates |
-//! | `thread` | the same server for callers without a runtime |
+//! Goes in: [`Options`] at the start, later faults and changes through [`Sandbox`] or over HTTP (`/_sandbox/`). Comes out: answers
+//! to calls, and a log of the calls and the tokens issued. `cli` uses it for `dev`, and the tests use it.
 
-mod admin;
 mod answer;
-mod authority;
-mod calls;
 mod endpoint;
-mod fault;
-mod issuer;
+mod faults;
 mod options;
 mod server;
 mod thread;
+mod tls;
 
 use std::collections::HashSet;
 use std::io;
@@ -36,12 +23,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use answer::RawAnswer;
-pub use authority::Authority;
-pub use calls::{Call, Protocol, Totals};
-pub use fault::{Fault, Scope, Times};
-pub use issuer::{Issued, sequence_of};
-pub use options::{Options, Protocols, TokenMode, Transport};
+pub use endpoint::{Call, Issued, Protocol, Totals, sequence_of};
+pub use faults::{Fault, Scope, Times};
+pub use options::{Options, TokenMode};
 pub use thread::SandboxHandle;
+pub use tls::{Authority, Protocols, Transport};
 
 use endpoint::Endpoint;
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Authority;
+use super::tls::{Authority, Protocols, Transport};
 
 /// What an app that asks again, while its token is still good, gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,32 +16,6 @@ pub enum TokenMode {
     Same,
     /// The same token with what is left of its life, as Feishu's endpoint answers.
     Remaining,
-}
-
-/// What the server speaks. Over TLS it is negotiated by ALPN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocols {
-    /// HTTP/2 and HTTP/1.1.
-    Both,
-    /// HTTP/1.1 alone.
-    Http1,
-    /// HTTP/1.1 alone, and what clients offer by ALPN is ignored, as some gateways do.
-    Http1WithoutAlpn,
-    /// HTTP/2 alone.
-    Http2,
-}
-
-/// How connections are secured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// `http://`
-    Plain,
-    /// `https://`, with a certificate for `localhost`, `127.0.0.1` and `::1`.
-    Tls,
-    /// `https://`, with a certificate that expired in 2021.
-    TlsExpired,
-    /// `https://`, with a certificate for another host.
-    TlsWrongHost,
 }
 
 /// How a sandbox behaves.

@@ -1,0 +1,242 @@
+//! What an answer means. Pure: status, headers and body in, a token or a typed refusal out.
+//!
+//! The table is DingTalk's, as far as it is documented or has been seen. An answer is judged in this order:
+//!
+//! 1. `"punish":"deny"`, whatever the status: banned.
+//! 2. 504, whatever the body: the gateway gave up, which passes.
+//! 3. A known `code`, compared exactly, whatever the status: the same code has been documented with two.
+//! 4. HTML where there should be JSON. With 403 it is the page that a banned address sees, or that of a middlebox; with 200
+//!    rather the middlebox's, or `endpoint` is wrong. Neither proves a ban by itself (`docs/decisions/0033-bans.md`).
+//! 5. 200: a token, if everything about it is as documented.
+//! 6. 429: throttled. Other 5xx: the server's trouble.
+//! 7. Anything else, an unknown `code` with 4xx included, is not an answer that the endpoint documents:
+//!    [`FailureKind::Malformed`], which is retried as any passing trouble is, with the code kept for whoever reads the log.
+
+mod fields;
+mod redact;
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use crate::domain::{Failure, FailureKind, MAX_LIFETIME_S, Token};
+
+use fields::{Fields, Value};
+
+pub use redact::withhold;
+
+/// The longest `Retry-After` that is believed, in seconds. An answer that asks for days would stop an app for good.
+pub(super) const MAX_RETRY_AFTER_S: u32 = 3600;
+
+/// An answer, as far as its meaning depends on it.
+#[derive(Default)]
+pub(super) struct Reply<'a> {
+    pub(super) status: u16,
+    pub(super) content_type: Option<&'a str>,
+    pub(super) content_encoding: Option<&'a str>,
+    pub(super) retry_after: Option<&'a str>,
+    pub(super) date: Option<&'a str>,
+    pub(super) body: &'a [u8],
+    /// The secret that was sent: an answer that repeats it is never quoted, nor believed.
+    pub(super) secret: &'a str,
+}
+
+/// The token and its life in seconds, or why there is none.
+///
+/// # Errors
+/// The typed refusal; its texts hold nothing of the body but a code that is known, a request id that is a UUID, or an IP address.
+pub(super) fn classify(reply: &Reply<'_>) -> Result<(Token, u32), Failure> {
+    if reply.content_encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(reply.failure(by_status(reply.status), "the answer is compressed, which was not asked for"));
+    }
+    match fields::read(reply.body) {
+        Ok(fields) => reply.judge(fields),
+        Err(flaw) => Err(reply.judge_other(&flaw)),
+    }
+}
+
+impl Reply<'_> {
+    /// Judges a JSON object.
+    fn judge(&self, fields: Fields) -> Result<(Token, u32), Failure> {
+        if fields.punish.text() == Some("deny") {
+            let mut failure = self.named(FailureKind::Banned, BANNED, &fields);
+            let wait = if let Value::Whole(wait) = fields.wait { Some(bounded(wait)) } else { None };
+            failure.retry_after_s = failure.retry_after_s.max(wait);
+            return Err(failure);
+        }
+        if self.status == 504 {
+            return Err(self.named(FailureKind::ServerError, GATEWAY, &fields));
+        }
+        if let Some((kind, detail)) = fields.code.text().and_then(known) {
+            let mut failure = self.named(kind, detail, &fields);
+            if kind == FailureKind::AddressNotAllowed {
+                failure.detail = self.address_detail(&fields).into();
+            }
+            return Err(failure);
+        }
+        if self.status != 200 {
+            let detail = match fields.code.text() {
+                Some(code) => format!("status {} with {}", self.status, redact::unknown_code(code)),
+                None => self.status_detail("JSON without a code"),
+            };
+            return Err(self.named(by_status(self.status), &detail, &fields));
+        }
+        if let (Value::Absent, Some(code)) = (&fields.access_token, fields.code.text()) {
+            let detail = format!("no access_token, and {}", redact::unknown_code(code));
+            return Err(self.named(FailureKind::Malformed, &detail, &fields));
+        }
+        grant(&fields, self.secret).map_err(|detail| self.named(FailureKind::Malformed, &detail, &fields))
+    }
+
+    /// Judges a body that is not a JSON object.
+    fn judge_other(&self, flaw: &str) -> Failure {
+        match self.status {
+            200 if self.is_html() => self.failure(FailureKind::HtmlPage, PAGE),
+            403 if self.is_html() => self.failure(FailureKind::Blocked, BLOCKED),
+            504 => self.failure(FailureKind::ServerError, GATEWAY),
+            200 => self.failure(FailureKind::Malformed, &format!("the answer's body {flaw}")),
+            status => {
+                let what = if self.is_html() { "an HTML page".to_owned() } else { format!("a body that {flaw}") };
+                self.failure(by_status(status), &self.status_detail(&what))
+            }
+        }
+    }
+
+    fn status_detail(&self, what: &str) -> String {
+        match self.status {
+            300..=399 => format!("status {}: a redirect, which is not followed; check `endpoint`", self.status),
+            429 => "status 429: too many calls".to_owned(),
+            status => format!("status {status} with {what}"),
+        }
+    }
+
+    fn is_html(&self) -> bool {
+        let claims = self.content_type.is_some_and(|claimed| {
+            let media_type = claimed.split(';').next().unwrap_or_default().trim();
+            media_type.eq_ignore_ascii_case("text/html") || media_type.eq_ignore_ascii_case("application/xhtml+xml")
+        });
+        // A proxy can label anything as HTML; a ban stops everything, so an empty body or torn JSON is not taken for one.
+        match self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(self.body).trim_ascii_start().first() {
+            None | Some(b'{') => false,
+            Some(b'<') => true,
+            Some(_) => claims,
+        }
+    }
+
+    /// A refusal with the code and the request id that came with it.
+    fn named(&self, kind: FailureKind, detail: &str, fields: &Fields) -> Failure {
+        let mut failure = self.failure(kind, detail);
+        let hidden = [self.secret, fields.access_token.text().unwrap_or_default()];
+        failure.code = fields.code.text().and_then(redact::code);
+        failure.request_id = fields.request_id.text().and_then(|id| redact::request_id(id, &hidden));
+        failure
+    }
+
+    fn address_detail(&self, fields: &Fields) -> String {
+        let hidden = [self.secret, fields.access_token.text().unwrap_or_default()];
+        // An IPv6 address has as many digits as a token may have.
+        let address = fields.message.text().and_then(address_in).map(|ip| ip.to_string());
+        let address = address.filter(|ip| !hidden.iter().any(|hidden| redact::repeats(ip, hidden)));
+        let address = address.map_or_else(String::new, |ip| format!(" {ip}"));
+        format!(
+            "this machine's address{address} is not on the app's allow-list; add it, or set `local_address` or `proxy`"
+        )
+    }
+
+    fn failure(&self, kind: FailureKind, detail: &str) -> Failure {
+        let may_ask_for_a_pause = matches!(self.status, 429 | 503)
+            || matches!(kind, FailureKind::AppThrottled | FailureKind::ApiThrottled | FailureKind::Banned);
+        let mut failure = Failure::new(kind, detail);
+        failure.retry_after_s = if may_ask_for_a_pause { self.retry_after_s() } else { None };
+        failure
+    }
+
+    /// `Retry-After` is a number of seconds, or a date, which counts from the answer's own (RFC 9110, 10.2.3).
+    fn retry_after_s(&self) -> Option<u32> {
+        let text = self.retry_after?.trim();
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(text.parse().map_or(MAX_RETRY_AFTER_S, bounded));
+        }
+        let until: SystemTime = httpdate::parse_http_date(text).ok()?;
+        let from = httpdate::parse_http_date(self.date?).ok()?;
+        Some(bounded(until.duration_since(from).unwrap_or_default().as_secs()))
+    }
+}
+
+const BANNED: &str = "this machine's address is banned for calling too often; all calls pause for some minutes";
+const PAGE: &str =
+    "a page of HTML instead of a token; something on the way answers for the endpoint, or `endpoint` is wrong";
+const BLOCKED: &str = "status 403 with a page of HTML; this machine's address is banned, or something on the way answers for the endpoint";
+const GATEWAY: &str = "the endpoint's gateway gave up waiting (status 504)";
+
+/// Whether a code is one of DingTalk's, as far as they are known.
+pub(super) fn is_known(code: &str) -> bool {
+    known(code).is_some()
+}
+
+/// DingTalk's codes.
+fn known(code: &str) -> Option<(FailureKind, &'static str)> {
+    use FailureKind::{
+        AddressNotAllowed, ApiThrottled, AppThrottled, ServerError, SuspectCorp, Unauthorized, UnsupportedGrant,
+        WrongCredentials,
+    };
+    Some(match code {
+        "invalid.client" => (WrongCredentials, "client_id or client_secret is wrong"),
+        "unsupported.grant.type" => (UnsupportedGrant, "the endpoint does not know this grant type; please report it"),
+        "unauthorized.client" => (Unauthorized, "the app is not authorised for this organisation"),
+        "server.error" => (ServerError, "the endpoint reports an error of its own"),
+        "unknownError" => (SuspectCorp, "the endpoint reports an unknown error, as it does for a wrong corp_id"),
+        "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi" => (AppThrottled, "too many calls for this app"),
+        "Forbidden.AccessDenied.QpsLimitForApi" => (ApiThrottled, "the endpoint is too busy for anybody"),
+        "Forbidden.AccessDenied.IpNotInWhiteList" => (AddressNotAllowed, ""),
+        _ => return None,
+    })
+}
+
+/// The address that the message names, after `request ip` if these words are there.
+fn address_in(message: &str) -> Option<IpAddr> {
+    let lower = message.to_ascii_lowercase();
+    let named = lower.find("request ip").map_or(0, |at| at + "request ip".len());
+    let words = message.get(named..)?.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':'));
+    words.map(|word| word.trim_matches('.')).find_map(|word| word.parse().ok())
+}
+
+fn by_status(status: u16) -> FailureKind {
+    match status {
+        429 => FailureKind::AppThrottled,
+        500..=599 => FailureKind::ServerError,
+        _ => FailureKind::Malformed,
+    }
+}
+
+fn bounded(seconds: u64) -> u32 {
+    u32::try_from(seconds).unwrap_or(u32::MAX).min(MAX_RETRY_AFTER_S)
+}
+
+/// The token and its life, if everything about them is as documented.
+fn grant(fields: &Fields, secret: &str) -> Result<(Token, u32), String> {
+    if fields.duplicate {
+        return Err("the answer's JSON has the same key twice".to_owned());
+    }
+    let text = match &fields.access_token {
+        Value::Text(text) => text.clone(),
+        Value::Absent => return Err("the answer has no access_token".to_owned()),
+        Value::Whole(_) => return Err("access_token is a number, not text".to_owned()),
+        Value::Other(what) => return Err(format!("access_token is {what}, not text")),
+    };
+    let token = Token::new(text).map_err(|invalid| format!("access_token is refused: {invalid}"))?;
+    if !secret.is_empty() && token.expose().contains(secret) {
+        return Err("access_token repeats the client secret".to_owned());
+    }
+    let lifetime_s = match fields.expires_in {
+        Value::Whole(0) => return Err("expires_in is 0".to_owned()),
+        Value::Whole(seconds) => u32::try_from(seconds).ok().filter(|&seconds| seconds <= MAX_LIFETIME_S),
+        Value::Absent => return Err("the answer has no expires_in".to_owned()),
+        Value::Text(_) => return Err("expires_in is text, not a number".to_owned()),
+        Value::Other(what) => return Err(format!("expires_in is {what}")),
+    };
+    let lifetime_s = lifetime_s.ok_or_else(|| format!("expires_in is over {MAX_LIFETIME_S} seconds"))?;
+    Ok((token, lifetime_s))
+}
+
+#[cfg(test)]
+mod tests;

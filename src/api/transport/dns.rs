@@ -1,0 +1,105 @@
+//! Names to addresses, by the system's resolver, which may not come back.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::blocking::Blocking;
+
+/// The most lookups that hang at once: one a host.
+const MOST_OUTSTANDING: usize = 1024;
+
+type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
+
+/// One for the process, as the system's resolver is: a host that cannot be resolved costs one thread, whatever apps call it.
+static LOOKUPS: LazyLock<Blocking<Found>> = LazyLock::new(|| Blocking::new("resolve", MOST_OUTSTANDING));
+
+/// Resolves names in turns, one lookup a host.
+pub(in crate::api) struct Resolver {
+    lookups: Blocking<Found>,
+    look_up: fn(&str) -> io::Result<Vec<SocketAddr>>,
+    patience: Duration,
+}
+
+impl Resolver {
+    /// By the system's resolver (getaddrinfo(3)), for connections that are to be made within `connect_timeout`. A lookup gets
+    /// three quarters of that, so that it is known to hang before the connection is given up.
+    pub(in crate::api) fn of_the_system(connect_timeout: Duration) -> Self {
+        let patience = connect_timeout * 3 / 4;
+        Self { lookups: LOOKUPS.clone(), look_up: by_the_system, patience }
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let Self { lookups, look_up, patience } = self;
+        let (lookups, look_up, patience) = (lookups.clone(), *look_up, *patience);
+        Box::pin(async move {
+            let host = name.as_str().to_owned();
+            let work = move || look_up(&host).map_err(Arc::new);
+            let found = lookups.run(name.as_str(), patience, work).await;
+            let found = found.map_err(|why| io::Error::other(format!("the system's resolver: {why}")))?;
+            let addresses = found.map_err(|error| io::Error::new(error.kind(), error))?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+fn by_the_system(host: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok((host, 0).to_socket_addrs()?.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Condvar, Mutex};
+
+    use super::*;
+
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    static COMES_BACK: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+    /// A resolver that does not come back for `*.dead`.
+    fn look_up(host: &str) -> io::Result<Vec<SocketAddr>> {
+        BEGUN.fetch_add(1, Ordering::Relaxed);
+        if host.ends_with(".dead") {
+            let comes_back = COMES_BACK.0.lock().unwrap();
+            drop(COMES_BACK.1.wait_while(comes_back, |comes_back| !*comes_back).unwrap());
+        }
+        Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0))])
+    }
+
+    #[tokio::test]
+    async fn a_host_whose_lookup_hangs_costs_one_thread_and_others_are_resolved() {
+        let lookups = Blocking::new("test", MOST_OUTSTANDING);
+        let resolver = |ms| Resolver { lookups: lookups.clone(), look_up, patience: Duration::from_millis(ms) };
+        let outcome = |ms, host: &str| resolver(ms).resolve(host.parse().unwrap());
+        let dead: Vec<_> = (0..600).map(|number| tokio::spawn(outcome(50, &format!("{number}.dead")))).collect();
+        for lookup in dead {
+            assert!(lookup.await.unwrap().is_err());
+        }
+        assert_eq!(BEGUN.load(Ordering::Relaxed), 600);
+        for _ in 0..100 {
+            let error = outcome(60_000, "0.dead").await.err().expect("it still hangs");
+            assert!(error.to_string().contains("does not come to an end"), "{error}");
+        }
+        assert_eq!(BEGUN.load(Ordering::Relaxed), 600, "what hangs is not begun again");
+        assert_eq!(outcome(60_000, "alive.example").await.unwrap().count(), 1);
+        *COMES_BACK.0.lock().unwrap() = true;
+        COMES_BACK.1.notify_all();
+        while lookups.outstanding() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(outcome(60_000, "0.dead").await.unwrap().count(), 1, "it comes back by itself");
+    }
+
+    #[tokio::test]
+    async fn the_system_resolves_a_name_and_says_why_it_cannot() {
+        let resolver = Resolver::of_the_system(Duration::from_secs(60));
+        assert!(resolver.resolve("localhost".parse().unwrap()).await.unwrap().count() > 0);
+        assert!(resolver.resolve("no such host".parse().unwrap()).await.is_err());
+    }
+}

@@ -1,0 +1,244 @@
+//! `corptokend check`: validates the config, tries the sinks' directories, and tells what would come of it.
+
+mod output;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io::Write;
+use std::path::Path;
+
+use crate::api;
+use crate::cli::terminal::SafeJson;
+use crate::cli::{block_on, code, unread};
+use crate::config::{self, App, Capacity, Config, Problem, Report, Severity, Sources, Surroundings, secret};
+use crate::control::protocol::{ReloadRequest, Verdict};
+use crate::control::{Client, ClientError};
+use crate::daemon::harden;
+use crate::domain::{AppName, CorpId, Failure, Names, SinkFailure, SinkKind, SinkSpec, TenantId};
+use crate::sink;
+
+/// Validate the config, try the sinks' directories, and show what a reload would do
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    /// Also make one real call, for this tenant or for the first, and publish nothing
+    #[arg(long, value_name = "TENANT", num_args = 0..=1)]
+    online: Option<Option<TenantId>>,
+}
+
+/// What was found.
+struct Findings {
+    sources: Sources,
+    report: Report,
+    /// The rest is known only of a config that could be read whole.
+    details: Option<Details>,
+}
+
+struct Details {
+    tenants: usize,
+    apps: usize,
+    capacity: Capacity,
+    /// What a running daemon would do with the config.
+    reload: Option<Verdict>,
+    online: Option<Call>,
+}
+
+/// The one real call.
+struct Call {
+    /// `None`: it could not be made, since there is no such tenant.
+    tenant: Option<TenantId>,
+    outcome: Result<Answered, Refused>,
+}
+
+struct Answered {
+    endpoint: String,
+    lifetime_s: u32,
+    fingerprint: String,
+}
+
+struct Refused {
+    /// Absent when no call was made.
+    failure: Option<Failure>,
+    detail: String,
+}
+
+pub(super) fn run(args: &Args, config: &Path, socket: Option<&Path>, out: &mut dyn Write) -> u8 {
+    let findings = examine(args, config, socket);
+    let told = if args.json { output::json(&findings, &mut SafeJson::new(out)) } else { output::text(&findings, out) };
+    let online_failed = findings.details.as_ref().and_then(|d| d.online.as_ref()).is_some_and(|c| c.outcome.is_err());
+    match told {
+        Err(error) => unread(&error),
+        Ok(()) if findings.report.has_errors() || online_failed => code::CONFIG,
+        Ok(()) => 0,
+    }
+}
+
+fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
+    // As the daemon's user: what root may read, and do in a directory, says nothing.
+    let as_root = become_daemon(path).err();
+    let surroundings = Surroundings::from_env();
+    let sources = match config::read(path) {
+        Ok(sources) => sources,
+        Err(report) => return Findings { sources: Sources::remembered(Vec::new()), report, details: None },
+    };
+    let checked = config::check(&sources, &surroundings);
+    let mut report = checked.report;
+    let Some(config) = checked.config else { return Findings { sources, report, details: None } };
+    let reload = ask_daemon(&config, path, socket).unwrap_or_else(|problem| {
+        report.problems.push(problem);
+        None
+    });
+    let online = args.online.as_ref().map(|wanted| call(&config, wanted.as_ref(), &surroundings));
+    if let Some(error) = as_root {
+        report.problems.push(Problem::new(Severity::Warning, format!("the config is checked as root: {error}")));
+    }
+    report.problems.extend(try_sinks(&config));
+    report.problems.sort_by_key(|problem| problem.severity);
+    let details = Details {
+        tenants: config.tenant_count(),
+        apps: config.apps.len(),
+        capacity: config::capacity(&config),
+        reload,
+        online,
+    };
+    Findings { sources, report, details: Some(details) }
+}
+
+/// Root becomes the owner of the state directory that the config names, be it in error or not.
+fn become_daemon(path: &Path) -> std::io::Result<()> {
+    let Ok(sources) = config::read(path) else { return Ok(()) };
+    let state = config::check(&sources, &Surroundings::from_env()).outline.state;
+    harden::become_owner_of(state.parent().unwrap_or(Path::new("/")))
+}
+
+/// Tries the sinks of every tenant, each directory once. What is wrong with a sink for one tenant is mostly wrong for all,
+/// so the first stands for the others.
+fn try_sinks(config: &Config) -> Vec<Problem> {
+    let mut trial = sink::Trial::new();
+    let mut failures: Vec<(&AppName, &SinkSpec, SinkFailure, usize)> = Vec::new();
+    let mut known: HashMap<(&AppName, &SinkSpec), usize> = HashMap::new();
+    for (name, app) in &config.apps {
+        for names in names_of_all(name, app) {
+            for spec in app.sinks_of(&names.id.corp_id).iter() {
+                let Err(failure) = trial.sink(spec, &names) else { continue };
+                match known.entry((name, spec)) {
+                    Entry::Occupied(first) => failures[*first.get()].3 += 1,
+                    Entry::Vacant(first) => {
+                        first.insert(failures.len());
+                        failures.push((name, spec, failure, 0));
+                    }
+                }
+            }
+        }
+    }
+    let told = |(name, spec, failure, more): (&AppName, &SinkSpec, SinkFailure, usize)| {
+        let others = if more > 0 { format!(" (and so for {more} more of its tenants)") } else { String::new() };
+        let message = format!("app {name}: {} cannot be published to: {failure}{others}", path_of(spec));
+        Problem::new(Severity::Error, message)
+    };
+    failures.into_iter().map(told).collect()
+}
+
+/// The names of an app's tenants. Where it has none yet, those of one that it could have.
+fn names_of_all<'a>(name: &'a AppName, app: &'a App) -> impl Iterator<Item = Names> + 'a {
+    let stand_in = CorpId::new("corp_id").ok().filter(|_| app.tenants.is_empty());
+    app.tenants.iter().cloned().chain(stand_in).map(|id| app.names_of(name, &id))
+}
+
+fn path_of(spec: &SinkSpec) -> String {
+    match &spec.kind {
+        SinkKind::File(file) => file.path.to_string(),
+        SinkKind::Keyring(keyring) => {
+            let parts: Vec<String> = keyring.path.iter().map(ToString::to_string).collect();
+            format!("{}/{}", keyring.root, parts.join("/"))
+        }
+    }
+}
+
+/// What a reload would do, if a daemon runs with this config. A warning when one runs and does not tell.
+fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Result<Option<Verdict>, Problem> {
+    let asked = Client::connect(socket.unwrap_or(&config.control.socket)).and_then(|mut client| {
+        let theirs = client.status()?.config.path;
+        let same = matches!((Path::new(&theirs).canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        let request = ReloadRequest { dry_run: true, ..ReloadRequest::default() };
+        if same { client.reload(request).map(Some) } else { Ok(None) }
+    });
+    match asked {
+        Ok(verdict) => Ok(verdict),
+        Err(ClientError::NoDaemon(_)) => Ok(None),
+        Err(error) => {
+            let message = format!("what a reload would do is not known: {error}");
+            Err(Problem::new(Severity::Warning, message))
+        }
+    }
+}
+
+fn call(config: &Config, wanted: Option<&TenantId>, surroundings: &Surroundings) -> Call {
+    let tenant = match wanted {
+        Some(id) if config.contains(id) => Ok(id.clone()),
+        Some(id) => Err(format!("{id} is not in the config")),
+        None => first_tenant(config).ok_or_else(|| "there is no tenant to call for".to_owned()),
+    };
+    match tenant {
+        Ok(id) => Call { outcome: ask(config, &id, surroundings), tenant: Some(id) },
+        Err(detail) => Call { tenant: None, outcome: Err(Refused { failure: None, detail }) },
+    }
+}
+
+fn ask(config: &Config, id: &TenantId, surroundings: &Surroundings) -> Result<Answered, Refused> {
+    let not_made = |detail: String| Refused { failure: None, detail };
+    let app = &config.apps[&id.app];
+    let secret = secret::read(&app.client_secret, surroundings.credentials_directory.as_deref())
+        .map_err(|error| not_made(format!("{error}; {}", error.remedy())))?;
+    let client = api::Client::new(config.connection(app)).map_err(|error| not_made(error.to_string()))?;
+    let answer = block_on(async { Ok::<_, std::io::Error>(client.ask(&app.client_id, &secret, &id.corp_id).await) });
+    match answer.map_err(|error| not_made(format!("cannot start the runtime: {error}")))?.outcome {
+        Ok((token, lifetime_s)) => Ok(Answered {
+            endpoint: app.endpoint.to_string(),
+            lifetime_s,
+            fingerprint: token.fingerprint().to_string(),
+        }),
+        Err(failure) => Err(Refused { detail: failure.to_string(), failure: Some(failure) }),
+    }
+}
+
+fn first_tenant(config: &Config) -> Option<TenantId> {
+    let (app, settings) = config.apps.iter().find(|(_, app)| app.policy.enabled && !app.tenants.is_empty())?;
+    Some(TenantId { app: app.clone(), corp_id: settings.tenants.first()?.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Source;
+
+    /// The processor time of trying the sinks of so many tenants, each with a sink of its own, in one directory.
+    fn time_to_try(tenants: usize) -> Duration {
+        let directory = tempfile::tempdir().unwrap();
+        let mut text = "[app.crm]\nclient_id = \"c\"\nclient_secret = { file = \"/gone\" }\n".to_owned();
+        for n in 0..tenants {
+            let _ = writeln!(text, "tenant.d{n}.sink = [{{ file = \"{}/{n}\" }}]", directory.path().display());
+        }
+        let sources = Sources::remembered(vec![Source::new("/etc/corptokend/config.toml", text)]);
+        let config = config::check(&sources, &Surroundings::default()).config.unwrap();
+        let start = processor_time();
+        let problems = try_sinks(&config);
+        assert!(problems.is_empty(), "{problems:?}");
+        processor_time() - start
+    }
+
+    fn processor_time() -> Duration {
+        rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).try_into().unwrap()
+    }
+
+    #[test]
+    fn twice_as_many_tenants_with_sinks_of_their_own_take_about_twice_as_long_to_try() {
+        let (one, two) = (time_to_try(4_000), time_to_try(8_000));
+        assert!(two < one * 3, "{one:?} for 4,000, and {two:?} for 8,000");
+    }
+}

@@ -1,0 +1,173 @@
+//! What can go wrong, sorted by what the daemon does next.
+
+use std::fmt;
+
+/// Whose doing a failed call was; it decides who waits, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The endpoint's, or something's on the way to it, if several tenants meet it: a breaker opens. If one does alone, its
+    /// own: exponential backoff for this tenant.
+    Transient,
+    /// Perhaps a wrong corp_id: a few quick retries, then as for [`Blame::Tenant`].
+    Suspect,
+    /// The organisation's: a slow retry for this tenant.
+    Tenant,
+    /// The app's: every tenant of the app would fail alike, so one probe stands for all.
+    App,
+    /// This app calls too often: it slows down.
+    AppTooFast,
+    /// The endpoint is too busy for anybody: everybody who calls it slows down.
+    EveryoneTooFast,
+    /// This address is banned from the endpoint's host: whoever calls from it stops.
+    Banned,
+}
+
+/// The typed refusal in which a call can end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FailureKind {
+    /// No connection: name resolution, connect, TLS, reset.
+    Unreachable,
+    /// The call took longer than it may.
+    Timeout,
+    /// The endpoint reports trouble of its own.
+    ServerError,
+    /// The answer is not one that the endpoint documents: publish nothing.
+    Malformed,
+    /// A page of HTML, with status 200, where a token should be: somebody between here and the endpoint, or a wrong endpoint.
+    HtmlPage,
+    /// A page of HTML that forbids (403): what a banned address sees, and what a middlebox answers. A ban when several
+    /// tenants get it at once.
+    Blocked,
+    /// The endpoint says "unknown error", which is also what a wrong corp_id gets.
+    SuspectCorp,
+    /// The app is not authorised for this organisation.
+    Unauthorized,
+    /// client_id or client_secret is wrong.
+    WrongCredentials,
+    /// The client secret could not be read; no call was made.
+    SecretUnreadable,
+    /// The endpoint does not know the grant type: a defect of ours.
+    UnsupportedGrant,
+    /// This machine's address is not on the app's allow-list.
+    AddressNotAllowed,
+    /// The token is one that another organisation holds.
+    SharedToken,
+    /// Tokens live too short to be kept fresh within the limits.
+    ShortLived,
+    /// Too many calls for this app.
+    AppThrottled,
+    /// Too many calls for the endpoint as a whole.
+    ApiThrottled,
+    /// This address is banned for minutes.
+    Banned,
+}
+
+impl FailureKind {
+    /// Every kind, for tables and tests.
+    pub const ALL: [Self; 17] = [
+        Self::Unreachable,
+        Self::Timeout,
+        Self::ServerError,
+        Self::Malformed,
+        Self::HtmlPage,
+        Self::Blocked,
+        Self::SuspectCorp,
+        Self::Unauthorized,
+        Self::WrongCredentials,
+        Self::SecretUnreadable,
+        Self::UnsupportedGrant,
+        Self::AddressNotAllowed,
+        Self::SharedToken,
+        Self::ShortLived,
+        Self::AppThrottled,
+        Self::ApiThrottled,
+        Self::Banned,
+    ];
+
+    /// The kind of this stable name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// The stable name, as in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::ServerError => "server_error",
+            Self::Malformed => "malformed",
+            Self::HtmlPage => "html_page",
+            Self::Blocked => "blocked",
+            Self::SuspectCorp => "suspect_corp_id",
+            Self::Unauthorized => "unauthorized",
+            Self::WrongCredentials => "wrong_credentials",
+            Self::SecretUnreadable => "secret_unreadable",
+            Self::UnsupportedGrant => "unsupported_grant",
+            Self::AddressNotAllowed => "address_not_allowed",
+            Self::SharedToken => "shared_token",
+            Self::ShortLived => "short_lived",
+            Self::AppThrottled => "app_throttled",
+            Self::ApiThrottled => "api_throttled",
+            Self::Banned => "banned",
+        }
+    }
+
+    /// Whose doing it is.
+    pub fn blame(self) -> Blame {
+        match self {
+            Self::Unreachable
+            | Self::Timeout
+            | Self::ServerError
+            | Self::Malformed
+            | Self::HtmlPage
+            | Self::Blocked => Blame::Transient,
+            Self::SuspectCorp => Blame::Suspect,
+            Self::ShortLived => Blame::Transient,
+            Self::Unauthorized | Self::SharedToken => Blame::Tenant,
+            Self::WrongCredentials | Self::SecretUnreadable | Self::UnsupportedGrant | Self::AddressNotAllowed => {
+                Blame::App
+            }
+            Self::AppThrottled => Blame::AppTooFast,
+            Self::ApiThrottled => Blame::EveryoneTooFast,
+            Self::Banned => Blame::Banned,
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A call that brought no token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The typed refusal.
+    pub kind: FailureKind,
+    /// The endpoint's own code, where the answer had a plausible one.
+    pub code: Option<Box<str>>,
+    /// The endpoint's request id, where the answer had a plausible one.
+    pub request_id: Option<Box<str>>,
+    /// What happened, for people. Never a part of a body that could hold a token or a secret.
+    pub detail: Box<str>,
+    /// How long the endpoint asked us to wait, in seconds.
+    pub retry_after_s: Option<u32>,
+}
+
+impl Failure {
+    /// A failure with nothing known but its kind and what happened.
+    pub fn new(kind: FailureKind, detail: impl Into<Box<str>>) -> Self {
+        Self { kind, code: None, request_id: None, detail: detail.into(), retry_after_s: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)?;
+        if let Some(code) = &self.code {
+            write!(f, " (code {code})")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! What must not be forgotten over a restart besides the tokens: who failed, and before when nobody, or somebody, is
+//! to be called.
+
+use super::failure::{Failure, FailureKind};
+use crate::domain::endpoint::OriginId;
+use crate::domain::names::{AppName, TenantId};
+use crate::domain::time::{BootMs, Now, WallMs};
+use crate::domain::token::Fingerprint;
+
+/// Whom a memory is about, and in which respect. There is at most one memory for each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// An origin: this machine's address is banned there. A [`Memory::Paused`].
+    Ban(OriginId),
+    /// An origin: it is too busy for our usual pace. A [`Memory::Slowed`].
+    Pace(OriginId),
+    /// The same of all origins together, as earlier releases remembered a ban. A [`Memory::Paused`].
+    EveryBan,
+    /// The same of all origins together, as earlier releases remembered their pace. A [`Memory::Slowed`].
+    EveryPace,
+    /// An app whose tenants would all fail alike. A [`Memory::Broken`].
+    Breaker(AppName),
+    /// An app's rate. A [`Memory::Slowed`].
+    Rate(AppName),
+    /// A tenant. A [`Memory::Failing`] or a [`Memory::Unextended`].
+    Tenant(TenantId),
+}
+
+impl Subject {
+    /// The app that it belongs to, if it belongs to one.
+    pub fn app(&self) -> Option<&AppName> {
+        match self {
+            Self::Ban(_) | Self::Pace(_) | Self::EveryBan | Self::EveryPace => None,
+            Self::Breaker(app) | Self::Rate(app) => Some(app),
+            Self::Tenant(id) => Some(&id.app),
+        }
+    }
+}
+
+/// What is remembered.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Memory {
+    /// No calls before the end of this wait.
+    Paused(Wait),
+    /// Calls are slower than configured.
+    Slowed {
+        /// The share of the rate in force, in 1024ths.
+        share: u16,
+        /// No calls before its end.
+        hold: Wait,
+    },
+    /// One probe at a time stands for all tenants of the app.
+    Broken {
+        /// Why.
+        kind: FailureKind,
+        /// How many probes have failed.
+        probes: u16,
+        /// The next one comes at its end.
+        probe: Wait,
+    },
+    /// The tenant's calls fail.
+    Failing(Failing),
+    /// The token of this fingerprint does not live longer by asking for it again before it expires.
+    Unextended(Fingerprint),
+}
+
+/// A tenant whose calls fail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failing {
+    /// What the last call said.
+    pub failure: Failure,
+    /// When the first one in a row failed.
+    pub since: WallMs,
+    /// When the last one failed.
+    pub at: WallMs,
+    /// How many have failed in a row, as backoff counts them.
+    pub failures: u16,
+    /// How many of them said "unknown error".
+    pub unknown: u16,
+    /// Whether the endpoint says no, and will go on saying so.
+    pub refused: bool,
+    /// The next call comes at its end.
+    pub next: Wait,
+}
+
+/// A wait that outlives the process, and the boot clock that counted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// When this was written down.
+    pub told: WallMs,
+    /// When it is over.
+    pub until: WallMs,
+}
+
+impl Wait {
+    /// A wait from `now` until a moment on the boot clock; one that is over already has no length.
+    pub fn until(now: Now, moment: BootMs) -> Self {
+        Self { told: now.wall, until: now.wall + moment.since(now.boot) }
+    }
+
+    /// The same, over at once.
+    #[must_use]
+    pub fn cut_short(self) -> Self {
+        Self { until: self.told, ..self }
+    }
+
+    /// Where its end lies on the boot clock. Should the wall clock have been set back since it was written down, nobody knows
+    /// how much of it is over; it is then waited for from the beginning, and never for longer than it was to last.
+    pub fn end(self, now: Now) -> BootMs {
+        now.boot + self.until.since(self.told).saturating_sub(now.wall.since(self.told))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(boot: u64, wall: u64) -> Now {
+        Now { boot: BootMs(boot), wall: WallMs(wall) }
+    }
+
+    #[test]
+    fn a_wait_goes_on_after_a_restart() {
+        let wait = Wait::until(at(1_000, 50_000), BootMs(1_300));
+        assert_eq!(wait.end(at(10, 50_100)), BootMs(210));
+        assert_eq!(wait.end(at(10, 50_300)), BootMs(10));
+        assert_eq!(wait.end(at(10, 99_000)), BootMs(10));
+        assert_eq!(wait.cut_short().end(at(10, 50_100)), BootMs(10));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_no_wait_longer_than_it_was() {
+        let wait = Wait::until(at(1_000, 50_000), BootMs(1_300));
+        assert_eq!(wait.end(at(10, 1)), BootMs(310));
+    }
+}
