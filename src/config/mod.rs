@@ -1,69 +1,44 @@
 //! Text to [`Config`]: reading the files, all problems at once, and the difference of two configs.
 //!
-//! | file | what it is |
+//! | room | what it does |
 //! |---|---|
-//! | `files`, `secret` | the only ones that read the file system; `inputs`: without being held up by it |
-//! | `permissions`, `own` | who else could change what is read, and which files are the daemon's own |
-//! | `parse` | parsing that goes on after a fault |
-//! | `tree` | the parsed files merged into one table whose values know their places |
-//! | `keys`, `section`, `values` | what keys there are, and typed reading that goes on after a problem |
-//! | `resolve`, `settings`, `app`, `tenants`, `sink` | the tables, one after the other, into a [`Config`] |
-//! | `places`, `capacity` | what can only be judged over all tenants |
-//! | `report`, `render`, `excerpt`, `mask`, `scan` | problems, how they are told, and what of a line may be shown |
-//! | `diff`, `keep`, `walk`, `conflicts` | how one config differs from the next, what is carried over, and whether the two fit |
+//! | `environment` | reads the file system: the config's files, secrets, permissions, the process |
+//! | `parse` | text to one tree, in spite of faults and over several files |
+//! | `schema` | which keys there are |
+//! | `read` | the tree to a [`Config`], typed, all problems at once |
+//! | `check` | what can only be judged over all tenants: conflicts and capacity |
+//! | `diagnostics` | problems, how they are reported, and what of a line may be shown |
+//! | `diff` | how one config differs from the next, and what is carried over |
 
-mod app;
-mod capacity;
-mod conflicts;
+mod check;
+mod diagnostics;
 mod diff;
-mod excerpt;
-mod files;
-mod inputs;
-mod keep;
-mod keys;
-mod mask;
+mod environment;
 mod model;
-mod own;
 mod parse;
-mod permissions;
-mod places;
-mod problems;
-mod render;
-mod report;
-mod resolve;
-mod scan;
-pub mod secret;
-mod section;
-mod settings;
-mod sink;
-mod surroundings;
-mod tenants;
-mod tree;
-mod values;
-mod walk;
+mod read;
+mod schema;
 
-#[cfg(test)]
-mod diff_tests;
-
-pub use capacity::{AppCapacity, Capacity, Figures, capacity};
-pub use conflicts::conflicts;
+pub use check::capacity::{AppCapacity, Capacity, Figures, capacity};
+pub use check::conflicts::conflicts;
+pub use diagnostics::report::{Problem, Report, Severity, Spot};
+pub use diff::mass_removal::keep_removed;
 pub use diff::{AppDifference, Counts, Difference, Fate, Vacated, diff};
-pub use files::{Origin, Source, Sources, is_drop_in, last_written, read, where_to_watch};
-pub use inputs::{Look, look_at_all};
-pub use keep::keep_removed;
-pub use keys::{KnownKeys, known_keys};
+pub use environment::bounded::{Look, look_at_all};
+pub use environment::own_files::Own;
+pub use environment::process::{KeyQuota, Surroundings};
+pub use environment::secrets as secret;
+pub use environment::sources::{Origin, Source, Sources, is_drop_in, last_written, read, where_to_watch};
 pub use model::{Api, App, Config, Control, Limits, Log, LogFormat, LogLevel, Special, State};
-pub use own::Own;
-pub use report::{Problem, Report, Severity, Spot};
-pub use surroundings::{KeyQuota, Surroundings};
+pub use schema::{KnownKeys, known_keys};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::domain::{AppName, Fingerprint, SecretSource};
-use problems::{Mark, Problems};
+use diagnostics::collect::{Mark, Problems};
+use parse::merge::{Entry, Table, Value};
 use toml::de::DeTable;
-use tree::{Entry, Table, Value};
 
 /// A config that was looked at.
 #[derive(Debug, Clone)]
@@ -118,7 +93,7 @@ pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
     }
     let (mut tables, errors): (Vec<_>, Vec<_>) =
         sources.files.iter().map(|source| DeTable::parse_recoverable(&source.text)).unzip();
-    let blanked = parse::blank_faults(&sources.files, &errors, &mut problems);
+    let blanked = parse::recover::blank_faults(&sources.files, &errors, &mut problems);
     let mut tree = Table::default();
     for (table, blanked) in tables.iter_mut().zip(&blanked) {
         if let Some(text) = blanked {
@@ -128,9 +103,9 @@ pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
     for (file, table) in tables.iter().enumerate() {
         tree.merge(Table::of(table.get_ref(), file), &mut problems);
     }
-    let (config, secrets) = resolve::resolve(&tree, sources, surroundings, &mut problems);
+    let (config, secrets) = read::top::resolve(&tree, sources, surroundings, &mut problems);
     if !problems.has_errors() {
-        capacity::warn(&config, &|name| place_of_app(&tree, name.as_str()), surroundings, &mut problems);
+        check::capacity::warn(&config, &|name| place_of_app(&tree, name.as_str()), surroundings, &mut problems);
     }
     let outline = Outline::of(&config);
     let config = (!problems.has_errors()).then_some(config);

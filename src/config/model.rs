@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::own::Own;
+use super::environment::own_files::Own;
 use crate::domain::{
     AppName, AppPolicy, ClientId, Connection, CorpId, Endpoint, Names, OnRemove, Proxy, Rate, SecretSource, SinkSpec,
     TenantId, TenantName,

@@ -1,0 +1,125 @@
+//! Reports as a compiler would print them: file, line, column, the line with a marker under it, and a remedy.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+use super::excerpt::{Line, Text};
+use super::report::{Problem, Report, Severity, Spot};
+use crate::config::environment::sources::Sources;
+
+/// More than anybody reads.
+const MOST: usize = 100;
+
+impl Report {
+    /// The report for people. Lines of the files are shown with everything masked that could be a secret. At most 100
+    /// problems are printed; the rest is counted.
+    pub fn render(&self, sources: &Sources, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
+        let shown = &self.problems[..self.problems.len().min(MOST)];
+        let texts = Texts::of(shown, &self.problems, sources);
+        let mut out = String::new();
+        for problem in shown {
+            let places = problem.at.iter().map(|spot| (spot, None));
+            let places = places.chain(problem.also.iter().map(|(spot, label)| (spot, Some(label.as_str()))));
+            let places: Vec<Place<'_>> = places.map(|(spot, label)| texts.place(spot, label)).collect();
+            let rendered = renderer.render(&[group(problem, &places)]);
+            out.push_str(&places.iter().fold(rendered, |text, place| place.with_true_column(&text)));
+            out.push_str("\n\n");
+        }
+        if self.problems.len() > MOST {
+            let _ = writeln!(out, "… and {} more", self.problems.len() - MOST);
+        }
+        out
+    }
+}
+
+fn group<'a>(problem: &'a Problem, places: &'a [Place<'a>]) -> Group<'a> {
+    let level = match problem.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let mut group = Group::with_title(level.primary_title(problem.message.as_str()));
+    for place in places {
+        group = match &place.line {
+            Some(line) => group.element(place.snippet(line)),
+            None => group.element(place.origin()),
+        };
+    }
+    match &problem.help {
+        Some(help) => group.element(Level::HELP.message(help.as_str())),
+        None => group,
+    }
+}
+
+/// A place that a problem is about.
+struct Place<'a> {
+    spot: &'a Spot,
+    label: Option<&'a str>,
+    line: Option<Line>,
+}
+
+impl Place<'_> {
+    fn origin(&self) -> Origin<'_> {
+        let origin = Origin::path(self.spot.file.to_string_lossy());
+        match self.spot.line {
+            0 => origin,
+            line => origin.line(line as usize).char_column(self.spot.column as usize),
+        }
+    }
+
+    fn snippet<'l>(&'l self, line: &'l Line) -> Snippet<'l, annotate_snippets::Annotation<'l>> {
+        let annotation = match self.label {
+            Some(label) => AnnotationKind::Context.span(line.marker.clone()).label(label),
+            None => AnnotationKind::Primary.span(line.marker.clone()),
+        };
+        Snippet::source(line.text.as_str())
+            .path(self.spot.file.to_string_lossy())
+            .line_start(self.spot.line as usize)
+            .annotation(annotation)
+    }
+
+    /// The column in the heading was counted in what is shown; where something before it is masked or cut off, that is
+    /// not the column in the file.
+    fn with_true_column(&self, rendered: &str) -> String {
+        let Spot { file, line: number, column, .. } = self.spot;
+        let shown = self.line.as_ref().map(|line| line.text[..line.marker.start].chars().count() + 1);
+        match shown {
+            Some(shown) if shown != *column as usize => {
+                let heading = |column: usize| format!("{}:{number}:{column}", file.display());
+                rendered.replacen(&heading(shown), &heading(*column as usize), 1)
+            }
+            _ => rendered.to_owned(),
+        }
+    }
+}
+
+/// The files that the problems are about.
+struct Texts<'s>(HashMap<&'s Path, Text<'s>>);
+
+impl<'s> Texts<'s> {
+    fn of(shown: &[Problem], all: &[Problem], sources: &'s Sources) -> Self {
+        let mentioned = |path: &Path| {
+            shown.iter().flat_map(|p| p.at.iter().chain(p.also.iter().map(|(spot, _)| spot))).any(|s| &*s.file == path)
+        };
+        let texts = sources.files.iter().filter(|source| mentioned(&source.path)).map(|source| {
+            let here = |spot: &&Spot| *spot.file == *source.path;
+            let broken = all.iter().filter(|p| p.syntax).filter_map(|p| p.at.as_ref()).filter(here);
+            let broken = broken.filter_map(|spot| (spot.line as usize).checked_sub(1));
+            (source.path.as_path(), Text::new(&source.text, broken.collect()))
+        });
+        Self(texts.collect())
+    }
+
+    fn place<'a>(&self, spot: &'a Spot, label: Option<&'a str>) -> Place<'a> {
+        Place { spot, label, line: self.line(spot) }
+    }
+
+    fn line(&self, spot: &Spot) -> Option<Line> {
+        let number = (spot.line as usize).checked_sub(1)?;
+        self.0.get(&*spot.file)?.line(number, spot.span.clone())
+    }
+}

@@ -1,0 +1,217 @@
+//! What is wrong with a config: problems with a place, a text and a remedy; the forms in which they are told.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::domain::is_invisible;
+
+/// How much a problem matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The config cannot be used.
+    Error,
+    /// The config can be used, but the operator should know.
+    Warning,
+}
+
+impl Severity {
+    /// `error` or `warning`, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// A place in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spot {
+    /// The file, as the operator named it.
+    pub file: Arc<Path>,
+    /// Counted from 1; 0 when the file as a whole is meant.
+    pub line: u32,
+    /// In characters, counted from 1; 0 when the file as a whole is meant.
+    pub column: u32,
+    /// Bytes of the file's text.
+    pub(crate) span: Range<usize>,
+}
+
+impl Spot {
+    /// The file as a whole.
+    pub fn file(file: impl Into<Arc<Path>>) -> Self {
+        Self { file: file.into(), line: 0, column: 0, span: 0..0 }
+    }
+
+    fn to_json(&self) -> Value {
+        let number = |n: u32| (n > 0).then_some(n);
+        json!({ "file": self.file.to_string_lossy(), "line": number(self.line), "column": number(self.column) })
+    }
+}
+
+/// `config.toml:12:5`, or the file alone.
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 { write!(f, ":{}:{}", self.line, self.column) } else { Ok(()) }
+    }
+}
+
+/// One thing that is wrong. Its texts never hold a secret, nor any value that could be one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// Where; `None` when it is not about a file.
+    pub at: Option<Spot>,
+    /// Other places that belong to it, each with what is there.
+    pub also: Vec<(Spot, String)>,
+    /// What would be right.
+    pub help: Option<String>,
+    /// It is that something does not come to an end, so it may end by itself.
+    pub hangs: bool,
+    /// The text itself could not be parsed here, so what stands on the line is anybody's guess.
+    pub(crate) syntax: bool,
+}
+
+impl Problem {
+    /// A problem with no place yet.
+    pub fn new(severity: Severity, message: impl Into<String>) -> Self {
+        Self { severity, message: message.into(), at: None, also: Vec::new(), help: None, hangs: false, syntax: false }
+    }
+
+    /// Says where.
+    #[must_use]
+    pub fn at(mut self, spot: Spot) -> Self {
+        self.at = Some(spot);
+        self
+    }
+
+    /// Says that something does not come to an end, so that it may end by itself.
+    #[must_use]
+    pub fn that_hangs(mut self) -> Self {
+        self.hangs = true;
+        self
+    }
+
+    /// Says what would be right.
+    #[must_use]
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = Some(text.into());
+        self
+    }
+
+    /// The problem in one line, for the log and `systemctl status`: `config.toml:12:5: error: …`.
+    pub fn one_line(&self) -> String {
+        let mut line = self.at.as_ref().map(|spot| format!("{spot}: ")).unwrap_or_default();
+        line.push_str(self.severity.as_str());
+        line.push_str(": ");
+        line.push_str(&self.message);
+        line.replace(is_invisible, " ")
+    }
+
+    fn to_json(&self) -> Value {
+        let mut value =
+            self.at.as_ref().map_or_else(|| json!({ "file": null, "line": null, "column": null }), Spot::to_json);
+        value["severity"] = self.severity.as_str().into();
+        value["message"] = self.message.as_str().into();
+        value["help"] = self.help.as_deref().into();
+        value["also"] = self
+            .also
+            .iter()
+            .map(|(spot, text)| {
+                let mut place = spot.to_json();
+                place["message"] = text.as_str().into();
+                place
+            })
+            .collect();
+        value
+    }
+}
+
+/// All that is wrong, errors first, each kind in the order of the files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// The problems.
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    /// Whether there is an error: such a config is not used.
+    pub fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    /// Whether something did not come to an end: the config may be looked at again later, though nothing tells of a change.
+    pub fn hangs(&self) -> bool {
+        self.problems.iter().any(|problem| problem.hangs)
+    }
+
+    /// How many problems of this severity there are.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.problems.iter().filter(|problem| problem.severity == severity).count()
+    }
+
+    /// The first error, in one line, and how many more there are: for `STATUS=` and the log.
+    pub fn headline(&self) -> Option<String> {
+        let first = self.problems.iter().find(|problem| problem.severity == Severity::Error)?;
+        let more = self.count(Severity::Error) - 1;
+        let line = first.one_line();
+        Some(if more == 0 { line } else { format!("{line} (and {more} more)") })
+    }
+
+    /// The stable form: a list of objects with `severity` (`"error"`, `"warning"`), `file`, `line`, `column` (numbers
+    /// counted from 1, or null), `message`, `help` (or null), and `also`, a list of `file`, `line`, `column`, `message`.
+    pub fn to_json(&self) -> Value {
+        self.problems.iter().map(Problem::to_json).collect()
+    }
+}
+
+impl From<Problem> for Report {
+    fn from(problem: Problem) -> Self {
+        Self { problems: vec![problem] }
+    }
+}
+
+impl FromIterator<Problem> for Report {
+    fn from_iter<T: IntoIterator<Item = Problem>>(problems: T) -> Self {
+        let mut problems: Vec<Problem> = problems.into_iter().collect();
+        problems.sort_by_key(|problem| problem.severity);
+        Self { problems }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_stays_one_line_and_json_keeps_its_keys() {
+        let spot = Spot { file: Path::new("a\n.toml").into(), line: 12, column: 5, span: 0..1 };
+        let problem = Problem::new(Severity::Error, "bad\nthing").at(spot).help("do this");
+        assert_eq!(problem.one_line(), "a .toml:12:5: error: bad thing");
+        let json = Report::from(problem).to_json();
+        assert_eq!(
+            json[0],
+            json!({ "file": "a\n.toml", "line": 12, "column": 5, "severity": "error", "message": "bad\nthing",
+                    "help": "do this", "also": [] })
+        );
+    }
+
+    #[test]
+    fn the_headline_names_the_first_error_and_counts_the_rest() {
+        let problem = |severity, text: &str| Problem::new(severity, text);
+        let report: Report =
+            [problem(Severity::Warning, "w"), problem(Severity::Error, "a"), problem(Severity::Error, "b")]
+                .into_iter()
+                .collect();
+        assert_eq!(report.headline().unwrap(), "error: a (and 1 more)");
+        assert!(Report::default().headline().is_none());
+    }
+}

@@ -1,0 +1,89 @@
+//! Looking at what a config is made of, and at what it names, without being held up by it: a file may lie on a mount whose
+//! server is gone, and then neither open(2) nor stat(2) comes back.
+//!
+//! What hangs is waited for once. Until it comes to its end, whoever asks for the same path hears so at once.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::blocking::{Blocking, Unfinished};
+
+/// How long one path is waited for. A disk that has to spin up needs less.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long many paths together are waited for.
+const PATIENCE_FOR_ALL: Duration = Duration::from_secs(10);
+/// So many are looked at at once. At the least half of them may hang without holding the others up for long.
+const AT_ONCE: usize = 256;
+
+/// What is to be looked at, and how. The path is the key: one outstanding look a path.
+pub struct Look<T> {
+    path: OsString,
+    how: Box<dyn FnOnce() -> T + Send>,
+}
+
+impl<T> Look<T> {
+    /// `how` looks at `path`, and may hang.
+    pub fn at(path: impl Into<OsString>, how: impl FnOnce() -> T + Send + 'static) -> Self {
+        Self { path: path.into(), how: Box::new(how) }
+    }
+}
+
+/// Looks at one path, and waits five seconds at most.
+///
+/// # Errors
+/// See [`Unfinished`].
+pub(crate) fn look_at<T: Clone + Send + 'static>(
+    blocking: &Blocking<T>,
+    path: &Path,
+    how: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Unfinished> {
+    blocking.run_and_block(path, PATIENCE, how)
+}
+
+/// Looks at all these paths, many at once, so that one that hangs costs the others nothing. The outcomes come in the order
+/// of the paths, after ten seconds at most.
+pub fn look_at_all<T: Clone + Send + 'static>(
+    blocking: &Blocking<T>,
+    looks: Vec<Look<T>>,
+) -> Vec<Result<T, Unfinished>> {
+    let count = looks.len();
+    if count == 0 {
+        return Vec::new();
+    }
+    // On a thread of its own, since the caller may be within a runtime.
+    let outcomes = std::thread::scope(|scope| {
+        let looking = std::thread::Builder::new().name("inputs".into()).spawn_scoped(scope, || all(blocking, looks));
+        looking.ok()?.join().ok()?
+    });
+    outcomes.unwrap_or_else(|| (0..count).map(|_| Err(Unfinished::NoThread)).collect())
+}
+
+fn all<T: Clone + Send + 'static>(blocking: &Blocking<T>, looks: Vec<Look<T>>) -> Option<Vec<Result<T, Unfinished>>> {
+    let mut outcomes: Vec<_> = looks.iter().map(|_| Err(Unfinished::Hangs)).collect();
+    let mut looks = looks.into_iter().enumerate();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().ok()?;
+    runtime.block_on(async {
+        let mut under_way = JoinSet::new();
+        let waiting = async {
+            loop {
+                while under_way.len() < AT_ONCE
+                    && let Some((nth, Look { path, how })) = looks.next()
+                {
+                    let blocking = blocking.clone();
+                    under_way.spawn(async move { (nth, blocking.run(path, PATIENCE, how).await) });
+                }
+                match under_way.join_next().await {
+                    Some(Ok((nth, outcome))) => outcomes[nth] = outcome,
+                    Some(Err(_)) => {}
+                    None => return,
+                }
+            }
+        };
+        // Those that are not there by then count as what hangs.
+        let _ = tokio::time::timeout(PATIENCE_FOR_ALL, waiting).await;
+    });
+    Some(outcomes)
+}

@@ -1,0 +1,114 @@
+//! The files that the daemon itself lives by, and which places they are, whatever path leads there.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use super::bounded::{self, Look};
+use crate::blocking::Blocking;
+use crate::trust::{Identity, Reserved};
+
+/// So many looks may hang at once.
+const MOST_OUTSTANDING: usize = 1024;
+
+/// Each of the daemon's own is looked at by itself: one that hangs keeps back no other, now or at the next look.
+static OWN: LazyLock<Blocking<Reserved>> = LazyLock::new(|| Blocking::new("own", MOST_OUTSTANDING));
+/// Sinks' directories, in one look for all that lie in one directory. However many hang, the daemon's own are looked at.
+static OF_SINKS: LazyLock<Blocking<Vec<(String, Identity)>>> =
+    LazyLock::new(|| Blocking::new("places", MOST_OUTSTANDING));
+
+/// What no sink may write. Each with what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Own {
+    /// The state, the control socket, the config, certificates, secrets, the program.
+    pub files: Vec<(PathBuf, &'static str)>,
+    /// Those whose changes mean another config, and that of the credentials.
+    pub directories: Vec<(PathBuf, &'static str)>,
+}
+
+/// What was found out of places on the file system.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Looked {
+    pub(crate) reserved: Reserved,
+    /// As asked for; what could not be looked at is missing.
+    pub(crate) directories: Vec<(String, Identity)>,
+}
+
+/// Looks at the daemon's own files and at `directories`. What a mount that hangs keeps back is left out: it is found out,
+/// and told, by whoever uses it.
+pub(crate) fn look(own: &Own, directories: Vec<String>) -> Looked {
+    let mut by_parent: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+    for directory in directories {
+        let parent = Path::new(&directory).parent().unwrap_or(Path::new("/"));
+        by_parent.entry(parent.to_owned()).or_default().insert(directory);
+    }
+    let identified = |path: String| Identity::at(Path::new(&path)).ok().map(|identity| (path, identity));
+    let looks = by_parent.into_iter().map(|(parent, directories)| {
+        // Who looks at others in it meanwhile must not share this look.
+        let these = BuildHasherDefault::<DefaultHasher>::default().hash_one(&directories);
+        Look::at(key(&format!("{these:016x}"), &parent), move || {
+            directories.into_iter().filter_map(identified).collect()
+        })
+    });
+    let found = bounded::look_at_all(&OF_SINKS, looks.collect());
+    Looked { reserved: own.reserved(), directories: found.into_iter().flatten().flatten().collect() }
+}
+
+impl Own {
+    /// The places that these files are now. What a mount that hangs keeps back is left out.
+    pub fn reserved(&self) -> Reserved {
+        let of_file = |path: &Path, what| Reserved {
+            entries: crate::trust::entries(path).into_iter().map(|entry| (entry, what)).collect(),
+            directories: HashMap::new(),
+        };
+        let of_directory = |path: &Path, what| Reserved {
+            entries: HashMap::new(),
+            directories: Identity::at(path).into_iter().map(|identity| (identity, what)).collect(),
+        };
+        let files = self.files.iter().cloned().map(|(path, what)| {
+            let key = key(what, &path);
+            Look::at(key, move || of_file(&path, what))
+        });
+        let directories = self.directories.iter().cloned().map(|(path, what)| {
+            let key = key(&format!("{what}, a directory"), &path);
+            Look::at(key, move || of_directory(&path, what))
+        });
+        let mut reserved = Reserved::default();
+        for found in bounded::look_at_all(&OWN, files.chain(directories).collect()).into_iter().flatten() {
+            reserved.entries.extend(found.entries);
+            reserved.directories.extend(found.directories);
+        }
+        reserved
+    }
+}
+
+/// A path may be looked at for several reasons.
+fn key(why: &str, path: &Path) -> OsString {
+    let mut key = OsString::from(why);
+    key.push(" ");
+    key.push(path);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_at_other_paths_meanwhile_are_not_mistaken_for_each_other() {
+        let scratch = tempfile::tempdir().unwrap();
+        let all: Vec<String> =
+            (0..32).map(|n| scratch.path().join(n.to_string()).to_str().unwrap().to_owned()).collect();
+        all.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+        std::thread::scope(|scope| {
+            for path in &all {
+                scope.spawn(move || {
+                    let looked = look(&Own::default(), vec![path.clone()]).directories;
+                    assert!(looked.len() == 1 && looked[0].0 == *path, "{path}: {looked:?}");
+                });
+            }
+        });
+    }
+}
