@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use corptokend::domain::Wrote;
-use corptokend::sink::Report;
+use corptokend::sink::LaneReport;
 use rig::{Desk, file_at, publish_as};
 use tempfile::tempdir;
 
@@ -72,8 +72,8 @@ fn ticks_of(thread: &str) -> u64 {
 fn touched_slot(desk: &mut Desk) -> u32 {
     loop {
         match desk.next(PATIENCE).expect("a report in time") {
-            Report::Touched { ticket, .. } => return ticket.slot.0,
-            Report::FloodBegins { .. } => {}
+            LaneReport::Drifted { ticket, .. } => return ticket.slot.0,
+            LaneReport::FloodBegins { .. } => {}
             other => panic!("{other:?}"),
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use corptokend::daemon::clock;
 use corptokend::domain::{Record, Slot, TenantId, Ticket, Token};
-use corptokend::store::{self, Kept, Request};
+use corptokend::store::{self, Kept, StoreRequest};
 use zeroize::Zeroizing;
 
 const LIFETIME_MS: u64 = 7_200_000;
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let Some(reason) = opened.unusable {
         return Err(reason.into());
     }
-    opened.store.send(Request::Keep(aged));
+    opened.store.send(StoreRequest::Keep(aged));
     opened.store.stop(Duration::from_secs(300));
     Ok(())
 }

@@ -15,14 +15,14 @@ use super::{Daemon, Input};
 use crate::config::{self, Config, Difference, Source, Sources, Surroundings};
 use crate::domain::{AppName, Fingerprint, Freshness, Memory, Subject};
 use crate::engine::Event;
-use crate::store::{Late, Restored};
+use crate::store::{Late, Snapshot};
 
 /// How many tenants are looked at in one turn.
 const TENANTS_A_TURN: usize = 1000;
 
 /// What was found, compared with what runs.
 pub(super) struct Findings {
-    restored: Restored,
+    restored: Snapshot,
     /// What is remembered of everybody. Of apps and tenants this process knows better by now.
     memories: Vec<(Subject, Memory)>,
     /// The config that ran last, where it can still be understood, and how the running one differs from it.
@@ -39,7 +39,7 @@ pub(super) struct Findings {
 
 /// Findings that are being taken over.
 pub(super) struct Adoption {
-    restored: Restored,
+    restored: Snapshot,
     stale: Vec<AppName>,
     /// Which record is next.
     next: usize,
@@ -196,7 +196,7 @@ mod tests {
         let both = "tenant.ding1 = {}\ntenant.ding2 = {}\n";
         let texts = vec![("/etc/corptokend/config.toml".into(), text(both))];
         let late = Late {
-            restored: Restored::default(),
+            restored: Snapshot::default(),
             memories: Vec::new(),
             applied: Applied { texts, secrets: Vec::new() },
         };

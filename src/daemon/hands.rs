@@ -25,8 +25,8 @@ use crate::domain::{
     Subject, TenantId, Ticket, Token, WallMs, Wrote,
 };
 use crate::engine::{Action, Engine, Event, Room, WithdrawId};
-use crate::sink::{Job, Publication, Report};
-use crate::store::{Applied, Kept, Lookup, Reply, Request, Store};
+use crate::sink::{Job, LaneReport, Publication};
+use crate::store::{Applied, Kept, Lookup, Store, StoreReply, StoreRequest};
 
 /// What emptying a place answers.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,7 @@ pub(super) struct DaemonHands {
     /// Commits under way.
     keeping: HashSet<Ticket>,
     pub(super) state: StateWatch,
-    requests: Vec<Request>,
+    requests: Vec<StoreRequest>,
     jobs: Vec<Vec<Job>>,
     /// Publications under way, by lane.
     flows: Vec<Flow>,
@@ -136,22 +136,22 @@ impl DaemonHands {
 
     /// Remembers the config that was applied.
     pub(super) fn remember_config(&mut self, applied: Applied) {
-        self.requests.push(Request::Applied(applied));
+        self.requests.push(StoreRequest::Applied(applied));
     }
 
     /// Drops what is kept of a tenant.
     pub(super) fn forget(&mut self, id: TenantId) {
         match self.requests.last_mut() {
-            Some(Request::Forget(ids)) => ids.push(id),
-            _ => self.requests.push(Request::Forget(vec![id])),
+            Some(StoreRequest::Forget(ids)) => ids.push(id),
+            _ => self.requests.push(StoreRequest::Forget(vec![id])),
         }
     }
 
     /// Remembers this over a restart; `None`: nothing any more.
     pub(super) fn remember(&mut self, subject: Subject, memory: Option<Memory>) {
         match self.requests.last_mut() {
-            Some(Request::Remember(batch)) => batch.push((subject, memory)),
-            _ => self.requests.push(Request::Remember(vec![(subject, memory)])),
+            Some(StoreRequest::Remember(batch)) => batch.push((subject, memory)),
+            _ => self.requests.push(StoreRequest::Remember(vec![(subject, memory)])),
         }
     }
 
@@ -194,28 +194,28 @@ impl DaemonHands {
     }
 
     /// The store's answers about tokens, as events.
-    pub(super) fn stored(&mut self, engine: &Engine, reply: Reply, events: &mut Vec<Event>) {
+    pub(super) fn stored(&mut self, engine: &Engine, reply: StoreReply, events: &mut Vec<Event>) {
         match reply {
-            Reply::Kept(tickets) | Reply::NotKept(tickets) => {
+            StoreReply::Kept(tickets) | StoreReply::NotKept(tickets) => {
                 self.state.committed();
                 // What was not kept comes a second time, once it is; the engine hears of each once.
                 let first = tickets.into_iter().filter(|ticket| self.keeping.remove(ticket));
                 events.extend(first.map(Event::Kept));
             }
-            Reply::Loaded(loaded) => {
+            StoreReply::Loaded(loaded) => {
                 self.state.read();
                 for (ticket, found) in loaded {
                     self.loaded(engine, ticket, found, events);
                 }
             }
-            Reply::Health(_) | Reply::Found(_) | Reply::Begun => {}
+            StoreReply::Health(_) | StoreReply::Found(_) | StoreReply::Begun => {}
         }
     }
 
     /// Looks whether the store moves. Whoever waits for it in vain is answered without it. Returns when to look again.
     pub(super) fn look_at_store(&mut self, engine: &Engine, now: Now, events: &mut Vec<Event>) -> Option<BootMs> {
         let waiting = (!self.keeping.is_empty(), !self.loading.is_empty());
-        let (hanging, next) = self.state.look(now.boot, waiting, self.store.stuck());
+        let (hanging, next) = self.state.look(now.boot, waiting, self.store.stalled());
         if hanging.commits {
             // Late answers find nobody who waits.
             self.store.expect_no_answer();
@@ -223,7 +223,7 @@ impl DaemonHands {
         }
         let put_off = self.state.put_off();
         if !put_off.is_empty() {
-            self.requests.push(Request::Load(put_off));
+            self.requests.push(StoreRequest::Load(put_off));
         }
         if hanging.reads {
             let waiting: Vec<Ticket> = self.loading.keys().copied().collect();
@@ -247,7 +247,7 @@ impl DaemonHands {
         });
         let kept: Vec<Kept> = kept.collect();
         if !kept.is_empty() {
-            self.requests.push(Request::Keep(kept));
+            self.requests.push(StoreRequest::Keep(kept));
         }
     }
 
@@ -275,20 +275,21 @@ impl DaemonHands {
     }
 
     /// A lane's reports, as events.
-    pub(super) fn reported(&mut self, lane: LaneId, reports: Vec<Report>, events: &mut Vec<Event>) {
-        let is_job = |report: &&Report| matches!(report, Report::Published { .. } | Report::Withdrawn { .. });
+    pub(super) fn reported(&mut self, lane: LaneId, reports: Vec<LaneReport>, events: &mut Vec<Event>) {
+        let is_job =
+            |report: &&LaneReport| matches!(report, LaneReport::Published { .. } | LaneReport::Withdrawn { .. });
         let jobs = reports.iter().filter(is_job).count();
         self.flows[usize::from(lane.0)].reported(clock::now().boot, jobs);
         for report in reports {
             match report {
-                Report::Published { ticket, sink, outcome } => {
+                LaneReport::Published { ticket, sink, outcome } => {
                     self.job_ended(lane);
                     if matches!(&outcome, Err(failure) if failure.kind == SinkFailureKind::Taken) {
                         self.contests.heard(&self.ways.config);
                     }
                     events.push(Event::Published(ticket, sink, outcome));
                 }
-                Report::Withdrawn { place, outcome, .. } => {
+                LaneReport::Withdrawn { place, outcome, .. } => {
                     self.job_ended(lane);
                     events.extend(self.why_emptied(&place).map(|why| match why {
                         Emptied::Left(id) => Event::Withdrawn(id, outcome),
@@ -297,10 +298,10 @@ impl DaemonHands {
                         }
                     }));
                 }
-                Report::Touched { ticket, sink } => events.push(Event::Touched(ticket, sink)),
-                Report::Mounted { at, device } => self.mounted(&at, device, events),
-                Report::FloodBegins { root, directory } => self.outlets.flood_begins(root, &directory),
-                Report::FloodEnds { root } => self.outlets.flood_ends(&root),
+                LaneReport::Drifted { ticket, sink } => events.push(Event::Touched(ticket, sink)),
+                LaneReport::Mounted { at, device } => self.mounted(&at, device, events),
+                LaneReport::FloodBegins { root, directory } => self.outlets.flood_begins(root, &directory),
+                LaneReport::FloodEnds { root } => self.outlets.flood_ends(&root),
             }
         }
     }
@@ -333,8 +334,8 @@ impl DaemonHands {
         self.keeping.insert(ticket);
         let kept = Kept { ticket, id, record, token };
         match self.requests.last_mut() {
-            Some(Request::Keep(batch)) => batch.push(kept),
-            _ => self.requests.push(Request::Keep(vec![kept])),
+            Some(StoreRequest::Keep(batch)) => batch.push(kept),
+            _ => self.requests.push(StoreRequest::Keep(vec![kept])),
         }
     }
 
@@ -359,8 +360,8 @@ impl DaemonHands {
         // Where the last ones still hang, it is told at once that these cannot be read.
         let Some((ticket, id)) = self.state.may_read(ticket, id) else { return };
         match self.requests.last_mut() {
-            Some(Request::Load(batch)) => batch.push((ticket, id)),
-            _ => self.requests.push(Request::Load(vec![(ticket, id)])),
+            Some(StoreRequest::Load(batch)) => batch.push((ticket, id)),
+            _ => self.requests.push(StoreRequest::Load(vec![(ticket, id)])),
         }
     }
 
@@ -449,7 +450,7 @@ impl Hands for DaemonHands {
             Action::Expire(ticket, sink) => self.expire(engine, ticket, sink),
             Action::Withdraw { id, lane, root, place } => self.empty(lane, root, place, Emptied::Left(id)),
             Action::Forget(id) => self.forget(id),
-            Action::Amend(records) => self.requests.push(Request::Amend(records)),
+            Action::Amend(records) => self.requests.push(StoreRequest::Amend(records)),
             Action::Remember(subject, memory) => self.remember(subject, memory.map(|memory| *memory)),
             Action::Say(notice) => notices::say(notice, &self.outlets, &self.ways),
         }

@@ -62,8 +62,8 @@ use crate::control::Query;
 use crate::control::protocol::{self, ReloadRequest};
 use crate::domain::{BootMs, LaneId, Now, SinkId, Ticket, Wrote};
 use crate::engine::{Engine, Event, Summary};
-use crate::sink::Report;
-use crate::store::Reply;
+use crate::sink::LaneReport;
+use crate::store::StoreReply;
 use adopt::{Adoption, Findings};
 use attending::Attendant;
 use hands::DaemonHands;
@@ -87,9 +87,9 @@ const QUERIES_A_TURN: usize = 4;
 /// Something happened outside the scheduler.
 enum Input {
     /// The store answers.
-    Stored(Vec<Reply>),
+    Stored(Vec<StoreReply>),
     /// A lane reports.
-    Reported(LaneId, Vec<Report>),
+    Reported(LaneId, Vec<LaneReport>),
     /// There was nothing to publish after all.
     Unpublished(Ticket, SinkId),
     /// A file near the config may have changed.
@@ -334,14 +334,14 @@ impl Daemon {
     }
 
     /// The store's answer. It has told the log of its health already.
-    fn take_reply(&mut self, now: Now, reply: Reply) {
+    fn take_reply(&mut self, now: Now, reply: StoreReply) {
         match reply {
-            Reply::Health(unwritable) => {
+            StoreReply::Health(unwritable) => {
                 self.hands.state.told(unwritable);
                 self.service.something_happened();
             }
-            Reply::Found(late) => self.found(*late),
-            Reply::Begun => {
+            StoreReply::Found(late) => self.found(*late),
+            StoreReply::Begun => {
                 self.hands.keep_again(&self.engine);
                 self.events.push(Event::Forgotten);
                 self.reload.forgotten(now);

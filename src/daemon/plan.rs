@@ -9,7 +9,7 @@ use std::vec::IntoIter;
 
 use crate::config::{App, AppDifference, Config, Difference, Fate, Vacated};
 use crate::domain::{AppName, Change, CorpId, Freshness, LaneId, Place, RootId, SinkSetId, SinkSpec, TenantId};
-use crate::store::Restored;
+use crate::store::Snapshot;
 
 use super::outlets::Outlets;
 use super::prepare::Candidate;
@@ -27,7 +27,7 @@ pub(super) struct Plan {
     /// What follows after the tenants.
     last: VecDeque<Change>,
     /// What the state knows of the tenants' tokens, and where the next one is looked for.
-    restored: Restored,
+    restored: Snapshot,
     next_restored: usize,
 }
 
@@ -56,11 +56,11 @@ impl Plan {
             apps.push(AppSteps { first, ..AppSteps::new(app, candidate, old, outlets)? });
         }
         let ready = outlets.take_news().into();
-        Ok(Self { ready, apps: apps.into_iter(), app: None, last, restored: Restored::default(), next_restored: 0 })
+        Ok(Self { ready, apps: apps.into_iter(), app: None, last, restored: Snapshot::default(), next_restored: 0 })
     }
 
     /// What the state knows of the tenants that are added.
-    pub(super) fn restoring(self, restored: Restored) -> Self {
+    pub(super) fn restoring(self, restored: Snapshot) -> Self {
         Self { restored, ..self }
     }
 

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use crate::domain::{BootMs, TenantId, Ticket};
-use crate::store::{HANGS_AFTER_MS, Stuck, hangs};
+use crate::store::{HANGS_AFTER_MS, Stalled, hangs};
 
 /// How long an answer may take when none of its system calls hangs, in milliseconds: what is to be committed gathers for a
 /// while, and a slow disk takes its time for each of many.
@@ -81,7 +81,7 @@ impl StateWatch {
         &mut self,
         now: BootMs,
         (awaits_commits, awaits_reads): (bool, bool),
-        stuck: Stuck,
+        stuck: Stalled,
     ) -> (Hanging, Option<BootMs>) {
         let hung = self.hangs();
         let next =
@@ -153,10 +153,10 @@ mod tests {
     fn what_is_to_be_read_at_the_very_moment_when_reads_move_again_is_asked_for_all_the_same() {
         let mut watch = StateWatch::new("/state".into(), None);
         let begun = BootMs(50_000);
-        watch.look(begun + HANGS_AFTER_MS, (false, true), Stuck { writing: None, reading: Some(begun) });
+        watch.look(begun + HANGS_AFTER_MS, (false, true), Stalled { writing: None, reading: Some(begun) });
         // It moves from here on, but nobody has looked yet.
         assert_eq!(watch.may_read(TICKET, tenant()), None);
-        let (hanging, _) = watch.look(begun + HANGS_AFTER_MS + 1, (false, true), Stuck::default());
+        let (hanging, _) = watch.look(begun + HANGS_AFTER_MS + 1, (false, true), Stalled::default());
         assert!(!hanging.reads, "so nobody is told that it cannot be read");
         assert_eq!(watch.put_off(), [(TICKET, tenant())]);
         assert!(watch.put_off().is_empty(), "once");
@@ -167,7 +167,7 @@ mod tests {
     fn nothing_hangs_as_long_as_answers_come() {
         let mut watch = StateWatch::new("/state".into(), None);
         let calm = Hanging { commits: false, reads: false };
-        let (mut now, idle) = (BootMs(50_000), Stuck::default());
+        let (mut now, idle) = (BootMs(50_000), Stalled::default());
         for _ in 0..100 {
             let (hanging, next) = watch.look(now, (true, true), idle);
             assert_eq!(hanging, calm);
@@ -183,14 +183,14 @@ mod tests {
     fn a_system_call_that_does_not_come_back_hangs_though_nobody_waits_and_moves_when_it_does() {
         let mut watch = StateWatch::new("/state".into(), Some("full".into()));
         let begun = BootMs(50_000);
-        let stuck = Stuck { writing: Some(begun), reading: None };
+        let stuck = Stalled { writing: Some(begun), reading: None };
         let (hanging, next) = watch.look(begun + 1_000, (false, false), stuck);
         assert_eq!((hanging.commits, next), (false, Some(begun + HANGS_AFTER_MS)));
         let (hanging, next) = watch.look(begun + HANGS_AFTER_MS, (false, false), stuck);
         assert_eq!(hanging, Hanging { commits: true, reads: false });
         assert!(next.is_some(), "it is looked whether it moves");
         assert!(watch.trouble().unwrap().contains("does not answer"));
-        let (hanging, _) = watch.look(begun + 20_000, (false, false), Stuck::default());
+        let (hanging, _) = watch.look(begun + 20_000, (false, false), Stalled::default());
         assert!(!hanging.commits);
         assert_eq!(watch.trouble().as_deref(), Some("full"));
     }
@@ -199,12 +199,12 @@ mod tests {
     fn an_answer_that_is_overdue_is_not_waited_for_even_if_every_system_call_comes_back() {
         let mut watch = StateWatch::new("/state".into(), None);
         let begun = BootMs(50_000);
-        watch.look(begun, (false, true), Stuck::default());
-        let stuck = Stuck { writing: None, reading: Some(begun + 3_999) };
+        watch.look(begun, (false, true), Stalled::default());
+        let stuck = Stalled { writing: None, reading: Some(begun + 3_999) };
         let (hanging, _) = watch.look(begun + ANSWERS_WITHIN_MS, (false, true), stuck);
         assert!(hanging.reads && watch.may_read(TICKET, tenant()).is_none());
         assert!(watch.put_off().is_empty(), "who waits for it is told that it cannot be read");
-        let (hanging, _) = watch.look(begun + 5_000, (false, false), Stuck::default());
+        let (hanging, _) = watch.look(begun + 5_000, (false, false), Stalled::default());
         assert!(!hanging.reads);
     }
 }

@@ -41,7 +41,7 @@ pub struct Publication {
 
 /// What a lane has to say.
 #[derive(Debug)]
-pub enum Report {
+pub enum LaneReport {
     /// A [`Job::Publish`] ended.
     Published {
         /// As in the job.
@@ -61,7 +61,7 @@ pub enum Report {
         outcome: Result<(), SinkFailure>,
     },
     /// Somebody else deleted, altered or re-permissioned what was published here.
-    Touched {
+    Drifted {
         /// The last publication's ticket; its slot and sink say which place.
         ticket: Ticket,
         /// Which of the tenant's sinks.

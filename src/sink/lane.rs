@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
-use super::job::{Job, Report};
+use super::job::{Job, LaneReport};
 
 /// How many jobs are done between two syncs and reports.
 const CHUNK: usize = 64;
@@ -101,7 +101,7 @@ impl Lane {
         name: &str,
         shared: Arc<Shared>,
         make: impl FnOnce() -> W + Send + 'static,
-        report: impl Fn(Vec<Report>) + Send + 'static,
+        report: impl Fn(Vec<LaneReport>) + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, inbox) = channel();
         let (alive, ended) = channel();
@@ -153,16 +153,16 @@ impl Shared {
 /// What a lane does: with files, or with keys.
 pub(crate) trait Work {
     /// Does jobs until there are none, or until `stop` says so. The reports are final: what they say is on the disk.
-    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<Report>;
+    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<LaneReport>;
 
     /// What to wake up for, jobs apart.
     fn wake_on(&self) -> Vec<BorrowedFd<'_>>;
 
     /// Looks after whatever one of [`Work::wake_on`] woke the lane for.
-    fn look_around(&mut self) -> Vec<Report>;
+    fn look_around(&mut self) -> Vec<LaneReport>;
 }
 
-fn run(shared: &Shared, inbox: &Receiver<Vec<Job>>, worker: &mut impl Work, report: &impl Fn(Vec<Report>)) {
+fn run(shared: &Shared, inbox: &Receiver<Vec<Job>>, worker: &mut impl Work, report: &impl Fn(Vec<LaneReport>)) {
     loop {
         for batch in inbox.try_iter() {
             let mut jobs = batch.into_iter();
@@ -183,7 +183,7 @@ fn run(shared: &Shared, inbox: &Receiver<Vec<Job>>, worker: &mut impl Work, repo
     }
 }
 
-fn say(report: &impl Fn(Vec<Report>), reports: Vec<Report>) {
+fn say(report: &impl Fn(Vec<LaneReport>), reports: Vec<LaneReport>) {
     if !reports.is_empty() {
         report(reports);
     }

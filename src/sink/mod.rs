@@ -1,11 +1,11 @@
 //! Publication: makes files and keys hold the tokens that they should hold.
 //!
 //! In: [`Job`]s, sent to a [`Lane`]: publish this token at this place, or empty this place.
-//! Out: [`Report`]s, by callback from the lane's thread: what became of each job, and what others changed since.
+//! Out: [`LaneReport`]s, by callback from the lane's thread: what became of each job, and what others changed since.
 //!
 //! Each file system has a lane of its own, and so have the kernel keyrings: a thread that does its jobs in order, so that
 //! a mount that hangs holds up no other. A lane for files works with `file`, the lane for keys with `keyring`; neither
-//! knows the other. [`Claims`] is what the lanes share: which sink owns which place. [`Trial`] tries sinks and publishes
+//! knows the other. [`Claims`] is what the lanes share: which sink owns which place. [`Probe`] tries sinks and publishes
 //! nothing. The daemon starts lanes; `corptokend check` tries sinks.
 
 mod claims;
@@ -19,6 +19,6 @@ mod ticker;
 
 pub use claims::{Claims, Contest, Holder};
 pub use file::render;
-pub use job::{Job, Publication, Report};
+pub use job::{Job, LaneReport, Publication};
 pub use lane::{Lane, Stopped};
-pub use probe::{Trial, file_system_of};
+pub use probe::{Probe, file_system_of};

@@ -1,4 +1,4 @@
-//! A trial of sinks that publishes nothing.
+//! A probe of sinks that publishes nothing.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,7 @@ use super::file::{Directories, Directory, Me, Missing, Rules, could_be_made, try
 use crate::domain::{FileSink, Names, Place, SinkFailure, SinkKind, SinkSpec};
 
 /// Tries sinks, and remembers what came of it: tenants mostly share a directory, and it is tried once.
-pub struct Trial {
+pub struct Probe {
     directories: Directories,
     me: Me,
     tried: HashMap<(PathBuf, Role, Demands), Result<(), SinkFailure>>,
@@ -36,13 +36,13 @@ struct Demands {
     trust_dir: bool,
 }
 
-impl Default for Trial {
+impl Default for Probe {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Trial {
+impl Probe {
     /// Nothing is tried yet.
     pub fn new() -> Self {
         let me = Me::current();
@@ -66,19 +66,19 @@ impl Trial {
 
     fn file(&mut self, sink: &FileSink, path: &Path) -> Result<(), SinkFailure> {
         let directory = path.parent().unwrap_or(Path::new("/"));
-        self.once(directory, Role::Final, sink, |trial| {
+        self.once(directory, Role::Final, sink, |probe| {
             let fixed = sink.fixed_part();
-            let Some(last) = trial.last_existing(fixed, directory)? else {
-                return could_be_made(fixed, &Rules::of(sink), trial.me);
+            let Some(last) = probe.last_existing(fixed, directory)? else {
+                return could_be_made(fixed, &Rules::of(sink), probe.me);
             };
             let role = if last.path() == directory { Role::Final } else { Role::Passage };
             match role {
                 Role::Final => {
-                    last.verify(&Rules::of(sink), trial.me)?;
+                    last.verify(&Rules::of(sink), probe.me)?;
                     try_directory(&last, sink)
                 }
-                Role::Passage => trial.once(last.path(), role, sink, |trial| {
-                    last.verify_passage(&Rules::of(sink), trial.me)?;
+                Role::Passage => probe.once(last.path(), role, sink, |probe| {
+                    last.verify_passage(&Rules::of(sink), probe.me)?;
                     try_directory(&last, sink)
                 }),
             }

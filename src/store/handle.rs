@@ -7,14 +7,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::database::{Contents, Trouble};
-use super::message::{Answer, Applied, Reply, Request, SetAside};
-use super::snapshot::Restored;
+use super::message::{Answer, Applied, SetAside, StoreReply, StoreRequest};
+use super::snapshot::Snapshot;
 use super::worker::{Desk, Opening, Reader, Wanted, Worker, reason_of};
 use crate::domain::{BootMs, Memory, Now, Record, Subject, TenantId, Token, WallMs};
 
 /// Since when the store's threads have been in a system call, or in the database; `None`: they are not.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Stuck {
+pub struct Stalled {
     /// The one that opens and commits.
     pub writing: Option<BootMs>,
     /// The one that reads.
@@ -56,7 +56,7 @@ pub struct Opened {
     /// The running store.
     pub store: Store,
     /// What is known of each token; empty when nothing could be read.
-    pub restored: Restored,
+    pub restored: Snapshot,
     /// What is remembered besides the tokens.
     pub memories: Vec<(Subject, Memory)>,
     /// The config that was applied last.
@@ -69,7 +69,7 @@ pub struct Opened {
     pub set_aside: Option<SetAside>,
     /// How many records were skipped because their checksum is wrong.
     pub rotten: u64,
-    /// Why nothing can be kept for now. It is tried again, and [`Reply::Health`] tells when it works.
+    /// Why nothing can be kept for now. It is tried again, and [`StoreReply::Health`] tells when it works.
     pub unusable: Option<String>,
 }
 
@@ -78,7 +78,7 @@ pub struct Opened {
 /// The file is made with mode 0600, in a directory made with 0700 where missing. A file that is damaged, foreign or from
 /// a newer version is moved to `PATH.corrupt`. A file that cannot be opened or written is no error: it is read as far as it
 /// can be, the store keeps everything in memory and tries again, after 1 s at first and every minute at last. Nor is a disk
-/// that hangs: after [`HANGS_AFTER_MS`] the store goes on without it, and tells what it held with [`Reply::Found`] when it is there.
+/// that hangs: after [`HANGS_AFTER_MS`] the store goes on without it, and tells what it held with [`StoreReply::Found`] when it is there.
 ///
 /// `reply` is called on the store's threads; `now` is the clock.
 ///
@@ -86,7 +86,7 @@ pub struct Opened {
 /// See [`OpenError`]: another process has the database.
 pub fn open(
     path: &Path,
-    reply: impl Fn(Vec<Reply>) + Send + Sync + 'static,
+    reply: impl Fn(Vec<StoreReply>) + Send + Sync + 'static,
     now: fn() -> Now,
 ) -> Result<Opened, OpenError> {
     let (desk, answer): (_, Answer) = (Arc::new(Desk::new(now)), Arc::new(reply));
@@ -173,9 +173,9 @@ impl fmt::Debug for Store {
 impl Store {
     /// Asks for something. Changes are carried out in order; what is read meanwhile is the newest of each tenant. A request
     /// after the threads' end is lost, which [`Store::is_running`] tells.
-    pub fn send(&self, request: Request) {
+    pub fn send(&self, request: StoreRequest) {
         match request {
-            Request::Load(wanted) => drop(self.wanted.send(wanted)),
+            StoreRequest::Load(wanted) => drop(self.wanted.send(wanted)),
             change => self.desk.ask(change),
         }
     }
@@ -191,8 +191,8 @@ impl Store {
     }
 
     /// Since when the threads have been in the kernel.
-    pub fn stuck(&self) -> Stuck {
-        Stuck { writing: self.desk.writing.since(), reading: self.desk.reading.since() }
+    pub fn stalled(&self) -> Stalled {
+        Stalled { writing: self.desk.writing.since(), reading: self.desk.reading.since() }
     }
 
     /// `false` once a thread has ended by itself, which is a defect.

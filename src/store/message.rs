@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::snapshot::Restored;
+use super::snapshot::Snapshot;
 use crate::domain::{AppName, Fingerprint, Memory, Record, Subject, TenantId, Ticket, Token};
 
 /// One token to be kept.
@@ -39,10 +39,10 @@ impl fmt::Debug for Applied {
 
 /// What the store is asked to do.
 #[derive(Debug)]
-pub enum Request {
-    /// Commit these. Answered with [`Reply::Kept`] or [`Reply::NotKept`], within 200 ms and a commit, unless the disk hangs.
+pub enum StoreRequest {
+    /// Commit these. Answered with [`StoreReply::Kept`] or [`StoreReply::NotKept`], within 200 ms and a commit, unless the disk hangs.
     Keep(Vec<Kept>),
-    /// Read these tokens for publication. Answered with [`Reply::Loaded`].
+    /// Read these tokens for publication. Answered with [`StoreReply::Loaded`].
     Load(Vec<(Ticket, TenantId)>),
     /// Drop what is kept of these tenants.
     Forget(Vec<TenantId>),
@@ -56,10 +56,10 @@ pub enum Request {
 
 /// What the store has to say.
 #[derive(Debug)]
-pub enum Reply {
+pub enum StoreReply {
     /// These are on disk.
     Kept(Vec<Ticket>),
-    /// These could not be committed; they stay in memory, here, until they can. Then comes [`Reply::Kept`] for those
+    /// These could not be committed; they stay in memory, here, until they can. Then comes [`StoreReply::Kept`] for those
     /// that nothing newer replaced.
     NotKept(Vec<Ticket>),
     /// What was read, in the order of the request.
@@ -98,7 +98,7 @@ impl Lookup {
 #[derive(Debug)]
 pub struct Late {
     /// What is known of each token.
-    pub restored: Restored,
+    pub restored: Snapshot,
     /// What is remembered besides the tokens.
     pub memories: Vec<(Subject, Memory)>,
     /// The config that was applied last, by a process before this one.
@@ -115,4 +115,4 @@ pub struct SetAside {
 }
 
 /// Where answers go.
-pub(super) type Answer = Arc<dyn Fn(Vec<Reply>) + Send + Sync>;
+pub(super) type Answer = Arc<dyn Fn(Vec<StoreReply>) + Send + Sync>;

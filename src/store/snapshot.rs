@@ -7,7 +7,7 @@ use crate::domain::{AppName, CorpId, Record, TenantId};
 
 /// The records that were read, without the tokens: about 60 bytes a tenant, in a few allocations.
 #[derive(Default)]
-pub struct Restored {
+pub struct Snapshot {
     /// `app/corp_id` after `app/corp_id`, sorted by bytes.
     keys: String,
     rows: Vec<Row>,
@@ -19,7 +19,7 @@ struct Row {
     record: Record,
 }
 
-impl Restored {
+impl Snapshot {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -118,9 +118,9 @@ fn order(key: &str, app: &AppName, corp_id: &CorpId) -> Ordering {
     })
 }
 
-impl fmt::Debug for Restored {
+impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Restored({} records)", self.len())
+        write!(f, "Snapshot({} records)", self.len())
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
     fn every_record_is_found_again_and_no_other() {
         // `-` sorts before `/`, so these ids are not in the order of (app, corp_id).
         let keys = ["a-b/x", "a/a", "a/ab", "a/b", "b/a"];
-        let mut restored = Restored::default();
+        let mut restored = Snapshot::default();
         for (n, key) in (0..).zip(keys) {
             restored.push(key, record(n));
         }

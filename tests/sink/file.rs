@@ -525,7 +525,7 @@ fn an_unprivileged_daemon_says_what_it_lacks() {
         // Its own runtime directory is completed.
         let spec = file_at(own.path().join("tokens/{corp_id}"), |_| {});
         assert_eq!(probe(&spec), Ok(()));
-        assert!(names_in(own.path()).is_empty(), "a trial makes nothing");
+        assert!(names_in(own.path()).is_empty(), "a probe makes nothing");
         assert_eq!(Desk::files().publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
         assert_eq!(probe(&spec), Ok(()));
         assert_eq!(names_in(&own.path().join("tokens")), ["ding1"]);

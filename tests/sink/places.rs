@@ -143,7 +143,7 @@ fn what_is_the_daemons_own_is_not_replaced_by_any_path() {
     assert!(failure.detail.contains("watched for changes of the config"), "{failure}");
 }
 
-/// What publishing to `path` comes to, in a lane of its own, and that a trial says the same.
+/// What publishing to `path` comes to, in a lane of its own, and that a probe says the same.
 fn refusal(path: PathBuf, change: impl Fn(&mut FileSink)) -> Option<String> {
     let spec = file_at(path, change);
     let refused = Desk::files().publish(&spec, "ding1", "t").err();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::rig::{Desk, file_at, is_root, needs, publication, publish_as};
 use corptokend::domain::Wrote;
-use corptokend::sink::{Lane, Report};
+use corptokend::sink::{Lane, LaneReport};
 use tempfile::tempdir;
 
 /// Within this a touched file is restored; noticing it is a part of that.
@@ -193,8 +193,8 @@ fn when_events_are_lost_everything_is_looked_at() {
     while slots.len() < 2 {
         for report in inbox.recv_timeout(10 * SECOND).unwrap() {
             match report {
-                Report::Touched { ticket, .. } => slots.push(ticket.slot.0),
-                Report::FloodBegins { directory: flooded, .. } => {
+                LaneReport::Drifted { ticket, .. } => slots.push(ticket.slot.0),
+                LaneReport::FloodBegins { directory: flooded, .. } => {
                     assert_eq!(flooded, directory.path().join("d0"));
                     floods += 1;
                 }

@@ -13,7 +13,7 @@ use corptokend::domain::{
     FileSink, Format, KeyringRoot, KeyringSink, Names, OnExpiry, Placeholder, RootId, SinkFailure, SinkId, SinkKind,
     SinkSpec, Slot, Template, Ticket, Token, WallMs, Wrote,
 };
-use corptokend::sink::{Claims, Job, Lane, Publication, Report, Stopped, Trial};
+use corptokend::sink::{Claims, Job, Lane, LaneReport, Probe, Publication, Stopped};
 use zeroize::Zeroizing;
 
 /// When every token of these tests expires.
@@ -24,8 +24,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Desk {
     pub lane: Lane,
-    reports: Receiver<Vec<Report>>,
-    backlog: VecDeque<Report>,
+    reports: Receiver<Vec<LaneReport>>,
+    backlog: VecDeque<LaneReport>,
     /// The roots below which a flood began, as told between all other reports.
     pub floods: Vec<PathBuf>,
 }
@@ -49,7 +49,7 @@ impl Desk {
         Self::with(|report| Lane::keyring(clock, report))
     }
 
-    fn with(start: impl FnOnce(Box<dyn Fn(Vec<Report>) + Send>) -> std::io::Result<Lane>) -> Self {
+    fn with(start: impl FnOnce(Box<dyn Fn(Vec<LaneReport>) + Send>) -> std::io::Result<Lane>) -> Self {
         let (sender, reports) = channel();
         let lane = start(Box::new(move |batch| drop(sender.send(batch)))).unwrap();
         Self { lane, reports, backlog: VecDeque::new(), floods: Vec::new() }
@@ -78,7 +78,7 @@ impl Desk {
 
     pub fn outcome(&mut self) -> Result<Wrote, SinkFailure> {
         loop {
-            if let Report::Published { outcome, .. } = self.next(PATIENCE).expect("the lane reports in time") {
+            if let LaneReport::Published { outcome, .. } = self.next(PATIENCE).expect("the lane reports in time") {
                 return outcome;
             }
         }
@@ -91,7 +91,7 @@ impl Desk {
         };
         self.lane.send(vec![Job::Withdraw { root: RootId(0), place: spec.place(&names(corp_id)), fixed }]);
         loop {
-            if let Report::Withdrawn { outcome, .. } = self.next(PATIENCE).expect("the lane reports in time") {
+            if let LaneReport::Withdrawn { outcome, .. } = self.next(PATIENCE).expect("the lane reports in time") {
                 return outcome;
             }
         }
@@ -100,17 +100,17 @@ impl Desk {
     /// The slot of the next place that somebody touched, if one is reported in time.
     pub fn touched(&mut self, within: Duration) -> Option<u32> {
         match self.next(within)? {
-            Report::Touched { ticket, .. } => Some(ticket.slot.0),
+            LaneReport::Drifted { ticket, .. } => Some(ticket.slot.0),
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn next(&mut self, within: Duration) -> Option<Report> {
+    pub fn next(&mut self, within: Duration) -> Option<LaneReport> {
         if self.backlog.is_empty() {
             self.backlog.extend(self.reports.recv_timeout(within).ok()?);
         }
         let report = self.backlog.pop_front();
-        if let Some(Report::FloodBegins { root, .. }) = &report {
+        if let Some(LaneReport::FloodBegins { root, .. }) = &report {
             self.floods.push(root.to_path_buf());
         }
         report
@@ -127,7 +127,7 @@ pub fn names(corp_id: &str) -> Names {
 
 /// Tries a sink for the tenant `ding1`, and publishes nothing.
 pub fn probe(spec: &SinkSpec) -> Result<(), SinkFailure> {
-    Trial::new().sink(spec, &names("ding1"))
+    Probe::new().sink(spec, &names("ding1"))
 }
 
 pub fn publication(slot: u32, spec: &SinkSpec, corp_id: &str, token: &str) -> Job {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use corptokend::store::{OpenError, Reply, Request};
+use corptokend::store::{OpenError, StoreReply, StoreRequest};
 
 use crate::rig::{applied, kept, scratch, start, token_text, try_start};
 
@@ -75,8 +75,8 @@ fn another_process_keeps_tokens() {
     let Some(path) = std::env::var_os(STATE_ENV) else { return };
     let store = start(Path::new(&path));
     for n in 0.. {
-        store.send(Request::Keep((n * 500..n * 500 + 500).map(kept).collect()));
-        let Reply::Kept(tickets) = store.next() else { panic!() };
+        store.send(StoreRequest::Keep((n * 500..n * 500 + 500).map(kept).collect()));
+        let StoreReply::Kept(tickets) = store.next() else { panic!() };
         tickets.iter().for_each(|ticket| println!("kept {}", ticket.slot.0));
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use corptokend::store::{Lookup, Reply, Request};
+use corptokend::store::{Lookup, StoreReply, StoreRequest};
 
 use crate::rig::{kept, kept_as, scratch, start, token_text};
 
@@ -30,9 +30,9 @@ fn a_symbolic_link_is_not_followed_and_does_not_stop_the_daemon() {
     std::os::unix::fs::symlink(&target, &path).unwrap();
     let store = start(&path);
     assert!(store.opened.unusable.as_ref().unwrap().contains("symbolic link"));
-    assert!(matches!(store.next(), Reply::Health(Some(_))));
-    store.send(Request::Keep(vec![kept(1)]));
-    assert!(matches!(store.next(), Reply::NotKept(_)));
+    assert!(matches!(store.next(), StoreReply::Health(Some(_))));
+    store.send(StoreRequest::Keep(vec![kept(1)]));
+    assert!(matches!(store.next(), StoreReply::NotKept(_)));
     assert_eq!(store.load(1..2), [Some(token_text(1))]);
     store.stop();
     assert_eq!(std::fs::read(&target).unwrap(), b"precious");
@@ -76,16 +76,16 @@ fn a_full_disk_loses_nothing_and_is_used_again_when_there_is_room() {
 
     // More than the file has room for, so that it has to grow.
     let long = |n: u32| kept_as(n, &format!("{n:04}{}", "y".repeat(4000)));
-    store.send(Request::Keep((10..1000).map(long).collect()));
-    let Reply::NotKept(tickets) = store.next() else { panic!("it was kept on a full disk") };
+    store.send(StoreRequest::Keep((10..1000).map(long).collect()));
+    let StoreReply::NotKept(tickets) = store.next() else { panic!("it was kept on a full disk") };
     assert_eq!(tickets.len(), 990);
-    let Reply::Health(Some(reason)) = store.next() else { panic!() };
+    let StoreReply::Health(Some(reason)) = store.next() else { panic!() };
     assert!(reason.contains("No space left"), "{reason}");
     assert_eq!(store.load([999].into_iter())[0].as_ref().map(|text| &text[..4]), Some("0999"));
 
     std::fs::remove_file(&ballast).unwrap();
-    assert!(matches!(store.next(), Reply::Health(None)));
-    let Reply::Kept(tickets) = store.next() else { panic!() };
+    assert!(matches!(store.next(), StoreReply::Health(None)));
+    let StoreReply::Kept(tickets) = store.next() else { panic!() };
     assert_eq!(tickets.len(), 990);
     store.stop();
     assert_eq!(start(&path).opened.restored.len(), 1000);
@@ -100,9 +100,9 @@ fn what_was_kept_can_be_read_while_nothing_can_be_written() {
     store.keep(0..10);
     assert!(std::fs::write(dir.path().join("ballast"), vec![1_u8; 16 << 20]).is_err(), "the disk is full now");
     let long = |n: u32| kept_as(n, &format!("{n:04}{}", "y".repeat(4000)));
-    store.send(Request::Keep((10..1000).map(long).collect()));
-    assert!(matches!(store.next(), Reply::NotKept(_)));
-    assert!(matches!(store.next(), Reply::Health(Some(_))));
+    store.send(StoreRequest::Keep((10..1000).map(long).collect()));
+    assert!(matches!(store.next(), StoreReply::NotKept(_)));
+    assert!(matches!(store.next(), StoreReply::Health(Some(_))));
     // It is opened to be read in a moment, and again after each attempt to write; nobody says that there is no token.
     let (mut read, mut unread) = (0, 0);
     while read < 100 {
@@ -143,10 +143,10 @@ fn a_state_on_a_read_only_disk_is_read_at_the_start() {
     assert!(store.opened.unusable.as_ref().unwrap().contains("ead-only"), "{:?}", store.opened.unusable);
     assert_eq!(store.opened.restored.len(), 10);
     assert_eq!(store.load([7].into_iter()), [Some(token_text(7))]);
-    store.send(Request::Keep(vec![kept(10)]));
-    assert!(matches!(store.next(), Reply::Health(Some(_)) | Reply::NotKept(_)));
+    store.send(StoreRequest::Keep(vec![kept(10)]));
+    assert!(matches!(store.next(), StoreReply::Health(Some(_)) | StoreReply::NotKept(_)));
     assert!(Command::new("mount").args(["-o", "remount,rw"]).arg(dir.path()).status().unwrap().success());
-    while !matches!(store.next(), Reply::Health(None)) {}
+    while !matches!(store.next(), StoreReply::Health(None)) {}
     store.stop();
     assert_eq!(start(&path).opened.restored.len(), 11);
 }
@@ -160,13 +160,13 @@ fn a_state_that_is_lost_while_it_runs_is_begun_anew_and_that_is_told() {
     store.keep(0..10);
     assert!(std::fs::write(&ballast, vec![1_u8; 16 << 20]).is_err(), "the disk is full now");
     let long = |n: u32| kept_as(n, &format!("{n:04}{}", "y".repeat(4000)));
-    store.send(Request::Keep((10..1000).map(long).collect()));
-    while !matches!(store.next(), Reply::Health(Some(_))) {}
+    store.send(StoreRequest::Keep((10..1000).map(long).collect()));
+    while !matches!(store.next(), StoreReply::Health(Some(_))) {}
     std::fs::remove_file(&ballast).unwrap();
     std::fs::write(&path, vec![0xa5; 1 << 20]).unwrap();
-    assert!(matches!(store.next(), Reply::Begun));
-    assert!(matches!(store.next(), Reply::Health(None)));
-    let Reply::Kept(tickets) = store.next() else { panic!("what waited is in the new one") };
+    assert!(matches!(store.next(), StoreReply::Begun));
+    assert!(matches!(store.next(), StoreReply::Health(None)));
+    let StoreReply::Kept(tickets) = store.next() else { panic!("what waited is in the new one") };
     assert_eq!(tickets.len(), 990);
     assert!(matches!(store.look_up(3), Lookup::Missing), "what was only there is lost");
     store.stop();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use corptokend::daemon::clock::now;
 use corptokend::domain::{Record, Slot, TenantId, Ticket, Token, WallMs};
-use corptokend::store::{Applied, Kept, Lookup, OpenError, Opened, Reply, Request, open};
+use corptokend::store::{Applied, Kept, Lookup, OpenError, Opened, StoreReply, StoreRequest, open};
 use zeroize::Zeroizing;
 
 /// Longer than any wait in here can take on a busy machine.
@@ -41,12 +41,12 @@ pub(crate) fn kept_as(n: u32, text: &str) -> Kept {
 /// A store and what it says.
 pub(crate) struct Running {
     pub(crate) opened: Opened,
-    pub(crate) replies: Receiver<Reply>,
+    pub(crate) replies: Receiver<StoreReply>,
 }
 
 pub(crate) fn try_start(path: &Path) -> Result<Running, OpenError> {
     let (sender, replies) = channel();
-    let reply = move |batch: Vec<Reply>| batch.into_iter().for_each(|reply| drop(sender.send(reply)));
+    let reply = move |batch: Vec<StoreReply>| batch.into_iter().for_each(|reply| drop(sender.send(reply)));
     open(path, reply, now).map(|opened| Running { opened, replies })
 }
 
@@ -55,11 +55,11 @@ pub(crate) fn start(path: &Path) -> Running {
 }
 
 impl Running {
-    pub(crate) fn send(&self, request: Request) {
+    pub(crate) fn send(&self, request: StoreRequest) {
         self.opened.store.send(request);
     }
 
-    pub(crate) fn next(&self) -> Reply {
+    pub(crate) fn next(&self) -> StoreReply {
         self.replies.recv_timeout(SOON).expect("the store answers")
     }
 
@@ -67,17 +67,17 @@ impl Running {
     pub(crate) fn keep(&self, tenants: impl Iterator<Item = u32>) {
         let batch: Vec<Kept> = tenants.map(kept).collect();
         let count = batch.len();
-        self.send(Request::Keep(batch));
+        self.send(StoreRequest::Keep(batch));
         match self.next() {
-            Reply::Kept(tickets) => assert_eq!(tickets.len(), count),
+            StoreReply::Kept(tickets) => assert_eq!(tickets.len(), count),
             other => panic!("{other:?}"),
         }
     }
 
     pub(crate) fn load(&self, tenants: impl Iterator<Item = u32>) -> Vec<Option<String>> {
-        self.send(Request::Load(tenants.map(|n| (ticket(n), id(n))).collect()));
+        self.send(StoreRequest::Load(tenants.map(|n| (ticket(n), id(n))).collect()));
         loop {
-            if let Reply::Loaded(loaded) = self.next() {
+            if let StoreReply::Loaded(loaded) = self.next() {
                 return loaded.into_iter().map(|(_, found)| Some(found.found()?.1.expose().into())).collect();
             }
         }
@@ -85,9 +85,9 @@ impl Running {
 
     /// The same of one tenant, as it is told.
     pub(crate) fn look_up(&self, tenant: u32) -> Lookup {
-        self.send(Request::Load(vec![(ticket(tenant), id(tenant))]));
+        self.send(StoreRequest::Load(vec![(ticket(tenant), id(tenant))]));
         loop {
-            if let Reply::Loaded(loaded) = self.next() {
+            if let StoreReply::Loaded(loaded) = self.next() {
                 return loaded.into_iter().next().unwrap().1;
             }
         }
@@ -104,6 +104,6 @@ pub(crate) fn scratch() -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
-pub(crate) fn applied(texts: Vec<(PathBuf, String)>) -> Request {
-    Request::Applied(Applied { texts, secrets: Vec::new() })
+pub(crate) fn applied(texts: Vec<(PathBuf, String)>) -> StoreRequest {
+    StoreRequest::Applied(Applied { texts, secrets: Vec::new() })
 }

@@ -3,7 +3,7 @@
 use corptokend::domain::{
     Failing, Failure, FailureKind, Fingerprint, Memory, OriginId, Record, Slot, Subject, Ticket, Token, Wait, WallMs,
 };
-use corptokend::store::{Kept, Reply, Request};
+use corptokend::store::{Kept, StoreReply, StoreRequest};
 use redb::{ReadableDatabase, ReadableTable, TableHandle};
 use zeroize::Zeroizing;
 
@@ -54,12 +54,14 @@ fn kept(n: u32, asked: u64) -> Kept {
 
 impl Running {
     fn remember(&self, memories: Vec<(Subject, Memory)>) {
-        self.send(Request::Remember(memories.into_iter().map(|(subject, memory)| (subject, Some(memory))).collect()));
+        self.send(StoreRequest::Remember(
+            memories.into_iter().map(|(subject, memory)| (subject, Some(memory))).collect(),
+        ));
     }
 
     fn keep_one(&self, kept: Kept) {
-        self.send(Request::Keep(vec![kept]));
-        assert!(matches!(self.replies.recv_timeout(SOON), Ok(Reply::Kept(_))));
+        self.send(StoreRequest::Keep(vec![kept]));
+        assert!(matches!(self.replies.recv_timeout(SOON), Ok(StoreReply::Kept(_))));
     }
 
     /// What was remembered, in the order of the subjects.
@@ -81,8 +83,8 @@ fn a_restart_finds_what_was_remembered_and_not_what_was_forgotten() {
     first.stop();
     let second = start(&path);
     assert_eq!(second.memories(), sorted(all()));
-    second.send(Request::Remember(vec![(Subject::Ban(OriginId(5)), None), (failing(3).0, None)]));
-    second.send(Request::Forget(vec![id(4)]));
+    second.send(StoreRequest::Remember(vec![(Subject::Ban(OriginId(5)), None), (failing(3).0, None)]));
+    second.send(StoreRequest::Forget(vec![id(4)]));
     second.stop();
     let gone = [Subject::Ban(OriginId(5)), failing(3).0, failing(4).0];
     let left: Vec<_> = all().into_iter().filter(|(subject, _)| !gone.contains(subject)).collect();
@@ -148,18 +150,18 @@ fn times_are_told_anew_of_the_same_token_alone() {
     store.keep_one(kept(1, 1_000));
     store.keep_one(kept(2, 1_000));
     store.keep_one(kept(3, 1_000));
-    store.send(Request::Forget(vec![id(3)]));
+    store.send(StoreRequest::Forget(vec![id(3)]));
     // Of the second, another token is kept by now; the third is gone; of the fourth there is none.
     let told = |n| (id(n), record(n, 50_000));
-    store.send(Request::Amend(vec![told(1), (id(2), record(7, 50_000)), told(3), told(4)]));
+    store.send(StoreRequest::Amend(vec![told(1), (id(2), record(7, 50_000)), told(3), told(4)]));
     store.stop();
     let store = start(&path);
     assert_eq!(store.opened.restored.len(), 2);
     assert_eq!(store.opened.restored.get(&id(1)), Some(record(1, 50_000)));
     assert_eq!(store.opened.restored.get(&id(2)), Some(record(2, 1_000)));
     // The token is still whole.
-    store.send(Request::Load(vec![(Ticket { slot: Slot(1), seq: 1 }, id(1))]));
-    let Ok(Reply::Loaded(loaded)) = store.replies.recv_timeout(SOON) else { panic!("it is read") };
+    store.send(StoreRequest::Load(vec![(Ticket { slot: Slot(1), seq: 1 }, id(1))]));
+    let Ok(StoreReply::Loaded(loaded)) = store.replies.recv_timeout(SOON) else { panic!("it is read") };
     let (_, found) = loaded.into_iter().next().unwrap();
     assert_eq!(found.found().unwrap().1.expose(), "token-of-tenant-1");
 }
@@ -170,9 +172,9 @@ fn a_token_that_waits_for_its_commit_is_told_anew_too_and_a_newer_one_wins() {
     let store = start(&path);
     // The last commit was a moment ago, so what follows waits for the next.
     store.keep_one(kept(9, 1_000));
-    store.send(Request::Keep(vec![kept(1, 1_000), kept(2, 1_000)]));
-    store.send(Request::Amend(vec![(id(1), record(1, 50_000)), (id(2), record(2, 50_000))]));
-    store.send(Request::Keep(vec![kept(2, 90_000)]));
+    store.send(StoreRequest::Keep(vec![kept(1, 1_000), kept(2, 1_000)]));
+    store.send(StoreRequest::Amend(vec![(id(1), record(1, 50_000)), (id(2), record(2, 50_000))]));
+    store.send(StoreRequest::Keep(vec![kept(2, 90_000)]));
     store.stop();
     let store = start(&path);
     assert_eq!(store.opened.restored.get(&id(1)), Some(record(1, 50_000)));
@@ -190,15 +192,15 @@ fn what_cannot_be_written_waits_until_it_can() {
     std::fs::create_dir(&real).unwrap();
     let store = start(&path);
     assert!(store.opened.unusable.is_some());
-    assert!(matches!(store.replies.recv_timeout(SOON), Ok(Reply::Health(Some(_)))));
+    assert!(matches!(store.replies.recv_timeout(SOON), Ok(StoreReply::Health(Some(_)))));
     store.remember(all());
-    store.send(Request::Amend(vec![(id(1), record(1, 50_000))]));
+    store.send(StoreRequest::Amend(vec![(id(1), record(1, 50_000))]));
     std::fs::remove_dir(&real).unwrap();
     std::fs::rename(&hidden, &real).unwrap();
     // Nobody knew what was in it.
-    let Ok(Reply::Found(found)) = store.replies.recv_timeout(SOON) else { panic!("it is told") };
+    let Ok(StoreReply::Found(found)) = store.replies.recv_timeout(SOON) else { panic!("it is told") };
     assert_eq!(found.restored.len(), 1);
-    assert!(matches!(store.replies.recv_timeout(SOON), Ok(Reply::Health(None))));
+    assert!(matches!(store.replies.recv_timeout(SOON), Ok(StoreReply::Health(None))));
     store.stop();
     let store = start(&path);
     assert_eq!(store.memories(), sorted(all()));

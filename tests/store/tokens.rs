@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use corptokend::daemon::clock::now;
 use corptokend::domain::Fingerprint;
-use corptokend::store::{Applied, Reply, Request};
+use corptokend::store::{Applied, StoreReply, StoreRequest};
 
 use crate::rig::{applied, id, kept, kept_as, scratch, start, token_text};
 
@@ -16,9 +16,9 @@ fn a_restart_finds_every_token_and_the_config_that_ran() {
     let seed = first.opened.seed;
     let config = vec![(PathBuf::from("/etc/c.toml"), "a = 1".to_owned()), ("/etc/c.d/a.toml".into(), "b = 2".into())];
     let secrets = vec![("crm".parse().unwrap(), Fingerprint(7))];
-    first.send(Request::Applied(Applied { texts: config.clone(), secrets: secrets.clone() }));
+    first.send(StoreRequest::Applied(Applied { texts: config.clone(), secrets: secrets.clone() }));
     first.keep(0..100);
-    first.send(Request::Forget(vec![id(7)]));
+    first.send(StoreRequest::Forget(vec![id(7)]));
     first.stop();
 
     let second = start(&path);
@@ -48,10 +48,10 @@ fn a_config_that_lost_a_file_is_remembered_without_it() {
 fn the_newest_change_of_a_tenant_wins() {
     let (_dir, path) = scratch();
     let store = start(&path);
-    store.send(Request::Keep(vec![kept(1), kept(2)]));
-    store.send(Request::Forget(vec![id(1)]));
-    store.send(Request::Forget(vec![id(2)]));
-    store.send(Request::Keep(vec![kept_as(2, "newer"), kept_as(2, "newest")]));
+    store.send(StoreRequest::Keep(vec![kept(1), kept(2)]));
+    store.send(StoreRequest::Forget(vec![id(1)]));
+    store.send(StoreRequest::Forget(vec![id(2)]));
+    store.send(StoreRequest::Keep(vec![kept_as(2, "newer"), kept_as(2, "newest")]));
     assert_eq!(store.load([1, 2].into_iter()), [None, Some("newest".to_owned())]);
     store.stop();
 }
@@ -60,13 +60,13 @@ fn the_newest_change_of_a_tenant_wins() {
 fn every_ticket_is_answered_even_when_something_newer_replaced_it() {
     let (_dir, path) = scratch();
     let store = start(&path);
-    store.send(Request::Keep(vec![kept(1)]));
+    store.send(StoreRequest::Keep(vec![kept(1)]));
     let mut second = kept_as(1, "newer");
     second.ticket.seq = 2;
-    store.send(Request::Keep(vec![second]));
+    store.send(StoreRequest::Keep(vec![second]));
     let mut sequence = Vec::new();
     while sequence.len() < 2 {
-        let Reply::Kept(tickets) = store.next() else { panic!() };
+        let StoreReply::Kept(tickets) = store.next() else { panic!() };
         sequence.extend(tickets.iter().map(|ticket| ticket.seq));
     }
     assert_eq!(sequence, [1, 2]);
@@ -79,7 +79,7 @@ fn what_is_pending_is_committed_when_the_store_stops() {
     let store = start(&path);
     store.keep(0..1);
     // The last commit was a moment ago, so this waits for the next.
-    store.send(Request::Keep(vec![kept(1)]));
+    store.send(StoreRequest::Keep(vec![kept(1)]));
     store.stop();
     assert_eq!(start(&path).opened.restored.len(), 2);
 }
@@ -90,12 +90,12 @@ fn many_tokens_share_few_commits() {
     let store = start(&path);
     let begun = now().boot;
     for n in 0..1000 {
-        store.send(Request::Keep(vec![kept(n)]));
+        store.send(StoreRequest::Keep(vec![kept(n)]));
         std::thread::sleep(Duration::from_micros(500));
     }
     let (mut commits, mut tokens) = (0, 0);
     while tokens < 1000 {
-        let Reply::Kept(tickets) = store.next() else { panic!() };
+        let StoreReply::Kept(tickets) = store.next() else { panic!() };
         commits += 1;
         tokens += tickets.len();
     }

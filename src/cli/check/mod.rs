@@ -116,13 +116,13 @@ fn become_daemon(path: &Path) -> std::io::Result<()> {
 /// Tries the sinks of every tenant, each directory once. What is wrong with a sink for one tenant is mostly wrong for all,
 /// so the first stands for the others.
 fn try_sinks(config: &Config) -> Vec<Problem> {
-    let mut trial = sink::Trial::new();
+    let mut probe = sink::Probe::new();
     let mut failures: Vec<(&AppName, &SinkSpec, SinkFailure, usize)> = Vec::new();
     let mut known: HashMap<(&AppName, &SinkSpec), usize> = HashMap::new();
     for (name, app) in &config.apps {
         for names in names_of_all(name, app) {
             for spec in app.sinks_of(&names.id.corp_id).iter() {
-                let Err(failure) = trial.sink(spec, &names) else { continue };
+                let Err(failure) = probe.sink(spec, &names) else { continue };
                 match known.entry((name, spec)) {
                     Entry::Occupied(first) => failures[*first.get()].3 += 1,
                     Entry::Vacant(first) => {

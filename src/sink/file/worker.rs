@@ -14,7 +14,7 @@ use super::publish;
 use super::watch::Watch;
 use crate::domain::{Place, SinkFailure, SinkFailureKind, SinkKind, Wrote};
 use crate::sink::claims::Claims;
-use crate::sink::job::{Job, Publication, Report};
+use crate::sink::job::{Job, LaneReport, Publication};
 use crate::sink::lane::{Lane, Shared, Work};
 
 /// The state of a lane for files.
@@ -23,7 +23,7 @@ pub(crate) struct Files {
     directories: Directories,
     watch: Watch,
     /// What was found while publishing.
-    found: Vec<Report>,
+    found: Vec<LaneReport>,
     /// The file system that the lane is for.
     device: Option<u64>,
     /// Directories on others that were reported.
@@ -35,7 +35,7 @@ const MOST_MOUNTED: usize = 1000;
 
 /// A report that must not be given out before a directory is synced.
 struct Pending {
-    report: Report,
+    report: LaneReport,
     directory: Option<Rc<Directory>>,
 }
 
@@ -45,7 +45,11 @@ impl Lane {
     ///
     /// # Errors
     /// When no thread or descriptor is to be had.
-    pub fn files(name: &str, claims: Arc<Claims>, report: impl Fn(Vec<Report>) + Send + 'static) -> io::Result<Self> {
+    pub fn files(
+        name: &str,
+        claims: Arc<Claims>,
+        report: impl Fn(Vec<LaneReport>) + Send + 'static,
+    ) -> io::Result<Self> {
         Self::files_on(None, name, claims, report)
     }
 
@@ -56,7 +60,7 @@ impl Lane {
     pub fn file_system(
         device: u64,
         claims: Arc<Claims>,
-        report: impl Fn(Vec<Report>) + Send + 'static,
+        report: impl Fn(Vec<LaneReport>) + Send + 'static,
     ) -> io::Result<Self> {
         Self::files_on(Some(device), &format!("files-{device:x}"), claims, report)
     }
@@ -65,7 +69,7 @@ impl Lane {
         device: Option<u64>,
         name: &str,
         claims: Arc<Claims>,
-        report: impl Fn(Vec<Report>) + Send + 'static,
+        report: impl Fn(Vec<LaneReport>) + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Shared::new()?;
         let watch = Watch::new(Arc::clone(&shared))?;
@@ -92,7 +96,7 @@ impl Files {
         }
         let at = begins.path().to_owned();
         if self.mounted.insert((at.clone(), device)) {
-            self.found.push(Report::Mounted { at, device });
+            self.found.push(LaneReport::Mounted { at, device });
         }
     }
 
@@ -101,7 +105,7 @@ impl Files {
             Ok((wrote, directory)) => (Ok(wrote), Some(directory)),
             Err(failure) => (Err(failure), None),
         };
-        Pending { report: Report::Published { ticket: job.ticket, sink: job.sink, outcome }, directory }
+        Pending { report: LaneReport::Published { ticket: job.ticket, sink: job.sink, outcome }, directory }
     }
 
     fn try_publish(&mut self, job: &Publication) -> Result<(Wrote, Rc<Directory>), SinkFailure> {
@@ -133,20 +137,20 @@ impl Files {
 }
 
 impl Work for Files {
-    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<Report> {
+    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<LaneReport> {
         self.directories.begin_batch();
         let pending: Vec<Pending> = jobs
             .map(|job| match job {
                 Job::Publish(publication) => self.publish(publication),
                 Job::Withdraw { root, place, fixed } => {
                     let outcome = self.withdraw(&fixed, &place);
-                    Pending { report: Report::Withdrawn { root, place, outcome }, directory: None }
+                    Pending { report: LaneReport::Withdrawn { root, place, outcome }, directory: None }
                 }
             })
             .collect();
         let unsynced = self.directories.sync();
         let near = pending.iter().rev().find_map(|pending| pending.directory.clone());
-        let mut reports: Vec<Report> = pending.into_iter().map(|pending| pending.settle(&unsynced)).collect();
+        let mut reports: Vec<LaneReport> = pending.into_iter().map(|pending| pending.settle(&unsynced)).collect();
         reports.append(&mut self.found);
         // Before the lane's own events fill the queue.
         reports.extend(self.watch.look(near.as_deref()));
@@ -157,7 +161,7 @@ impl Work for Files {
         self.watch.fds()
     }
 
-    fn look_around(&mut self) -> Vec<Report> {
+    fn look_around(&mut self) -> Vec<LaneReport> {
         let mut reports = self.watch.look(None);
         reports.extend(self.watch.look_at_clock());
         reports
@@ -166,15 +170,15 @@ impl Work for Files {
 
 impl Pending {
     /// What could not be synced has not been published, nor withdrawn.
-    fn settle(mut self, unsynced: &[(Rc<Directory>, SinkFailure)]) -> Report {
+    fn settle(mut self, unsynced: &[(Rc<Directory>, SinkFailure)]) -> LaneReport {
         match (&mut self.report, &self.directory) {
-            (Report::Published { outcome, .. }, Some(directory)) => {
+            (LaneReport::Published { outcome, .. }, Some(directory)) => {
                 if let Some((_, failure)) = unsynced.iter().find(|(failed, _)| directory.is_at_or_below(failed)) {
                     *outcome = Err(failure.clone());
                 }
             }
             // Its directory may have gone with it; the one in which that was an entry has not.
-            (Report::Withdrawn { place: Place::File(path), outcome, .. }, _) => {
+            (LaneReport::Withdrawn { place: Place::File(path), outcome, .. }, _) => {
                 if let Some((_, failure)) = unsynced.iter().find(|(failed, _)| path.starts_with(failed.path())) {
                     *outcome = Err(failure.clone());
                 }

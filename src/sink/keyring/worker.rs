@@ -12,7 +12,7 @@ use super::path::{KeyPlace, Missing, Rings, Trouble, bury, not_a_key};
 use super::sweep::{Published, Sweep, seconds_left};
 use super::sys::{self, Kind, PERMISSIONS, Serial, failed};
 use crate::domain::{KeyringSink, OnExpiry, Place, SinkFailure, SinkKind, WallMs, Wrote};
-use crate::sink::job::{Job, Publication, Report};
+use crate::sink::job::{Job, LaneReport, Publication};
 use crate::sink::lane::{Lane, Shared, Work};
 
 /// The state of the lane for keys.
@@ -30,7 +30,7 @@ impl Lane {
     /// When no thread or descriptor is to be had.
     pub fn keyring(
         clock: impl Fn() -> WallMs + Send + 'static,
-        report: impl Fn(Vec<Report>) + Send + 'static,
+        report: impl Fn(Vec<LaneReport>) + Send + 'static,
     ) -> io::Result<Self> {
         let sweep = Sweep::new()?;
         Self::start("keyring", Shared::new()?, move || Keys::new(clock, sweep), report)
@@ -136,13 +136,15 @@ pub(crate) fn probe(sink: &KeyringSink) -> Result<(), SinkFailure> {
 }
 
 impl<C: Fn() -> WallMs> Work for Keys<C> {
-    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<Report> {
+    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<LaneReport> {
         self.rings.forget();
         jobs.map(|job| match job {
-            Job::Publish(job) => Report::Published { ticket: job.ticket, sink: job.sink, outcome: self.publish(&job) },
+            Job::Publish(job) => {
+                LaneReport::Published { ticket: job.ticket, sink: job.sink, outcome: self.publish(&job) }
+            }
             Job::Withdraw { root, place, .. } => {
                 let outcome = self.withdraw(&place);
-                Report::Withdrawn { root, place, outcome }
+                LaneReport::Withdrawn { root, place, outcome }
             }
         })
         .collect()
@@ -152,9 +154,9 @@ impl<C: Fn() -> WallMs> Work for Keys<C> {
         vec![self.sweep.fd()]
     }
 
-    fn look_around(&mut self) -> Vec<Report> {
+    fn look_around(&mut self) -> Vec<LaneReport> {
         let touched = self.sweep.look(|| (self.clock)());
-        touched.into_iter().map(|(ticket, sink)| Report::Touched { ticket, sink }).collect()
+        touched.into_iter().map(|(ticket, sink)| LaneReport::Drifted { ticket, sink }).collect()
     }
 }
 

@@ -17,7 +17,7 @@ use overlay::Overlay;
 
 use super::message::{Applied, Late, SetAside};
 use super::pending::Pending;
-use super::snapshot::Restored;
+use super::snapshot::Snapshot;
 use super::stall::Watched;
 use crate::domain::{AppName, Fingerprint, Memory, Record, Subject, TenantId, Token, WallMs};
 
@@ -55,7 +55,7 @@ pub(super) enum Trouble {
 /// What lies in the database.
 #[derive(Debug)]
 pub(super) struct Contents {
-    pub(super) restored: Restored,
+    pub(super) restored: Snapshot,
     pub(super) memories: Vec<(Subject, Memory)>,
     pub(super) applied: Applied,
     pub(super) seed: u64,
@@ -69,7 +69,7 @@ impl Contents {
     /// Nothing, and a new seed.
     pub(super) fn empty() -> Self {
         Self {
-            restored: Restored::default(),
+            restored: Snapshot::default(),
             memories: Vec::new(),
             applied: Applied::default(),
             seed: random_seed(),

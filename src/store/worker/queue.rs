@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::domain::{BootMs, Now, Record, TenantId, Ticket, Token};
 use crate::store::database::{Database, Trouble};
-use crate::store::message::Request;
+use crate::store::message::StoreRequest;
 use crate::store::pending::Pending;
 use crate::store::stall::Busy;
 
@@ -77,16 +77,16 @@ impl Desk {
     }
 
     /// Lays a change down.
-    pub(crate) fn ask(&self, request: Request) {
+    pub(crate) fn ask(&self, request: StoreRequest) {
         let mut inbox = self.inbox();
         let waiting = &mut inbox.waiting;
         match request {
-            Request::Keep(batch) => batch.into_iter().for_each(|kept| waiting.keep(kept)),
-            Request::Forget(ids) => ids.into_iter().for_each(|id| waiting.forget(id)),
-            Request::Amend(batch) => batch.into_iter().for_each(|(id, record)| waiting.amend(id, record)),
-            Request::Remember(batch) => waiting.memories.extend(batch),
-            Request::Applied(applied) => waiting.applied = Some(applied),
-            Request::Load(_) => debug_assert!(false, "that is the reader's"),
+            StoreRequest::Keep(batch) => batch.into_iter().for_each(|kept| waiting.keep(kept)),
+            StoreRequest::Forget(ids) => ids.into_iter().for_each(|id| waiting.forget(id)),
+            StoreRequest::Amend(batch) => batch.into_iter().for_each(|(id, record)| waiting.amend(id, record)),
+            StoreRequest::Remember(batch) => waiting.memories.extend(batch),
+            StoreRequest::Applied(applied) => waiting.applied = Some(applied),
+            StoreRequest::Load(_) => debug_assert!(false, "that is the reader's"),
         }
         if inbox.sleeps {
             self.bell.notify_one();

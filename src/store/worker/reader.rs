@@ -7,7 +7,7 @@ use super::queue::Desk;
 use super::writer::reason_of;
 use crate::domain::{TenantId, Ticket};
 use crate::store::database::{Loaded, Trouble};
-use crate::store::message::{Answer, Lookup, Reply};
+use crate::store::message::{Answer, Lookup, StoreReply};
 
 /// What is to be read.
 pub(crate) type Wanted = Vec<(Ticket, TenantId)>;
@@ -27,7 +27,7 @@ impl Reader {
         for wanted in wanted {
             let desk = Arc::clone(&self.desk);
             let loaded = desk.reading.during(|| self.load(wanted));
-            (self.answer)(vec![Reply::Loaded(loaded)]);
+            (self.answer)(vec![StoreReply::Loaded(loaded)]);
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use super::queue::{Call, Desk};
 use crate::domain::BootMs;
 use crate::store::database::{Contents, Database, Trouble};
-use crate::store::message::{Answer, Late, Reply, SetAside};
+use crate::store::message::{Answer, Late, SetAside, StoreReply};
 
 /// The shortest time between two commits, in ms: a commit costs about as much for one token as for a hundred.
 const GATHER_MS: u64 = 200;
@@ -40,7 +40,7 @@ pub(crate) struct Worker {
     /// How long to wait after the next failure.
     backoff_ms: u64,
     /// What is to be said at the end of this round.
-    replies: Vec<Reply>,
+    replies: Vec<StoreReply>,
 }
 
 impl Worker {
@@ -97,7 +97,7 @@ impl Worker {
         }
         if let Some(reason) = reason {
             self.is_well = false;
-            self.replies.push(Reply::Health(Some(reason)));
+            self.replies.push(StoreReply::Health(Some(reason)));
             self.back_off();
         }
         true
@@ -105,10 +105,10 @@ impl Worker {
 
     fn opened_late(&mut self, opening: Opening) {
         self.report_set_aside(opening.set_aside.as_ref());
-        self.replies.extend(opening.contents.map(|contents| Reply::Found(Box::new(Late::from(contents)))));
+        self.replies.extend(opening.contents.map(|contents| StoreReply::Found(Box::new(Late::from(contents)))));
         if opening.trouble.is_none() {
             tracing::info!(event = "state_writable", "the state {} is open after all", self.path.display());
-            self.replies.push(Reply::Health(None));
+            self.replies.push(StoreReply::Health(None));
         }
     }
 
@@ -147,7 +147,7 @@ impl Worker {
                 self.backoff_ms = REOPEN_MS.0;
                 let tickets = self.desk.committed(batch);
                 if !tickets.is_empty() {
-                    self.replies.push(Reply::Kept(tickets));
+                    self.replies.push(StoreReply::Kept(tickets));
                 }
                 true
             }
@@ -173,7 +173,7 @@ impl Worker {
                 "the state {} is unusable: {reason}. Tokens are published all the same and kept in memory",
                 self.path.display()
             );
-            self.replies.push(Reply::Health(Some(reason)));
+            self.replies.push(StoreReply::Health(Some(reason)));
         } else {
             tracing::debug!(event = "state_unwritable", "still: {reason}");
         }
@@ -185,7 +185,7 @@ impl Worker {
     fn answer_owed(&mut self) {
         let tickets = self.desk.take_owed();
         if !tickets.is_empty() {
-            self.replies.push(Reply::NotKept(tickets));
+            self.replies.push(StoreReply::NotKept(tickets));
         }
     }
 
@@ -242,7 +242,7 @@ impl Worker {
                 if self.commit() {
                     tracing::info!(event = "state_writable", "the state {} can be written again", self.path.display());
                     self.is_well = true;
-                    self.replies.insert(before, Reply::Health(None));
+                    self.replies.insert(before, StoreReply::Health(None));
                 }
             }
             Err(trouble) => {
@@ -256,8 +256,8 @@ impl Worker {
     /// Others must know what was found for the first time, and that nothing was found where something had been.
     fn take_stock(&mut self, contents: Contents) {
         match (std::mem::replace(&mut self.is_known, true), contents.is_new) {
-            (true, true) => self.replies.push(Reply::Begun),
-            (false, false) => self.replies.push(Reply::Found(Box::new(Late::from(contents)))),
+            (true, true) => self.replies.push(StoreReply::Begun),
+            (false, false) => self.replies.push(StoreReply::Found(Box::new(Late::from(contents)))),
             _ => {}
         }
     }

@@ -64,7 +64,7 @@ struct Noisy {
 pub(crate) struct Due {
     /// Had too many events, together.
     pub(crate) too_many: Vec<DirectoryId>,
-    /// To be watched again, for a trial.
+    /// To be watched again, for a probe.
     pub(crate) resume: Vec<DirectoryId>,
     /// Was calm for long enough.
     pub(crate) calm: Vec<DirectoryId>,

@@ -25,7 +25,7 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, statat};
 
 use crate::sink::file::dir::{Directory, DirectoryId};
 use crate::sink::file::publish::Outcome;
-use crate::sink::job::Report;
+use crate::sink::job::LaneReport;
 use crate::sink::lane::Shared;
 use crate::sink::ticker::Ticker;
 use flood::Flood;
@@ -73,7 +73,7 @@ pub(crate) struct Watch {
     /// Watched since the publication that is under way began.
     new: Option<DirectoryId>,
     /// Floods that began or ended, and are not reported yet.
-    floods: Vec<Report>,
+    floods: Vec<LaneReport>,
     shared: Arc<Shared>,
 }
 
@@ -119,7 +119,7 @@ impl Watch {
 
     /// Looks after what was just published, or found to be right. Answers with it if the directory, which was not watched
     /// before, had another name by then: somebody was faster.
-    pub(crate) fn track(&mut self, outcome: &Outcome, publication: Touched) -> Option<Report> {
+    pub(crate) fn track(&mut self, outcome: &Outcome, publication: Touched) -> Option<LaneReport> {
         let directory = self.watch(&outcome.directory);
         self.expect(directory);
         let identity = self.known.identity(&outcome.left);
@@ -144,7 +144,7 @@ impl Watch {
 
     /// Reads the events that are there. Cheap when there are none. What is in the directory `near` is looked at through its
     /// descriptor, which spares the walk to it.
-    pub(crate) fn look(&mut self, near: Option<&Directory>) -> Vec<Report> {
+    pub(crate) fn look(&mut self, near: Option<&Directory>) -> Vec<LaneReport> {
         let seen = Seen::read(&self.instances, &self.known, &mut self.flood);
         self.rest.elapsed();
         self.rest.run(seen.any);
@@ -162,7 +162,7 @@ impl Watch {
     }
 
     /// Does what is due by time: sweeps, and reports that were held back.
-    pub(crate) fn look_at_clock(&mut self) -> Vec<Report> {
+    pub(crate) fn look_at_clock(&mut self) -> Vec<LaneReport> {
         let seconds = self.second.elapsed();
         let due = self.flood.pass(seconds);
         self.pause(due.too_many);
@@ -175,7 +175,7 @@ impl Watch {
             touched.extend(self.glance());
         }
         let mut reports = self.report(touched);
-        reports.extend(self.pace.due().into_iter().map(|(ticket, sink)| Report::Touched { ticket, sink }));
+        reports.extend(self.pace.due().into_iter().map(|(ticket, sink)| LaneReport::Drifted { ticket, sink }));
         self.keep_time();
         reports
     }
@@ -195,9 +195,9 @@ impl Watch {
         self.second.run(!self.unwatched.is_empty() || !self.flood.is_idle());
     }
 
-    fn report(&mut self, touched: impl IntoIterator<Item = Touched>) -> Vec<Report> {
+    fn report(&mut self, touched: impl IntoIterator<Item = Touched>) -> Vec<LaneReport> {
         let now = touched.into_iter().filter(|(ticket, sink)| self.pace.admits(*ticket, *sink));
-        let now = now.map(|(ticket, sink)| Report::Touched { ticket, sink });
+        let now = now.map(|(ticket, sink)| LaneReport::Drifted { ticket, sink });
         self.floods.drain(..).chain(now).collect()
     }
 
@@ -285,7 +285,7 @@ impl Watch {
                 self.instances.unwatch(watch);
             }
             if self.flood.pause(id, &root) {
-                self.floods.push(Report::FloodBegins { root, directory: path });
+                self.floods.push(LaneReport::FloodBegins { root, directory: path });
             }
         }
     }
@@ -306,7 +306,7 @@ impl Watch {
     /// Hears of these directories as of any other from here on.
     fn calm(&mut self, calm: Vec<DirectoryId>) -> Vec<Touched> {
         for id in &calm {
-            self.floods.extend(self.flood.forget(*id).map(|root| Report::FloodEnds { root }));
+            self.floods.extend(self.flood.forget(*id).map(|root| LaneReport::FloodEnds { root }));
             if let Some(watch) = self.known.set_watch(*id, None) {
                 self.instances.unwatch(watch);
             }
@@ -350,7 +350,7 @@ impl Watch {
             if let Some(watch) = watch {
                 self.instances.unwatch(*watch);
             }
-            self.floods.extend(self.flood.forget(*id).map(|root| Report::FloodEnds { root }));
+            self.floods.extend(self.flood.forget(*id).map(|root| LaneReport::FloodEnds { root }));
         }
         if !self.unwatched.is_empty() {
             let gone: HashSet<DirectoryId> = gone.into_iter().map(|(id, _)| id).collect();
