@@ -35,7 +35,7 @@ pub use tenants::Trouble;
 
 use apps::{App, AppIx, Origin, Route};
 use calls::{Competition, Limiter};
-use publisher::{Outlets, Repairs, Unseen};
+use publisher::Publisher;
 use scheduler::{Retelling, Revisits, Wheel};
 use tenants::{Holders, Table};
 
@@ -57,9 +57,7 @@ pub struct Engine {
     /// The limit on all calls together.
     total: Limiter,
     total_rate: Rate,
-    outlets: Outlets,
-    repairs: Repairs,
-    unseen: Unseen,
+    publisher: Publisher,
     troubles: BTreeMap<Slot, Trouble>,
     /// What a predecessor remembered of apps and tenants that are yet to be added.
     recalled: BTreeMap<Subject, Memory>,
@@ -85,9 +83,7 @@ impl Engine {
             calls: Competition::default(),
             total: Limiter::new(total, now.boot),
             total_rate: total,
-            outlets: Outlets::default(),
-            repairs: Repairs::default(),
-            unseen: Unseen::default(),
+            publisher: Publisher::default(),
             troubles: BTreeMap::new(),
             recalled: BTreeMap::new(),
             retelling: Retelling::new(now),
@@ -99,7 +95,7 @@ impl Engine {
     /// Takes in what happened. What follows from it comes out of [`poll`](Self::poll).
     pub fn handle(&mut self, now: Now, event: Event) {
         // What is dirty was so before this.
-        self.count_unseen(now);
+        self.count_unpublished(now);
         match event {
             Event::Change(change) => self.apply(now, change),
             Event::Recalled(memories) => self.recall(memories),
@@ -111,7 +107,7 @@ impl Engine {
             Event::Kept(ticket) => self.kept(ticket),
             Event::Published(ticket, sink, outcome) => self.published(now, ticket, sink, outcome),
             Event::Withdrawn(id, outcome) => self.withdrawn(now, id, outcome),
-            Event::Vacated(places) => self.outlets.withdraw_all(places),
+            Event::Vacated(places) => places.into_iter().for_each(|place| self.publisher.withdraw(place)),
             Event::Reclaimed(places) => self.reclaimed(&places),
             Event::Touched(ticket, sink) => self.touched(now, ticket, sink),
             Event::LaneHangs(lane, failure) => self.lane_hangs(lane, failure),
@@ -133,8 +129,7 @@ impl Engine {
     /// for room needs no waking: the event that makes room brings it on.
     pub fn wake_at(&self, now: Now) -> Option<BootMs> {
         let calls = self.next_call_opportunity(now);
-        let others =
-            [self.outlets.next_retry(), self.repairs.next_at(), self.retelling.next_at(), self.revisits.next_at()];
+        let others = [self.publisher.next_at(), self.retelling.next_at(), self.revisits.next_at()];
         [self.wheel.next_at(), calls].into_iter().chain(others).flatten().min()
     }
 
@@ -144,11 +139,10 @@ impl Engine {
             self.reconsider(now, slot);
         }
         self.wake_apps(now);
-        self.outlets.wake(now.boot);
+        self.wake_publisher(now);
         self.retell(now);
         self.go_on_revisiting(now);
-        self.wake_repairs(now);
-        self.count_unseen(now);
+        self.count_unpublished(now);
     }
 
     /// The slot of a tenant that is configured.

@@ -125,15 +125,15 @@ impl Engine {
         let lapsed = !self.tenants[slot].is_valid(now.boot);
         self.hold(slot, Some(held));
         let tenant = &mut self.tenants[slot];
-        (tenant.unkept, tenant.expiry_said) = (true, false);
+        tenant.expiry_said = false;
         // The same token shows nowhere but in the expiry, unless it expired and was deleted for that.
-        let mask = self.outlets.mask(tenant.sinks, |outlet| {
-            !renewed || outlet.shows_expiry || (lapsed && outlet.on_expiry == OnExpiry::Delete)
+        let mask = self.publisher.mask(tenant.sink_set, |sink| {
+            !renewed || sink.shows_expiry || (lapsed && sink.on_expiry == OnExpiry::Delete)
         });
-        self.want(slot, mask);
+        self.begin_commit(slot);
+        self.mark_dirty(slot, mask);
         let record = Record { asked: held.asked, expires: held.expires, fingerprint: held.fingerprint };
         let (fingerprint, lifetime_s) = (held.fingerprint, record.lifetime_s());
-        self.outlets.keeping += 1;
         let Some(id) = self.id(slot) else { return };
         self.outbox.push_back(Action::Keep { ticket, id: id.clone(), record });
         self.say(match renewed {
@@ -145,10 +145,10 @@ impl Engine {
     /// The token that a tenant is thought to have is nowhere to be read: it has none, and is called for.
     pub(crate) fn lost(&mut self, now: Now, ticket: Ticket) {
         let slot = ticket.slot;
-        if self.tenants.get(slot).is_none_or(|t| t.gone || t.unkept || t.ticket(slot) != Some(ticket)) {
+        if self.tenants.get(slot).is_none_or(|t| t.gone || t.sinks.uncommitted || t.ticket(slot) != Some(ticket)) {
             return;
         }
-        self.excuse_sinks(slot);
+        self.forget_sinks(slot);
         self.hold(slot, None);
         self.tenants[slot].expiry_said = false;
         if self.tenants[slot].phase == Phase::Calling {

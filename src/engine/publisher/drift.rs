@@ -1,8 +1,8 @@
-//! Places that somebody else touched: they are set right at once, and ever more slowly where that goes on.
+//! Drift: places that somebody else changed. They are set right at once, and ever more slowly where that goes on.
 //!
-//! A place that is changed again and again is fought over. The first few repairs come at once, each of the next later than
-//! the one before, up to a minute; so a fight costs next to nothing, and the place is right a minute after its end at the
-//! latest. A place that was left alone for a minute starts anew. Only places that were touched lately are known here.
+//! A place that is changed again and again is contested. The first few repairs come at once, each of the next later than the
+//! one before, up to a minute; so a contest costs next to nothing, and the place is right a minute after its end at the latest.
+//! A place that was left alone for a minute starts anew. Only places that drifted lately are known here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,36 +18,36 @@ const FIRST_WAIT_MS: u64 = 1_000;
 const LONGEST_WAIT_MS: u64 = 60_000;
 /// A place that was left alone for so long after it was set right starts anew, in milliseconds.
 const QUIET_MS: u64 = 60_000;
-/// How many repairs below a root are said one by one...
-const SAID_SINGLY: u32 = 10;
-/// ...within so many milliseconds; of the others the number is said at their end.
+/// How many repairs below a root are reported one by one...
+const REPORTED_SINGLY: u32 = 10;
+/// ...within so many milliseconds; of the others the number is reported at their end.
 const SPELL_MS: u64 = 60_000;
 
-/// A place that was touched lately.
+/// A place that drifted lately.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct DriftedPlace {
     root: RootId,
-    /// How often it was set right, each time soon after the time before. A touch that changed nothing does not count.
+    /// How often it was set right, each time soon after the time before. Drift that was none does not count.
     streak: u16,
-    /// It was touched again after the first few.
-    fought_over: bool,
-    /// It was touched, and is not known to be right since.
-    owed: bool,
+    /// It drifted again after the first few repairs.
+    is_contested: bool,
+    /// It drifted, and is not known to be right since.
+    is_wrong: bool,
     /// When it was last right.
-    right: BootMs,
+    right_at: BootMs,
     /// What the alarm is set to, if it is.
     alarm: Option<BootMs>,
 }
 
-/// A sink root below which places were set right lately.
+/// A sink root below which places drifted lately.
 #[derive(Debug, Default)]
-struct Root {
+struct DriftedRoot {
     /// When the spell of repairs ends in which the next two are counted.
     until: Option<BootMs>,
-    said: u32,
-    unsaid: u32,
-    /// Places that are fought over.
-    fights: u32,
+    reported: u32,
+    unreported: u32,
+    /// How many of its places are contested.
+    contested: u32,
 }
 
 /// What an alarm is for.
@@ -57,104 +57,101 @@ enum Alarm {
     Root(RootId),
 }
 
-/// What to do about a touch.
+/// When a place is set right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Touch {
-    /// The place is set right now.
-    Mend,
-    /// The place is set right later.
-    Wait,
+enum Repair {
+    Now,
+    Later,
 }
 
-/// What is known of places that somebody else touches.
+/// The places that drifted lately.
 #[derive(Debug, Default)]
-pub(crate) struct Repairs {
-    places: BTreeMap<(Slot, SinkId), Place>,
-    roots: BTreeMap<RootId, Root>,
+pub(super) struct Drift {
+    places: BTreeMap<(Slot, SinkId), DriftedPlace>,
+    roots: BTreeMap<RootId, DriftedRoot>,
     alarms: BTreeSet<(BootMs, Alarm)>,
 }
 
-impl Place {
+impl DriftedPlace {
     /// When it may be set right again.
     fn not_before(&self) -> BootMs {
         match self.streak.checked_sub(AT_ONCE) {
-            None => self.right,
-            Some(more) => self.right + (FIRST_WAIT_MS << more.min(10)).min(LONGEST_WAIT_MS),
+            None => self.right_at,
+            Some(more) => self.right_at + (FIRST_WAIT_MS << more.min(10)).min(LONGEST_WAIT_MS),
         }
     }
 }
 
-impl Repairs {
-    pub(crate) fn next_at(&self) -> Option<BootMs> {
+impl Drift {
+    pub(super) fn next_at(&self) -> Option<BootMs> {
         self.alarms.first().map(|(at, _)| *at)
     }
 
     /// Whether a place is known to be wrong, and left so for now.
-    pub(crate) fn holds_back(&self, slot: Slot, sink: SinkId) -> bool {
-        self.places.get(&(slot, sink)).is_some_and(|place| place.owed)
+    pub(super) fn has_drifted(&self, slot: Slot, sink: SinkId) -> bool {
+        self.places.get(&(slot, sink)).is_some_and(|place| place.is_wrong)
     }
 
     /// Whether any of a tenant's places is known to be wrong.
-    pub(crate) fn owes(&self, slot: Slot) -> bool {
-        let all = (slot, SinkId(0))..=(slot, SinkId(u8::MAX));
-        !self.places.is_empty() && self.places.range(all).any(|(_, place)| place.owed)
+    pub(super) fn any_drifted(&self, slot: Slot) -> bool {
+        !self.places.is_empty() && self.places.range(all_of(slot)).any(|(_, place)| place.is_wrong)
     }
 
-    /// Returns what to do, and whether that is the first fight below the root.
-    fn touched(&mut self, now: BootMs, slot: Slot, sink: SinkId, root: RootId) -> (Touch, bool) {
-        let new = Place { root, streak: 0, fought_over: false, owed: false, right: now, alarm: None };
+    /// A place drifted. Returns when it is set right, and whether that is the first contest below the root.
+    fn drifted(&mut self, now: BootMs, slot: Slot, sink: SinkId, root: RootId) -> (Repair, bool) {
+        let new = DriftedPlace { root, streak: 0, is_contested: false, is_wrong: false, right_at: now, alarm: None };
         let place = self.places.entry((slot, sink)).or_insert(new);
-        if place.owed {
-            // What is under way may have come before this touch.
-            return (if place.alarm.is_some() { Touch::Wait } else { Touch::Mend }, false);
+        if place.is_wrong {
+            // What is in flight may have come before this.
+            return (if place.alarm.is_some() { Repair::Later } else { Repair::Now }, false);
         }
-        place.owed = true;
+        place.is_wrong = true;
         let (at, goes_on) = (place.not_before(), place.streak >= AT_ONCE);
-        let began = goes_on && !std::mem::replace(&mut place.fought_over, goes_on);
+        let begins = goes_on && !std::mem::replace(&mut place.is_contested, goes_on);
         let waits = at > now;
         self.set_alarm(slot, sink, waits.then_some(at));
         let root = self.roots.entry(root).or_default();
-        root.fights += u32::from(began);
-        (if waits { Touch::Wait } else { Touch::Mend }, began && root.fights == 1)
+        root.contested += u32::from(begins);
+        (if waits { Repair::Later } else { Repair::Now }, begins && root.contested == 1)
     }
 
-    /// A place is right again. Returns whether it had been touched, and was changed back.
-    pub(crate) fn settled(&mut self, now: BootMs, slot: Slot, sink: SinkId, wrote: Wrote) -> bool {
-        let Some(place) = self.places.get_mut(&(slot, sink)).filter(|place| place.owed) else { return false };
-        place.owed = false;
-        place.right = now;
-        let mended = wrote != Wrote::Unchanged;
-        place.streak = place.streak.saturating_add(mended.into());
+    /// A place is right. Returns whether it had drifted, and was changed back.
+    pub(super) fn is_right(&mut self, now: BootMs, slot: Slot, sink: SinkId, wrote: Wrote) -> bool {
+        let Some(place) = self.places.get_mut(&(slot, sink)).filter(|place| place.is_wrong) else { return false };
+        place.is_wrong = false;
+        place.right_at = now;
+        let was_repaired = wrote != Wrote::Unchanged;
+        place.streak = place.streak.saturating_add(was_repaired.into());
         self.set_alarm(slot, sink, Some(now + QUIET_MS));
-        mended
+        was_repaired
     }
 
-    /// A place was set right. Returns whether that is to be said on its own.
-    fn count(&mut self, now: BootMs, id: RootId) -> bool {
+    /// A place was set right. Returns whether that is reported on its own.
+    fn count_repair(&mut self, now: BootMs, id: RootId) -> bool {
         let root = self.roots.entry(id).or_default();
         if root.until.is_none() {
             let until = now + SPELL_MS;
             root.until = Some(until);
             self.alarms.insert((until, Alarm::Root(id)));
         }
-        let single = root.said < SAID_SINGLY;
-        *if single { &mut root.said } else { &mut root.unsaid } += 1;
-        single
+        let is_single = root.reported < REPORTED_SINGLY;
+        *if is_single { &mut root.reported } else { &mut root.unreported } += 1;
+        is_single
     }
 
-    /// A place is nobody's any more, or nobody touched it for a while. Returns its root if that ends the last fight there.
+    /// A place is nobody's any more, or was left alone for a while. Returns its root if that ends the last contest there.
     fn forget(&mut self, slot: Slot, sink: SinkId) -> Option<RootId> {
         self.set_alarm(slot, sink, None);
         let place = self.places.remove(&(slot, sink))?;
         let root = self.roots.get_mut(&place.root)?;
-        root.fights -= u32::from(place.fought_over);
-        let over = place.fought_over && root.fights == 0;
+        root.contested -= u32::from(place.is_contested);
+        let is_over = place.is_contested && root.contested == 0;
         self.drop_root_if_quiet(place.root);
-        over.then_some(place.root)
+        is_over.then_some(place.root)
     }
 
     fn drop_root_if_quiet(&mut self, id: RootId) {
-        if self.roots.get(&id).is_some_and(|root| root.fights == 0 && root.until.is_none()) {
+        if self.roots.get(&id).is_some_and(|root| root.contested == 0 && root.until.is_none()) {
             self.roots.remove(&id);
         }
     }
@@ -170,10 +167,15 @@ impl Repairs {
     }
 }
 
+fn all_of(slot: Slot) -> std::ops::RangeInclusive<(Slot, SinkId)> {
+    (slot, SinkId(0))..=(slot, SinkId(u8::MAX))
+}
+
 impl Engine {
     /// Sink roots below which somebody else keeps changing what was published, and how many places it is about.
     pub fn contested(&self) -> impl Iterator<Item = (RootId, u32)> + '_ {
-        self.repairs.roots.iter().filter(|(_, root)| root.fights > 0).map(|(id, root)| (*id, root.fights))
+        let contested = |(id, root): (&RootId, &DriftedRoot)| (root.contested > 0).then_some((*id, root.contested));
+        self.publisher.drift.roots.iter().filter_map(contested)
     }
 
     /// Somebody else changed what was published under this ticket. The token may have been renewed since, so the ticket need
@@ -183,25 +185,25 @@ impl Engine {
         let Some(tenant) = self.tenants.get(slot).filter(|tenant| !tenant.gone && tenant.held.is_some()) else {
             return;
         };
-        let Some(root) = self.outlet(tenant.sinks, sink).map(|outlet| outlet.root) else { return };
-        let (touch, is_news) = self.repairs.touched(now.boot, slot, sink, root);
-        if touch == Touch::Mend {
-            self.want(slot, 1_u16 << sink.0);
+        let Some(root) = self.publisher.policy(tenant.sink_set, sink).map(|policy| policy.root) else { return };
+        let (repair, is_news) = self.publisher.drift.drifted(now.boot, slot, sink, root);
+        if repair == Repair::Now {
+            self.mark_dirty(slot, 1 << sink.0);
         }
-        self.look_at_sinks(slot);
+        self.update_visible(slot);
         if let Some(tenant) = self.id(slot).filter(|_| is_news) {
             self.say(Notice::SinkContested { root, tenant, sink });
         }
     }
 
-    /// A place equals the record. If it had been touched, and something was changed about it, it was mended.
-    pub(crate) fn note_repair(&mut self, now: Now, slot: Slot, sink: SinkId, root: RootId, wrote: Wrote) {
-        if !self.repairs.settled(now.boot, slot, sink, wrote) {
+    /// A place equals the record. If it had drifted, and something was changed about it, it was repaired.
+    pub(super) fn note_repair(&mut self, now: Now, slot: Slot, sink: SinkId, root: RootId, wrote: Wrote) {
+        if !self.publisher.drift.is_right(now.boot, slot, sink, wrote) {
             return;
         }
         let app = self.tenants[slot].app;
         self.app_mut(app).repairs += 1;
-        if self.repairs.count(now.boot, root)
+        if self.publisher.drift.count_repair(now.boot, root)
             && let Some(tenant) = self.id(slot)
         {
             self.say(Notice::SinkRepaired { root, tenant, sink });
@@ -209,22 +211,21 @@ impl Engine {
     }
 
     /// The places of a tenant are not its concern any more.
-    pub(crate) fn forget_repairs(&mut self, slot: Slot) {
-        let all = (slot, SinkId(0))..=(slot, SinkId(u8::MAX));
-        let sinks: Vec<SinkId> = self.repairs.places.range(all).map(|((_, sink), _)| *sink).collect();
-        sinks.into_iter().for_each(|sink| self.forget_repair(slot, sink));
+    pub(super) fn forget_drift(&mut self, slot: Slot) {
+        let sinks: Vec<SinkId> = self.publisher.drift.places.range(all_of(slot)).map(|((_, sink), _)| *sink).collect();
+        sinks.into_iter().for_each(|sink| self.forget_place(slot, sink));
     }
 
-    fn forget_repair(&mut self, slot: Slot, sink: SinkId) {
-        if let Some(root) = self.repairs.forget(slot, sink) {
+    fn forget_place(&mut self, slot: Slot, sink: SinkId) {
+        if let Some(root) = self.publisher.drift.forget(slot, sink) {
             self.say(Notice::SinkUncontested { root });
         }
     }
 
     /// Sets right what has waited for long enough, and forgets what was left alone.
-    pub(crate) fn wake_repairs(&mut self, now: Now) {
-        while let Some(&(at, alarm)) = self.repairs.alarms.first().filter(|(at, _)| *at <= now.boot) {
-            self.repairs.alarms.remove(&(at, alarm));
+    pub(super) fn repair_drift(&mut self, now: Now) {
+        while let Some(&(at, alarm)) = self.publisher.drift.alarms.first().filter(|(at, _)| *at <= now.boot) {
+            self.publisher.drift.alarms.remove(&(at, alarm));
             match alarm {
                 Alarm::Place(slot, sink) => self.wake_place(slot, sink),
                 Alarm::Root(root) => self.end_spell(root),
@@ -233,22 +234,63 @@ impl Engine {
     }
 
     fn wake_place(&mut self, slot: Slot, sink: SinkId) {
-        let Some(place) = self.repairs.places.get_mut(&(slot, sink)) else { return };
+        let Some(place) = self.publisher.drift.places.get_mut(&(slot, sink)) else { return };
         place.alarm = None;
-        if place.owed {
-            self.want(slot, 1_u16 << sink.0);
+        if place.is_wrong {
+            self.mark_dirty(slot, 1 << sink.0);
         } else {
-            self.forget_repair(slot, sink);
+            self.forget_place(slot, sink);
         }
     }
 
     fn end_spell(&mut self, id: RootId) {
-        let Some(root) = self.repairs.roots.get_mut(&id) else { return };
-        let unsaid = std::mem::take(&mut root.unsaid);
-        (root.until, root.said) = (None, 0);
-        if unsaid > 0 {
-            self.say(Notice::SinksRepaired { root: id, repairs: unsaid });
+        let drift = &mut self.publisher.drift;
+        let Some(root) = drift.roots.get_mut(&id) else { return };
+        let repairs = std::mem::take(&mut root.unreported);
+        (root.until, root.reported) = (None, 0);
+        drift.drop_root_if_quiet(id);
+        if repairs > 0 {
+            self.say(Notice::SinksRepaired { root: id, repairs });
         }
-        self.repairs.drop_root_if_quiet(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: Slot = Slot(1);
+    const SINK: SinkId = SinkId(0);
+    const ROOT: RootId = RootId(2);
+
+    #[test]
+    fn a_place_that_is_changed_on_and_on_is_set_right_ever_more_slowly_and_starts_anew_after_a_quiet_minute() {
+        let (mut drift, mut now) = (Drift::default(), BootMs(1_000_000));
+        for _ in 0..AT_ONCE {
+            assert_eq!(drift.drifted(now, SLOT, SINK, ROOT), (Repair::Now, false));
+            assert!(drift.is_right(now, SLOT, SINK, Wrote::Replaced));
+        }
+        let mut waits = Vec::new();
+        for round in 0..8 {
+            assert_eq!(drift.drifted(now, SLOT, SINK, ROOT), (Repair::Later, round == 0), "told once");
+            assert!(drift.has_drifted(SLOT, SINK) && drift.any_drifted(SLOT) && !drift.any_drifted(Slot(2)));
+            let at = drift.next_at().unwrap();
+            waits.push(at.since(now) / 1_000);
+            now = at;
+            assert!(drift.is_right(now, SLOT, SINK, Wrote::Mended));
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(drift.next_at(), Some(now + QUIET_MS));
+        assert_eq!(drift.forget(SLOT, SINK), Some(ROOT), "the contest is over");
+        assert_eq!(drift.drifted(now, SLOT, SINK, ROOT), (Repair::Now, false));
+    }
+
+    #[test]
+    fn many_repairs_are_counted_after_the_first_few() {
+        let mut drift = Drift::default();
+        let single = (0..100).filter(|_| drift.count_repair(BootMs(5_000), ROOT)).count();
+        assert_eq!(single as u32, REPORTED_SINGLY);
+        assert_eq!(drift.roots[&ROOT].unreported, 100 - REPORTED_SINGLY);
+        assert_eq!(drift.next_at(), Some(BootMs(5_000 + SPELL_MS)));
     }
 }

@@ -5,19 +5,36 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::retry::Item;
-use crate::domain::RootId;
+use crate::domain::{LaneId, RootId, SinkId, Slot};
 use crate::engine::apps::AppIx;
+use crate::engine::messages::WithdrawId;
 
 /// How many items a share gives before the next has its turn.
-pub(crate) const TURN: usize = 16;
+pub(super) const TURN: usize = 16;
+
+/// One thing that a lane can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Item {
+    Sink(Slot, SinkId),
+    Withdraw(WithdrawId),
+}
+
+/// An item, and where it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Queued {
+    pub(super) lane: LaneId,
+    pub(super) root: RootId,
+    /// Whose place it is, as long as it is somebody's.
+    pub(super) app: Option<AppIx>,
+    pub(super) item: Item,
+}
 
 /// Whose items wait together: an app's in one sink root. Withdrawals have no app, since it may be gone.
-pub(crate) type Share = (RootId, Option<AppIx>);
+pub(super) type Share = (RootId, Option<AppIx>);
 
 /// The items of one lane that wait for room.
 #[derive(Debug, Default)]
-pub(crate) struct FairQueue {
+pub(super) struct FairQueue {
     /// None of them is empty.
     shares: BTreeMap<Share, VecDeque<Item>>,
     /// Each share that has items, once; the first one has the turn.
@@ -27,7 +44,7 @@ pub(crate) struct FairQueue {
 }
 
 impl FairQueue {
-    pub(crate) fn push(&mut self, share: Share, item: Item) {
+    pub(super) fn push(&mut self, share: Share, item: Item) {
         let queue = self.shares.entry(share).or_default();
         if queue.is_empty() {
             self.turns.push_back(share);
@@ -35,7 +52,7 @@ impl FairQueue {
         queue.push_back(item);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Item> {
+    pub(super) fn pop(&mut self) -> Option<Item> {
         let share = *self.turns.front()?;
         let queue = self.shares.get_mut(&share)?;
         let item = queue.pop_front();
@@ -53,7 +70,7 @@ impl FairQueue {
     }
 
     /// Takes everything out that waits below a root, each item with its app.
-    pub(crate) fn take(&mut self, root: RootId) -> Vec<(Option<AppIx>, Item)> {
+    pub(super) fn take(&mut self, root: RootId) -> Vec<(Option<AppIx>, Item)> {
         let first = self.turns.front().copied();
         self.turns.retain(|share| share.0 != root);
         if self.turns.front().copied() != first {
@@ -63,7 +80,7 @@ impl FairQueue {
         taken.flat_map(|((_, app), items)| items.into_iter().map(move |item| (app, item))).collect()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
 }
@@ -71,7 +88,6 @@ impl FairQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{SinkId, Slot};
 
     fn item(slot: u32) -> Item {
         Item::Sink(Slot(slot), SinkId(0))

@@ -1,275 +1,192 @@
-//! Which sink must be made equal to its record.
+//! Which sink is made equal to its record, and when.
 //!
-//! Sinks are level-triggered: a sink is either known to equal the record, or wanted, or under way. A token is published
-//! once it is kept, never before.
+//! Sinks are level-triggered: a sink of a tenant is known to equal the record, or dirty, or in flight, or failing. Whatever the
+//! reason (a new token, other sinks, a changed file, a restart), it becomes dirty, and a publication makes it equal again. A token
+//! is published once it is committed, never before.
+//!
+//! In come commits, outcomes of publications and withdrawals, drift, and hanging lanes; out go `Publish`, `Expire`, `Withdraw` and
+//! `Release`. [`Publisher`] and the parts that it is made of know nothing of the engine; `publication` joins them to it.
 
 mod drift;
 mod fair_queue;
+mod publication;
 mod retry;
+mod sink_states;
 mod unpublished;
+mod withdrawals;
 
-pub(crate) use drift::Repairs;
-pub(crate) use retry::{Item, Outlets};
-pub(crate) use unpublished::{Seen, Unseen};
+use std::collections::BTreeMap;
 
-use crate::domain::{
-    LaneId, Now, OnExpiry, Outlet, Place, RootId, SinkFailure, SinkId, SinkSetId, Slot, Ticket, Wrote,
-};
-use crate::engine::Engine;
-use crate::engine::messages::{Action, Notice, Room, WithdrawId};
-use retry::Withdrawal;
+use crate::domain::{BootMs, LaneId, Outlet, Place, RootId, SinkFailure, SinkId, SinkSetId, Slot};
+use crate::engine::apps::AppIx;
+use crate::engine::messages::WithdrawId;
+use drift::Drift;
+use fair_queue::{FairQueue, Item, Queued};
+use retry::RetryQueue;
+use sink_states::SinkMask;
+pub(crate) use sink_states::{SinkStates, Visible};
+use unpublished::Unpublished;
+use withdrawals::{Withdrawal, Withdrawals};
 
-impl Engine {
-    /// Makes sinks of a tenant wanted.
-    pub(crate) fn want(&mut self, slot: Slot, mask: u16) {
-        let known = self.outlets.mask(self.tenants[slot].sinks, |_| true);
-        let tenant = &mut self.tenants[slot];
-        let new = mask & known & !tenant.wanted;
-        tenant.wanted |= new;
-        self.line_up(slot, new);
-        self.look_at_sinks(slot);
-    }
-
-    /// Puts wanted sinks into their lanes' queues, as far as they may be published now.
-    fn line_up(&mut self, slot: Slot, mask: u16) {
-        let tenant = &self.tenants[slot];
-        if tenant.unkept {
-            return; // `kept` does it
-        }
-        let (sinks, app, mask) = (tenant.sinks, tenant.app, mask & !tenant.flying);
-        for bit in bits(mask) {
-            if let Some(outlet) = self.outlet(sinks, SinkId(bit)) {
-                self.outlets.push((outlet.lane, outlet.root), Some(app), Item::Sink(slot, SinkId(bit)));
-            }
-        }
-    }
-
-    /// The next publication or withdrawal that a lane has room for.
-    pub(crate) fn next_publication(&mut self, now: Now, room: &Room) -> Option<Action> {
-        for (number, _) in room.lanes.iter().enumerate().filter(|(_, free)| **free > 0) {
-            let lane = LaneId(u16::try_from(number).unwrap_or(u16::MAX));
-            while let Some(item) = self.outlets.pop(lane) {
-                let action = match item {
-                    Item::Sink(slot, sink) => self.begin_publication(now, lane, slot, sink),
-                    Item::Withdraw(id) => self.outlets.withdrawal(id).map(|withdrawal| withdrawal.begin(id)),
-                };
-                if action.is_some() {
-                    self.outlets.in_flight += 1;
-                    return action;
-                }
-            }
-        }
-        None
-    }
-
-    fn begin_publication(&mut self, now: Now, lane: LaneId, slot: Slot, sink: SinkId) -> Option<Action> {
-        let bit = 1 << sink.0;
-        let tenant = self.tenants.get(slot).filter(|t| t.wanted & bit != 0 && t.flying & bit == 0 && !t.unkept)?;
-        let outlet = self.outlet(tenant.sinks, sink).filter(|outlet| outlet.lane == lane)?;
-        let (ticket, valid) = (tenant.ticket(slot)?, tenant.is_valid(now.boot));
-        let tenant = &mut self.tenants[slot];
-        tenant.wanted &= !bit;
-        tenant.flying |= bit;
-        Some(match outlet.on_expiry {
-            OnExpiry::Delete if !valid => {
-                // To empty a place is not to mend it.
-                self.repairs.settled(now.boot, slot, sink, Wrote::Unchanged);
-                Action::Expire(ticket, sink)
-            }
-            _ => Action::Publish(ticket, sink),
-        })
-    }
-
-    /// A publication ended.
-    pub(crate) fn published(&mut self, now: Now, ticket: Ticket, sink: SinkId, outcome: Result<Wrote, SinkFailure>) {
-        let (slot, bit) = (ticket.slot, 1_u16 << sink.0);
-        self.outlets.in_flight = self.outlets.in_flight.saturating_sub(1);
-        if self.tenants.get(slot).is_none_or(|tenant| tenant.flying & bit == 0) {
-            return;
-        }
-        let tenant = &mut self.tenants[slot];
-        tenant.flying &= !bit;
-        if tenant.gone {
-            self.bury(now, slot);
-            return;
-        }
-        // What became of a place that is no longer the tenant's is nobody's concern.
-        let orphaned = tenant.orphaned & bit != 0;
-        tenant.orphaned &= !bit;
-        if !orphaned {
-            self.conclude(now, slot, sink, outcome);
-        }
-        let tenant = &self.tenants[slot];
-        self.line_up(slot, tenant.wanted & !tenant.failing & bit);
-        self.withdraw_what_left(slot);
-        self.release_if_done(slot);
-        self.settle(now, slot);
-    }
-
-    /// What the end of a publication means for the sink and its root.
-    fn conclude(&mut self, now: Now, slot: Slot, sink: SinkId, outcome: Result<Wrote, SinkFailure>) {
-        let Some(outlet) = self.outlet(self.tenants[slot].sinks, sink) else { return };
-        let (bit, item) = (1_u16 << sink.0, Item::Sink(slot, sink));
-        let tenant = &mut self.tenants[slot];
-        match outcome {
-            Ok(wrote) => {
-                tenant.failing &= !bit;
-                // What is wanted again was touched after this publication began.
-                if tenant.wanted & bit == 0 {
-                    self.note_repair(now, slot, sink, outlet.root, wrote);
-                }
-                if self.outlets.heal(outlet.root, item) {
-                    self.say(Notice::SinkMended { root: outlet.root });
-                }
-            }
-            Err(failure) => {
-                tenant.wanted |= bit;
-                tenant.failing |= bit;
-                self.sink_failed(now, (outlet.root, outlet.lane), item, failure);
-            }
-        }
-    }
-
-    /// A withdrawal ended.
-    pub(crate) fn withdrawn(&mut self, now: Now, id: WithdrawId, outcome: Result<(), SinkFailure>) {
-        self.outlets.in_flight = self.outlets.in_flight.saturating_sub(1);
-        let Some(withdrawal) = self.outlets.withdrawal(id) else { return };
-        let (root, lane) = (withdrawal.root, withdrawal.lane);
-        match outcome {
-            Ok(()) => {
-                self.outlets.end_withdrawal(id);
-                if self.outlets.heal(root, Item::Withdraw(id)) {
-                    self.say(Notice::SinkMended { root });
-                }
-            }
-            Err(failure) => self.sink_failed(now, (root, lane), Item::Withdraw(id), failure),
-        }
-    }
-
-    pub(crate) fn lane_hangs(&mut self, lane: LaneId, failure: SinkFailure) {
-        if self.outlets.set_hanging(lane, Some(failure.clone())) {
-            self.say(Notice::LaneHangs { lane, failure });
-        }
-    }
-
-    pub(crate) fn lane_moves(&mut self, lane: LaneId) {
-        if self.outlets.set_hanging(lane, None) {
-            self.say(Notice::LaneMoves { lane });
-        }
-    }
-
-    /// Places that were withdrawn, or were to be, belong to somebody again.
-    pub(crate) fn reclaimed(&mut self, places: &[Place]) {
-        for root in self.outlets.reclaim(places) {
-            self.say(Notice::SinkMended { root });
-        }
-    }
-
-    /// The token of this ticket may be published.
-    pub(crate) fn kept(&mut self, ticket: Ticket) {
-        self.outlets.keeping = self.outlets.keeping.saturating_sub(1);
-        let slot = ticket.slot;
-        if self.tenants.get(slot).is_none_or(|t| t.gone || t.ticket(slot) != Some(ticket)) {
-            self.outbox.push_back(Action::Release(ticket));
-            return;
-        }
-        let tenant = &mut self.tenants[slot];
-        tenant.unkept = false;
-        let wanted = tenant.wanted;
-        self.line_up(slot, wanted);
-        self.release_if_done(slot);
-    }
-
-    /// Notes the sinks of a set, or that other lanes serve them from here on.
-    pub(crate) fn define_sinks(&mut self, id: SinkSetId, outlets: Box<[Outlet]>) {
-        for (lane, root) in self.outlets.define(id, outlets) {
-            let tenants = &self.tenants;
-            self.outlets.take_over(lane, root, |slot| tenants.get(slot).map(|tenant| tenant.sinks));
-        }
-    }
-
-    /// Publishes a tenant in other sinks from here on.
-    pub(crate) fn use_sinks(&mut self, slot: Slot, sinks: SinkSetId) {
-        self.excuse_sinks(slot);
-        let tenant = &mut self.tenants[slot];
-        tenant.sinks = sinks;
-        tenant.orphaned |= tenant.flying;
-        if tenant.held.is_some() {
-            self.want(slot, u16::MAX);
-        }
-    }
-
-    /// The sinks that a tenant has are not its concern any more.
-    pub(crate) fn excuse_sinks(&mut self, slot: Slot) {
-        self.forget_repairs(slot);
-        let tenant = &mut self.tenants[slot];
-        let (sinks, failing) = (tenant.sinks, std::mem::take(&mut tenant.failing));
-        tenant.wanted = 0;
-        for bit in bits(failing) {
-            if let Some(outlet) = self.outlet(sinks, SinkId(bit))
-                && self.outlets.excuse(outlet.root, Item::Sink(slot, SinkId(bit)))
-            {
-                self.say(Notice::SinkMended { root: outlet.root });
-            }
-        }
-    }
-
-    /// The lanes in which publications of a tenant are under way; `None`: it cannot be told.
-    pub(crate) fn busy_lanes(&self, slot: Slot) -> Option<Vec<LaneId>> {
-        let tenant = &self.tenants[slot];
-        let lane = |bit| self.outlet(tenant.sinks, SinkId(bit)).map(|outlet| outlet.lane);
-        (tenant.orphaned == 0).then(|| bits(tenant.flying).filter_map(lane).collect())
-    }
-
-    /// Empties places that a tenant left. Where its lane is `busy` with the tenant's publications, that waits for their end.
-    pub(crate) fn withdraw(&mut self, slot: Slot, places: Vec<(LaneId, RootId, Place)>, busy: Option<Vec<LaneId>>) {
-        let places = places.into_iter().map(|(lane, root, place)| Withdrawal { lane, root, place });
-        let waits = |lane: &LaneId| busy.as_ref().is_none_or(|busy| busy.contains(lane));
-        let (later, now): (Vec<_>, Vec<_>) = places.partition(|withdrawal| waits(&withdrawal.lane));
-        now.into_iter().for_each(|withdrawal| self.outlets.withdraw(withdrawal));
-        self.outlets.withdraw_later(slot, later.into_iter());
-        self.withdraw_what_left(slot);
-    }
-
-    pub(crate) fn withdraw_what_left(&mut self, slot: Slot) {
-        let tenant = &self.tenants[slot];
-        let under_way = if tenant.gone { tenant.flying } else { tenant.orphaned };
-        if under_way == 0 {
-            self.outlets.let_go(slot);
-        }
-    }
-
-    /// Tells the shell when the tenant's token need not be held in memory any more.
-    pub(crate) fn release_if_done(&mut self, slot: Slot) {
-        let tenant = &self.tenants[slot];
-        if let Some(ticket) = tenant.ticket(slot).filter(|_| tenant.is_attempted()) {
-            self.outbox.push_back(Action::Release(ticket));
-        }
-    }
-
-    /// The tenant's token is about to be succeeded, or to go: what was not released yet will not be needed again.
-    pub(crate) fn release_early(&mut self, slot: Slot) {
-        let tenant = &self.tenants[slot];
-        if let Some(ticket) = tenant.ticket(slot).filter(|_| !tenant.unkept && !tenant.is_attempted()) {
-            self.outbox.push_back(Action::Release(ticket));
-        }
-    }
-
-    fn sink_failed(&mut self, now: Now, place: (RootId, LaneId), item: Item, failure: SinkFailure) {
-        let (tenant, app) = match item {
-            Item::Sink(slot, _) => (self.id(slot), self.tenants.get(slot).map(|tenant| tenant.app)),
-            Item::Withdraw(_) => (None, None),
-        };
-        if let Some(next_in_ms) = self.outlets.park(now.boot, place, (item, app), &failure) {
-            self.say(Notice::SinkFailing { root: place.0, tenant, failure, next_in_ms });
-        }
-    }
-
-    pub(crate) fn outlet(&self, sinks: SinkSetId, sink: SinkId) -> Option<Outlet> {
-        self.outlets.set(sinks).get(usize::from(sink.0)).copied()
-    }
+/// All sinks: what waits for its lane, what failed, what is being emptied, and what somebody else changed.
+#[derive(Default)]
+pub(crate) struct Publisher {
+    /// The sinks of each set, by number: the shell counts sets and lanes from 0.
+    sets: Vec<Box<[Outlet]>>,
+    /// What waits for each lane.
+    lanes: Vec<FairQueue>,
+    retries: RetryQueue,
+    withdrawals: Withdrawals,
+    drift: Drift,
+    unpublished: Unpublished,
+    /// Lanes that do not move.
+    hanging: BTreeMap<LaneId, SinkFailure>,
+    /// Publications and withdrawals in flight.
+    in_flight: usize,
+    /// Commits in flight; their tokens are published then.
+    commits: usize,
 }
 
-fn bits(mask: u16) -> impl Iterator<Item = u8> {
-    (0..16).filter(move |bit| mask & (1 << bit) != 0)
+impl Publisher {
+    /// Whether nothing is in flight, and nothing waits but what failed.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.commits == 0 && self.lanes.iter().all(FairQueue::is_empty)
+    }
+
+    /// When something is to be done next that only time brings.
+    pub(crate) fn next_at(&self) -> Option<BootMs> {
+        [self.retries.next_at(), self.drift.next_at()].into_iter().flatten().min()
+    }
+
+    pub(crate) fn set(&self, id: SinkSetId) -> &[Outlet] {
+        self.sets.get(id.0 as usize).map_or(&[], |sinks| sinks)
+    }
+
+    fn policy(&self, set: SinkSetId, sink: SinkId) -> Option<Outlet> {
+        self.set(set).get(usize::from(sink.0)).copied()
+    }
+
+    /// The sinks of a set for which `chosen` holds.
+    pub(crate) fn mask(&self, id: SinkSetId, chosen: impl Fn(&Outlet) -> bool) -> SinkMask {
+        self.set(id).iter().enumerate().filter(|(_, sink)| chosen(sink)).fold(0, |mask, (bit, _)| mask | 1 << bit)
+    }
+
+    /// What the last attempt at a sink said, if that failed.
+    pub(crate) fn failure_of(&self, root: RootId, slot: Slot, sink: SinkId) -> Option<&SinkFailure> {
+        self.retries.failure_of(root, Item::Sink(slot, sink))
+    }
+
+    /// What is known of a lane that does not move.
+    pub(crate) fn hangs(&self, lane: LaneId) -> Option<&SinkFailure> {
+        self.hanging.get(&lane)
+    }
+
+    /// Whether somebody else changed a sink that is left so for now.
+    pub(crate) fn has_drifted(&self, slot: Slot, sink: SinkId) -> bool {
+        self.drift.has_drifted(slot, sink)
+    }
+
+    /// What is known of lanes that do not move.
+    pub(crate) fn hanging(&self) -> impl Iterator<Item = &SinkFailure> {
+        self.hanging.values()
+    }
+
+    /// The roots below which something fails: how many places, and what the last failure said.
+    pub(crate) fn failing_roots(&self) -> impl Iterator<Item = (RootId, usize, &SinkFailure)> {
+        self.retries.failing()
+    }
+
+    /// The places that are being emptied, or wait to be.
+    pub(crate) fn withdrawals(&self) -> impl Iterator<Item = &Place> {
+        self.withdrawals.places()
+    }
+
+    /// Notes whether a lane moves. Returns whether that is news.
+    fn set_hanging(&mut self, lane: LaneId, failure: Option<SinkFailure>) -> bool {
+        match failure {
+            Some(failure) => self.hanging.insert(lane, failure).is_none(),
+            None => self.hanging.remove(&lane).is_some(),
+        }
+    }
+
+    /// Notes the sinks of a set, or that other lanes serve them from here on. What waited for a lane that no longer serves them
+    /// goes to the one that does; withdrawals stay where they are.
+    fn define(&mut self, id: SinkSetId, sinks: Box<[Outlet]>, set_of: impl Fn(Slot) -> Option<SinkSetId>) {
+        debug_assert!(sinks.len() <= SinkId::MAX);
+        let number = id.0 as usize;
+        self.sets.resize_with(self.sets.len().max(number + 1), Box::default);
+        let before = std::mem::replace(&mut self.sets[number], sinks);
+        for (old, new) in before.iter().zip(self.sets[number].clone()) {
+            if old.lane != new.lane {
+                self.move_waiting(old.lane, old.root, &set_of);
+            }
+        }
+    }
+
+    fn move_waiting(&mut self, from: LaneId, root: RootId, set_of: &impl Fn(Slot) -> Option<SinkSetId>) {
+        let sets = &self.sets;
+        let lane_of = |item| {
+            let Item::Sink(slot, sink) = item else { return None };
+            sets.get(set_of(slot)?.0 as usize)?.get(usize::from(sink.0)).map(|policy| policy.lane)
+        };
+        self.retries.move_lanes(root, lane_of);
+        let waiting = self.lanes.get_mut(usize::from(from.0)).map(|queue| queue.take(root)).unwrap_or_default();
+        let moved: Vec<Queued> = waiting
+            .into_iter()
+            .map(|(app, item)| Queued { lane: lane_of(item).unwrap_or(from), root, app, item })
+            .collect();
+        moved.into_iter().for_each(|queued| self.push(queued));
+    }
+
+    fn push(&mut self, Queued { lane, root, app, item }: Queued) {
+        let number = usize::from(lane.0);
+        if number >= self.lanes.len() {
+            self.lanes.resize_with(number + 1, FairQueue::default);
+        }
+        self.lanes[number].push((root, app), item);
+    }
+
+    fn push_sink(&mut self, slot: Slot, sink: SinkId, app: AppIx, policy: Outlet) {
+        let Outlet { lane, root, .. } = policy;
+        self.push(Queued { lane, root, app: Some(app), item: Item::Sink(slot, sink) });
+    }
+
+    fn pop(&mut self, lane: LaneId) -> Option<Item> {
+        self.lanes.get_mut(usize::from(lane.0))?.pop()
+    }
+
+    /// Queues failing places whose wait is over.
+    fn queue_retries(&mut self, now: BootMs) {
+        self.retries.due(now).into_iter().for_each(|place| self.push(place));
+    }
+
+    /// A place succeeded. Returns whether that ends the failure of its root.
+    fn succeeded(&mut self, root: RootId, item: Item) -> bool {
+        let recovery = self.retries.succeeded(root, item);
+        recovery.retried.into_iter().for_each(|place| self.push(place));
+        recovery.is_complete
+    }
+
+    /// Empties a place.
+    pub(crate) fn withdraw(&mut self, place: (LaneId, RootId, Place)) {
+        self.begin_withdrawal(place.into());
+    }
+
+    fn begin_withdrawal(&mut self, withdrawal: Withdrawal) {
+        let (lane, root) = (withdrawal.lane, withdrawal.root);
+        let item = Item::Withdraw(self.withdrawals.begin(withdrawal));
+        self.push(Queued { lane, root, app: None, item });
+    }
+
+    /// Nothing is published any more to the places that a tenant left: they are emptied.
+    fn begin_deferred(&mut self, slot: Slot) {
+        self.withdrawals.take_deferred(slot).into_iter().for_each(|withdrawal| self.begin_withdrawal(withdrawal));
+    }
+
+    /// Drops the withdrawals of places that belong to somebody again. Returns the roots whose failure that ends.
+    fn reclaim(&mut self, places: &[Place]) -> Vec<RootId> {
+        let dropped = self.withdrawals.reclaim(places);
+        let ended = |(id, root): &(WithdrawId, RootId)| self.retries.forget(*root, Item::Withdraw(*id));
+        dropped.into_iter().filter(ended).map(|(_, root)| root).collect()
+    }
 }

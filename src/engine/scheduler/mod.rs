@@ -123,8 +123,8 @@ impl Engine {
         if let Some(tenant) = self.id(slot) {
             self.say(Notice::Expired { tenant });
         }
-        let mask = self.outlets.mask(self.tenants[slot].sinks, |outlet| outlet.on_expiry == OnExpiry::Delete);
-        self.want(slot, mask);
+        let mask = self.publisher.mask(self.tenants[slot].sink_set, |sink| sink.on_expiry == OnExpiry::Delete);
+        self.mark_dirty(slot, mask);
     }
 
     /// Sets the timer to the next moment at which time alone changes something for this tenant.

@@ -89,8 +89,8 @@ impl Engine {
                 self.tenants[slot].due = due.min(self.tenants[slot].due);
             }
             // What shows the expiry, and the kernel's own timeouts, are told on the wall clock.
-            let shows = self.outlets.mask(self.tenants[slot].sinks, |outlet| outlet.shows_expiry);
-            self.want(slot, shows);
+            let shows = self.publisher.mask(self.tenants[slot].sink_set, |sink| sink.shows_expiry);
+            self.mark_dirty(slot, shows);
             self.reconsider(now, slot);
         }
         if self.retelling.begin(now) {

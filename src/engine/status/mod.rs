@@ -9,7 +9,7 @@ use crate::domain::{
 use crate::engine::Engine;
 use crate::engine::apps::App;
 use crate::engine::messages::Scope;
-use crate::engine::publisher::{Item, Seen};
+use crate::engine::publisher::Visible;
 use crate::engine::tenants::{Phase, Standing, Tenant, Trouble};
 
 /// The state of a tenant.
@@ -199,7 +199,7 @@ impl Engine {
         Summary {
             counts,
             every_tenant_had_an_outcome: counts.of(State::Pending) == 0,
-            every_sink_had_an_attempt: self.outlets.is_idle(),
+            every_sink_had_an_attempt: self.publisher.is_idle(),
             calls_are_wanted: self.app_index.values().any(|&ix| self.is_worth_waiting(ix)),
             paused_until: self.paused_until(),
             apps,
@@ -249,8 +249,12 @@ impl Engine {
             fingerprint: tenant.held.map(|held| held.fingerprint),
             expires: tenant.held.map(|held| held.expires),
             next_call,
-            why: if tenant.seen == Seen::Expired { "readers have an expired token: publication fails" } else { why },
-            hold: hold.filter(|_| tenant.seen != Seen::Expired),
+            why: if tenant.sinks.visible == Visible::Expired {
+                "readers have an expired token: publication fails"
+            } else {
+                why
+            },
+            hold: hold.filter(|_| tenant.sinks.visible != Visible::Expired),
             failures: tenant.failures,
             trouble: self.troubles.get(&slot).cloned(),
             sinks: self.sink_rows(slot),
@@ -271,39 +275,38 @@ impl Engine {
 
     /// The sink set of a tenant.
     pub fn sinks(&self, slot: Slot) -> Option<crate::domain::SinkSetId> {
-        self.tenants.get(slot).map(|tenant| tenant.sinks)
+        self.tenants.get(slot).map(|tenant| tenant.sink_set)
     }
 
     /// The places that are being emptied, or wait to be.
     pub fn withdrawing(&self) -> impl Iterator<Item = &crate::domain::Place> {
-        self.outlets.withdrawing()
+        self.publisher.withdrawals()
     }
 
     /// What is to be told of the lanes that do not move.
     pub fn hanging(&self) -> impl Iterator<Item = &SinkFailure> {
-        self.outlets.hanging()
+        self.publisher.hanging()
     }
 
     /// Sink roots below which publication fails, with how many places, and what the last failure said.
     pub fn failing_roots(&self) -> impl Iterator<Item = (RootId, usize, &SinkFailure)> {
-        self.outlets.failing()
+        self.publisher.failing_roots()
     }
 
     fn sink_rows(&self, slot: Slot) -> Vec<SinkRow> {
         let tenant = &self.tenants[slot];
-        let row = |(sink, outlet): (u8, &Outlet)| match 1_u16 << sink {
-            bit if tenant.failing & bit != 0 => {
-                let item = Item::Sink(slot, SinkId(sink));
-                SinkRow::Failing(self.outlets.failure_of(outlet.root, item).cloned())
+        let row = |(sink, policy): (SinkId, &Outlet)| match &tenant.sinks {
+            states if states.is_failing(sink) => {
+                SinkRow::Failing(self.publisher.failure_of(policy.root, slot, sink).cloned())
             }
-            bit if (tenant.wanted | tenant.flying) & bit != 0 => match self.outlets.hangs(outlet.lane) {
+            states if states.is_dirty(sink) || states.is_in_flight(sink) => match self.publisher.hangs(policy.lane) {
                 Some(failure) => SinkRow::Failing(Some(failure.clone())),
                 None => SinkRow::Pending,
             },
-            _ if tenant.held.is_none() || self.repairs.holds_back(slot, SinkId(sink)) => SinkRow::Pending,
+            _ if tenant.held.is_none() || self.publisher.has_drifted(slot, sink) => SinkRow::Pending,
             _ => SinkRow::Published,
         };
-        (0..).zip(self.outlets.set(tenant.sinks).iter().take(SinkId::MAX)).map(row).collect()
+        (0..).map(SinkId).zip(self.publisher.set(tenant.sink_set).iter().take(SinkId::MAX)).map(row).collect()
     }
 
     /// What a tenant's state looks like from outside: an app's trouble is that of all its tenants that need a call, and so
@@ -330,16 +333,16 @@ impl Engine {
 
     /// Brings the tenant's state, and its app's counts, up to date.
     pub(crate) fn settle(&mut self, now: Now, slot: Slot) {
-        self.look_at_sinks(slot);
+        self.update_visible(slot);
         let tenant = &self.tenants[slot];
         if tenant.gone {
             return; // it counts no more
         }
         let refused = self.troubles.get(&slot).map(|trouble| trouble.refused);
         let state = match (tenant.held.is_some(), refused) {
-            (true, _) if !tenant.is_valid(now.boot) || tenant.seen == Seen::Expired => State::Expired,
+            (true, _) if !tenant.is_valid(now.boot) || tenant.sinks.visible == Visible::Expired => State::Expired,
             (_, Some(true)) => State::Refused,
-            (true, _) if tenant.seen == Seen::Outdated => State::Unpublished,
+            (true, _) if tenant.sinks.visible == Visible::Outdated => State::Unpublished,
             (_, Some(false)) => State::Failing,
             (false, None) => State::Pending,
             (true, None) if tenant.phase == Phase::Waiting && !tenant.stale => State::Fresh,

@@ -6,7 +6,7 @@ use crate::domain::{BootMs, Change, CorpId, Freshness, LaneId, Now, Place, Recor
 use crate::engine::Engine;
 use crate::engine::apps::AppIx;
 use crate::engine::messages::Action;
-use crate::engine::publisher::Seen;
+use crate::engine::publisher::SinkStates;
 use crate::engine::status::State;
 
 impl Engine {
@@ -48,7 +48,7 @@ impl Engine {
             self.hold(slot, Some(held));
             // A token that was asked for later than now was recorded on another clock: nobody knows how long it lives.
             due = if record.asked > now.wall { now.boot } else { self.refresh_point(slot, &held) };
-            self.want(slot, u16::MAX);
+            self.mark_dirty(slot, u16::MAX);
         }
         let due = self.recall_tenant(now, slot, &id).unwrap_or(due);
         self.schedule(now, slot, due);
@@ -69,7 +69,7 @@ impl Engine {
             let tenant = &mut self.tenants[slot];
             tenant.stale |= freshness == Freshness::Stale;
             let is_due = tenant.stale || record.asked > now.wall;
-            self.want(slot, u16::MAX);
+            self.mark_dirty(slot, u16::MAX);
             let at = if is_due { now.boot } else { self.refresh_point(slot, &held) };
             let tenant = &self.tenants[slot];
             let (ix, at) = (tenant.app, if tenant.failures > 0 { at.max(tenant.due) } else { at });
@@ -81,12 +81,13 @@ impl Engine {
         }
     }
 
-    fn newcomer(app: AppIx, (corp_id, hash): (CorpId, u32), sinks: SinkSetId, past: Past) -> Tenant {
+    fn newcomer(app: AppIx, (corp_id, hash): (CorpId, u32), sink_set: SinkSetId, past: Past) -> Tenant {
         Tenant {
             corp_id,
             hash,
             app,
-            sinks,
+            sink_set,
+            sinks: SinkStates::default(),
             held: None,
             seq: past.seq.wrapping_add(1), // the number of the token from the state, should there be one
             phase: Phase::Waiting,
@@ -94,13 +95,7 @@ impl Engine {
             failures: 0,
             due: BootMs(0),
             called: BootMs(0),
-            wanted: 0,
-            flying: 0,
-            failing: 0,
-            orphaned: 0,
-            seen: Seen::Current,
             stamp: past.stamp,
-            unkept: false,
             stale: false,
             disowned: false,
             gone: false,
@@ -133,7 +128,8 @@ impl Engine {
             debug_assert!(false, "a tenant is added once");
             return;
         }
-        (tenant.gone, tenant.unkept, tenant.stale, tenant.remembered) = (false, false, false, false);
+        (tenant.gone, tenant.stale, tenant.remembered) = (false, false, false);
+        tenant.sinks.uncommitted = false;
         tenant.disowned = tenant.phase == Phase::Calling;
         tenant.held = None;
         tenant.expiry_said = false;
@@ -152,7 +148,7 @@ impl Engine {
         let busy = self.busy_lanes(slot);
         self.use_sinks(slot, sinks);
         self.withdraw(slot, withdraw, busy);
-        self.release_if_done(slot);
+        self.release_if_attempted(slot);
         self.reconsider(now, slot);
     }
 
@@ -160,17 +156,17 @@ impl Engine {
         let Some(slot) = self.slot(id) else { return };
         self.release_early(slot);
         let busy = self.busy_lanes(slot);
-        self.excuse_sinks(slot);
+        self.forget_sinks(slot);
         self.let_go_of(slot);
         let tenant = &mut self.tenants[slot];
-        (tenant.gone, tenant.seen) = (true, Seen::Current);
+        tenant.gone = true;
         if tenant.phase != Phase::Calling {
             self.leave_queue(slot);
         }
         let (ix, state) = (self.tenants[slot].app, self.tenants[slot].state);
         self.app_mut(ix).counts.take(state);
         self.troubles.remove(&slot);
-        self.unseen.forget(slot);
+        self.forget_readers(slot);
         self.forget_on_path(slot);
         self.wheel.clear(&mut self.tenants, slot);
         self.outbox.push_back(Action::Forget(id.clone()));
@@ -181,9 +177,9 @@ impl Engine {
 
     /// Frees the slot of a tenant that left, once nothing for it is under way.
     pub(crate) fn bury(&mut self, now: Now, slot: Slot) {
-        self.withdraw_what_left(slot);
+        self.begin_deferred_withdrawals(slot);
         let tenant = &self.tenants[slot];
-        if tenant.phase == Phase::Calling || tenant.flying != 0 {
+        if tenant.phase == Phase::Calling || tenant.sinks.any_in_flight() {
             return;
         }
         let ix = tenant.app;

@@ -3,7 +3,7 @@
 use crate::domain::{BootMs, CorpId, Fingerprint, SinkSetId, Slot, Ticket, WallMs};
 use crate::engine::apps::AppIx;
 use crate::engine::calls::Doubt;
-use crate::engine::publisher::Seen;
+use crate::engine::publisher::SinkStates;
 use crate::engine::status::State;
 
 /// Where a tenant stands between two calls.
@@ -82,7 +82,8 @@ pub(crate) struct Tenant {
     /// Of app and corp_id. Wherever its slot is, its jitter is drawn from this.
     pub(crate) hash: u32,
     pub(crate) app: AppIx,
-    pub(crate) sinks: SinkSetId,
+    pub(crate) sink_set: SinkSetId,
+    pub(crate) sinks: SinkStates,
     pub(crate) held: Option<Held>,
     /// The latest call's number. It goes on counting when the slot gets a new owner.
     pub(crate) seq: u32,
@@ -95,20 +96,8 @@ pub(crate) struct Tenant {
     pub(crate) due: BootMs,
     /// When the latest call was sent.
     pub(crate) called: BootMs,
-    /// Sinks that are not known to equal the record, as a bit set.
-    pub(crate) wanted: u16,
-    /// Sinks whose publication is under way.
-    pub(crate) flying: u16,
-    /// Sinks whose last publication failed.
-    pub(crate) failing: u16,
-    /// Publications under way to sinks that were the tenant's before its sinks changed; a subset of `flying`.
-    pub(crate) orphaned: u16,
-    /// What readers of its sinks see.
-    pub(crate) seen: Seen,
     /// Which entry in its app's queue is its own; older ones are void. It goes on counting when the slot gets a new owner.
     pub(crate) stamp: u32,
-    /// The token that it holds is not known to be kept yet, so it must not be published.
-    pub(crate) unkept: bool,
     /// The credentials changed since the latest call was sent.
     pub(crate) stale: bool,
     /// The call under way was made before the tenant left the config and came back; its answer is not the tenant's.
@@ -146,11 +135,6 @@ impl Tenant {
             _ if now >= self.due + PATIENCE_MS => (Class::Lapsed, self.due + PATIENCE_MS),
             _ => (Class::Without, self.due),
         }
-    }
-
-    /// Whether every sink has had its attempt at the token that it holds.
-    pub(crate) fn is_attempted(&self) -> bool {
-        !self.unkept && self.flying == 0 && self.wanted & !self.failing == 0
     }
 
     /// The ticket of the token that it holds.
