@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::hint::black_box;
 use std::time::Duration;
 
-use corptokend::config::{self, Config, Source, Sources, Surroundings};
+use corptokend::config::{self, Config, Process, Source, Sources};
 use corptokend::daemon::turn::{Hands, turn};
 use corptokend::domain::*;
 use corptokend::engine::{Action, Engine, Event, Room};
@@ -54,7 +54,7 @@ impl Hands for Obliging {
     }
 }
 
-/// A daemon's engine among obliging surroundings.
+/// A daemon's engine among obliging process.
 struct World {
     engine: Engine,
     hands: Obliging,
@@ -180,7 +180,7 @@ fn sources(tenants: usize) -> Sources {
 }
 
 fn checked(sources: &Sources) -> Config {
-    config::check(sources, &Surroundings::default()).config.expect("the config is valid")
+    config::check(sources, &Process::default()).config.expect("the config is valid")
 }
 
 fn configs(criterion: &mut Criterion) {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Surroundings};
+use crate::config::{self, Process};
 use crate::daemon;
 
 /// The exit codes that more than one command gives, after sysexits.h.
@@ -98,14 +98,14 @@ fn obey(cli: &Cli, out: &mut dyn Write) -> u8 {
 /// The daemon's socket. An operator may be allowed to use it without being allowed to read the config, so the usual place
 /// comes first, unless a config was named.
 fn socket(config: Option<&Path>) -> PathBuf {
-    let surroundings = Surroundings::from_env();
-    let usual = surroundings.runtime_directory.as_deref().unwrap_or(Path::new("/run/corptokend")).join("control.sock");
+    let process = Process::from_env();
+    let usual = process.runtime_directory.as_deref().unwrap_or(Path::new("/run/corptokend")).join("control.sock");
     if config.is_none() && usual.exists() {
         return usual;
     }
     let read = config::read(config.unwrap_or(Path::new(CONFIG))).ok();
     // A config in error is what one asks the daemon about above all.
-    read.map_or(usual, |sources| config::check(&sources, &surroundings).outline.socket)
+    read.map_or(usual, |sources| config::check(&sources, &process).outline.socket)
 }
 
 /// Whether what goes there may be coloured: it is a terminal, and nobody said `NO_COLOR`.

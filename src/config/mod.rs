@@ -7,7 +7,7 @@
 //! | `schema` | which keys there are |
 //! | `read` | the tree to a [`Config`], typed, all problems at once |
 //! | `check` | what can only be judged over all tenants: conflicts and capacity |
-//! | `diagnostics` | problems, how they are reported, and what of a line may be shown |
+//! | `diagnostics` | diagnostics, how they are reported, and what of a line may be shown |
 //! | `diff` | how one config differs from the next, and what is carried over |
 
 mod check;
@@ -21,12 +21,12 @@ mod schema;
 
 pub use check::capacity::{AppCapacity, Capacity, Figures, capacity};
 pub use check::conflicts::conflicts;
-pub use diagnostics::report::{Problem, Report, Severity, Spot};
+pub use diagnostics::report::{Diagnostic, Location, Report, Severity};
 pub use diff::mass_removal::keep_removed;
 pub use diff::{AppDifference, Counts, Difference, Fate, Vacated, diff};
-pub use environment::bounded::{Look, look_at_all};
-pub use environment::own_files::Own;
-pub use environment::process::{KeyQuota, Surroundings};
+pub use environment::bounded::{PathTask, run_all};
+pub use environment::own_files::OwnFiles;
+pub use environment::process::{KeyQuota, Process};
 pub use environment::secrets as secret;
 pub use environment::sources::{Origin, Source, Sources, is_drop_in, last_written, read, where_to_watch};
 pub use model::{Api, App, Config, Control, Limits, Log, LogFormat, LogLevel, Special, State};
@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::domain::{AppName, Fingerprint, SecretSource};
-use diagnostics::collect::{Mark, Problems};
+use diagnostics::collect::{Diagnostics, Span};
 use parse::merge::{Entry, Table, Value};
 use toml::de::DeTable;
 
@@ -67,8 +67,8 @@ pub struct Outline {
 
 impl Outline {
     /// Of a config that says nothing.
-    pub fn usual(surroundings: &Surroundings) -> Self {
-        check(&Sources::remembered(Vec::new()), surroundings).outline
+    pub fn usual(process: &Process) -> Self {
+        check(&Sources::remembered(Vec::new()), process).outline
     }
 
     fn of(config: &Config) -> Self {
@@ -86,14 +86,14 @@ impl Outline {
 }
 
 /// Parses, merges, resolves and validates, and tells all problems at once.
-pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
-    let mut problems = Problems::new(&sources.files);
-    for problem in &sources.problems {
-        problems.push(problem.clone());
+pub fn check(sources: &Sources, process: &Process) -> Checked {
+    let mut diagnostics = Diagnostics::new(&sources.files);
+    for diagnostic in &sources.diagnostics {
+        diagnostics.push(diagnostic.clone());
     }
     let (mut tables, errors): (Vec<_>, Vec<_>) =
         sources.files.iter().map(|source| DeTable::parse_recoverable(&source.text)).unzip();
-    let blanked = parse::recover::blank_faults(&sources.files, &errors, &mut problems);
+    let blanked = parse::recover::blank_faults(&sources.files, &errors, &mut diagnostics);
     let mut tree = Table::default();
     for (table, blanked) in tables.iter_mut().zip(&blanked) {
         if let Some(text) = blanked {
@@ -101,18 +101,18 @@ pub fn check(sources: &Sources, surroundings: &Surroundings) -> Checked {
         }
     }
     for (file, table) in tables.iter().enumerate() {
-        tree.merge(Table::of(table.get_ref(), file), &mut problems);
+        tree.merge(Table::of(table.get_ref(), file), &mut diagnostics);
     }
-    let (config, secrets) = read::top::resolve(&tree, sources, surroundings, &mut problems);
-    if !problems.has_errors() {
-        check::capacity::warn(&config, &|name| place_of_app(&tree, name.as_str()), surroundings, &mut problems);
+    let (config, secrets) = read::top::resolve(&tree, sources, process, &mut diagnostics);
+    if !diagnostics.has_errors() {
+        check::capacity::warn(&config, &|name| place_of_app(&tree, name.as_str()), process, &mut diagnostics);
     }
     let outline = Outline::of(&config);
-    let config = (!problems.has_errors()).then_some(config);
-    Checked { config, report: problems.into_report(), outline, secrets }
+    let config = (!diagnostics.has_errors()).then_some(config);
+    Checked { config, report: diagnostics.into_report(), outline, secrets }
 }
 
-fn place_of_app(tree: &Table<'_>, name: &str) -> Option<Mark> {
+fn place_of_app(tree: &Table<'_>, name: &str) -> Option<Span> {
     match tree.entries.get("app") {
         Some(Entry { value: Value::Table(apps), .. }) => apps.entries.get(name).map(|entry| entry.key),
         _ => None,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::environment::own_files::Own;
+use super::environment::own_files::OwnFiles;
 use crate::domain::{
     AppName, AppPolicy, ClientId, Connection, CorpId, Endpoint, Names, OnRemove, Proxy, Rate, SecretSource, SinkSpec,
     TenantId, TenantName,
@@ -26,7 +26,7 @@ pub struct Config {
     /// `[log]`
     pub log: Log,
     /// The files that the daemon lives by, and that no sink may write.
-    pub own: Own,
+    pub own: OwnFiles,
     /// `[app.*]`, with `[defaults]` applied.
     pub apps: BTreeMap<AppName, App>,
 }

@@ -12,7 +12,7 @@ use super::plan;
 use super::prepare;
 use super::reload::Reload;
 use super::{Daemon, Input};
-use crate::config::{self, Config, Difference, Source, Sources, Surroundings};
+use crate::config::{self, Config, Difference, Process, Source, Sources};
 use crate::domain::{AppName, Fingerprint, Freshness, Memory, Subject};
 use crate::engine::Event;
 use crate::store::{Late, Snapshot};
@@ -50,11 +50,11 @@ pub(super) struct Adoption {
 
 impl Findings {
     /// Compares what was found with the config that runs. It reads files: not on the scheduler's thread.
-    fn new(late: Late, now: &Compared, surroundings: &Surroundings) -> Self {
+    fn new(late: Late, now: &Compared, process: &Process) -> Self {
         let Late { restored, mut memories, applied } = late;
         memories.retain(|(subject, _)| subject.app().is_none());
         let files = applied.texts.into_iter().map(|(path, text)| Source::new(&path, text)).collect();
-        let last = config::check(&Sources::remembered(files), surroundings).config.map(Arc::new);
+        let last = config::check(&Sources::remembered(files), process).config.map(Arc::new);
         let mut findings = Self {
             restored,
             memories,
@@ -94,8 +94,8 @@ struct Compared {
 impl Daemon {
     /// The state can be read at last: what it held is compared with what runs, on a thread of its own.
     pub(super) fn found(&self, late: Late) {
-        let surroundings = self.reload.surroundings().clone();
-        self.compare(move |now| Findings::new(late, now, &surroundings));
+        let process = self.reload.process().clone();
+        self.compare(move |now| Findings::new(late, now, &process));
     }
 
     fn compare(&self, compare: impl FnOnce(&Compared) -> Findings + Send + 'static) {
@@ -187,7 +187,7 @@ mod tests {
 
     fn running(tenants: &str) -> Compared {
         let sources = Sources::remembered(vec![Source::new("/etc/corptokend/config.toml", text(tenants))]);
-        let config = config::check(&sources, &Surroundings::default()).config.unwrap();
+        let config = config::check(&sources, &Process::default()).config.unwrap();
         Compared { config: Arc::new(config), secrets: BTreeMap::new() }
     }
 
@@ -201,7 +201,7 @@ mod tests {
             applied: Applied { texts, secrets: Vec::new() },
         };
         let one = running("tenant.ding1 = {}\n");
-        let mut findings = Findings::new(late, &one, &Surroundings::default());
+        let mut findings = Findings::new(late, &one, &Process::default());
         assert_eq!(findings.difference.counts.removed, 1);
         assert!(Arc::ptr_eq(&findings.running, &one.config));
         let two = running(both);

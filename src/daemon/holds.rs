@@ -122,7 +122,7 @@ fn does(kind: FailureKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Source, Sources, Surroundings, check};
+    use crate::config::{Process, Source, Sources, check};
     use crate::domain::AppName;
     use rustix::time::{ClockId, clock_gettime};
 
@@ -134,7 +134,7 @@ mod tests {
             )
         };
         let text: String = apps.map(app).collect();
-        let checked = check(&Sources::remembered(vec![Source::new("/nowhere/c.toml", text)]), &Surroundings::default());
+        let checked = check(&Sources::remembered(vec![Source::new("/nowhere/c.toml", text)]), &Process::default());
         Ways::of(Arc::new(checked.config.expect("the config is valid")))
     }
 

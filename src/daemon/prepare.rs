@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::api::Client;
 use crate::blocking::Blocking;
 use crate::config::{
-    self, Checked, Config, Difference, Look, Problem, Report, Severity, Sources, Surroundings, secret,
+    self, Checked, Config, Diagnostic, Difference, PathTask, Process, Report, Severity, Sources, secret,
 };
 use crate::domain::{AppName, Connection, Fingerprint, SinkKind, SinkSpec};
 use crate::sink;
@@ -61,7 +61,7 @@ impl Fixed {
         ];
         for (section, _) in differ.iter().filter(|(_, differs)| *differs) {
             let message = format!("[{section}] is another than the daemon was started with, which takes a restart");
-            report.problems.push(Problem::new(Severity::Warning, message).help("systemctl restart corptokend"));
+            report.diagnostics.push(Diagnostic::new(Severity::Warning, message).help("systemctl restart corptokend"));
         }
     }
 }
@@ -112,15 +112,15 @@ pub(super) struct Prepared {
 
 /// Reads the config at `path` and makes a candidate of it. A text that makes this panic, which is a defect, is rejected
 /// like any other: ending the daemon for it would end it again at every start.
-pub(super) fn prepare(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
-    guarded(path, || read_and_prepare(path, surroundings, running, removal))
+pub(super) fn prepare(path: &Path, process: &Process, running: &Running, removal: MassRemoval) -> Prepared {
+    guarded(path, || read_and_prepare(path, process, running, removal))
 }
 
 fn guarded(path: &Path, prepare: impl FnOnce() -> Prepared) -> Prepared {
     // Nothing that runs is touched while preparing, so nothing can be left half done.
     catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|_| {
         let message = "the config cannot be read because of a defect of corptokend, which the log shows";
-        let problem = Problem::new(Severity::Error, message).help("undo the last change, and report the defect");
+        let problem = Diagnostic::new(Severity::Error, message).help("undo the last change, and report the defect");
         rejected(path, Report::from(problem))
     })
 }
@@ -133,11 +133,11 @@ pub(super) fn rejected(path: &Path, report: Report) -> Prepared {
     Prepared { rendered, candidate: None, hangs: report.hangs(), report, watch, digest }
 }
 
-fn read_and_prepare(path: &Path, surroundings: &Surroundings, running: &Running, removal: MassRemoval) -> Prepared {
+fn read_and_prepare(path: &Path, process: &Process, running: &Running, removal: MassRemoval) -> Prepared {
     match config::read(path) {
         Ok(sources) => {
-            let checked = config::check(&sources, surroundings);
-            prepare_checked(&sources, checked, surroundings, running, removal)
+            let checked = config::check(&sources, process);
+            prepare_checked(&sources, checked, process, running, removal)
         }
         Err(report) => rejected(path, report),
     }
@@ -147,7 +147,7 @@ fn read_and_prepare(path: &Path, surroundings: &Surroundings, running: &Running,
 pub(super) fn prepare_checked(
     sources: &Sources,
     checked: Checked,
-    surroundings: &Surroundings,
+    process: &Process,
     running: &Running,
     removal: MassRemoval,
 ) -> Prepared {
@@ -159,8 +159,8 @@ pub(super) fn prepare_checked(
         fixed.warn(&Fixed::of(config), &mut report);
     }
     let read = Read { config, secrets };
-    let candidate = make(read, sources, surroundings, running, removal, &mut report).unwrap_or_else(|problem| {
-        report.problems.insert(0, problem);
+    let candidate = make(read, sources, process, running, removal, &mut report).unwrap_or_else(|problem| {
+        report.diagnostics.insert(0, problem);
         None
     });
     let rendered = report.render(sources, false);
@@ -190,11 +190,11 @@ struct Read {
 fn make(
     read: Read,
     sources: &Sources,
-    surroundings: &Surroundings,
+    process: &Process,
     running: &Running,
     removal: MassRemoval,
     report: &mut Report,
-) -> Result<Option<Candidate>, Problem> {
+) -> Result<Option<Candidate>, Diagnostic> {
     let Some(mut config) = read.config else { return Ok(None) };
     let old = running.config.as_deref();
     let mut held_back = 0;
@@ -207,7 +207,7 @@ fn make(
     }
     let difference = config::diff(old, &config);
     let clients = clients(&config, &running.clients, report)?;
-    let secrets = secrets(&config, read.secrets, surroundings);
+    let secrets = secrets(&config, read.secrets, process);
     let new_secrets = secrets.iter().filter(|(app, print)| running.secrets.get(*app).is_some_and(|old| old != *print));
     Ok(Some(Candidate {
         new_secrets: new_secrets.map(|(app, _)| app.clone()).collect(),
@@ -225,14 +225,14 @@ fn make(
 
 /// With tenants that are kept, two may write one place: their app may be called otherwise by now, and `{client_id}` stand in
 /// a path. Such a config is no better than one that was written so.
-fn fits_together(config: &Config, kept: usize) -> Result<(), Problem> {
+fn fits_together(config: &Config, kept: usize) -> Result<(), Diagnostic> {
     let Some(conflict) = config::conflicts(config).into_iter().next() else { return Ok(()) };
     let message = format!(
         "the removal of {kept} tenants is held back, and with them the config would be in error: {}",
         conflict.message
     );
     let help = "let the tenants stay, or remove them with `corptokend reload --allow-mass-removal`";
-    Err(Problem::new(Severity::Error, message).help(help))
+    Err(Diagnostic::new(Severity::Error, message).help(help))
 }
 
 /// Makes clients, which reads certificates. What hangs is not begun anew.
@@ -247,7 +247,7 @@ fn clients(
     config: &Config,
     running: &[(Connection, Client)],
     report: &mut Report,
-) -> Result<Vec<(Connection, Client)>, Problem> {
+) -> Result<Vec<(Connection, Client)>, Diagnostic> {
     let mut clients: Vec<(Connection, Client)> = Vec::new();
     let mut missing: Vec<Connection> = Vec::new();
     for (name, app) in &config.apps {
@@ -267,13 +267,13 @@ fn clients(
             Ok(Ok(client)) => clients.push((connection, client)),
             Ok(Err(error)) => {
                 let message = format!("the endpoint of app {name} cannot be called: {error}");
-                return Err(Problem::new(Severity::Error, message));
+                return Err(Diagnostic::new(Severity::Error, message));
             }
             Err(why) => {
                 let message =
                     format!("the endpoint of app {name} is not called: reading the certificates to trust: {why}");
                 let help = "look at the file system that they lie on; it is tried again by itself";
-                report.problems.push(Problem::new(Severity::Warning, message).help(help).that_hangs());
+                report.diagnostics.push(Diagnostic::new(Severity::Warning, message).help(help).that_hangs());
                 missing.push(connection);
             }
         }
@@ -301,11 +301,11 @@ fn access(config: &Config, clients: &[(Connection, Client)]) -> HashMap<AppName,
 fn secrets(
     config: &Config,
     mut known: BTreeMap<AppName, Fingerprint>,
-    surroundings: &Surroundings,
+    process: &Process,
 ) -> BTreeMap<AppName, Fingerprint> {
     let others: Vec<_> = config.apps.iter().filter(|(name, _)| !known.contains_key(*name)).collect();
     let sources: Vec<_> = others.iter().map(|(_, app)| &app.client_secret).collect();
-    let read = secret::read_all(&sources, surroundings.credentials_directory.as_deref());
+    let read = secret::read_all(&sources, process.credentials_directory.as_deref());
     for ((name, _), secret) in others.into_iter().zip(read) {
         known.extend(secret.ok().map(|secret| (name.clone(), secret.fingerprint())));
     }
@@ -325,9 +325,9 @@ pub(super) fn devices(new: &Config, old: Option<&Config>) -> HashMap<PathBuf, Op
     let homes: Vec<PathBuf> = files.collect::<HashSet<_>>().into_iter().collect();
     let looks = homes.iter().map(|home| {
         let own = home.clone();
-        Look::at(home, move || sink::file_system_of(&own).ok())
+        PathTask::new(home, move || sink::file_system_of(&own).ok())
     });
-    let found = config::look_at_all(&DEVICES, looks.collect());
+    let found = config::run_all(&DEVICES, looks.collect());
     homes.into_iter().zip(found.into_iter().map(|device| device.ok().flatten())).collect()
 }
 

@@ -14,7 +14,7 @@ use super::systemd::Phase;
 use super::verdict::{Last, verdict};
 use super::watch::Watchlist;
 use super::{Input, clock};
-use crate::config::{self, Problem, Report, Severity, Surroundings};
+use crate::config::{self, Diagnostic, Process, Report, Severity};
 use crate::control::protocol::{ReloadRequest, Verdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now};
 use crate::engine::{Engine, Event};
@@ -34,7 +34,7 @@ const REMEMBER_MOST_MS: u64 = 60_000;
 /// The state of reloading.
 pub(super) struct Reload {
     path: PathBuf,
-    surroundings: Surroundings,
+    process: Process,
     inputs: UnboundedSender<Input>,
     pub(super) running: Running,
     /// When the config is read next.
@@ -89,10 +89,10 @@ enum Stage {
 }
 
 impl Reload {
-    pub(super) fn new(path: PathBuf, surroundings: Surroundings, inputs: UnboundedSender<Input>) -> Self {
+    pub(super) fn new(path: PathBuf, process: Process, inputs: UnboundedSender<Input>) -> Self {
         Self {
             path,
-            surroundings,
+            process,
             inputs,
             running: Running::default(),
             due: None,
@@ -147,10 +147,10 @@ impl Reload {
             return;
         }
         let Some(removal) = self.rehearsals.begin() else { return };
-        let (path, surroundings, running) = (self.path.clone(), self.surroundings.clone(), self.running.clone());
+        let (path, process, running) = (self.path.clone(), self.process.clone(), self.running.clone());
         let inputs = self.inputs.clone();
         let rehearsal = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
-            let prepared = prepare::prepare(&path, &surroundings, &running, removal);
+            let prepared = prepare::prepare(&path, &process, &running, removal);
             let _ = inputs.send(Input::Rehearsed(Some(Box::new(prepared))));
         });
         if let Err(error) = rehearsal {
@@ -197,18 +197,18 @@ impl Reload {
         if explicit && self.announces {
             self.phases.push(Phase::reloading());
         }
-        let (path, surroundings, running) = (self.path.clone(), self.surroundings.clone(), self.running.clone());
+        let (path, process, running) = (self.path.clone(), self.process.clone(), self.running.clone());
         let inputs = self.inputs.clone();
         let reading = std::thread::Builder::new().name("reload".into()).spawn(move || {
             if !explicit {
                 wait_for_writers(&path);
             }
-            let prepared = prepare::prepare(&path, &surroundings, &running, removal);
+            let prepared = prepare::prepare(&path, &process, &running, removal);
             let _ = inputs.send(Input::Prepared(Box::new(prepared)));
         });
         if let Err(error) = reading {
             let why = format!("there is no thread to read the config with: {error}");
-            let prepared = prepare::rejected(&self.path, Report::from(Problem::new(Severity::Error, why)));
+            let prepared = prepare::rejected(&self.path, Report::from(Diagnostic::new(Severity::Error, why)));
             let _ = self.inputs.send(Input::Prepared(Box::new(prepared)));
         }
     }
@@ -339,8 +339,8 @@ impl Reload {
         }
     }
 
-    pub(super) fn surroundings(&self) -> &Surroundings {
-        &self.surroundings
+    pub(super) fn process(&self) -> &Process {
+        &self.process
     }
 
     pub(super) fn inputs(&self) -> &UnboundedSender<Input> {
@@ -391,7 +391,7 @@ impl Reload {
                 "the config on disk would remove {held_back} tenants; they are kept, and renewed, until `corptokend reload --allow-mass-removal`"
             );
         }
-        let problems = prepared.report.problems.iter();
+        let problems = prepared.report.diagnostics.iter();
         let (errors, warnings): (Vec<_>, Vec<_>) = problems.partition(|p| p.severity == crate::config::Severity::Error);
         let warnings: Vec<String> = warnings.iter().map(|problem| problem.one_line()).collect();
         for warning in warnings.iter().filter(|warning| !self.last.warnings.contains(warning)) {
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn those_who_ask_for_a_reload_and_go_away_take_no_room() {
         let (inputs, _inputs) = tokio::sync::mpsc::unbounded_channel();
-        let mut reload = Reload::new("/etc/corptokend/config.toml".into(), Surroundings::default(), inputs);
+        let mut reload = Reload::new("/etc/corptokend/config.toml".into(), Process::default(), inputs);
         let now = clock::now();
         let (reply, _waits) = oneshot::channel();
         reload.asked(now, ReloadRequest::default(), Some(reply));

@@ -23,7 +23,7 @@ use super::systemd::Service;
 use super::watch::Watch;
 use super::{Daemon, Input, clock};
 use crate::blocking::Blocking;
-use crate::config::{self, Checked, Config, Outline, Report, Source, Sources, Surroundings};
+use crate::config::{self, Checked, Config, Outline, Process, Report, Source, Sources};
 use crate::control::{self, Admission};
 use crate::domain::{AppName, Fingerprint, Now};
 use crate::engine::{Engine, Event};
@@ -65,8 +65,8 @@ pub enum StartError {
 /// See [`StartError`].
 pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let began = clock::now();
-    let surroundings = Surroundings::from_env();
-    let on_disk = read(&startup.config, &surroundings);
+    let process = Process::from_env();
+    let on_disk = read(&startup.config, &process);
     let fallback = if startup.strict { Fallback::None } else { Fallback::LastApplied };
     let state = on_disk.checked.outline.state.clone();
     if on_disk.config().is_none() && (fallback == Fallback::None || !exists(&state)) {
@@ -77,14 +77,14 @@ pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let (sender, inputs) = mpsc::unbounded_channel();
     let replies = sender.clone();
     let opened = store::open(&state, move |replies_now| drop(replies.send(Input::Stored(replies_now))), clock::proven)?;
-    let chosen = choose(on_disk, &opened, &surroundings, fallback)?;
+    let chosen = choose(on_disk, &opened, &process, fallback)?;
     let log = log.unwrap_or_else(|| {
         let settings = &chosen.candidate.config.log;
         super::log::init(settings.format, settings.level)
     });
     tell_of_state(&opened, &state);
     let skew = Skew::new(opened.last_commit);
-    Builder { startup, surroundings, log, skew, sender, inputs, began, now: clock::now() }.build(opened, chosen)
+    Builder { startup, process, log, skew, sender, inputs, began, now: clock::now() }.build(opened, chosen)
 }
 
 /// What runs when the config on disk cannot.
@@ -118,12 +118,11 @@ fn config_error(report: Report, sources: &Sources) -> StartError {
     StartError::Config { report, rendered }
 }
 
-fn read(path: &Path, surroundings: &Surroundings) -> OnDisk {
+fn read(path: &Path, process: &Process) -> OnDisk {
     match config::read(path) {
-        Ok(sources) => OnDisk { checked: config::check(&sources, surroundings), sources },
+        Ok(sources) => OnDisk { checked: config::check(&sources, process), sources },
         Err(report) => {
-            let checked =
-                Checked { config: None, report, outline: Outline::usual(surroundings), secrets: BTreeMap::new() };
+            let checked = Checked { config: None, report, outline: Outline::usual(process), secrets: BTreeMap::new() };
             let names = config::where_to_watch(&[path]);
             let sources = Sources { names, ..Sources::remembered(Vec::new()) };
             OnDisk { sources, checked }
@@ -180,12 +179,7 @@ struct Chosen {
 }
 
 /// The config on disk, or, if that is in error, the one that was applied last.
-fn choose(
-    on_disk: OnDisk,
-    opened: &Opened,
-    surroundings: &Surroundings,
-    fallback: Fallback,
-) -> Result<Chosen, StartError> {
+fn choose(on_disk: OnDisk, opened: &Opened, process: &Process, fallback: Fallback) -> Result<Chosen, StartError> {
     let applied: Vec<Source> =
         opened.applied.texts.iter().map(|(path, text)| Source::new(path, text.clone())).collect();
     let remembered = Sources::remembered(applied);
@@ -195,12 +189,12 @@ fn choose(
     let checked = match remembered.files[..] {
         [] => None,
         _ if unchanged => Some(on_disk.clone()),
-        _ => Some(config::check(&remembered, surroundings)),
+        _ => Some(config::check(&remembered, process)),
     };
     let last = checked.as_ref().and_then(|checked| checked.config.clone()).map(Arc::new);
     let running = Running { config: last.clone(), ..Running::default() };
     let prepare = |sources: &Sources, checked: Checked| {
-        prepare::prepare_checked(sources, checked, surroundings, &running, MassRemoval::HeldBack)
+        prepare::prepare_checked(sources, checked, process, &running, MassRemoval::HeldBack)
     };
     let mut prepared = prepare(&sources, on_disk);
     if let Some(candidate) = prepared.candidate.take() {
@@ -218,7 +212,7 @@ fn choose(
 
 struct Builder {
     startup: Startup,
-    surroundings: Surroundings,
+    process: Process,
     log: Log,
     skew: Skew,
     sender: mpsc::UnboundedSender<Input>,
@@ -234,10 +228,10 @@ impl Builder {
         let config = Arc::clone(&candidate.config);
         self.log.set_level(config.log.level);
         let mut engine = Engine::new(self.now, opened.seed, config.limits.total);
-        let credentials = self.surroundings.credentials_directory.clone();
+        let credentials = self.process.credentials_directory.clone();
         let state = StateWatch::new(config.state.path.clone(), opened.unusable);
         let mut hands = DaemonHands::new(self.sender.clone(), opened.store, state, Arc::clone(&config), credentials);
-        let mut reload = Reload::new(self.startup.config.clone(), self.surroundings.clone(), self.sender.clone());
+        let mut reload = Reload::new(self.startup.config.clone(), self.process.clone(), self.sender.clone());
         let vacated = plan::vacated(&candidate.difference, &candidate.devices, last.as_ref(), &mut hands.outlets)?;
         let stale = stale_apps(&candidate, &opened.applied);
         let mut whole = Candidate { difference: config::diff(None, &config), ..*candidate };

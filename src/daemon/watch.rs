@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::Input;
 use crate::blocking::Blocking;
-use crate::config::{self, Look};
+use crate::config::{self, PathTask};
 
 /// How often the config is read again, and watching is tried anew, while a directory cannot be watched.
 const WITHOUT_WATCH: Duration = Duration::from_secs(30);
@@ -210,9 +210,9 @@ fn plan(wanted: &Watchlist) -> (Filter, HashSet<PathBuf>) {
     let directories: Vec<&Path> = directories.into_iter().collect();
     let looks = directories.iter().map(|path| {
         let own = path.to_path_buf();
-        Look::at(*path, move || nearest(&own))
+        PathTask::new(*path, move || nearest(&own))
     });
-    let found = config::look_at_all(&LOOKS, looks.collect());
+    let found = config::run_all(&LOOKS, looks.collect());
     let (mut nearest, mut unseen) = (BTreeMap::new(), HashSet::new());
     for (path, found) in directories.into_iter().zip(found) {
         match found {

@@ -25,8 +25,8 @@ fn on_a_read_only_mount_loose_permissions_are_a_warning() {
     const NAME: &str = "files::on_a_read_only_mount_loose_permissions_are_a_warning";
     if let Some(directory) = std::env::var_os(INNER) {
         let sources = config::read(&Path::new(&directory).join("config.toml")).unwrap();
-        let checked = config::check(&sources, &surroundings());
-        let told: Vec<String> = checked.report.problems.iter().map(config::Problem::one_line).collect();
+        let checked = config::check(&sources, &process());
+        let told: Vec<String> = checked.report.diagnostics.iter().map(config::Diagnostic::one_line).collect();
         assert!(checked.config.is_some(), "{told:#?}");
         assert!(told.iter().any(|line| line.contains("warning: the config can be written by everybody")), "{told:#?}");
         assert!(

@@ -13,7 +13,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use corptokend::config::{self, Checked, Config, Source, Sources, Surroundings};
+use corptokend::config::{self, Checked, Config, Process, Source, Sources};
 use corptokend::domain::{CorpId, SinkKind};
 
 /// A directory with a config, its drop-ins and a secret.
@@ -57,7 +57,7 @@ impl Dir {
     }
 
     fn check(&self) -> Checked {
-        config::check(&self.sources(), &surroundings())
+        config::check(&self.sources(), &process())
     }
 
     fn config(&self) -> Config {
@@ -69,16 +69,16 @@ impl Dir {
     /// The problems in one line each, without the directory's name.
     fn problems(&self) -> Vec<String> {
         let root = format!("{}/", self.0.path().display());
-        self.check().report.problems.iter().map(|problem| problem.one_line().replace(&root, "")).collect()
+        self.check().report.diagnostics.iter().map(|problem| problem.one_line().replace(&root, "")).collect()
     }
 
     fn helps(&self) -> String {
-        self.check().report.problems.iter().filter_map(|p| p.help.clone()).collect::<Vec<_>>().join("\n")
+        self.check().report.diagnostics.iter().filter_map(|p| p.help.clone()).collect::<Vec<_>>().join("\n")
     }
 }
 
-fn surroundings() -> Surroundings {
-    Surroundings { user: 0, groups: vec![0], may_chown: true, ..Surroundings::default() }
+fn process() -> Process {
+    Process { user: 0, groups: vec![0], may_chown: true, ..Process::default() }
 }
 
 /// What is wrong with a text that stands in `config.toml`.

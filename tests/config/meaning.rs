@@ -22,11 +22,8 @@ fn an_empty_file_and_an_app_without_tenants_are_valid() {
 #[test]
 fn default_paths_follow_the_directories_that_systemd_gives() {
     let dir = Dir::with(&crm("corp_ids = [\"ding1\"]"));
-    let given = Surroundings {
-        state_directory: Some("/var/lib/x".into()),
-        runtime_directory: Some("/run/{x}".into()),
-        ..surroundings()
-    };
+    let given =
+        Process { state_directory: Some("/var/lib/x".into()), runtime_directory: Some("/run/{x}".into()), ..process() };
     let config = config::check(&dir.sources(), &given).config.unwrap();
     assert_eq!(config.state.path, Path::new("/var/lib/x/state.redb"));
     assert_eq!(config.control.socket, Path::new("/run/{x}/control.sock"));
@@ -57,7 +54,7 @@ fn a_scalar_set_in_two_files_shows_both_places() {
     let dir = Dir::with("[api]\ntimeout = \"9s\"\n");
     dir.write("config.d/a.toml", "[api]\n\ntimeout = \"8s\"\n");
     let found = dir.check().report;
-    assert_eq!(found.problems.len(), 1);
+    assert_eq!(found.diagnostics.len(), 1);
     let shown = found.render(&dir.sources(), false);
     assert!(shown.contains("`timeout` is set in two files"), "{shown}");
     assert!(shown.contains("config.d/a.toml:3:1") && shown.contains("config.toml:2:1"), "{shown}");
@@ -67,9 +64,9 @@ fn a_scalar_set_in_two_files_shows_both_places() {
 fn a_tenant_listed_twice_shows_both_places_and_one_with_a_table_does_not_count_twice() {
     let dir = Dir::with(&crm("corp_ids = [\"ding1\", \"ding1\"]\n[app.crm.tenant.ding1]\nname = \"acme\""));
     let report = dir.check().report;
-    assert_eq!(report.problems.len(), 1);
-    assert_eq!(report.problems[0].message, "the tenant ding1 is listed twice");
-    assert_eq!(report.problems[0].also[0].0.column, 13);
+    assert_eq!(report.diagnostics.len(), 1);
+    assert_eq!(report.diagnostics[0].message, "the tenant ding1 is listed twice");
+    assert_eq!(report.diagnostics[0].also[0].0.column, 13);
     let dir =
         Dir::with(&crm("corp_ids = [\"ding1\"]\n[app.crm.tenant.ding1]\nname = \"acme\"\n[app.crm.tenant.ding0]"));
     assert_eq!(dir.config().tenant_count(), 2);
@@ -96,9 +93,9 @@ fn beyond_the_capacity_there_is_a_warning_with_figures() {
     let ids: Vec<String> = (0..1000).map(|n| format!("\"ding{n}\"")).collect();
     let dir = Dir::with(&crm(&format!("rate = \"10/m\"\ncorp_ids = [{}]", ids.join(","))));
     let checked = dir.check();
-    assert_eq!(checked.report.problems.len(), 1);
+    assert_eq!(checked.report.diagnostics.len(), 1);
     assert_eq!(
-        checked.report.problems[0].message,
+        checked.report.diagnostics[0].message,
         "the app crm has 1000 tenants, 160 more than the 840 that 10/m can renew in time: renewals come up to 960 s late, \
          still before expiry"
     );
@@ -117,9 +114,9 @@ fn keyrings_beyond_the_kernels_quota_are_warned_of() {
     let dir =
         Dir::with(&crm(&format!("corp_ids = [{}]\n[[app.crm.sink]]\nkeyring = \"@u/{{corp_id}}\"", ids.join(","))));
     let quota = Some(config::KeyQuota { keys: 200, bytes: 20_000 });
-    let report = config::check(&dir.sources(), &Surroundings { user: 1, key_quota: quota, ..surroundings() }).report;
-    assert_eq!(report.problems[0].message, "the keyring sinks need about 300 keys, and the kernel allows 200");
-    assert_eq!(report.problems[0].help.as_deref(), Some("sysctl kernel.keys.maxkeys=600"));
+    let report = config::check(&dir.sources(), &Process { user: 1, key_quota: quota, ..process() }).report;
+    assert_eq!(report.diagnostics[0].message, "the keyring sinks need about 300 keys, and the kernel allows 200");
+    assert_eq!(report.diagnostics[0].help.as_deref(), Some("sysctl kernel.keys.maxkeys=600"));
 }
 
 #[test]
@@ -127,7 +124,7 @@ fn a_remembered_config_is_checked_like_one_on_disk() {
     let dir = Dir::new();
     let path = dir.path("config.toml");
     let sources = Sources::remembered(vec![Source::new(path, crm("corp_ids = [\"ding1\"]"))]);
-    assert_eq!(config::check(&sources, &surroundings()).config.unwrap().tenant_count(), 1);
+    assert_eq!(config::check(&sources, &process()).config.unwrap().tenant_count(), 1);
 }
 
 #[test]

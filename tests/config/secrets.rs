@@ -71,7 +71,7 @@ fn a_secret_is_never_shown_whatever_is_wrong_with_the_line_it_stands_in() {
         let mut told =
             vec![report.render(&sources, false), report.render(&sources, true), report.to_json().to_string()];
         told.push(format!("{report:?} {sources:?} {checked:?} {:?}", report.headline()));
-        told.extend(report.problems.iter().map(config::Problem::one_line));
+        told.extend(report.diagnostics.iter().map(config::Diagnostic::one_line));
         for told in told {
             assert!(!told.contains("AnArY"), "{text}\n--- is told as\n{told}");
         }
@@ -96,11 +96,11 @@ fn a_mutilated_config_never_shows_its_secret() {
     }
     for text in texts {
         let sources = Sources::remembered(vec![Source::new(&path, text.as_str())]);
-        let report = config::check(&sources, &surroundings()).report;
+        let report = config::check(&sources, &process()).report;
         let told = format!("{}{}{report:?}", report.render(&sources, false), report.to_json());
         // A byte within the secret splits it, and what comes first may then be a word of its own.
         assert!(!told.contains(C) && !told.contains("nArY7") && !told.contains("cAnAr"), "{text}\n---\n{told}");
-        let mut places: Vec<_> = report.problems.iter().map(config::Problem::one_line).collect();
+        let mut places: Vec<_> = report.diagnostics.iter().map(config::Diagnostic::one_line).collect();
         places.sort();
         let all = places.len();
         places.dedup();

@@ -37,9 +37,10 @@ impl Dir {
     /// The problems of `a/b/config.toml`, and what helps.
     fn dangers(&self) -> Vec<(String, String)> {
         let sources = config::read(&self.path("a/b/config.toml")).unwrap();
-        let report = config::check(&sources, &surroundings()).report;
+        let report = config::check(&sources, &process()).report;
         let root = format!("{}/", self.0.path().canonicalize().unwrap().display());
-        let told = report.problems.iter().map(|problem| (problem.one_line(), problem.help.clone().unwrap_or_default()));
+        let told =
+            report.diagnostics.iter().map(|problem| (problem.one_line(), problem.help.clone().unwrap_or_default()));
         told.map(|(line, help)| (line.replace(&root, ""), help.replace(&root, ""))).collect()
     }
 

@@ -9,7 +9,7 @@ use corptokend::sandbox::{Options, sequence_of};
 
 use crate::support::Machine;
 use crate::support::figures as row;
-use crate::support::readers::{Look, Readers};
+use crate::support::readers::{Probe, Readers};
 use crate::support::system::syscall_faults::thread_named;
 use crate::{needs, succeeds};
 
@@ -153,7 +153,7 @@ fn a_sink_that_hangs_delays_no_other_and_not_the_end() {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let frozen = machine.path("disk/ding1");
     let paths = [frozen.clone(), machine.path("tokens/crm/ding1")];
-    let readers = Readers::watch(1, &paths, Look { mode: 0o640, uid, gid });
+    let readers = Readers::watch(1, &paths, Probe { mode: 0o640, uid, gid });
 
     disk.freeze();
     let stuck = format!("/proc/{}/task/{thread}/stat", machine.pid());

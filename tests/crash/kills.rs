@@ -7,7 +7,7 @@ use corptokend::sandbox::Options;
 
 use crate::support::Machine;
 use crate::support::figures::{self as row, Dice};
-use crate::support::readers::{Look, Readers, Seen};
+use crate::support::readers::{Probe, Readers, Seen};
 
 const TENANTS: usize = 200;
 const LIFETIME_S: u32 = 4;
@@ -34,7 +34,7 @@ fn corp_ids() -> Vec<String> {
 }
 
 /// 200 tenants; as root, with an owner that the temporary files do not have.
-fn machine() -> (Machine, Look) {
+fn machine() -> (Machine, Probe) {
     let options = Options { lifetime_s: LIFETIME_S, issue_log: 100_000, ..Options::default() };
     let corp_ids = corp_ids();
     let corp_ids: Vec<&str> = corp_ids.iter().map(String::as_str).collect();
@@ -42,10 +42,10 @@ fn machine() -> (Machine, Look) {
     let sink = machine.path("tokens/crm/{corp_id}").display().to_string();
     let root = rustix::process::geteuid().is_root();
     let (owner, look) = if root {
-        ("owner = 65534\ngroup = 65534", Look { mode: 0o640, uid: 65534, gid: 65534 })
+        ("owner = 65534\ngroup = 65534", Probe { mode: 0o640, uid: 65534, gid: 65534 })
     } else {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        ("", Look { mode: 0o640, uid, gid })
+        ("", Probe { mode: 0o640, uid, gid })
     };
     let sink = format!("[[app.crm.sink]]\nfile = \"{sink}\"\nmode = \"0640\"\n{owner}");
     (machine.app("crm", &corp_ids, &sink), look)

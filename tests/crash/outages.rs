@@ -7,7 +7,7 @@ use corptokend::sandbox::{Fault, Options, Scope, Times};
 use crate::needs;
 use crate::support::Machine;
 use crate::support::figures as row;
-use crate::support::readers::{Look, Readers};
+use crate::support::readers::{Probe, Readers};
 use crate::support::system::keyring::Ring;
 
 const LIFETIME_S: u32 = 12;
@@ -60,7 +60,7 @@ fn half_an_hours_outage_is_outlived_by_every_token() {
         .flat_map(|app| TENANTS.map(|corp_id| machine.path(&format!("tokens/{app}/{corp_id}"))))
         .collect();
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let readers = Readers::watch(1, &paths, Look { mode: 0o640, uid, gid });
+    let readers = Readers::watch(1, &paths, Probe { mode: 0o640, uid, gid });
     // From just before the first is due, so that none gets through.
     wait_for_age(born, &machine, Duration::from_millis(6_500));
     let before = machine.sandbox.calls().len();

@@ -8,7 +8,7 @@ use corptokend::sandbox::Options;
 
 use crate::mounts::Tmpfs;
 use crate::support::Machine;
-use crate::support::readers::{Look, Readers, Seen};
+use crate::support::readers::{Probe, Readers, Seen};
 use crate::support::system::syscall_faults::{Fault, Injection, thread_named};
 
 pub(crate) const LIFETIME_S: u32 = 4;
@@ -81,7 +81,7 @@ impl Scene {
     }
 
     pub(crate) fn readers(&self) -> Readers {
-        Readers::watch(1, &self.files(), Look { mode: 0o640, uid: 65534, gid: 65534 })
+        Readers::watch(1, &self.files(), Probe { mode: 0o640, uid: 65534, gid: 65534 })
     }
 
     /// Begins every fault; `when` is as in [`Fault::when`].

@@ -8,7 +8,7 @@ use crate::can_inject;
 use crate::fixture::{LIFETIME_S, assert_none_early};
 use crate::support::Machine;
 use crate::support::figures as row;
-use crate::support::readers::{Look, Readers};
+use crate::support::readers::{Probe, Readers};
 use crate::support::system::syscall_faults::{Fault, Injection, thread_named};
 
 const TENANTS: [&str; 2] = ["ding1", "ding2"];
@@ -24,7 +24,7 @@ fn machine() -> (Machine, Readers) {
     machine.start();
     let paths = TENANTS.map(|corp_id| machine.path(&format!("tokens/crm/{corp_id}")));
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let readers = Readers::watch(1, &paths, Look { mode: 0o640, uid, gid });
+    let readers = Readers::watch(1, &paths, Probe { mode: 0o640, uid, gid });
     (machine, readers)
 }
 

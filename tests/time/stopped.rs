@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use corptokend::sandbox::Options;
 
 use crate::support::figures as row;
-use crate::support::readers::{Look, Readers};
+use crate::support::readers::{Probe, Readers};
 use crate::support::{Machine, NOBODY, is_root};
 
 const TENANTS: [&str; 8] = ["ding0", "ding1", "ding2", "ding3", "ding4", "ding5", "ding6", "ding7"];
@@ -44,7 +44,7 @@ impl Manager {
     }
 }
 
-fn machine() -> (Machine, Look) {
+fn machine() -> (Machine, Probe) {
     let options = Options { lifetime_s: LIFETIME_S, issue_log: 1000, ..Options::default() };
     let machine = Machine::with(options);
     let file = machine.path("tokens/crm/{corp_id}").display().to_string();
@@ -55,7 +55,7 @@ fn machine() -> (Machine, Look) {
     let gid = id.unwrap_or_else(|| rustix::process::getegid().as_raw());
     let sink = format!("[[app.crm.sink]]\nfile = \"{file}\"\nmode = \"0640\"\n{owner}");
     let machine = machine.app("crm", &TENANTS, &format!("rate = \"{RATE}/s\"\n{REFRESH}\n{sink}"));
-    (machine, Look { mode: 0o640, uid, gid })
+    (machine, Probe { mode: 0o640, uid, gid })
 }
 
 /// How many tokens each tenant was given.

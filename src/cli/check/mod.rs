@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::api;
 use crate::cli::terminal::SafeJson;
 use crate::cli::{block_on, code, unread};
-use crate::config::{self, App, Capacity, Config, Problem, Report, Severity, Sources, Surroundings, secret};
+use crate::config::{self, App, Capacity, Config, Diagnostic, Process, Report, Severity, Sources, secret};
 use crate::control::protocol::{ReloadRequest, Verdict};
 use crate::control::{Client, ClientError};
 use crate::daemon::harden;
@@ -78,24 +78,24 @@ pub(super) fn run(args: &Args, config: &Path, socket: Option<&Path>, out: &mut d
 fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
     // As the daemon's user: what root may read, and do in a directory, says nothing.
     let as_root = become_daemon(path).err();
-    let surroundings = Surroundings::from_env();
+    let process = Process::from_env();
     let sources = match config::read(path) {
         Ok(sources) => sources,
         Err(report) => return Findings { sources: Sources::remembered(Vec::new()), report, details: None },
     };
-    let checked = config::check(&sources, &surroundings);
+    let checked = config::check(&sources, &process);
     let mut report = checked.report;
     let Some(config) = checked.config else { return Findings { sources, report, details: None } };
     let reload = ask_daemon(&config, path, socket).unwrap_or_else(|problem| {
-        report.problems.push(problem);
+        report.diagnostics.push(problem);
         None
     });
-    let online = args.online.as_ref().map(|wanted| call(&config, wanted.as_ref(), &surroundings));
+    let online = args.online.as_ref().map(|wanted| call(&config, wanted.as_ref(), &process));
     if let Some(error) = as_root {
-        report.problems.push(Problem::new(Severity::Warning, format!("the config is checked as root: {error}")));
+        report.diagnostics.push(Diagnostic::new(Severity::Warning, format!("the config is checked as root: {error}")));
     }
-    report.problems.extend(try_sinks(&config));
-    report.problems.sort_by_key(|problem| problem.severity);
+    report.diagnostics.extend(try_sinks(&config));
+    report.diagnostics.sort_by_key(|problem| problem.severity);
     let details = Details {
         tenants: config.tenant_count(),
         apps: config.apps.len(),
@@ -109,13 +109,13 @@ fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
 /// Root becomes the owner of the state directory that the config names, be it in error or not.
 fn become_daemon(path: &Path) -> std::io::Result<()> {
     let Ok(sources) = config::read(path) else { return Ok(()) };
-    let state = config::check(&sources, &Surroundings::from_env()).outline.state;
+    let state = config::check(&sources, &Process::from_env()).outline.state;
     harden::become_owner_of(state.parent().unwrap_or(Path::new("/")))
 }
 
 /// Tries the sinks of every tenant, each directory once. What is wrong with a sink for one tenant is mostly wrong for all,
 /// so the first stands for the others.
-fn try_sinks(config: &Config) -> Vec<Problem> {
+fn try_sinks(config: &Config) -> Vec<Diagnostic> {
     let mut probe = sink::Probe::new();
     let mut failures: Vec<(&AppName, &SinkSpec, SinkFailure, usize)> = Vec::new();
     let mut known: HashMap<(&AppName, &SinkSpec), usize> = HashMap::new();
@@ -136,7 +136,7 @@ fn try_sinks(config: &Config) -> Vec<Problem> {
     let told = |(name, spec, failure, more): (&AppName, &SinkSpec, SinkFailure, usize)| {
         let others = if more > 0 { format!(" (and so for {more} more of its tenants)") } else { String::new() };
         let message = format!("app {name}: {} cannot be published to: {failure}{others}", path_of(spec));
-        Problem::new(Severity::Error, message)
+        Diagnostic::new(Severity::Error, message)
     };
     failures.into_iter().map(told).collect()
 }
@@ -158,7 +158,7 @@ fn path_of(spec: &SinkSpec) -> String {
 }
 
 /// What a reload would do, if a daemon runs with this config. A warning when one runs and does not tell.
-fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Result<Option<Verdict>, Problem> {
+fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Result<Option<Verdict>, Diagnostic> {
     let asked = Client::connect(socket.unwrap_or(&config.control.socket)).and_then(|mut client| {
         let theirs = client.status()?.config.path;
         let same = matches!((Path::new(&theirs).canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
@@ -170,27 +170,27 @@ fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Result<Opt
         Err(ClientError::NoDaemon(_)) => Ok(None),
         Err(error) => {
             let message = format!("what a reload would do is not known: {error}");
-            Err(Problem::new(Severity::Warning, message))
+            Err(Diagnostic::new(Severity::Warning, message))
         }
     }
 }
 
-fn call(config: &Config, wanted: Option<&TenantId>, surroundings: &Surroundings) -> Call {
+fn call(config: &Config, wanted: Option<&TenantId>, process: &Process) -> Call {
     let tenant = match wanted {
         Some(id) if config.contains(id) => Ok(id.clone()),
         Some(id) => Err(format!("{id} is not in the config")),
         None => first_tenant(config).ok_or_else(|| "there is no tenant to call for".to_owned()),
     };
     match tenant {
-        Ok(id) => Call { outcome: ask(config, &id, surroundings), tenant: Some(id) },
+        Ok(id) => Call { outcome: ask(config, &id, process), tenant: Some(id) },
         Err(detail) => Call { tenant: None, outcome: Err(Refused { failure: None, detail }) },
     }
 }
 
-fn ask(config: &Config, id: &TenantId, surroundings: &Surroundings) -> Result<Answered, Refused> {
+fn ask(config: &Config, id: &TenantId, process: &Process) -> Result<Answered, Refused> {
     let not_made = |detail: String| Refused { failure: None, detail };
     let app = &config.apps[&id.app];
-    let secret = secret::read(&app.client_secret, surroundings.credentials_directory.as_deref())
+    let secret = secret::read(&app.client_secret, process.credentials_directory.as_deref())
         .map_err(|error| not_made(format!("{error}; {}", error.remedy())))?;
     let client = api::Client::new(config.connection(app)).map_err(|error| not_made(error.to_string()))?;
     let answer = block_on(async { Ok::<_, std::io::Error>(client.ask(&app.client_id, &secret, &id.corp_id).await) });
@@ -225,7 +225,7 @@ mod tests {
             let _ = writeln!(text, "tenant.d{n}.sink = [{{ file = \"{}/{n}\" }}]", directory.path().display());
         }
         let sources = Sources::remembered(vec![Source::new("/etc/corptokend/config.toml", text)]);
-        let config = config::check(&sources, &Surroundings::default()).config.unwrap();
+        let config = config::check(&sources, &Process::default()).config.unwrap();
         let start = processor_time();
         let problems = try_sinks(&config);
         assert!(problems.is_empty(), "{problems:?}");

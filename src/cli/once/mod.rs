@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::run::failed_to_start;
 use super::terminal::printable;
 use super::{block_on, code, complain, unread};
-use crate::config::{self, Checked, LogLevel, Surroundings};
+use crate::config::{self, Checked, LogLevel, Process};
 use crate::control::protocol::{SinkState, State, Status, TenantRow, total};
 use crate::control::{Client, ClientError};
 use crate::daemon::{self, Ended, StartError, Startup, Until, harden};
@@ -77,7 +77,7 @@ fn become_owner(config: &Path) -> io::Result<()> {
 }
 
 fn check(config: &Path) -> Option<Checked> {
-    Some(config::check(&config::read(config).ok()?, &Surroundings::from_env()))
+    Some(config::check(&config::read(config).ok()?, &Process::from_env()))
 }
 
 /// With a daemon: it does this anyway; wait until it has.

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::config::diagnostics::collect::{Mark, Problems};
-use crate::config::environment::process::Surroundings;
+use crate::config::diagnostics::collect::{Diagnostics, Span};
+use crate::config::environment::process::Process;
 use crate::config::model::Config;
 use crate::domain::{AppName, Names, SinkKind};
 
@@ -93,16 +93,18 @@ fn count(tenants: usize) -> f64 {
 /// Warns where the capacity does not suffice. `mark` says where an app stands.
 pub(crate) fn warn(
     config: &Config,
-    marks: &dyn Fn(&AppName) -> Option<Mark>,
-    surroundings: &Surroundings,
-    problems: &mut Problems<'_>,
+    marks: &dyn Fn(&AppName) -> Option<Span>,
+    process: &Process,
+    diagnostics: &mut Diagnostics<'_>,
 ) {
     let capacity = capacity(config);
     for (name, app) in config.apps.keys().zip(&capacity.apps) {
         let Some(mark) = marks(name) else { continue };
         if app.figures.tenants as u64 > app.figures.capacity {
             let message = beyond(&format!("the app {name} has"), &app.figures);
-            problems.warning(mark, message).help("split the tenants over several apps, or raise `rate` if it is low");
+            diagnostics
+                .warning(mark, message)
+                .help("split the tenants over several apps, or raise `rate` if it is low");
         }
     }
     let first = config.apps.keys().next().and_then(marks);
@@ -110,10 +112,12 @@ pub(crate) fn warn(
         && capacity.total.tenants as u64 > capacity.total.capacity
     {
         let message = beyond("all apps together have", &capacity.total);
-        problems.warning(mark, message).help("raise `total` in [limits], or use a second machine with another address");
+        diagnostics
+            .warning(mark, message)
+            .help("raise `total` in [limits], or use a second machine with another address");
     }
     if let Some(mark) = first {
-        warn_of_keys(config, mark, surroundings, problems);
+        warn_of_keys(config, mark, process, diagnostics);
     }
 }
 
@@ -132,8 +136,8 @@ fn beyond(who: &str, figures: &Figures) -> String {
 }
 
 /// Keys are counted against the user, and so are the keyrings on the way to them.
-fn warn_of_keys(config: &Config, mark: Mark, surroundings: &Surroundings, problems: &mut Problems<'_>) {
-    let Some(quota) = surroundings.key_quota else { return };
+fn warn_of_keys(config: &Config, mark: Span, process: &Process, diagnostics: &mut Diagnostics<'_>) {
+    let Some(quota) = process.key_quota else { return };
     let (mut keys, mut bytes) = (0u64, 0u64);
     for (name, app) in &config.apps {
         let own = app.special.iter().filter(|(_, special)| special.sinks.is_some());
@@ -146,13 +150,13 @@ fn warn_of_keys(config: &Config, mark: Mark, surroundings: &Surroundings, proble
         keys += own_keys + sample.0 * shared as u64;
         bytes += own_bytes + sample.1 * shared as u64;
     }
-    let user = if surroundings.user == 0 { "root_" } else { "" };
+    let user = if process.user == 0 { "root_" } else { "" };
     for (what, needed, limit, sysctl) in
         [("keys", keys, quota.keys, "maxkeys"), ("bytes of keys", bytes, quota.bytes, "maxbytes")]
     {
         if needed > limit {
             let message = format!("the keyring sinks need about {needed} {what}, and the kernel allows {limit}");
-            problems.warning(mark, message).help(format!("sysctl kernel.keys.{user}{sysctl}={}", needed * 2));
+            diagnostics.warning(mark, message).help(format!("sysctl kernel.keys.{user}{sysctl}={}", needed * 2));
         }
     }
 }

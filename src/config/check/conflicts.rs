@@ -4,29 +4,30 @@
 use std::sync::Arc;
 
 use super::places;
-use crate::config::diagnostics::collect::{Mark, Problems};
-use crate::config::diagnostics::report::{Problem, Severity};
+use crate::config::diagnostics::collect::{Diagnostics, Span};
+use crate::config::diagnostics::report::{Diagnostic, Severity};
 use crate::config::environment::sources::{Origin, Source};
 use crate::config::model::{App, Config};
-use crate::config::read::app::ReadApp;
-use crate::config::read::reader::Set;
+use crate::config::read::app::AppDraft;
+use crate::config::read::reader::Spanned;
 use crate::config::read::sink::Sink;
 use crate::domain::{AppName, SinkSpec};
 
 /// Where something stands that stands nowhere.
-const NOWHERE: Mark = Mark { file: 0, start: 0, end: 0 };
+const NOWHERE: Span = Span { file: 0, start: 0, end: 0 };
 
 /// The errors that the places of `config` are. Without a place in a file, since what they are about may stand in none.
-pub fn conflicts(config: &Config) -> Vec<Problem> {
-    let apps: Vec<ReadApp> = config.apps.iter().map(|(name, app)| as_read(name, app)).collect();
+pub fn conflicts(config: &Config) -> Vec<Diagnostic> {
+    let apps: Vec<AppDraft> = config.apps.iter().map(|(name, app)| as_read(name, app)).collect();
     let nowhere = [Source::new("", "")];
-    let mut problems = Problems::new(&nowhere);
-    places::check(&apps, &config.own, Origin::Disk, &mut problems);
-    let errors = problems.into_report().problems.into_iter().filter(|problem| problem.severity == Severity::Error);
-    errors.map(|problem| Problem { at: None, also: Vec::new(), ..problem }).collect()
+    let mut diagnostics = Diagnostics::new(&nowhere);
+    places::check(&apps, &config.own, Origin::Disk, &mut diagnostics);
+    let errors =
+        diagnostics.into_report().diagnostics.into_iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+    errors.map(|diagnostic| Diagnostic { at: None, also: Vec::new(), ..diagnostic }).collect()
 }
 
-fn as_read(name: &AppName, app: &App) -> ReadApp {
+fn as_read(name: &AppName, app: &App) -> AppDraft {
     let sinks = |specs: &[SinkSpec]| -> Arc<[Sink]> {
         specs.iter().map(|spec| Sink { kind: spec.kind.clone(), at: None }).collect()
     };
@@ -34,12 +35,12 @@ fn as_read(name: &AppName, app: &App) -> ReadApp {
         let index = app.tenants.binary_search(id).ok()?;
         Some((index, sinks(special.sinks.as_ref()?)))
     });
-    ReadApp {
+    AppDraft {
         name: name.clone(),
-        tenant_marks: vec![NOWHERE; app.tenants.len()],
+        tenant_spans: vec![NOWHERE; app.tenants.len()],
         sinks: sinks(&app.sinks),
         own_sinks: own.collect(),
-        secret: Some(Set { value: app.client_secret.clone(), at: NOWHERE }),
+        secret: Some(Spanned { value: app.client_secret.clone(), at: NOWHERE }),
         app: app.clone(),
     }
 }

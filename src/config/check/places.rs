@@ -9,10 +9,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::config::diagnostics::collect::{Mark, Problems};
-use crate::config::environment::own_files::{self, Own};
+use crate::config::diagnostics::collect::{Diagnostics, Span};
+use crate::config::environment::own_files::{self, OwnFiles};
 use crate::config::environment::sources::Origin;
-use crate::config::read::app::ReadApp;
+use crate::config::read::app::AppDraft;
 use crate::config::read::sink::Sink;
 use crate::domain::{Expansion, Names, Placeholder, SinkKind, TEMPORARY_EXTENSION, TenantId, is_temporary_name};
 use crate::trust::{Identity, Reserved};
@@ -28,7 +28,7 @@ const MOST: usize = 100;
 const MOST_LOOKED_AT: usize = 10_000;
 
 /// What no sink may write, by path, and by what the path leads to.
-struct Taken<'a> {
+struct Reserve<'a> {
     /// Files that are not tokens, and what each is; and the directories above them, of which a sink would make files.
     files: HashMap<String, String>,
     above: HashMap<String, String>,
@@ -36,8 +36,8 @@ struct Taken<'a> {
     reserved: Reserved,
 }
 
-impl<'a> Taken<'a> {
-    fn new(own: &'a Own, reserved: Reserved) -> Self {
+impl<'a> Reserve<'a> {
+    fn new(own: &'a OwnFiles, reserved: Reserved) -> Self {
         let directories = own.directories.iter().map(|(path, what)| (path.as_path(), *what)).collect();
         let mut taken = Self { files: HashMap::new(), above: HashMap::new(), directories, reserved };
         for (path, what) in &own.files {
@@ -102,7 +102,7 @@ impl Keys {
 }
 
 /// The directories of all places, each once, as far as they are looked at.
-fn directories(apps: &[ReadApp]) -> Vec<String> {
+fn directories(apps: &[AppDraft]) -> Vec<String> {
     let (mut all, mut last) = (HashSet::new(), String::new());
     each(apps, &mut |_, place| {
         let parent = parent(place);
@@ -120,14 +120,14 @@ fn directories(apps: &[ReadApp]) -> Vec<String> {
 type Fault = (String, &'static str);
 
 /// Looks at all places.
-pub(crate) fn check(apps: &[ReadApp], own: &Own, origin: Origin, problems: &mut Problems<'_>) {
-    names_without_name(apps, problems);
+pub(crate) fn check(apps: &[AppDraft], own: &OwnFiles, origin: Origin, diagnostics: &mut Diagnostics<'_>) {
+    names_without_name(apps, diagnostics);
     // What ran before runs again; a sink whose place has become another's meanwhile is refused when it publishes.
     let looked = match origin {
         Origin::Disk => own_files::look(own, directories(apps)),
         Origin::Memory => own_files::Looked::default(),
     };
-    let taken = Taken::new(own, looked.reserved);
+    let taken = Reserve::new(own, looked.reserved);
     let keys = Keys { hasher: RandomState::new(), directories: looked.directories.into_iter().collect() };
     let mut hashes = Vec::new();
     // A sink that is wrong is wrong for most of its tenants: it is told once.
@@ -146,13 +146,13 @@ pub(crate) fn check(apps: &[ReadApp], own: &Own, origin: Origin, problems: &mut 
         if let Some((message, help)) = fault
             && told.insert(tenant.sink_key())
         {
-            problems.error(tenant.mark(apps), message).help(help);
+            diagnostics.error(tenant.span(apps), message).help(help);
         }
         ControlFlow::Continue(())
     });
     hashes.sort_unstable();
-    same_places(apps, &hashes, &keys, problems);
-    nested_places(apps, &hashes, &keys, problems);
+    same_places(apps, &hashes, &keys, diagnostics);
+    nested_places(apps, &hashes, &keys, diagnostics);
 }
 
 /// The directory of a place; keys have none.
@@ -185,7 +185,7 @@ fn too_long(place: &str) -> Option<Fault> {
 }
 
 /// Names a sink among all: its app, and where it stands.
-type SinkKey = (usize, Option<Mark>);
+type SinkKey = (usize, Option<Span>);
 
 /// One sink of one tenant.
 #[derive(Clone, Copy)]
@@ -197,22 +197,22 @@ struct Of<'a> {
 
 impl Of<'_> {
     /// Where the sink stands, or, where nobody wrote one, the tenant.
-    fn mark(&self, apps: &[ReadApp]) -> Mark {
-        self.sink.at.unwrap_or(apps[self.app].tenant_marks[self.tenant])
+    fn span(&self, apps: &[AppDraft]) -> Span {
+        self.sink.at.unwrap_or(apps[self.app].tenant_spans[self.tenant])
     }
 
     fn sink_key(&self) -> SinkKey {
         (self.app, self.sink.at)
     }
 
-    fn id(&self, apps: &[ReadApp]) -> TenantId {
+    fn id(&self, apps: &[AppDraft]) -> TenantId {
         let app = &apps[self.app];
         TenantId { app: app.name.clone(), corp_id: app.app.tenants[self.tenant].clone() }
     }
 }
 
 /// Calls `seen` with every place: a file's path, or a key's path with a `:` before it, so that they never meet.
-fn each<'a>(apps: &'a [ReadApp], seen: &mut dyn FnMut(Of<'a>, &str) -> ControlFlow<()>) {
+fn each<'a>(apps: &'a [AppDraft], seen: &mut dyn FnMut(Of<'a>, &str) -> ControlFlow<()>) {
     let mut place = String::new();
     for (app, read) in apps.iter().enumerate() {
         for (tenant, corp_id) in read.app.tenants.iter().enumerate() {
@@ -244,7 +244,7 @@ fn expand(kind: &SinkKind, names: &Names, place: &mut String) {
 }
 
 /// `{name}` for a tenant that has none.
-fn names_without_name(apps: &[ReadApp], problems: &mut Problems<'_>) {
+fn names_without_name(apps: &[AppDraft], diagnostics: &mut Diagnostics<'_>) {
     for read in apps {
         let shared = read.sinks.iter().find(|sink| sink.names(Placeholder::Name));
         let mut nameless = read.app.tenants.iter().enumerate().filter_map(|(index, corp_id)| {
@@ -261,18 +261,18 @@ fn names_without_name(apps: &[ReadApp], problems: &mut Problems<'_>) {
             more => format!(" (nor have {more} more of the app's tenants)"),
         };
         let message = format!("a sink names {{name}}, and the tenant {}/{corp_id} has no name{others}", read.name);
-        let said = problems.error(read.tenant_marks[index], message).help(format!(
+        let diagnostic = diagnostics.error(read.tenant_spans[index], message).help(format!(
             "add [app.{}.tenant.{corp_id}] with a name = \"…\", or write {{corp_id}} in the sink",
             read.name
         ));
         if let Some(at) = sink.at {
-            said.also(at, "{name} is used here");
+            diagnostic.also(at, "{name} is used here");
         }
     }
 }
 
 /// Two sinks, or two tenants of one sink, that would write the same place.
-fn same_places(apps: &[ReadApp], hashes: &[u64], keys: &Keys, problems: &mut Problems<'_>) {
+fn same_places(apps: &[AppDraft], hashes: &[u64], keys: &Keys, diagnostics: &mut Diagnostics<'_>) {
     let twice: Vec<u64> = hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
     if twice.is_empty() {
         return;
@@ -301,7 +301,7 @@ fn same_places(apps: &[ReadApp], hashes: &[u64], keys: &Keys, problems: &mut Pro
         if clashes.len() < MOST { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     for clash in clashes {
-        clash.tell(apps, problems);
+        clash.tell(apps, diagnostics);
     }
 }
 
@@ -317,7 +317,7 @@ struct Clash<'a> {
 
 impl Clash<'_> {
     /// The place itself is not told: the two lines show it, unless it is what a secret in the wrong key turned into.
-    fn tell(&self, apps: &[ReadApp], problems: &mut Problems<'_>) {
+    fn tell(&self, apps: &[AppDraft], diagnostics: &mut Diagnostics<'_>) {
         let Self { earlier, later, by_one_path, more } = self;
         let (one, two) = (earlier.id(apps), later.id(apps));
         let others = if *more > 0 { format!(" (and {more} more)") } else { String::new() };
@@ -329,16 +329,16 @@ impl Clash<'_> {
         } else {
             "give each its own place, for example with {app} and {corp_id}"
         };
-        let (here, there) = (later.mark(apps), earlier.mark(apps));
-        let said = problems.error(here, message).help(help);
+        let (here, there) = (later.span(apps), earlier.span(apps));
+        let diagnostic = diagnostics.error(here, message).help(help);
         if here != there {
-            said.also(there, "the other one");
+            diagnostic.also(there, "the other one");
         }
     }
 }
 
 /// A file below what another sink makes a file of.
-fn nested_places(apps: &[ReadApp], hashes: &[u64], keys: &Keys, problems: &mut Problems<'_>) {
+fn nested_places(apps: &[AppDraft], hashes: &[u64], keys: &Keys, diagnostics: &mut Diagnostics<'_>) {
     let mut found: Vec<(Of<'_>, String)> = Vec::new();
     let mut known: HashSet<SinkKey> = HashSet::new();
     let mut last_directory = String::new();
@@ -371,8 +371,8 @@ fn nested_places(apps: &[ReadApp], hashes: &[u64], keys: &Keys, problems: &mut P
         let Some(owner) = above[&keys.exact(place)] else { continue };
         let (below, file) = (tenant.id(apps), owner.id(apps));
         let message = format!("the sink of {below} lies below a file, which a sink of {file} makes");
-        let said = problems.error(tenant.mark(apps), message).help("publish one of the two elsewhere");
-        said.also(owner.mark(apps), "the file");
+        let diagnostic = diagnostics.error(tenant.span(apps), message).help("publish one of the two elsewhere");
+        diagnostic.also(owner.span(apps), "the file");
     }
 }
 
@@ -391,11 +391,11 @@ mod tests {
         let path = Template::parse(path, Placeholder::IN_PATHS).unwrap();
         let (mode, dir_mode) = (0o640, 0o750);
         let file = FileSink { path, format: Format::Raw, mode, dir_mode, owner: None, group: None, trust_dir: false };
-        Sink { kind: SinkKind::File(file), at: Some(Mark { file: 0, start: at, end: at }) }
+        Sink { kind: SinkKind::File(file), at: Some(Span { file: 0, start: at, end: at }) }
     }
 
     /// An app whose tenants each have sinks of their own, the `n`th those that `sinks` makes.
-    fn app(tenants: u32, sinks: impl Fn(u32) -> Vec<Sink>) -> ReadApp {
+    fn app(tenants: u32, sinks: impl Fn(u32) -> Vec<Sink>) -> AppDraft {
         let ids: Vec<CorpId> = (0..tenants).map(|n| CorpId::new(&format!("ding{n:06}")).unwrap()).collect();
         let policy = AppPolicy {
             rate: crate::domain::Rate::per_second(1),
@@ -414,10 +414,10 @@ mod tests {
             sinks: [].into(),
             special: std::collections::BTreeMap::new(),
         };
-        ReadApp {
+        AppDraft {
             name: AppName::new("crm").unwrap(),
             app,
-            tenant_marks: (0..tenants).map(|at| Mark { file: 0, start: at, end: at }).collect(),
+            tenant_spans: (0..tenants).map(|at| Span { file: 0, start: at, end: at }).collect(),
             sinks: [].into(),
             own_sinks: (0..tenants).map(|n| (n as usize, sinks(n).into())).collect(),
             secret: None,
@@ -425,14 +425,15 @@ mod tests {
     }
 
     /// The processor time of looking at all places, and how many problems there are.
-    fn look(apps: &[ReadApp]) -> (Duration, usize) {
+    fn look(apps: &[AppDraft]) -> (Duration, usize) {
         let source = [Source::new("/etc/corptokend/config.toml", "\n".repeat(500_000))];
-        let own = Own { files: vec![("/var/lib/corptokend/state.redb".into(), "the state")], ..Own::default() };
+        let own =
+            OwnFiles { files: vec![("/var/lib/corptokend/state.redb".into(), "the state")], ..OwnFiles::default() };
         let now = || Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)).unwrap();
-        let mut problems = Problems::new(&source);
+        let mut diagnostics = Diagnostics::new(&source);
         let start = now();
-        check(apps, &own, Origin::Disk, &mut problems);
-        (now() - start, problems.into_report().problems.len())
+        check(apps, &own, Origin::Disk, &mut diagnostics);
+        (now() - start, diagnostics.into_report().diagnostics.len())
     }
 
     #[test]
@@ -441,11 +442,11 @@ mod tests {
         let right = |tenants| app(tenants, |n| vec![file("/a/{corp_id}", n), file("/b/{corp_id}", n + 250_000)]);
         let same = |tenants| app(tenants, |n| vec![file(&format!("/a/{}", n / 2), n)]);
         let below = |tenants| app(tenants, |n| vec![file(&format!("/a/{n}"), n), file(&format!("/a/{n}/x"), n)]);
-        let kinds: [(&str, &dyn Fn(u32) -> ReadApp); 4] =
+        let kinds: [(&str, &dyn Fn(u32) -> AppDraft); 4] =
             [("wrong", &wrong), ("right", &right), ("same", &same), ("below", &below)];
         for (kind, make) in kinds {
             let ((one, few), (two, many)) = (look(&[make(20_000)]), look(&[make(40_000)]));
-            assert!(two < one * 3, "{kind}: {one:?} for 20,000 ({few} problems), {two:?} for 40,000 ({many})");
+            assert!(two < one * 3, "{kind}: {one:?} for 20,000 ({few} diagnostics), {two:?} for 40,000 ({many})");
         }
     }
 }

@@ -5,18 +5,18 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::report::{Problem, Report, Severity, Spot};
+use super::report::{Diagnostic, Location, Report, Severity};
 use crate::config::environment::sources::Source;
 
 /// Bytes of one of the files. Half the size of two pointers, since every corp_id has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Mark {
+pub(crate) struct Span {
     pub(crate) file: u32,
     pub(crate) start: u32,
     pub(crate) end: u32,
 }
 
-impl Mark {
+impl Span {
     pub(crate) fn new(file: usize, span: Range<usize>) -> Self {
         // Files are at most 64 MiB, so offsets fit.
         let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -25,9 +25,9 @@ impl Mark {
 }
 
 /// The problems found so far.
-pub(crate) struct Problems<'s> {
+pub(crate) struct Diagnostics<'s> {
     files: Vec<File<'s>>,
-    list: Vec<Problem>,
+    list: Vec<Diagnostic>,
     any_syntax: bool,
 }
 
@@ -38,7 +38,7 @@ struct File<'s> {
     lines: Vec<u32>,
 }
 
-impl<'s> Problems<'s> {
+impl<'s> Diagnostics<'s> {
     pub(crate) fn new(sources: &'s [Source]) -> Self {
         let files = sources
             .iter()
@@ -52,10 +52,10 @@ impl<'s> Problems<'s> {
     }
 
     /// Reports a syntax error.
-    pub(crate) fn syntax(&mut self, at: Mark, message: String) {
-        let mut problem = Problem::new(Severity::Error, message).at(self.spot(at));
-        problem.syntax = true;
-        self.list.push(problem);
+    pub(crate) fn syntax(&mut self, at: Span, message: String) {
+        let mut diagnostic = Diagnostic::new(Severity::Error, message).at(self.location(at));
+        diagnostic.syntax = true;
+        self.list.push(diagnostic);
         self.any_syntax = true;
     }
 
@@ -64,26 +64,26 @@ impl<'s> Problems<'s> {
         self.any_syntax
     }
 
-    pub(crate) fn error(&mut self, at: Mark, message: impl Into<String>) -> Said<'_, 's> {
+    pub(crate) fn error(&mut self, at: Span, message: impl Into<String>) -> DiagnosticBuilder<'_, 's> {
         self.say(Severity::Error, at, message.into())
     }
 
-    pub(crate) fn warning(&mut self, at: Mark, message: impl Into<String>) -> Said<'_, 's> {
+    pub(crate) fn warning(&mut self, at: Span, message: impl Into<String>) -> DiagnosticBuilder<'_, 's> {
         self.say(Severity::Warning, at, message.into())
     }
 
     /// Adds a problem that has no place in a text.
-    pub(crate) fn push(&mut self, problem: Problem) {
-        self.list.push(problem);
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        self.list.push(diagnostic);
     }
 
-    pub(crate) fn spot(&self, at: Mark) -> Spot {
+    pub(crate) fn location(&self, at: Span) -> Location {
         let file = &self.files[at.file as usize];
         let line = line_of(&file.lines, at.start);
         let start = file.lines[line] as usize;
         let before = file.text.get(start..at.start as usize).unwrap_or_default();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Spot {
+        Location {
             file: Arc::clone(&file.path),
             line: count(line + 1),
             column: count(before.chars().count() + 1),
@@ -92,12 +92,12 @@ impl<'s> Problems<'s> {
     }
 
     /// The text at `at`, as it was written.
-    pub(crate) fn raw(&self, at: Mark) -> &'s str {
+    pub(crate) fn raw(&self, at: Span) -> &'s str {
         self.files[at.file as usize].text.get(at.start as usize..at.end as usize).unwrap_or_default()
     }
 
     pub(crate) fn has_errors(&self) -> bool {
-        self.list.iter().any(|problem| problem.severity == Severity::Error)
+        self.list.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     /// All problems in the order of the files, errors first.
@@ -105,42 +105,42 @@ impl<'s> Problems<'s> {
         let Self { files, mut list, .. } = self;
         // Config directories with thousands of drop-ins exist, and each may have its problem.
         let order: HashMap<&Path, usize> = files.iter().enumerate().map(|(nth, file)| (&*file.path, nth)).collect();
-        let place = |spot: &Spot| (order.get(&*spot.file).copied(), spot.line, spot.column);
-        list.sort_by_cached_key(|problem| problem.at.as_ref().map(place));
+        let place = |location: &Location| (order.get(&*location.file).copied(), location.line, location.column);
+        list.sort_by_cached_key(|diagnostic| diagnostic.at.as_ref().map(place));
         list.into_iter().collect()
     }
 
-    fn say(&mut self, severity: Severity, at: Mark, message: String) -> Said<'_, 's> {
-        let problem = Problem::new(severity, message).at(self.spot(at));
-        self.list.push(problem);
+    fn say(&mut self, severity: Severity, at: Span, message: String) -> DiagnosticBuilder<'_, 's> {
+        let diagnostic = Diagnostic::new(severity, message).at(self.location(at));
+        self.list.push(diagnostic);
         let index = self.list.len() - 1;
-        Said { problems: self, index }
+        DiagnosticBuilder { diagnostics: self, index }
     }
 }
 
-/// A problem that was just reported, to which more can be said.
-pub(crate) struct Said<'p, 's> {
-    problems: &'p mut Problems<'s>,
+/// A problem that was just reported, to which more can be diagnostic.
+pub(crate) struct DiagnosticBuilder<'p, 's> {
+    diagnostics: &'p mut Diagnostics<'s>,
     index: usize,
 }
 
-impl Said<'_, '_> {
+impl DiagnosticBuilder<'_, '_> {
     /// Says what would be right.
     pub(crate) fn help(self, text: impl Into<String>) -> Self {
-        self.problems.list[self.index].help = Some(text.into());
+        self.diagnostics.list[self.index].help = Some(text.into());
         self
     }
 
     /// It may end by itself.
     pub(crate) fn hangs(self) -> Self {
-        self.problems.list[self.index].hangs = true;
+        self.diagnostics.list[self.index].hangs = true;
         self
     }
 
     /// Shows another place that belongs to it.
-    pub(crate) fn also(self, at: Mark, text: impl Into<String>) -> Self {
-        let spot = self.problems.spot(at);
-        self.problems.list[self.index].also.push((spot, text.into()));
+    pub(crate) fn also(self, at: Span, text: impl Into<String>) -> Self {
+        let location = self.diagnostics.location(at);
+        self.diagnostics.list[self.index].also.push((location, text.into()));
         self
     }
 }

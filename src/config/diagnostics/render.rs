@@ -8,7 +8,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use super::excerpt::{Line, Text};
-use super::report::{Problem, Report, Severity, Spot};
+use super::report::{Diagnostic, Location, Report, Severity};
 use crate::config::environment::sources::Sources;
 
 /// More than anybody reads.
@@ -19,37 +19,37 @@ impl Report {
     /// problems are printed; the rest is counted.
     pub fn render(&self, sources: &Sources, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
-        let shown = &self.problems[..self.problems.len().min(MOST)];
-        let texts = Texts::of(shown, &self.problems, sources);
+        let shown = &self.diagnostics[..self.diagnostics.len().min(MOST)];
+        let texts = Texts::of(shown, &self.diagnostics, sources);
         let mut out = String::new();
-        for problem in shown {
-            let places = problem.at.iter().map(|spot| (spot, None));
-            let places = places.chain(problem.also.iter().map(|(spot, label)| (spot, Some(label.as_str()))));
-            let places: Vec<Place<'_>> = places.map(|(spot, label)| texts.place(spot, label)).collect();
-            let rendered = renderer.render(&[group(problem, &places)]);
+        for diagnostic in shown {
+            let places = diagnostic.at.iter().map(|location| (location, None));
+            let places = places.chain(diagnostic.also.iter().map(|(location, label)| (location, Some(label.as_str()))));
+            let places: Vec<Place<'_>> = places.map(|(location, label)| texts.place(location, label)).collect();
+            let rendered = renderer.render(&[group(diagnostic, &places)]);
             out.push_str(&places.iter().fold(rendered, |text, place| place.with_true_column(&text)));
             out.push_str("\n\n");
         }
-        if self.problems.len() > MOST {
-            let _ = writeln!(out, "… and {} more", self.problems.len() - MOST);
+        if self.diagnostics.len() > MOST {
+            let _ = writeln!(out, "… and {} more", self.diagnostics.len() - MOST);
         }
         out
     }
 }
 
-fn group<'a>(problem: &'a Problem, places: &'a [Place<'a>]) -> Group<'a> {
-    let level = match problem.severity {
+fn group<'a>(diagnostic: &'a Diagnostic, places: &'a [Place<'a>]) -> Group<'a> {
+    let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let mut group = Group::with_title(level.primary_title(problem.message.as_str()));
+    let mut group = Group::with_title(level.primary_title(diagnostic.message.as_str()));
     for place in places {
         group = match &place.line {
             Some(line) => group.element(place.snippet(line)),
             None => group.element(place.origin()),
         };
     }
-    match &problem.help {
+    match &diagnostic.help {
         Some(help) => group.element(Level::HELP.message(help.as_str())),
         None => group,
     }
@@ -57,17 +57,17 @@ fn group<'a>(problem: &'a Problem, places: &'a [Place<'a>]) -> Group<'a> {
 
 /// A place that a problem is about.
 struct Place<'a> {
-    spot: &'a Spot,
+    location: &'a Location,
     label: Option<&'a str>,
     line: Option<Line>,
 }
 
 impl Place<'_> {
     fn origin(&self) -> Origin<'_> {
-        let origin = Origin::path(self.spot.file.to_string_lossy());
-        match self.spot.line {
+        let origin = Origin::path(self.location.file.to_string_lossy());
+        match self.location.line {
             0 => origin,
-            line => origin.line(line as usize).char_column(self.spot.column as usize),
+            line => origin.line(line as usize).char_column(self.location.column as usize),
         }
     }
 
@@ -77,15 +77,15 @@ impl Place<'_> {
             None => AnnotationKind::Primary.span(line.marker.clone()),
         };
         Snippet::source(line.text.as_str())
-            .path(self.spot.file.to_string_lossy())
-            .line_start(self.spot.line as usize)
+            .path(self.location.file.to_string_lossy())
+            .line_start(self.location.line as usize)
             .annotation(annotation)
     }
 
     /// The column in the heading was counted in what is shown; where something before it is masked or cut off, that is
     /// not the column in the file.
     fn with_true_column(&self, rendered: &str) -> String {
-        let Spot { file, line: number, column, .. } = self.spot;
+        let Location { file, line: number, column, .. } = self.location;
         let shown = self.line.as_ref().map(|line| line.text[..line.marker.start].chars().count() + 1);
         match shown {
             Some(shown) if shown != *column as usize => {
@@ -101,25 +101,28 @@ impl Place<'_> {
 struct Texts<'s>(HashMap<&'s Path, Text<'s>>);
 
 impl<'s> Texts<'s> {
-    fn of(shown: &[Problem], all: &[Problem], sources: &'s Sources) -> Self {
+    fn of(shown: &[Diagnostic], all: &[Diagnostic], sources: &'s Sources) -> Self {
         let mentioned = |path: &Path| {
-            shown.iter().flat_map(|p| p.at.iter().chain(p.also.iter().map(|(spot, _)| spot))).any(|s| &*s.file == path)
+            shown
+                .iter()
+                .flat_map(|p| p.at.iter().chain(p.also.iter().map(|(location, _)| location)))
+                .any(|s| &*s.file == path)
         };
         let texts = sources.files.iter().filter(|source| mentioned(&source.path)).map(|source| {
-            let here = |spot: &&Spot| *spot.file == *source.path;
+            let here = |location: &&Location| *location.file == *source.path;
             let broken = all.iter().filter(|p| p.syntax).filter_map(|p| p.at.as_ref()).filter(here);
-            let broken = broken.filter_map(|spot| (spot.line as usize).checked_sub(1));
+            let broken = broken.filter_map(|location| (location.line as usize).checked_sub(1));
             (source.path.as_path(), Text::new(&source.text, broken.collect()))
         });
         Self(texts.collect())
     }
 
-    fn place<'a>(&self, spot: &'a Spot, label: Option<&'a str>) -> Place<'a> {
-        Place { spot, label, line: self.line(spot) }
+    fn place<'a>(&self, location: &'a Location, label: Option<&'a str>) -> Place<'a> {
+        Place { location, label, line: self.line(location) }
     }
 
-    fn line(&self, spot: &Spot) -> Option<Line> {
-        let number = (spot.line as usize).checked_sub(1)?;
-        self.0.get(&*spot.file)?.line(number, spot.span.clone())
+    fn line(&self, location: &Location) -> Option<Line> {
+        let number = (location.line as usize).checked_sub(1)?;
+        self.0.get(&*location.file)?.line(number, location.span.clone())
     }
 }

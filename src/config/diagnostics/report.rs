@@ -30,7 +30,7 @@ impl Severity {
 
 /// A place in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spot {
+pub struct Location {
     /// The file, as the operator named it.
     pub file: Arc<Path>,
     /// Counted from 1; 0 when the file as a whole is meant.
@@ -41,7 +41,7 @@ pub struct Spot {
     pub(crate) span: Range<usize>,
 }
 
-impl Spot {
+impl Location {
     /// The file as a whole.
     pub fn file(file: impl Into<Arc<Path>>) -> Self {
         Self { file: file.into(), line: 0, column: 0, span: 0..0 }
@@ -54,7 +54,7 @@ impl Spot {
 }
 
 /// `config.toml:12:5`, or the file alone.
-impl fmt::Display for Spot {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
         if self.line > 0 { write!(f, ":{}:{}", self.line, self.column) } else { Ok(()) }
@@ -63,15 +63,15 @@ impl fmt::Display for Spot {
 
 /// One thing that is wrong. Its texts never hold a secret, nor any value that could be one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct Diagnostic {
     /// How much it matters.
     pub severity: Severity,
     /// What is wrong, in one line.
     pub message: String,
     /// Where; `None` when it is not about a file.
-    pub at: Option<Spot>,
+    pub at: Option<Location>,
     /// Other places that belong to it, each with what is there.
-    pub also: Vec<(Spot, String)>,
+    pub also: Vec<(Location, String)>,
     /// What would be right.
     pub help: Option<String>,
     /// It is that something does not come to an end, so it may end by itself.
@@ -80,7 +80,7 @@ pub struct Problem {
     pub(crate) syntax: bool,
 }
 
-impl Problem {
+impl Diagnostic {
     /// A problem with no place yet.
     pub fn new(severity: Severity, message: impl Into<String>) -> Self {
         Self { severity, message: message.into(), at: None, also: Vec::new(), help: None, hangs: false, syntax: false }
@@ -88,8 +88,8 @@ impl Problem {
 
     /// Says where.
     #[must_use]
-    pub fn at(mut self, spot: Spot) -> Self {
-        self.at = Some(spot);
+    pub fn at(mut self, location: Location) -> Self {
+        self.at = Some(location);
         self
     }
 
@@ -109,7 +109,7 @@ impl Problem {
 
     /// The problem in one line, for the log and `systemctl status`: `config.toml:12:5: error: …`.
     pub fn one_line(&self) -> String {
-        let mut line = self.at.as_ref().map(|spot| format!("{spot}: ")).unwrap_or_default();
+        let mut line = self.at.as_ref().map(|location| format!("{location}: ")).unwrap_or_default();
         line.push_str(self.severity.as_str());
         line.push_str(": ");
         line.push_str(&self.message);
@@ -118,15 +118,15 @@ impl Problem {
 
     fn to_json(&self) -> Value {
         let mut value =
-            self.at.as_ref().map_or_else(|| json!({ "file": null, "line": null, "column": null }), Spot::to_json);
+            self.at.as_ref().map_or_else(|| json!({ "file": null, "line": null, "column": null }), Location::to_json);
         value["severity"] = self.severity.as_str().into();
         value["message"] = self.message.as_str().into();
         value["help"] = self.help.as_deref().into();
         value["also"] = self
             .also
             .iter()
-            .map(|(spot, text)| {
-                let mut place = spot.to_json();
+            .map(|(location, text)| {
+                let mut place = location.to_json();
                 place["message"] = text.as_str().into();
                 place
             })
@@ -138,8 +138,8 @@ impl Problem {
 /// All that is wrong, errors first, each kind in the order of the files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// The problems.
-    pub problems: Vec<Problem>,
+    /// The diagnostics.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Report {
@@ -150,17 +150,17 @@ impl Report {
 
     /// Whether something did not come to an end: the config may be looked at again later, though nothing tells of a change.
     pub fn hangs(&self) -> bool {
-        self.problems.iter().any(|problem| problem.hangs)
+        self.diagnostics.iter().any(|diagnostic| diagnostic.hangs)
     }
 
     /// How many problems of this severity there are.
     pub fn count(&self, severity: Severity) -> usize {
-        self.problems.iter().filter(|problem| problem.severity == severity).count()
+        self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()
     }
 
     /// The first error, in one line, and how many more there are: for `STATUS=` and the log.
     pub fn headline(&self) -> Option<String> {
-        let first = self.problems.iter().find(|problem| problem.severity == Severity::Error)?;
+        let first = self.diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error)?;
         let more = self.count(Severity::Error) - 1;
         let line = first.one_line();
         Some(if more == 0 { line } else { format!("{line} (and {more} more)") })
@@ -169,21 +169,21 @@ impl Report {
     /// The stable form: a list of objects with `severity` (`"error"`, `"warning"`), `file`, `line`, `column` (numbers
     /// counted from 1, or null), `message`, `help` (or null), and `also`, a list of `file`, `line`, `column`, `message`.
     pub fn to_json(&self) -> Value {
-        self.problems.iter().map(Problem::to_json).collect()
+        self.diagnostics.iter().map(Diagnostic::to_json).collect()
     }
 }
 
-impl From<Problem> for Report {
-    fn from(problem: Problem) -> Self {
-        Self { problems: vec![problem] }
+impl From<Diagnostic> for Report {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self { diagnostics: vec![diagnostic] }
     }
 }
 
-impl FromIterator<Problem> for Report {
-    fn from_iter<T: IntoIterator<Item = Problem>>(problems: T) -> Self {
-        let mut problems: Vec<Problem> = problems.into_iter().collect();
-        problems.sort_by_key(|problem| problem.severity);
-        Self { problems }
+impl FromIterator<Diagnostic> for Report {
+    fn from_iter<T: IntoIterator<Item = Diagnostic>>(diagnostics: T) -> Self {
+        let mut diagnostics: Vec<Diagnostic> = diagnostics.into_iter().collect();
+        diagnostics.sort_by_key(|diagnostic| diagnostic.severity);
+        Self { diagnostics }
     }
 }
 
@@ -193,10 +193,10 @@ mod tests {
 
     #[test]
     fn one_line_stays_one_line_and_json_keeps_its_keys() {
-        let spot = Spot { file: Path::new("a\n.toml").into(), line: 12, column: 5, span: 0..1 };
-        let problem = Problem::new(Severity::Error, "bad\nthing").at(spot).help("do this");
-        assert_eq!(problem.one_line(), "a .toml:12:5: error: bad thing");
-        let json = Report::from(problem).to_json();
+        let location = Location { file: Path::new("a\n.toml").into(), line: 12, column: 5, span: 0..1 };
+        let diagnostic = Diagnostic::new(Severity::Error, "bad\nthing").at(location).help("do this");
+        assert_eq!(diagnostic.one_line(), "a .toml:12:5: error: bad thing");
+        let json = Report::from(diagnostic).to_json();
         assert_eq!(
             json[0],
             json!({ "file": "a\n.toml", "line": 12, "column": 5, "severity": "error", "message": "bad\nthing",
@@ -206,9 +206,9 @@ mod tests {
 
     #[test]
     fn the_headline_names_the_first_error_and_counts_the_rest() {
-        let problem = |severity, text: &str| Problem::new(severity, text);
+        let diagnostic = |severity, text: &str| Diagnostic::new(severity, text);
         let report: Report =
-            [problem(Severity::Warning, "w"), problem(Severity::Error, "a"), problem(Severity::Error, "b")]
+            [diagnostic(Severity::Warning, "w"), diagnostic(Severity::Error, "a"), diagnostic(Severity::Error, "b")]
                 .into_iter()
                 .collect();
         assert_eq!(report.headline().unwrap(), "error: a (and 1 more)");

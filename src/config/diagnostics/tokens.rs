@@ -23,7 +23,7 @@ pub(crate) struct Token<'t> {
 }
 
 impl Token<'_> {
-    fn mark(kind: Kind, span: Range<usize>) -> Self {
+    fn span(kind: Kind, span: Range<usize>) -> Self {
         Self { kind, span, key: None, table: None, in_header: false }
     }
 }
@@ -69,7 +69,7 @@ impl<'t> Scan<'t> {
                     self.at += 1;
                     self.separator(byte);
                     if byte == b'\n' {
-                        return Some(Token::mark(Kind::Newline, start..start + 1));
+                        return Some(Token::span(Kind::Newline, start..start + 1));
                     }
                     continue;
                 }
@@ -81,7 +81,7 @@ impl<'t> Scan<'t> {
             self.at = end;
             self.line_is_fresh = false;
             if byte == b'#' {
-                return Some(Token::mark(Kind::Comment, start..end));
+                return Some(Token::span(Kind::Comment, start..end));
             }
             return Some(self.word(start..end, byte));
         }

@@ -19,14 +19,14 @@ const PATIENCE_FOR_ALL: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 256;
 
 /// What is to be looked at, and how. The path is the key: one outstanding look a path.
-pub struct Look<T> {
+pub struct PathTask<T> {
     path: OsString,
     how: Box<dyn FnOnce() -> T + Send>,
 }
 
-impl<T> Look<T> {
+impl<T> PathTask<T> {
     /// `how` looks at `path`, and may hang.
-    pub fn at(path: impl Into<OsString>, how: impl FnOnce() -> T + Send + 'static) -> Self {
+    pub fn new(path: impl Into<OsString>, how: impl FnOnce() -> T + Send + 'static) -> Self {
         Self { path: path.into(), how: Box::new(how) }
     }
 }
@@ -35,7 +35,7 @@ impl<T> Look<T> {
 ///
 /// # Errors
 /// See [`Unfinished`].
-pub(crate) fn look_at<T: Clone + Send + 'static>(
+pub(crate) fn run_one<T: Clone + Send + 'static>(
     blocking: &Blocking<T>,
     path: &Path,
     how: impl FnOnce() -> T + Send + 'static,
@@ -45,9 +45,9 @@ pub(crate) fn look_at<T: Clone + Send + 'static>(
 
 /// Looks at all these paths, many at once, so that one that hangs costs the others nothing. The outcomes come in the order
 /// of the paths, after ten seconds at most.
-pub fn look_at_all<T: Clone + Send + 'static>(
+pub fn run_all<T: Clone + Send + 'static>(
     blocking: &Blocking<T>,
-    looks: Vec<Look<T>>,
+    looks: Vec<PathTask<T>>,
 ) -> Vec<Result<T, Unfinished>> {
     let count = looks.len();
     if count == 0 {
@@ -61,7 +61,10 @@ pub fn look_at_all<T: Clone + Send + 'static>(
     outcomes.unwrap_or_else(|| (0..count).map(|_| Err(Unfinished::NoThread)).collect())
 }
 
-fn all<T: Clone + Send + 'static>(blocking: &Blocking<T>, looks: Vec<Look<T>>) -> Option<Vec<Result<T, Unfinished>>> {
+fn all<T: Clone + Send + 'static>(
+    blocking: &Blocking<T>,
+    looks: Vec<PathTask<T>>,
+) -> Option<Vec<Result<T, Unfinished>>> {
     let mut outcomes: Vec<_> = looks.iter().map(|_| Err(Unfinished::Hangs)).collect();
     let mut looks = looks.into_iter().enumerate();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().ok()?;
@@ -70,7 +73,7 @@ fn all<T: Clone + Send + 'static>(blocking: &Blocking<T>, looks: Vec<Look<T>>) -
         let waiting = async {
             loop {
                 while under_way.len() < AT_ONCE
-                    && let Some((nth, Look { path, how })) = looks.next()
+                    && let Some((nth, PathTask { path, how })) = looks.next()
                 {
                     let blocking = blocking.clone();
                     under_way.spawn(async move { (nth, blocking.run(path, PATIENCE, how).await) });

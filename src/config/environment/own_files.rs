@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use super::bounded::{self, Look};
+use super::bounded::{self, PathTask};
 use crate::blocking::Blocking;
 use crate::trust::{Identity, Reserved};
 
@@ -21,7 +21,7 @@ static OF_SINKS: LazyLock<Blocking<Vec<(String, Identity)>>> =
 
 /// What no sink may write. Each with what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Own {
+pub struct OwnFiles {
     /// The state, the control socket, the config, certificates, secrets, the program.
     pub files: Vec<(PathBuf, &'static str)>,
     /// Those whose changes mean another config, and that of the credentials.
@@ -38,7 +38,7 @@ pub(crate) struct Looked {
 
 /// Looks at the daemon's own files and at `directories`. What a mount that hangs keeps back is left out: it is found out,
 /// and told, by whoever uses it.
-pub(crate) fn look(own: &Own, directories: Vec<String>) -> Looked {
+pub(crate) fn look(own: &OwnFiles, directories: Vec<String>) -> Looked {
     let mut by_parent: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
     for directory in directories {
         let parent = Path::new(&directory).parent().unwrap_or(Path::new("/"));
@@ -48,15 +48,15 @@ pub(crate) fn look(own: &Own, directories: Vec<String>) -> Looked {
     let looks = by_parent.into_iter().map(|(parent, directories)| {
         // Who looks at others in it meanwhile must not share this look.
         let these = BuildHasherDefault::<DefaultHasher>::default().hash_one(&directories);
-        Look::at(key(&format!("{these:016x}"), &parent), move || {
+        PathTask::new(key(&format!("{these:016x}"), &parent), move || {
             directories.into_iter().filter_map(identified).collect()
         })
     });
-    let found = bounded::look_at_all(&OF_SINKS, looks.collect());
+    let found = bounded::run_all(&OF_SINKS, looks.collect());
     Looked { reserved: own.reserved(), directories: found.into_iter().flatten().flatten().collect() }
 }
 
-impl Own {
+impl OwnFiles {
     /// The places that these files are now. What a mount that hangs keeps back is left out.
     pub fn reserved(&self) -> Reserved {
         let of_file = |path: &Path, what| Reserved {
@@ -69,14 +69,14 @@ impl Own {
         };
         let files = self.files.iter().cloned().map(|(path, what)| {
             let key = key(what, &path);
-            Look::at(key, move || of_file(&path, what))
+            PathTask::new(key, move || of_file(&path, what))
         });
         let directories = self.directories.iter().cloned().map(|(path, what)| {
             let key = key(&format!("{what}, a directory"), &path);
-            Look::at(key, move || of_directory(&path, what))
+            PathTask::new(key, move || of_directory(&path, what))
         });
         let mut reserved = Reserved::default();
-        for found in bounded::look_at_all(&OWN, files.chain(directories).collect()).into_iter().flatten() {
+        for found in bounded::run_all(&OWN, files.chain(directories).collect()).into_iter().flatten() {
             reserved.entries.extend(found.entries);
             reserved.directories.extend(found.directories);
         }
@@ -105,7 +105,7 @@ mod tests {
         std::thread::scope(|scope| {
             for path in &all {
                 scope.spawn(move || {
-                    let looked = look(&Own::default(), vec![path.clone()]).directories;
+                    let looked = look(&OwnFiles::default(), vec![path.clone()]).directories;
                     assert!(looked.len() == 1 && looked[0].0 == *path, "{path}: {looked:?}");
                 });
             }

@@ -1,12 +1,12 @@
-//! Who else could change what the daemon reads, as problems.
+//! Who else could change what the daemon reads, as diagnostics.
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::sources::{Origin, Sources};
-use crate::config::diagnostics::collect::Problems;
-use crate::config::diagnostics::report::{Problem, Severity, Spot};
+use crate::config::diagnostics::collect::Diagnostics;
+use crate::config::diagnostics::report::{Diagnostic, Location, Severity};
 use crate::trust::{Danger, Thing, Trusted, Ways};
 
 /// Judges the ways to everything that the daemon reads, and tells each danger once.
@@ -20,20 +20,20 @@ impl Permissions {
     }
 
     /// What is wrong with the way to `path`, which is `what`: "the config".
-    pub(crate) fn of<'a>(&mut self, path: &Path, what: &'a str) -> impl Iterator<Item = Problem> + use<'a> {
+    pub(crate) fn of<'a>(&mut self, path: &Path, what: &'a str) -> impl Iterator<Item = Diagnostic> + use<'a> {
         // The drop-ins are asked about by their directory itself.
         let directory = path.canonicalize().ok().and_then(|path| match path.is_dir() {
             true => Some(path),
             false => path.parent().map(Path::to_path_buf),
         });
-        self.ways.to(path).into_iter().map(move |danger| problem(&danger, what, directory.as_deref()))
+        self.ways.to(path).into_iter().map(move |danger| diagnostic(&danger, what, directory.as_deref()))
     }
 
     /// The same for a client secret. The modes of the file itself are judged where it is read, and more strictly.
-    pub(crate) fn of_secret(&mut self, path: &Path) -> Vec<Problem> {
+    pub(crate) fn of_secret(&mut self, path: &Path) -> Vec<Diagnostic> {
         let dangers = self.ways.to(path).into_iter();
         let dangers = dangers.filter(|danger| danger.thing != Thing::File || danger.risk.by_owner);
-        dangers.map(|danger| problem(&danger, "a client secret", None)).collect()
+        dangers.map(|danger| diagnostic(&danger, "a client secret", None)).collect()
     }
 }
 
@@ -47,25 +47,25 @@ pub(crate) struct Dangers<'s> {
 
 impl<'s> Dangers<'s> {
     pub(crate) fn new(sources: &'s Sources) -> Self {
-        let told = sources.problems.iter().filter_map(|problem| Some(Arc::clone(&problem.at.as_ref()?.file)));
+        let told = sources.diagnostics.iter().filter_map(|diagnostic| Some(Arc::clone(&diagnostic.at.as_ref()?.file)));
         Self { sources, told: told.collect() }
     }
 
     /// Tells of those that were not told of. What a config that ran before names is worth a warning.
-    pub(crate) fn add(&mut self, found: Vec<Problem>, problems: &mut Problems<'_>) {
-        for mut problem in found {
-            let is_new = problem.at.as_ref().is_none_or(|at| self.told.insert(Arc::clone(&at.file)));
+    pub(crate) fn add(&mut self, found: Vec<Diagnostic>, diagnostics: &mut Diagnostics<'_>) {
+        for mut diagnostic in found {
+            let is_new = diagnostic.at.as_ref().is_none_or(|at| self.told.insert(Arc::clone(&at.file)));
             if self.sources.origin == Origin::Memory {
-                problem.severity = Severity::Warning;
+                diagnostic.severity = Severity::Warning;
             }
             if is_new {
-                problems.push(problem);
+                diagnostics.push(diagnostic);
             }
         }
     }
 }
 
-fn problem(danger: &Danger, what: &str, directory: Option<&Path>) -> Problem {
+fn diagnostic(danger: &Danger, what: &str, directory: Option<&Path>) -> Diagnostic {
     let thing = match danger.thing {
         Thing::File => what.to_owned(),
         Thing::Directory if directory == Some(&danger.path) => format!("the directory of {what}"),
@@ -73,7 +73,7 @@ fn problem(danger: &Danger, what: &str, directory: Option<&Path>) -> Problem {
         Thing::Link => format!("a link on the way to {what}"),
     };
     let severity = if danger.read_only { Severity::Warning } else { Severity::Error };
-    Problem::new(severity, format!("{thing} {}", danger.risk))
-        .at(Spot::file(danger.path.as_path()))
+    Diagnostic::new(severity, format!("{thing} {}", danger.risk))
+        .at(Location::file(danger.path.as_path()))
         .help(&danger.risk.remedy)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The machine as the config sees it.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
+pub struct Process {
     /// `$STATE_DIRECTORY`, the first of its directories.
     pub state_directory: Option<PathBuf>,
     /// `$RUNTIME_DIRECTORY`, the first of its directories.
@@ -30,7 +30,7 @@ pub struct KeyQuota {
     pub bytes: u64,
 }
 
-impl Surroundings {
+impl Process {
     /// Of this process.
     pub fn from_env() -> Self {
         let user = rustix::process::geteuid().as_raw();

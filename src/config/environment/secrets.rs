@@ -1,4 +1,4 @@
-//! Reading a client secret, at each use: from a file, from a systemd credential, from the environment.
+//! Context a client secret, at each use: from a file, from a systemd credential, from the environment.
 //!
 //! What is checked is the file that was opened, not its name. No text here ever holds what was read, nor the name of a
 //! source that could not be: it may be the secret itself, written where its place belongs
@@ -11,11 +11,11 @@ use std::sync::LazyLock;
 
 use zeroize::Zeroizing;
 
-use super::bounded::{self, Look};
+use super::bounded::{self, PathTask};
 use super::permissions::Permissions;
 use super::sources;
 use crate::blocking::{Blocking, Unfinished};
-use crate::config::diagnostics::report::Problem;
+use crate::config::diagnostics::report::Diagnostic;
 use crate::domain::{Secret, SecretSource};
 use crate::trust::{Danger, Status, Thing, Trusted, Ways, is_on_read_only_mount};
 
@@ -114,7 +114,7 @@ type Found = Result<(Secret, Option<SecretError>), SecretError>;
 pub(crate) struct Inspected {
     pub(crate) found: Found,
     /// Who else could change it.
-    pub(crate) dangers: Vec<Problem>,
+    pub(crate) dangers: Vec<Diagnostic>,
 }
 
 static READS: LazyLock<Blocking<Inspected>> = LazyLock::new(|| Blocking::new("secrets", MOST_OUTSTANDING));
@@ -138,12 +138,12 @@ pub(crate) fn inspect_all(sources: &[&SecretSource], credentials_directory: Opti
             (None, SecretSource::Env(name) | SecretSource::Credential(name)) => format!("${name}").into(),
             (None, SecretSource::File(path)) => path.clone().into_os_string(),
         };
-        Look::at(key, move || Inspected {
+        PathTask::new(key, move || Inspected {
             found: inspect(&own, directory.as_deref()),
             dangers: path.map(|path| Permissions::new().of_secret(&path)).unwrap_or_default(),
         })
     });
-    let read = bounded::look_at_all(&READS, looks.collect());
+    let read = bounded::run_all(&READS, looks.collect());
     let outcome = |(source, read): (&&SecretSource, Result<Inspected, Unfinished>)| {
         read.unwrap_or_else(|why| Inspected {
             found: Err(SecretError::Unfinished { place: source.to_string(), why }),

@@ -1,5 +1,5 @@
-//! Reading the config's files. This is the one file of the module that reads the file system, besides `secret.rs`, which
-//! reads the one secret that it is asked for, and `surroundings.rs`, which asks the system who we are. All else works on text.
+//! Context the config's files. This is the one file of the module that reads the file system, besides `secret.rs`, which
+//! reads the one secret that it is asked for, and `process.rs`, which asks the system who we are. All else works on text.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
-use super::bounded::{self, Look};
+use super::bounded::{self, PathTask};
 use super::permissions::Permissions;
 use crate::blocking::{Blocking, Unfinished};
 use crate::config::diagnostics::collect::{line_of, line_starts};
-use crate::config::diagnostics::report::{Problem, Report, Severity, Spot};
+use crate::config::diagnostics::report::{Diagnostic, Location, Report, Severity};
 
 /// The largest file that is read. A million corp_ids need a third of it.
 const MAX_BYTES: u64 = 64 << 20;
-/// In problems.
+/// In diagnostics.
 const CONFIG: &str = "the config";
 /// So many files of one kind may hang at once.
 const MOST_OUTSTANDING: usize = 1024;
@@ -74,7 +74,7 @@ pub struct Sources {
     /// The names, in those directories, of which a change can mean another config.
     pub names: Vec<PathBuf>,
     /// What is wrong with the files as files: permissions, drop-ins that cannot be read.
-    pub problems: Vec<Problem>,
+    pub diagnostics: Vec<Diagnostic>,
     /// Where they come from.
     pub origin: Origin,
 }
@@ -94,7 +94,7 @@ impl Sources {
             files,
             watch: Vec::new(),
             names: Vec::new(),
-            problems: Vec::new(),
+            diagnostics: Vec::new(),
             origin: Origin::Memory,
         }
     }
@@ -103,9 +103,9 @@ impl Sources {
 /// What came of reading one file.
 #[derive(Clone)]
 struct Loaded {
-    file: Result<Source, Problem>,
+    file: Result<Source, Diagnostic>,
     /// Who else could change it.
-    dangers: Vec<Problem>,
+    dangers: Vec<Diagnostic>,
     /// See [`where_to_watch`].
     names: Vec<PathBuf>,
 }
@@ -113,8 +113,8 @@ struct Loaded {
 /// What came of listing the drop-ins.
 #[derive(Clone)]
 struct Listed {
-    files: Result<Vec<PathBuf>, Problem>,
-    dangers: Vec<Problem>,
+    files: Result<Vec<PathBuf>, Diagnostic>,
+    dangers: Vec<Diagnostic>,
     names: Vec<PathBuf>,
 }
 
@@ -124,7 +124,7 @@ pub(crate) struct Probed {
     /// Whether it can be read as a file.
     pub(crate) readable: Result<(), String>,
     /// Who else could change it.
-    pub(crate) dangers: Vec<Problem>,
+    pub(crate) dangers: Vec<Diagnostic>,
 }
 
 static FILES: LazyLock<Blocking<Loaded>> = LazyLock::new(|| Blocking::new("config", MOST_OUTSTANDING));
@@ -138,20 +138,20 @@ static TIMES: LazyLock<Blocking<Option<SystemTime>>> = LazyLock::new(|| Blocking
 ///
 /// # Errors
 /// A report, when the main file cannot be read: there is nothing to go by then. Whatever else is wrong stands in
-/// [`Sources::problems`], so that it is told together with what the text holds.
+/// [`Sources::diagnostics`], so that it is told together with what the text holds.
 pub fn read(path: &Path) -> Result<Sources, Report> {
     let own = path.to_path_buf();
-    let main = bounded::look_at(&FILES, path, move || load(&own)).map_err(|why| unfinished(path, why))?;
+    let main = bounded::run_one(&FILES, path, move || load(&own)).map_err(|why| unfinished(path, why))?;
     let (mut files, mut names) = (vec![main.file.map_err(Report::from)?], main.names);
-    let (mut dangers, mut problems) = (main.dangers, Vec::new());
+    let (mut dangers, mut diagnostics) = (main.dangers, Vec::new());
     let drop_ins = drop_ins_of(path);
     let own = drop_ins.clone();
-    match bounded::look_at(&LISTS, &drop_ins, move || list(&own)) {
+    match bounded::run_one(&LISTS, &drop_ins, move || list(&own)) {
         Ok(listed) => {
             dangers.extend(listed.dangers);
             names.extend(listed.names);
-            let paths = listed.files.unwrap_or_else(|problem| {
-                problems.push(problem);
+            let paths = listed.files.unwrap_or_else(|diagnostic| {
+                diagnostics.push(diagnostic);
                 Vec::new()
             });
             for (path, loaded) in paths.iter().zip(load_all(&paths)) {
@@ -159,35 +159,35 @@ pub fn read(path: &Path) -> Result<Sources, Report> {
                     Ok(loaded) => {
                         dangers.extend(loaded.dangers);
                         names.extend(loaded.names);
-                        loaded.file.map_or_else(|problem| problems.push(problem), |source| files.push(source));
+                        loaded.file.map_or_else(|diagnostic| diagnostics.push(diagnostic), |source| files.push(source));
                     }
-                    Err(why) => problems.push(unfinished(path, why)),
+                    Err(why) => diagnostics.push(unfinished(path, why)),
                 }
             }
         }
-        Err(why) => problems.push(unfinished(&drop_ins, why)),
+        Err(why) => diagnostics.push(unfinished(&drop_ins, why)),
     }
     // Whoever can change what is read here decides all the rest, so that comes first. Each thing is told of once: all ways
     // have the directories above in common.
     let mut told = HashSet::new();
     dangers.retain(|danger| told.insert(danger.at.as_ref().map(|at| Arc::clone(&at.file))));
-    dangers.extend(problems);
+    dangers.extend(diagnostics);
     names.sort_unstable();
     names.dedup();
     let mut watch: Vec<PathBuf> = names.iter().filter_map(|name| name.parent()).map(Path::to_path_buf).collect();
     watch.push(absolute(&drop_ins));
     watch.sort_unstable();
     watch.dedup();
-    let (main, problems) = (path.to_path_buf(), dangers);
-    Ok(Sources { files, main, drop_ins, watch, names, problems, origin: Origin::Disk })
+    let (main, diagnostics) = (path.to_path_buf(), dangers);
+    Ok(Sources { files, main, drop_ins, watch, names, diagnostics, origin: Origin::Disk })
 }
 
 fn load_all(paths: &[PathBuf]) -> Vec<Result<Loaded, Unfinished>> {
     let looks = paths.iter().map(|path| {
         let own = path.clone();
-        Look::at(path, move || load(&own))
+        PathTask::new(path, move || load(&own))
     });
-    bounded::look_at_all(&FILES, looks.collect())
+    bounded::run_all(&FILES, looks.collect())
 }
 
 /// Reads one file. May hang.
@@ -214,7 +214,7 @@ fn list(directory: &Path) -> Listed {
 /// hangs.
 pub fn last_written(path: &Path) -> Option<SystemTime> {
     let own = path.to_path_buf();
-    let look = bounded::look_at(&TIMES, path, move || {
+    let look = bounded::run_one(&TIMES, path, move || {
         let drop_ins = drop_in_names(&drop_ins_of(&own)).ok().flatten().unwrap_or_default();
         let files = std::iter::once(own).chain(drop_ins);
         files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max()
@@ -227,9 +227,9 @@ pub fn last_written(path: &Path) -> Option<SystemTime> {
 pub fn where_to_watch(paths: &[&Path]) -> Vec<PathBuf> {
     let looks = paths.iter().map(|path| {
         let own = path.to_path_buf();
-        Look::at(*path, move || links_of(&own))
+        PathTask::new(*path, move || links_of(&own))
     });
-    let found = bounded::look_at_all(&NAMES, looks.collect());
+    let found = bounded::run_all(&NAMES, looks.collect());
     let names = paths.iter().zip(found).map(|(path, found)| found.unwrap_or_else(|_| vec![absolute(path)]));
     let mut names: Vec<PathBuf> = names.flatten().collect();
     names.sort_unstable();
@@ -265,7 +265,7 @@ fn links_of(path: &Path) -> Vec<PathBuf> {
 /// Looks at a file that is read elsewhere; what stands in it is somebody else's business.
 pub(crate) fn probe(path: &Path) -> Result<Probed, Unfinished> {
     let own = path.to_path_buf();
-    bounded::look_at(&PROBES, path, move || Probed {
+    bounded::run_one(&PROBES, path, move || Probed {
         readable: is_file(&own).map_err(|error| error.to_string()),
         dangers: Permissions::new().of(&own, "`ca_file`").collect(),
     })
@@ -318,7 +318,7 @@ fn drop_in_names(directory: &Path) -> io::Result<Option<Vec<PathBuf>>> {
 }
 
 /// Reads one file.
-fn read_one(path: &Path) -> Result<Source, Problem> {
+fn read_one(path: &Path) -> Result<Source, Diagnostic> {
     let file = open(path).map_err(|error| unreadable(path, &error))?;
     let status = file.metadata().map_err(|error| unreadable(path, &error))?;
     if !status.is_file() {
@@ -337,7 +337,7 @@ fn read_one(path: &Path) -> Result<Source, Problem> {
     Ok(Source::new(path, text))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Problem {
+fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
     let help = match error.kind() {
         io::ErrorKind::NotFound => "write it, or name another with --config or CORPTOKEND_CONFIG",
         io::ErrorKind::PermissionDenied => {
@@ -348,13 +348,13 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
     wrong(path, format!("the config cannot be read: {error}"), help)
 }
 
-fn unfinished(path: &Path, why: Unfinished) -> Problem {
+fn unfinished(path: &Path, why: Unfinished) -> Diagnostic {
     let message = format!("the config cannot be read: {why}");
     let help = "look at the file system that it lies on; it is tried again by itself";
-    Problem { hangs: why == Unfinished::Hangs, ..wrong(path, message, help) }
+    Diagnostic { hangs: why == Unfinished::Hangs, ..wrong(path, message, help) }
 }
 
-fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Problem {
+fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Diagnostic {
     let bytes = error.as_bytes();
     let at = error.utf8_error().valid_up_to();
     let text = std::str::from_utf8(&bytes[..at]).unwrap_or_default();
@@ -362,12 +362,12 @@ fn not_utf8(path: &Path, error: &std::string::FromUtf8Error) -> Problem {
     let line = line_of(&lines, u32::try_from(at).unwrap_or(u32::MAX));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let column = text[lines[line] as usize..].chars().count() + 1;
-    let spot = Spot { file: path.into(), line: count(line + 1), column: count(column), span: at..at };
-    Problem::new(Severity::Error, "the config is not UTF-8 text").at(spot).help("save it as UTF-8")
+    let location = Location { file: path.into(), line: count(line + 1), column: count(column), span: at..at };
+    Diagnostic::new(Severity::Error, "the config is not UTF-8 text").at(location).help("save it as UTF-8")
 }
 
-fn wrong(path: &Path, message: String, help: &str) -> Problem {
-    Problem::new(Severity::Error, message).at(Spot::file(path)).help(help)
+fn wrong(path: &Path, message: String, help: &str) -> Diagnostic {
+    Diagnostic::new(Severity::Error, message).at(Location::file(path)).help(help)
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::config::diagnostics::collect::{Mark, Problems};
+use crate::config::diagnostics::collect::{Diagnostics, Span};
 use crate::config::schema;
 
 /// Lists that are joined when several files have them.
@@ -20,9 +20,9 @@ pub(crate) struct Table<'i> {
 /// A key and its value.
 pub(crate) struct Entry<'i> {
     /// Where the key stands (first).
-    pub(crate) key: Mark,
+    pub(crate) key: Span,
     /// Where the value stands (first).
-    pub(crate) at: Mark,
+    pub(crate) at: Span,
     pub(crate) value: Value<'i>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) enum Value<'i> {
 
 /// An element of a list.
 pub(crate) struct Item<'i> {
-    pub(crate) at: Mark,
+    pub(crate) at: Span,
     pub(crate) value: &'i DeValue<'i>,
 }
 
@@ -75,12 +75,12 @@ impl<'i> Table<'i> {
     pub(crate) fn of(table: &'i DeTable<'i>, file: usize) -> Self {
         let entries = table
             .iter()
-            // Where the parser found no value, it has said so, and stands in an integer of no extent.
+            // Where the parser found no value, it has diagnostic so, and stands in an integer of no extent.
             .filter(|(_, value)| !(value.span().is_empty() && value.get_ref().is_integer()))
             .map(|(key, value)| {
                 let entry = Entry {
-                    key: Mark::new(file, key.span()),
-                    at: Mark::new(file, value.span()),
+                    key: Span::new(file, key.span()),
+                    at: Span::new(file, value.span()),
                     value: Value::of(value.get_ref(), file),
                 };
                 (&**key.get_ref(), entry)
@@ -90,18 +90,18 @@ impl<'i> Table<'i> {
     }
 
     /// Adds the table of a later file.
-    pub(crate) fn merge(&mut self, later: Table<'i>, problems: &mut Problems<'_>) {
+    pub(crate) fn merge(&mut self, later: Table<'i>, diagnostics: &mut Diagnostics<'_>) {
         for (key, theirs) in later.entries {
             let Some(ours) = self.entries.get_mut(key) else {
                 self.entries.insert(key, theirs);
                 continue;
             };
             match (&mut ours.value, theirs.value) {
-                (Value::Table(ours), Value::Table(theirs)) => ours.merge(theirs, problems),
+                (Value::Table(ours), Value::Table(theirs)) => ours.merge(theirs, diagnostics),
                 (Value::List(ours), Value::List(theirs)) if JOINED.contains(&key) => ours.extend(theirs),
                 _ => {
                     let what = if schema::is_showable(key) { format!("`{key}`") } else { "the same key".to_owned() };
-                    problems
+                    diagnostics
                         .error(theirs.key, format!("{what} is set in two files"))
                         .also(ours.key, "it is set here, too")
                         .help("keep one of the two");
@@ -116,7 +116,7 @@ impl<'i> Value<'i> {
         match value {
             DeValue::Table(table) => Self::Table(Table::of(table, file)),
             DeValue::Array(list) => Self::List(
-                list.iter().map(|item| Item { at: Mark::new(file, item.span()), value: item.get_ref() }).collect(),
+                list.iter().map(|item| Item { at: Span::new(file, item.span()), value: item.get_ref() }).collect(),
             ),
             scalar => Self::Scalar(scalar),
         }

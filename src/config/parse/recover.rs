@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
-use crate::config::diagnostics::collect::{Mark, Problems, line_of, line_starts, line_text};
+use crate::config::diagnostics::collect::{Diagnostics, Span, line_of, line_starts, line_text};
 use crate::config::diagnostics::redact;
 use crate::config::environment::sources::Source;
 
@@ -18,7 +18,7 @@ const MOST: usize = 20;
 pub(crate) fn blank_faults(
     sources: &[Source],
     errors: &[Vec<Error>],
-    problems: &mut Problems<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Vec<Option<String>> {
     let sources = sources.iter().zip(errors).enumerate();
     sources
@@ -29,7 +29,7 @@ pub(crate) fn blank_faults(
             for _ in 0..MOST {
                 let (at, message) = first;
                 let (at, faulty) = stretch(&text, &lines, at);
-                problems.syntax(Mark::new(file, at..at), message);
+                diagnostics.syntax(Span::new(file, at..at), message);
                 text = blank(text, faulty);
                 let Some(next) = first_of(&DeTable::parse_recoverable(&text).1) else { break };
                 first = next;

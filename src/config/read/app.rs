@@ -3,45 +3,45 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::inherited::{self, Settings};
-use super::reader::{Fault, Section, Set};
-use super::sink::{Reading, Sink};
+use super::inherited::{self, Inherited};
+use super::reader::{Fault, Reader, Spanned};
+use super::sink::{Context, Sink};
 use super::tenants::{self, Tenants};
 use super::values;
-use crate::config::diagnostics::collect::{Mark, Problems};
+use crate::config::diagnostics::collect::{Diagnostics, Span};
 use crate::config::model::{App, Special};
 use crate::config::parse::merge::{Table, Value};
 use crate::config::schema;
 use crate::domain::{AppName, ClientId, SecretSource};
 
 /// An app with what only diagnostics need: where everything stands.
-pub(crate) struct ReadApp {
+pub(crate) struct AppDraft {
     pub(crate) name: AppName,
     pub(crate) app: App,
     /// Where each of [`App::tenants`] stands.
-    pub(crate) tenant_marks: Vec<Mark>,
+    pub(crate) tenant_spans: Vec<Span>,
     pub(crate) sinks: Arc<[Sink]>,
     /// The sinks of the tenants that have their own.
     pub(crate) own_sinks: BTreeMap<usize, Arc<[Sink]>>,
     /// The place of the secret, and where the config names it.
-    pub(crate) secret: Option<Set<SecretSource>>,
+    pub(crate) secret: Option<Spanned<SecretSource>>,
 }
 
 /// `[app.*]`.
 pub(crate) fn apps(
     apps: Option<&Table<'_>>,
-    defaults: &Settings,
-    reading: &Reading<'_>,
-    problems: &mut Problems<'_>,
-) -> Vec<ReadApp> {
+    defaults: &Inherited,
+    context: &Context<'_>,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Vec<AppDraft> {
     let mut read = Vec::new();
     for (key, entry) in apps.iter().flat_map(|apps| &apps.entries) {
         let name = AppName::new(key);
         if name.is_err() {
-            problems.error(entry.key, format!("an app's name must be {}", AppName::RULE)).help("rename the app");
+            diagnostics.error(entry.key, format!("an app's name must be {}", AppName::RULE)).help("rename the app");
         }
         let Value::Table(table) = &entry.value else {
-            problems
+            diagnostics
                 .error(entry.key, format!("an app is a table, and this is {}", entry.value.kind()))
                 .help("write [app.NAME], and the app's keys below it");
             continue;
@@ -49,7 +49,7 @@ pub(crate) fn apps(
         // Even an app without a proper name is read, so that all its problems are told at once.
         let stand_in = || AppName::new("app").unwrap_or_else(|_| unreachable!("the rule allows it"));
         let proper = name.is_ok();
-        if let Some(app) = app(name.unwrap_or_else(|_| stand_in()), entry.key, table, defaults, reading, problems)
+        if let Some(app) = app(name.unwrap_or_else(|_| stand_in()), entry.key, table, defaults, context, diagnostics)
             && proper
         {
             read.push(app);
@@ -60,17 +60,17 @@ pub(crate) fn apps(
 
 fn app(
     name: AppName,
-    at: Mark,
+    at: Span,
     table: &Table<'_>,
-    defaults: &Settings,
-    reading: &Reading<'_>,
-    problems: &mut Problems<'_>,
-) -> Option<ReadApp> {
-    let section = Section::open(Some(table), &schema::APP, problems);
-    let client_id = client_id(&section, &name, at, problems);
-    let secret = client_secret(&section, &name, at, reading, problems);
-    let settings = inherited::of_app(&section, defaults, reading, problems);
-    let tenants = tenants::read(&section, reading, problems);
+    defaults: &Inherited,
+    context: &Context<'_>,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<AppDraft> {
+    let reader = Reader::open(Some(table), &schema::APP, diagnostics);
+    let client_id = client_id(&reader, &name, at, diagnostics);
+    let secret = client_secret(&reader, &name, at, context, diagnostics);
+    let settings = inherited::of_app(&reader, defaults, context, diagnostics);
+    let tenants = tenants::read(&reader, context, diagnostics);
     let client_id = client_id.or_else(|| ClientId::new("unknown").ok())?;
     Some(assemble(name, client_id, secret, &settings, tenants))
 }
@@ -78,10 +78,10 @@ fn app(
 fn assemble(
     name: AppName,
     client_id: ClientId,
-    secret: Option<Set<SecretSource>>,
-    settings: &Settings,
+    secret: Option<Spanned<SecretSource>>,
+    settings: &Inherited,
     tenants: Tenants,
-) -> ReadApp {
+) -> AppDraft {
     let sinks = settings.sinks();
     let special = tenants.special.iter().map(|(index, special)| {
         let sinks = special.sinks.as_ref().map(|sinks| settings.specs(sinks));
@@ -100,14 +100,14 @@ fn assemble(
         tenants: tenants.ids,
     };
     let own_sinks = tenants.special.into_iter().filter_map(|(index, own)| Some((index, own.sinks?))).collect();
-    ReadApp { name, app, tenant_marks: tenants.marks, sinks, own_sinks, secret }
+    AppDraft { name, app, tenant_spans: tenants.marks, sinks, own_sinks, secret }
 }
 
-fn client_id(section: &Section<'_, '_>, name: &AppName, at: Mark, problems: &mut Problems<'_>) -> Option<ClientId> {
-    if section.entry("client_id").is_none() {
-        missing("client_id", section, name, at, "client_id = \"…\"", problems);
+fn client_id(reader: &Reader<'_, '_>, name: &AppName, at: Span, diagnostics: &mut Diagnostics<'_>) -> Option<ClientId> {
+    if reader.entry("client_id").is_none() {
+        missing("client_id", reader, name, at, "client_id = \"…\"", diagnostics);
     }
-    let set = section.text("client_id", problems, |text| {
+    let set = reader.text("client_id", diagnostics, |text| {
         ClientId::new(text).map_err(|_| Fault::new(format!("must be {}", ClientId::RULE)))
     })?;
     Some(set.value)
@@ -115,39 +115,39 @@ fn client_id(section: &Section<'_, '_>, name: &AppName, at: Mark, problems: &mut
 
 fn missing(
     key: &'static str,
-    section: &Section<'_, '_>,
+    reader: &Reader<'_, '_>,
     name: &AppName,
-    at: Mark,
+    at: Span,
     example: &str,
-    problems: &mut Problems<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) {
     // Where the text does not parse, the key may be there and merely not have been seen; a misspelt one is told of already.
-    if !problems.any_syntax() && !section.misspells(key) {
-        problems.error(at, format!("the app {name} has no `{key}`")).help(format!("add {example}"));
+    if !diagnostics.any_syntax() && !reader.misspells(key) {
+        diagnostics.error(at, format!("the app {name} has no `{key}`")).help(format!("add {example}"));
     }
 }
 
 /// `None` when there was a problem.
 fn client_secret(
-    section: &Section<'_, '_>,
+    reader: &Reader<'_, '_>,
     name: &AppName,
-    at: Mark,
-    reading: &Reading<'_>,
-    problems: &mut Problems<'_>,
-) -> Option<Set<SecretSource>> {
-    let Some(entry) = section.entry("client_secret") else {
+    at: Span,
+    context: &Context<'_>,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<Spanned<SecretSource>> {
+    let Some(entry) = reader.entry("client_secret") else {
         missing(
             "client_secret",
-            section,
+            reader,
             name,
             at,
             &format!("client_secret = {{ file = \"{name}.secret\" }}"),
-            problems,
+            diagnostics,
         );
         return None;
     };
     let Value::Table(table) = &entry.value else {
-        let path = reading.base(entry.at).join(format!("{name}.secret"));
+        let path = context.base(entry.at).join(format!("{name}.secret"));
         let who =
             crate::config::environment::process::group_id("corptokend").map_or("-m 0600", |_| "-m 0640 -g corptokend");
         let help = format!(
@@ -155,28 +155,28 @@ fn client_secret(
              client_secret = {{ file = \"{path}\" }}",
             path = path.display()
         );
-        problems.error(entry.key, "a secret does not belong into the config").help(help);
+        diagnostics.error(entry.key, "a secret does not belong into the config").help(help);
         return None;
     };
-    let section = Section::open(Some(table), &schema::CLIENT_SECRET, problems);
+    let reader = Reader::open(Some(table), &schema::CLIENT_SECRET, diagnostics);
     let known = table.entries.iter().filter(|(key, _)| schema::CLIENT_SECRET.keys.contains(key));
-    let given: Vec<Mark> = known.map(|(_, entry)| entry.key).collect();
+    let given: Vec<Span> = known.map(|(_, entry)| entry.key).collect();
     if let [first, second, ..] = given[..] {
-        problems
+        diagnostics
             .error(second, "`client_secret` lies in one place, and these are several")
             .also(first, "the first")
             .help("keep one of `file`, `credential` and `env`");
         return None;
     }
-    let file = section.text("file", problems, |text| values::path(text, reading.base(entry.at)));
-    let credential = section.text("credential", problems, credential_name);
-    let env = section.text("env", problems, variable_name);
+    let file = reader.text("file", diagnostics, |text| values::path(text, context.base(entry.at)));
+    let credential = reader.text("credential", diagnostics, credential_name);
+    let env = reader.text("env", diagnostics, variable_name);
     if table.entries.is_empty() {
-        problems.error(entry.at, "`client_secret` says nothing").help("write { file = \"…\" }");
+        diagnostics.error(entry.at, "`client_secret` says nothing").help("write { file = \"…\" }");
     }
-    file.map(|set| Set { value: SecretSource::File(set.value), at: set.at })
-        .or(credential.map(|set| Set { value: SecretSource::Credential(set.value), at: set.at }))
-        .or(env.map(|set| Set { value: SecretSource::Env(set.value), at: set.at }))
+    file.map(|set| Spanned { value: SecretSource::File(set.value), at: set.at })
+        .or(credential.map(|set| Spanned { value: SecretSource::Credential(set.value), at: set.at }))
+        .or(env.map(|set| Spanned { value: SecretSource::Env(set.value), at: set.at }))
 }
 
 fn credential_name(text: &str) -> Result<Box<str>, Fault> {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::reader::{Fault, Section, Set};
-use super::sink::{self, Reading, Sink};
+use super::reader::{Fault, Reader, Spanned};
+use super::sink::{self, Context, Sink};
 use super::values;
-use crate::config::diagnostics::collect::Problems;
+use crate::config::diagnostics::collect::Diagnostics;
 use crate::config::parse::merge::Table;
 use crate::config::schema;
 use crate::domain::{AppPolicy, Endpoint, OnExpiry, OnRemove, Proxy, Rate, Refresh, Retry, SinkKind, SinkSpec};
@@ -20,14 +20,14 @@ const RETRY: Retry = Retry { min: Duration::from_secs(1), max: Duration::from_se
 
 /// What `[defaults]` and an app can both say.
 #[derive(Clone, Default)]
-pub(crate) struct Settings {
+pub(crate) struct Inherited {
     endpoint: Option<Endpoint>,
     proxy: Option<Proxy>,
     rate: Option<Rate>,
-    at: Option<Set<f64>>,
-    jitter: Option<Set<f64>>,
-    min: Option<Set<Duration>>,
-    max: Option<Set<Duration>>,
+    at: Option<Spanned<f64>>,
+    jitter: Option<Spanned<f64>>,
+    min: Option<Spanned<Duration>>,
+    max: Option<Spanned<Duration>>,
     on_remove: Option<OnRemove>,
     on_expiry: Option<OnExpiry>,
     enabled: Option<bool>,
@@ -38,32 +38,32 @@ pub(crate) struct Settings {
 pub(crate) fn defaults(
     table: Option<&Table<'_>>,
     standard_sink: Sink,
-    reading: &Reading<'_>,
-    problems: &mut Problems<'_>,
-) -> Settings {
-    let section = Section::open(table, &schema::DEFAULTS, problems);
-    let mut settings = settings(&section, reading, problems);
-    check_refresh(&settings, &settings, problems);
-    check_retry(&settings, &settings, problems);
+    context: &Context<'_>,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Inherited {
+    let reader = Reader::open(table, &schema::DEFAULTS, diagnostics);
+    let mut settings = settings(&reader, context, diagnostics);
+    check_refresh(&settings, &settings, diagnostics);
+    check_retry(&settings, &settings, diagnostics);
     settings.sinks.get_or_insert_with(|| Arc::new([standard_sink]));
     settings
 }
 
 /// What an app says, and `defaults` where it says nothing.
 pub(crate) fn of_app(
-    section: &Section<'_, '_>,
-    defaults: &Settings,
-    reading: &Reading<'_>,
-    problems: &mut Problems<'_>,
-) -> Settings {
-    let own = settings(section, reading, problems);
+    reader: &Reader<'_, '_>,
+    defaults: &Inherited,
+    context: &Context<'_>,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Inherited {
+    let own = settings(reader, context, diagnostics);
     let all = own.over(defaults);
-    check_refresh(&own, &all, problems);
-    check_retry(&own, &all, problems);
+    check_refresh(&own, &all, diagnostics);
+    check_retry(&own, &all, diagnostics);
     all
 }
 
-impl Settings {
+impl Inherited {
     /// How tenants are kept fresh.
     pub(crate) fn policy(&self) -> AppPolicy {
         AppPolicy {
@@ -138,28 +138,28 @@ impl Settings {
 }
 
 /// What a table says for itself.
-fn settings(section: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Settings {
-    let refresh = section.section("refresh", &schema::REFRESH, problems);
-    let retry = section.section("retry", &schema::RETRY, problems);
+fn settings(reader: &Reader<'_, '_>, context: &Context<'_>, diagnostics: &mut Diagnostics<'_>) -> Inherited {
+    let refresh = reader.reader("refresh", &schema::REFRESH, diagnostics);
+    let retry = reader.reader("retry", &schema::RETRY, diagnostics);
     let waits = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
-    Settings {
-        endpoint: section
-            .text("endpoint", problems, |text| Endpoint::new(text).map_err(|error| Fault::new(format!(": {error}"))))
+    Inherited {
+        endpoint: reader
+            .text("endpoint", diagnostics, |text| Endpoint::new(text).map_err(|error| Fault::new(format!(": {error}"))))
             .map(|set| set.value),
-        proxy: section.text("proxy", problems, proxy).map(|set| set.value),
-        rate: section.text("rate", problems, values::rate).map(|set| set.value),
-        at: refresh.fraction("at", problems, 0.05..=0.95),
-        jitter: refresh.fraction("jitter", problems, 0.0..=0.5),
-        min: retry.duration("min", problems, waits.clone()),
-        max: retry.duration("max", problems, waits),
-        on_remove: section
-            .word("on_remove", problems, &[("delete", OnRemove::Delete), ("keep", OnRemove::Keep)])
+        proxy: reader.text("proxy", diagnostics, proxy).map(|set| set.value),
+        rate: reader.text("rate", diagnostics, values::rate).map(|set| set.value),
+        at: refresh.fraction("at", diagnostics, 0.05..=0.95),
+        jitter: refresh.fraction("jitter", diagnostics, 0.0..=0.5),
+        min: retry.duration("min", diagnostics, waits.clone()),
+        max: retry.duration("max", diagnostics, waits),
+        on_remove: reader
+            .word("on_remove", diagnostics, &[("delete", OnRemove::Delete), ("keep", OnRemove::Keep)])
             .map(|set| set.value),
-        on_expiry: section
-            .word("on_expiry", problems, &[("keep", OnExpiry::Keep), ("delete", OnExpiry::Delete)])
+        on_expiry: reader
+            .word("on_expiry", diagnostics, &[("keep", OnExpiry::Keep), ("delete", OnExpiry::Delete)])
             .map(|set| set.value),
-        enabled: section.boolean("enabled", problems).map(|set| set.value),
-        sinks: section.list("sink", problems).map(|items| sink::sinks(items, reading, problems).into()),
+        enabled: reader.boolean("enabled", diagnostics).map(|set| set.value),
+        sinks: reader.list("sink", diagnostics).map(|items| sink::sinks(items, context, diagnostics).into()),
     }
 }
 
@@ -169,23 +169,23 @@ fn proxy(text: &str) -> Result<Proxy, Fault> {
 }
 
 /// The earliest and the latest due point must lie within the token's life.
-fn check_refresh(own: &Settings, all: &Settings, problems: &mut Problems<'_>) {
+fn check_refresh(own: &Inherited, all: &Inherited, diagnostics: &mut Diagnostics<'_>) {
     let refresh = all.refresh();
     let Some(at) = own.jitter.or(own.at).map(|set| set.at) else { return };
     if refresh.at - refresh.jitter < 0.01 || refresh.at + refresh.jitter > 0.99 {
         let (from, to) = (refresh.at - refresh.jitter, refresh.at + refresh.jitter);
-        problems
+        diagnostics
             .error(at, format!("refreshes would be due from {from:.2} to {to:.2} of a token's life"))
             .help("choose `at` and `jitter` so that at - jitter is at least 0.01, and at + jitter at most 0.99");
     }
 }
 
-fn check_retry(own: &Settings, all: &Settings, problems: &mut Problems<'_>) {
+fn check_retry(own: &Inherited, all: &Inherited, diagnostics: &mut Diagnostics<'_>) {
     let retry = all.retry();
     let Some(at) = own.max.or(own.min).map(|set| set.at) else { return };
     if retry.min > retry.max {
         let (min, max) = (humantime::format_duration(retry.min), humantime::format_duration(retry.max));
-        problems
+        diagnostics
             .error(at, format!("the first wait, {min}, is longer than the longest, {max}"))
             .help("make `min` smaller or `max` larger");
     }

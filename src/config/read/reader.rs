@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::config::diagnostics::collect::{Mark, Problems};
+use crate::config::diagnostics::collect::{Diagnostics, Span};
 use crate::config::parse::merge::{Entry, Item, Table, Value, kind_of};
 use crate::config::schema::{self, KnownKeys, listed};
 
 /// A value and its place.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Set<T> {
+pub(crate) struct Spanned<T> {
     pub(crate) value: T,
-    pub(crate) at: Mark,
+    pub(crate) at: Span,
 }
 
 /// What is wrong with a text: the message goes on after "`key`: ".
@@ -37,55 +37,59 @@ impl Fault {
 
 /// A table that is being read.
 #[derive(Clone, Copy)]
-pub(crate) struct Section<'t, 'i> {
+pub(crate) struct Reader<'t, 'i> {
     table: Option<&'t Table<'i>>,
     keys: &'static KnownKeys,
 }
 
-impl<'t, 'i> Section<'t, 'i> {
+impl<'t, 'i> Reader<'t, 'i> {
     /// Starts reading, with what `table` holds and should not.
-    pub(crate) fn open(table: Option<&'t Table<'i>>, keys: &'static KnownKeys, problems: &mut Problems<'_>) -> Self {
+    pub(crate) fn open(
+        table: Option<&'t Table<'i>>,
+        keys: &'static KnownKeys,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Self {
         for (key, entry) in table.iter().flat_map(|table| &table.entries) {
             if !keys.keys.contains(key) {
-                unknown(key, entry.key, keys, problems);
+                unknown(key, entry.key, keys, diagnostics);
             }
         }
         Self { table, keys }
     }
 
     /// The table at `key` of this one; an empty one if there is none.
-    pub(crate) fn section(
+    pub(crate) fn reader(
         &self,
         key: &'static str,
         keys: &'static KnownKeys,
-        problems: &mut Problems<'_>,
-    ) -> Section<'t, 'i> {
-        Section::open(self.table(key, problems), keys, problems)
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Reader<'t, 'i> {
+        Reader::open(self.table(key, diagnostics), keys, diagnostics)
     }
 
-    pub(crate) fn table(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<&'t Table<'i>> {
+    pub(crate) fn table(&self, key: &'static str, diagnostics: &mut Diagnostics<'_>) -> Option<&'t Table<'i>> {
         let entry = self.entry(key)?;
         match &entry.value {
             Value::Table(table) => Some(table),
             other => {
-                wrong_type(key, "a table", other.kind(), entry.at, problems);
+                wrong_type(key, "a table", other.kind(), entry.at, diagnostics);
                 None
             }
         }
     }
 
-    pub(crate) fn list(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<&'t [Item<'i>]> {
+    pub(crate) fn list(&self, key: &'static str, diagnostics: &mut Diagnostics<'_>) -> Option<&'t [Item<'i>]> {
         let entry = self.entry(key)?;
         match &entry.value {
             Value::List(items) => Some(items),
             Value::Table(_) if key == "sink" => {
-                problems
+                diagnostics
                     .error(entry.key, "`sink` is a list of tables")
                     .help("write [[….sink]], with two brackets each");
                 None
             }
             other => {
-                wrong_type(key, "a list", other.kind(), entry.at, problems);
+                wrong_type(key, "a list", other.kind(), entry.at, diagnostics);
                 None
             }
         }
@@ -95,25 +99,25 @@ impl<'t, 'i> Section<'t, 'i> {
     pub(crate) fn text<T>(
         &self,
         key: &'static str,
-        problems: &mut Problems<'_>,
+        diagnostics: &mut Diagnostics<'_>,
         parse: impl FnOnce(&str) -> Result<T, Fault>,
-    ) -> Option<Set<T>> {
-        let (text, at) = self.string(key, problems)?;
+    ) -> Option<Spanned<T>> {
+        let (text, at) = self.string(key, diagnostics)?;
         match parse(text) {
-            Ok(value) => Some(Set { value, at }),
+            Ok(value) => Some(Spanned { value, at }),
             Err(fault) => {
-                report(key, fault, at, problems);
+                report(key, fault, at, diagnostics);
                 None
             }
         }
     }
 
-    pub(crate) fn string(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<(&'t str, Mark)> {
+    pub(crate) fn string(&self, key: &'static str, diagnostics: &mut Diagnostics<'_>) -> Option<(&'t str, Span)> {
         let entry = self.entry(key)?;
         match &entry.value {
             Value::Scalar(DeValue::String(text)) => Some((text, entry.at)),
             other => {
-                wrong_type(key, "a string", other.kind(), entry.at, problems);
+                wrong_type(key, "a string", other.kind(), entry.at, diagnostics);
                 None
             }
         }
@@ -123,10 +127,10 @@ impl<'t, 'i> Section<'t, 'i> {
     pub(crate) fn word<T: Copy>(
         &self,
         key: &'static str,
-        problems: &mut Problems<'_>,
+        diagnostics: &mut Diagnostics<'_>,
         words: &[(&'static str, T)],
-    ) -> Option<Set<T>> {
-        self.text(key, problems, |text| {
+    ) -> Option<Spanned<T>> {
+        self.text(key, diagnostics, |text| {
             let found = words.iter().find(|(word, _)| *word == text);
             found.map(|(_, value)| *value).ok_or_else(|| {
                 let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -139,14 +143,14 @@ impl<'t, 'i> Section<'t, 'i> {
     pub(crate) fn duration(
         &self,
         key: &'static str,
-        problems: &mut Problems<'_>,
+        diagnostics: &mut Diagnostics<'_>,
         range: RangeInclusive<Duration>,
-    ) -> Option<Set<Duration>> {
+    ) -> Option<Spanned<Duration>> {
         if let Some(Entry { at, value: Value::Scalar(DeValue::Integer(_) | DeValue::Float(_)), .. }) = self.entry(key) {
-            problems.error(*at, format!("`{key}` needs a unit")).help("write a duration as a string, like \"10s\"");
+            diagnostics.error(*at, format!("`{key}` needs a unit")).help("write a duration as a string, like \"10s\"");
             return None;
         }
-        self.text(key, problems, |text| {
+        self.text(key, diagnostics, |text| {
             let value = humantime::parse_duration(text)
                 .map_err(|_| Fault::new("is not a duration").help("write it like \"90s\", \"1h 30m\" or \"500ms\""))?;
             if range.contains(&value) {
@@ -157,12 +161,12 @@ impl<'t, 'i> Section<'t, 'i> {
         })
     }
 
-    pub(crate) fn boolean(&self, key: &'static str, problems: &mut Problems<'_>) -> Option<Set<bool>> {
+    pub(crate) fn boolean(&self, key: &'static str, diagnostics: &mut Diagnostics<'_>) -> Option<Spanned<bool>> {
         let entry = self.entry(key)?;
         match &entry.value {
-            Value::Scalar(DeValue::Boolean(value)) => Some(Set { value: *value, at: entry.at }),
+            Value::Scalar(DeValue::Boolean(value)) => Some(Spanned { value: *value, at: entry.at }),
             other => {
-                wrong_type(key, "true or false", other.kind(), entry.at, problems);
+                wrong_type(key, "true or false", other.kind(), entry.at, diagnostics);
                 None
             }
         }
@@ -171,42 +175,42 @@ impl<'t, 'i> Section<'t, 'i> {
     pub(crate) fn integer(
         &self,
         key: &'static str,
-        problems: &mut Problems<'_>,
+        diagnostics: &mut Diagnostics<'_>,
         range: RangeInclusive<i64>,
-    ) -> Option<Set<i64>> {
+    ) -> Option<Spanned<i64>> {
         let entry = self.entry(key)?;
         let Value::Scalar(DeValue::Integer(integer)) = &entry.value else {
-            wrong_type(key, "an integer", entry.value.kind(), entry.at, problems);
+            wrong_type(key, "an integer", entry.value.kind(), entry.at, diagnostics);
             return None;
         };
         let value = i64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|n| range.contains(n));
         if value.is_none() {
-            problems.error(entry.at, format!("`{key}` must be between {} and {}", range.start(), range.end()));
+            diagnostics.error(entry.at, format!("`{key}` must be between {} and {}", range.start(), range.end()));
         }
-        value.map(|value| Set { value, at: entry.at })
+        value.map(|value| Spanned { value, at: entry.at })
     }
 
     /// A number, whole or not, within a range.
     pub(crate) fn fraction(
         &self,
         key: &'static str,
-        problems: &mut Problems<'_>,
+        diagnostics: &mut Diagnostics<'_>,
         range: RangeInclusive<f64>,
-    ) -> Option<Set<f64>> {
+    ) -> Option<Spanned<f64>> {
         let entry = self.entry(key)?;
         let number = match &entry.value {
             Value::Scalar(DeValue::Float(float)) => float.as_str().parse::<f64>().ok(),
             Value::Scalar(DeValue::Integer(integer)) => integer.as_str().parse::<f64>().ok(),
             other => {
-                wrong_type(key, "a number", other.kind(), entry.at, problems);
+                wrong_type(key, "a number", other.kind(), entry.at, diagnostics);
                 return None;
             }
         };
         let value = number.filter(|number| range.contains(number));
         if value.is_none() {
-            problems.error(entry.at, format!("`{key}` must be between {} and {}", range.start(), range.end()));
+            diagnostics.error(entry.at, format!("`{key}` must be between {} and {}", range.start(), range.end()));
         }
-        value.map(|value| Set { value, at: entry.at })
+        value.map(|value| Spanned { value, at: entry.at })
     }
 
     /// Whether some unknown key looks like a misspelt `key`.
@@ -222,47 +226,47 @@ impl<'t, 'i> Section<'t, 'i> {
 }
 
 /// Reports a fault in the text at `at`, at its very column where that can be told.
-pub(crate) fn report(key: &str, fault: Fault, at: Mark, problems: &mut Problems<'_>) {
-    let at = fault.offset.map_or(at, |offset| within(at, offset, problems));
+pub(crate) fn report(key: &str, fault: Fault, at: Span, diagnostics: &mut Diagnostics<'_>) {
+    let at = fault.offset.map_or(at, |offset| within(at, offset, diagnostics));
     let space = if fault.message.starts_with(':') { "" } else { " " };
-    let said = problems.error(at, format!("`{key}`{space}{}", fault.message));
+    let diagnostic = diagnostics.error(at, format!("`{key}`{space}{}", fault.message));
     if let Some(help) = fault.help {
-        said.help(help);
+        diagnostic.help(help);
     }
 }
 
 /// The place of a byte of a string's value: known where the value stands in the file as it is, without escapes.
-fn within(at: Mark, offset: usize, problems: &Problems<'_>) -> Mark {
-    let raw = problems.raw(at);
+fn within(at: Span, offset: usize, diagnostics: &Diagnostics<'_>) -> Span {
+    let raw = diagnostics.raw(at);
     let escaped = raw.starts_with('"') && raw.contains('\\');
     let plain = !escaped && !raw.starts_with("\"\"\"") && !raw.starts_with("'''");
     match u32::try_from(offset) {
         Ok(offset) if plain && at.start + 1 + offset < at.end => {
             let start = at.start + 1 + offset;
-            Mark { start, end: start + 1, ..at }
+            Span { start, end: start + 1, ..at }
         }
         _ => at,
     }
 }
 
-pub(crate) fn wrong_type(key: &str, wanted: &str, found: &str, at: Mark, problems: &mut Problems<'_>) {
-    problems.error(at, format!("`{key}` must be {wanted}, and is {found}"));
+pub(crate) fn wrong_type(key: &str, wanted: &str, found: &str, at: Span, diagnostics: &mut Diagnostics<'_>) {
+    diagnostics.error(at, format!("`{key}` must be {wanted}, and is {found}"));
 }
 
 /// The element of a list that should be a string.
-pub(crate) fn element<'i>(key: &str, item: &Item<'i>, problems: &mut Problems<'_>) -> Option<&'i str> {
+pub(crate) fn element<'i>(key: &str, item: &Item<'i>, diagnostics: &mut Diagnostics<'_>) -> Option<&'i str> {
     let text = item.value.as_str();
     if text.is_none() {
-        problems.error(item.at, format!("`{key}` holds strings, and this is {}", kind_of(item.value)));
+        diagnostics.error(item.at, format!("`{key}` holds strings, and this is {}", kind_of(item.value)));
     }
     text
 }
 
-fn unknown(key: &str, at: Mark, known: &KnownKeys, problems: &mut Problems<'_>) {
+fn unknown(key: &str, at: Span, known: &KnownKeys, diagnostics: &mut Diagnostics<'_>) {
     let what = if schema::is_showable(key) {
         format!("unknown key `{key}` in {}", known.table)
     } else {
         format!("unknown key in {}", known.table)
     };
-    problems.error(at, what).help(known.suggest(key));
+    diagnostics.error(at, what).help(known.suggest(key));
 }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::reader::{Fault, Section, Set};
+use super::reader::{Fault, Reader, Spanned};
 use super::values;
-use crate::config::diagnostics::collect::{Mark, Problems};
-use crate::config::environment::process::Surroundings;
+use crate::config::diagnostics::collect::{Diagnostics, Span};
+use crate::config::environment::process::Process;
 use crate::config::parse::merge::{Item, kind_of};
 use crate::config::schema;
 use crate::domain::{FileSink, Format, KeyringRoot, KeyringSink, Placeholder, SinkId, SinkKind, Template};
@@ -23,7 +23,7 @@ const FOR_FILES: [&str; 7] = ["format", "template", "mode", "dir_mode", "owner",
 pub(crate) struct Sink {
     pub(crate) kind: SinkKind,
     /// Where its path stands; `None` for the sink that nobody wrote.
-    pub(crate) at: Option<Mark>,
+    pub(crate) at: Option<Span>,
 }
 
 impl Sink {
@@ -45,51 +45,51 @@ pub(crate) fn names(kind: &SinkKind, placeholder: Placeholder) -> bool {
 }
 
 /// What sinks are read against.
-pub(crate) struct Reading<'a> {
+pub(crate) struct Context<'a> {
     pub(crate) bases: &'a [&'a Path],
-    pub(crate) surroundings: &'a Surroundings,
+    pub(crate) process: &'a Process,
 }
 
-impl Reading<'_> {
-    pub(crate) fn base(&self, at: Mark) -> &Path {
+impl Context<'_> {
+    pub(crate) fn base(&self, at: Span) -> &Path {
         self.bases[at.file as usize]
     }
 }
 
 /// The sinks of a list.
-pub(crate) fn sinks(items: &[Item<'_>], reading: &Reading<'_>, problems: &mut Problems<'_>) -> Vec<Sink> {
+pub(crate) fn sinks(items: &[Item<'_>], context: &Context<'_>, diagnostics: &mut Diagnostics<'_>) -> Vec<Sink> {
     if let Some(one_too_many) = items.get(SinkId::MAX) {
-        problems
+        diagnostics
             .error(one_too_many.at, format!("a tenant can have {} sinks, and these are {}", SinkId::MAX, items.len()))
             .help("remove some");
     }
     if items.len() > SinkId::MAX {
         return Vec::new();
     }
-    items.iter().filter_map(|item| sink(item, reading, problems)).collect()
+    items.iter().filter_map(|item| sink(item, context, diagnostics)).collect()
 }
 
-fn sink(item: &Item<'_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Option<Sink> {
+fn sink(item: &Item<'_>, context: &Context<'_>, diagnostics: &mut Diagnostics<'_>) -> Option<Sink> {
     let Some(table) = item.as_table() else {
-        problems
+        diagnostics
             .error(item.at, format!("a sink is a table, and this is {}", kind_of(item.value)))
             .help("write { file = \"…\" } or { keyring = \"…\" }");
         return None;
     };
-    let section = Section::open(Some(&table), &schema::SINK, problems);
-    let (file, keyring) = (section.entry("file"), section.entry("keyring"));
+    let reader = Reader::open(Some(&table), &schema::SINK, diagnostics);
+    let (file, keyring) = (reader.entry("file"), reader.entry("keyring"));
     match (file, keyring) {
-        (Some(_), None) => file_sink(&section, reading, problems),
-        (None, Some(_)) => keyring_sink(&section, problems),
+        (Some(_), None) => file_sink(&reader, context, diagnostics),
+        (None, Some(_)) => keyring_sink(&reader, diagnostics),
         (Some(file), Some(keyring)) => {
-            problems
+            diagnostics
                 .error(keyring.key, "a sink is a `file` or a `keyring`, and this is both")
                 .also(file.key, "the `file`")
                 .help("make two sinks of it");
             None
         }
         (None, None) => {
-            problems
+            diagnostics
                 .error(item.at, "a sink needs a `file` or a `keyring`")
                 .help("add file = \"/run/corptokend/tokens/{app}/{corp_id}\", for example");
             None
@@ -97,15 +97,15 @@ fn sink(item: &Item<'_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> 
     }
 }
 
-fn file_sink(section: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Option<Sink> {
-    let at = section.entry("file")?.at;
-    let path = section.text("file", problems, |text| values::path_template(text, reading.base(at)));
-    let format = format(section, problems);
-    let mode = section.text("mode", problems, |text| values::mode(text, 0o400, 0o113));
-    let dir_mode = section.text("dir_mode", problems, |text| values::mode(text, 0o700, 0o002));
-    let owner = owner(section, reading, problems);
-    let group = group(section, reading.surroundings, problems);
-    let trust_dir = section.boolean("trust_dir", problems);
+fn file_sink(reader: &Reader<'_, '_>, context: &Context<'_>, diagnostics: &mut Diagnostics<'_>) -> Option<Sink> {
+    let at = reader.entry("file")?.at;
+    let path = reader.text("file", diagnostics, |text| values::path_template(text, context.base(at)));
+    let format = format(reader, diagnostics);
+    let mode = reader.text("mode", diagnostics, |text| values::mode(text, 0o400, 0o113));
+    let dir_mode = reader.text("dir_mode", diagnostics, |text| values::mode(text, 0o700, 0o002));
+    let owner = owner(reader, context, diagnostics);
+    let group = group(reader, context.process, diagnostics);
+    let trust_dir = reader.boolean("trust_dir", diagnostics);
     let file = FileSink {
         path: path?.value,
         format: format?,
@@ -119,23 +119,23 @@ fn file_sink(section: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Pr
 }
 
 /// `None` when there was a problem.
-fn format(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Format> {
-    if let (Some(format), Some(template)) = (section.entry("format"), section.entry("template")) {
-        problems
+fn format(reader: &Reader<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option<Format> {
+    if let (Some(format), Some(template)) = (reader.entry("format"), reader.entry("template")) {
+        diagnostics
             .error(template.key, "a sink has a `format` or a `template`, and this has both")
             .also(format.key, "the `format`")
             .help("remove one of the two");
         return None;
     }
-    if section.entry("template").is_some() {
-        return section.text("template", problems, content_template).map(|set| Format::Template(set.value));
+    if reader.entry("template").is_some() {
+        return reader.text("template", diagnostics, content_template).map(|set| Format::Template(set.value));
     }
-    if section.entry("format").is_none() {
+    if reader.entry("format").is_none() {
         return Some(Format::Raw);
     }
     let words = [("raw", 0), ("line", 1), ("json", 2), ("env", 3)];
     let formats = [Format::Raw, Format::Line, Format::Json, Format::Env];
-    section.word("format", problems, &words).map(|set| formats[set.value].clone())
+    reader.word("format", diagnostics, &words).map(|set| formats[set.value].clone())
 }
 
 fn content_template(text: &str) -> Result<Template, Fault> {
@@ -146,10 +146,10 @@ fn content_template(text: &str) -> Result<Template, Fault> {
     Err(Fault::new("does not name the token").help("write {token} where the token belongs"))
 }
 
-fn owner(section: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Option<Set<u32>> {
-    let owner = values::account(section, "owner", problems)?;
-    if owner.value != reading.surroundings.user && !reading.surroundings.may_chown {
-        problems
+fn owner(reader: &Reader<'_, '_>, context: &Context<'_>, diagnostics: &mut Diagnostics<'_>) -> Option<Spanned<u32>> {
+    let owner = values::account(reader, "owner", diagnostics)?;
+    if owner.value != context.process.user && !context.process.may_chown {
+        diagnostics
             .error(owner.at, "files cannot be given to another user without CAP_CHOWN")
             .help("add AmbientCapabilities=CAP_CHOWN and CapabilityBoundingSet=CAP_CHOWN to the unit, or use `group`");
     }
@@ -158,26 +158,26 @@ fn owner(section: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Proble
 
 /// `group`, for sinks and for the control socket.
 pub(crate) fn group(
-    section: &Section<'_, '_>,
-    surroundings: &Surroundings,
-    problems: &mut Problems<'_>,
-) -> Option<Set<u32>> {
-    let group = values::account(section, "group", problems)?;
-    if !surroundings.may_give_to(group.value) {
-        problems
+    reader: &Reader<'_, '_>,
+    process: &Process,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<Spanned<u32>> {
+    let group = values::account(reader, "group", diagnostics)?;
+    if !process.may_give_to(group.value) {
+        diagnostics
             .error(group.at, "files cannot be given to a group that the daemon's user is not in")
             .help("add SupplementaryGroups= with that group to the unit (or give it CAP_CHOWN)");
     }
     Some(group)
 }
 
-fn keyring_sink(section: &Section<'_, '_>, problems: &mut Problems<'_>) -> Option<Sink> {
+fn keyring_sink(reader: &Reader<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Option<Sink> {
     for key in FOR_FILES {
-        if let Some(entry) = section.entry(key) {
-            problems.error(entry.key, format!("`{key}` is for files, and this sink is a keyring")).help("remove it");
+        if let Some(entry) = reader.entry(key) {
+            diagnostics.error(entry.key, format!("`{key}` is for files, and this sink is a keyring")).help("remove it");
         }
     }
-    let set = section.text("keyring", problems, keyring_path)?;
+    let set = reader.text("keyring", diagnostics, keyring_path)?;
     Some(Sink { kind: SinkKind::Keyring(set.value), at: Some(set.at) })
 }
 

@@ -5,16 +5,16 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::app::{self, ReadApp};
+use super::app::{self, AppDraft};
 use super::inherited;
-use super::reader::{Fault, Section, Set};
-use super::sink::{self, Reading, Sink};
+use super::reader::{Fault, Reader, Spanned};
+use super::sink::{self, Context, Sink};
 use super::values;
 use crate::config::check::places;
-use crate::config::diagnostics::collect::{Mark, Problems};
-use crate::config::environment::own_files::Own;
+use crate::config::diagnostics::collect::{Diagnostics, Span};
+use crate::config::environment::own_files::OwnFiles;
 use crate::config::environment::permissions::Dangers;
-use crate::config::environment::process::Surroundings;
+use crate::config::environment::process::Process;
 use crate::config::environment::secrets::{self, SecretError};
 use crate::config::environment::sources::{self, Origin, Sources};
 use crate::config::model::{Api, Config, Control, Limits, Log, LogFormat, LogLevel, State};
@@ -30,49 +30,49 @@ const SOCKET_PATH_MAX: usize = 107;
 pub(crate) fn resolve(
     tree: &Table<'_>,
     sources: &Sources,
-    surroundings: &Surroundings,
-    problems: &mut Problems<'_>,
+    process: &Process,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> (Config, BTreeMap<AppName, Fingerprint>) {
     let bases: Vec<&Path> = sources.files.iter().map(|source| source.base.as_path()).collect();
-    let reading = Reading { bases: &bases, surroundings };
-    let top = Section::open(Some(tree), &schema::TOP, problems);
-    let api = api(&top, &reading, problems);
-    let limits = limits(&top, problems);
-    let state = state(&top, &reading, problems);
-    let control = control(&top, &reading, problems);
-    let log = log(&top, problems);
-    let standard = standard_sink(surroundings);
-    let defaults = inherited::defaults(top.table("defaults", problems), standard, &reading, problems);
-    let apps = app::apps(top.table("app", problems), &defaults, &reading, problems);
+    let context = Context { bases: &bases, process };
+    let top = Reader::open(Some(tree), &schema::TOP, diagnostics);
+    let api = api(&top, &context, diagnostics);
+    let limits = limits(&top, diagnostics);
+    let state = state(&top, &context, diagnostics);
+    let control = control(&top, &context, diagnostics);
+    let log = log(&top, diagnostics);
+    let standard = standard_sink(process);
+    let defaults = inherited::defaults(top.table("defaults", diagnostics), standard, &context, diagnostics);
+    let apps = app::apps(top.table("app", diagnostics), &defaults, &context, diagnostics);
     let mut dangers = Dangers::new(sources);
     if let Some(path) = &api.ca_file {
         // What hangs was told already.
         let found = sources::probe(path).map(|probed| probed.dangers).unwrap_or_default();
-        dangers.add(found, problems);
+        dangers.add(found, diagnostics);
     }
-    let secrets = check_secrets(&apps, sources.origin, &mut dangers, surroundings, problems);
-    let own = own_files(sources, &bases, &apps, (&api, &state, &control), surroundings);
-    places::check(&apps, &own, sources.origin, problems);
+    let secrets = check_secrets(&apps, sources.origin, &mut dangers, process, diagnostics);
+    let own = own_files(sources, &bases, &apps, (&api, &state, &control), process);
+    places::check(&apps, &own, sources.origin, diagnostics);
     let apps = apps.into_iter().map(|read| (read.name, read.app)).collect();
     (Config { api, limits, state, control, log, own, apps }, secrets)
 }
 
-fn api(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Api {
-    let section = top.section("api", &schema::API, problems);
+fn api(top: &Reader<'_, '_>, context: &Context<'_>, diagnostics: &mut Diagnostics<'_>) -> Api {
+    let reader = top.reader("api", &schema::API, diagnostics);
     let waits = Duration::from_millis(100)..=Duration::from_secs(600);
-    let timeout = section.duration("timeout", problems, waits.clone());
-    let connect = section.duration("connect_timeout", problems, waits);
+    let timeout = reader.duration("timeout", diagnostics, waits.clone());
+    let connect = reader.duration("connect_timeout", diagnostics, waits);
     let whole = timeout.map_or(Duration::from_secs(10), |set| set.value);
     // A short `timeout` alone shortens the connection's share of it as well.
     let connect_timeout = connect.map_or_else(|| whole.min(Duration::from_secs(5)), |set| set.value);
     if let Some(set) = connect.filter(|set| set.value > whole) {
-        problems
+        diagnostics
             .error(set.at, "`connect_timeout` is longer than `timeout`, the time for the whole call")
             .help(format!("make it at most {}", humantime::format_duration(whole)));
     }
-    let max_in_flight = section.integer("max_in_flight", problems, 1..=10_000);
-    let ca_file = section.string("ca_file", problems).and_then(|(text, at)| ca_file(text, at, reading, problems));
-    let local_address = section.text("local_address", problems, |text| {
+    let max_in_flight = reader.integer("max_in_flight", diagnostics, 1..=10_000);
+    let ca_file = reader.string("ca_file", diagnostics).and_then(|(text, at)| ca_file(text, at, context, diagnostics));
+    let local_address = reader.text("local_address", diagnostics, |text| {
         text.parse::<IpAddr>().map_err(|_| Fault::new("is not an IP address").help("write it like \"192.0.2.10\""))
     });
     Api {
@@ -84,19 +84,19 @@ fn api(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>
     }
 }
 
-fn ca_file(text: &str, at: Mark, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Option<PathBuf> {
-    match values::path(text, reading.base(at)) {
+fn ca_file(text: &str, at: Span, context: &Context<'_>, diagnostics: &mut Diagnostics<'_>) -> Option<PathBuf> {
+    match values::path(text, context.base(at)) {
         Ok(path) => {
             match sources::probe(&path).map(|probed| probed.readable) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => drop(
-                    problems
+                    diagnostics
                         .error(at, format!("`ca_file` cannot be read: {error}"))
                         .help("put the certificates there, in PEM, readable by the daemon's user"),
                 ),
                 // Those that are called already go on, and tokens stay where they are.
                 Err(why) => drop(
-                    problems
+                    diagnostics
                         .warning(at, format!("`ca_file` cannot be read: {why}"))
                         .help("look at the file system that it lies on; until it can be read, nobody new is called")
                         .hangs(),
@@ -105,52 +105,52 @@ fn ca_file(text: &str, at: Mark, reading: &Reading<'_>, problems: &mut Problems<
             Some(path)
         }
         Err(fault) => {
-            super::reader::report("ca_file", fault, at, problems);
+            super::reader::report("ca_file", fault, at, diagnostics);
             None
         }
     }
 }
 
-fn limits(top: &Section<'_, '_>, problems: &mut Problems<'_>) -> Limits {
-    let section = top.section("limits", &schema::LIMITS, problems);
-    let total = section.text("total", problems, values::rate);
+fn limits(top: &Reader<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Limits {
+    let reader = top.reader("limits", &schema::LIMITS, diagnostics);
+    let total = reader.text("total", diagnostics, values::rate);
     Limits { total: total.map_or(Rate::per_second(400), |set| set.value) }
 }
 
-fn state(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> State {
-    let section = top.section("state", &schema::STATE, problems);
-    let written = own_path(&section, "path", reading, problems);
-    let directory = reading.surroundings.state_directory.clone().unwrap_or_else(|| "/var/lib/corptokend".into());
+fn state(top: &Reader<'_, '_>, context: &Context<'_>, diagnostics: &mut Diagnostics<'_>) -> State {
+    let reader = top.reader("state", &schema::STATE, diagnostics);
+    let written = own_path(&reader, "path", context, diagnostics);
+    let directory = context.process.state_directory.clone().unwrap_or_else(|| "/var/lib/corptokend".into());
     State { path: written.map_or_else(|| directory.join("state.redb"), |(path, _)| path) }
 }
 
-fn control(top: &Section<'_, '_>, reading: &Reading<'_>, problems: &mut Problems<'_>) -> Control {
-    let section = top.section("control", &schema::CONTROL, problems);
-    let written = own_path(&section, "socket", reading, problems);
+fn control(top: &Reader<'_, '_>, context: &Context<'_>, diagnostics: &mut Diagnostics<'_>) -> Control {
+    let reader = top.reader("control", &schema::CONTROL, diagnostics);
+    let written = own_path(&reader, "socket", context, diagnostics);
     if let Some((path, at)) = &written
         && path.as_os_str().len() > SOCKET_PATH_MAX
     {
-        problems
+        diagnostics
             .error(
                 *at,
                 format!("a socket's path can have {SOCKET_PATH_MAX} bytes, and this has {}", path.as_os_str().len()),
             )
             .help("put the socket into a directory with a shorter path");
     }
-    let mode = section.text("mode", problems, |text| values::mode(text, 0o600, 0o113));
-    let group = match section.entry("group") {
-        Some(_) => sink::group(&section, reading.surroundings, problems).map(|set| set.value),
-        None => reading.surroundings.default_group("corptokend-admin"),
+    let mode = reader.text("mode", diagnostics, |text| values::mode(text, 0o600, 0o113));
+    let group = match reader.entry("group") {
+        Some(_) => sink::group(&reader, context.process, diagnostics).map(|set| set.value),
+        None => context.process.default_group("corptokend-admin"),
     };
     Control {
-        socket: written.map_or_else(|| runtime_directory(reading.surroundings).join("control.sock"), |(path, _)| path),
+        socket: written.map_or_else(|| runtime_directory(context.process).join("control.sock"), |(path, _)| path),
         mode: mode.map_or(0o660, |set| set.value),
         group,
     }
 }
 
-fn log(top: &Section<'_, '_>, problems: &mut Problems<'_>) -> Log {
-    let section = top.section("log", &schema::LOG, problems);
+fn log(top: &Reader<'_, '_>, diagnostics: &mut Diagnostics<'_>) -> Log {
+    let reader = top.reader("log", &schema::LOG, diagnostics);
     let formats = [
         ("auto", LogFormat::Auto),
         ("text", LogFormat::Text),
@@ -165,34 +165,34 @@ fn log(top: &Section<'_, '_>, problems: &mut Problems<'_>) -> Log {
         ("trace", LogLevel::Trace),
     ];
     Log {
-        format: section.word("format", problems, &formats).map_or(LogFormat::Auto, |set| set.value),
-        level: section.word("level", problems, &levels).map_or(LogLevel::Info, |set| set.value),
+        format: reader.word("format", diagnostics, &formats).map_or(LogFormat::Auto, |set| set.value),
+        level: reader.word("level", diagnostics, &levels).map_or(LogLevel::Info, |set| set.value),
     }
 }
 
 fn own_path(
-    section: &Section<'_, '_>,
+    reader: &Reader<'_, '_>,
     key: &'static str,
-    reading: &Reading<'_>,
-    problems: &mut Problems<'_>,
-) -> Option<(PathBuf, Mark)> {
-    let (_, at) = section.string(key, problems)?;
-    let set = section.text(key, problems, |text| {
+    context: &Context<'_>,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<(PathBuf, Span)> {
+    let (_, at) = reader.string(key, diagnostics)?;
+    let set = reader.text(key, diagnostics, |text| {
         if text.ends_with('/') {
             return Err(Fault::new("names a directory").help("add the file's name"));
         }
-        values::path(text, reading.base(at))
+        values::path(text, context.base(at))
     })?;
     Some((set.value, set.at))
 }
 
-fn runtime_directory(surroundings: &Surroundings) -> PathBuf {
-    surroundings.runtime_directory.clone().unwrap_or_else(|| "/run/corptokend".into())
+fn runtime_directory(process: &Process) -> PathBuf {
+    process.runtime_directory.clone().unwrap_or_else(|| "/run/corptokend".into())
 }
 
 /// Where tokens go when nobody says: `/run/corptokend/tokens/{app}/{corp_id}`.
-fn standard_sink(surroundings: &Surroundings) -> Sink {
-    let runtime = runtime_directory(surroundings);
+fn standard_sink(process: &Process) -> Sink {
+    let runtime = runtime_directory(process);
     // A runtime directory that is not UTF-8 cannot come from systemd.
     let runtime = runtime.to_string_lossy().replace('{', "{{").replace('}', "}}");
     let path = Template::parse(&format!("{runtime}/tokens/{{app}}/{{corp_id}}"), Placeholder::IN_PATHS)
@@ -203,7 +203,7 @@ fn standard_sink(surroundings: &Surroundings) -> Sink {
         mode: sink::MODE,
         dir_mode: sink::DIR_MODE,
         owner: None,
-        group: surroundings.default_group("corptokend-readers"),
+        group: process.default_group("corptokend-readers"),
         trust_dir: false,
     };
     Sink { kind: SinkKind::File(file), at: None }
@@ -212,34 +212,34 @@ fn standard_sink(surroundings: &Surroundings) -> Sink {
 /// The secrets must be there and be secrets; what they are, is forgotten again at once, but for what tells one from
 /// another.
 fn check_secrets(
-    apps: &[ReadApp],
+    apps: &[AppDraft],
     origin: Origin,
     dangers: &mut Dangers<'_>,
-    surroundings: &Surroundings,
-    problems: &mut Problems<'_>,
+    process: &Process,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> BTreeMap<AppName, Fingerprint> {
     let named: Vec<_> = apps.iter().filter_map(|app| Some((&app.name, app.secret.as_ref()?))).collect();
     let sources: Vec<&SecretSource> = named.iter().map(|(_, secret)| &secret.value).collect();
-    let inspected = secrets::inspect_all(&sources, surroundings.credentials_directory.as_deref());
+    let inspected = secrets::inspect_all(&sources, process.credentials_directory.as_deref());
     let mut found = BTreeMap::new();
-    for ((name, Set { at, .. }), inspected) in named.into_iter().zip(inspected) {
-        dangers.add(inspected.dangers, problems);
+    for ((name, Spanned { at, .. }), inspected) in named.into_iter().zip(inspected) {
+        dangers.add(inspected.dangers, diagnostics);
         match inspected.found {
             Ok((secret, loose)) => {
                 found.insert(name.clone(), secret.fingerprint());
                 if let Some(loose) = loose {
-                    problems.warning(*at, format!("{loose}, on a read-only mount")).help(loose.remedy());
+                    diagnostics.warning(*at, format!("{loose}, on a read-only mount")).help(loose.remedy());
                 }
             }
             // It concerns its app alone, and is found out again where it is used.
             Err(error @ SecretError::Unfinished { .. }) => {
-                problems.warning(*at, error.to_string()).help(error.remedy()).hangs();
+                diagnostics.warning(*at, error.to_string()).help(error.remedy()).hangs();
             }
             Err(error) if origin == Origin::Memory => {
-                problems.warning(*at, error.to_string()).help(error.remedy());
+                diagnostics.warning(*at, error.to_string()).help(error.remedy());
             }
             Err(error) => {
-                problems.error(*at, error.to_string()).help(error.remedy());
+                diagnostics.error(*at, error.to_string()).help(error.remedy());
             }
         }
     }
@@ -250,10 +250,10 @@ fn check_secrets(
 fn own_files(
     sources: &Sources,
     bases: &[&Path],
-    apps: &[ReadApp],
+    apps: &[AppDraft],
     (api, state, control): (&Api, &State, &Control),
-    surroundings: &Surroundings,
-) -> Own {
+    process: &Process,
+) -> OwnFiles {
     let mut files = vec![(state.path.clone(), "the state"), (control.socket.clone(), "the control socket")];
     for (source, base) in sources.files.iter().zip(bases) {
         files.extend(source.path.file_name().map(|name| (base.join(name), "the config")));
@@ -268,8 +268,8 @@ fn own_files(
     let drop_ins = bases.first().map(|base| base.join(sources.drop_ins.file_name().unwrap_or_default()));
     let watched = sources.watch.iter().cloned().chain(bases.iter().map(|base| base.to_path_buf())).chain(drop_ins);
     let mut directories: Vec<_> = watched.map(|path| (path, "watched for changes of the config")).collect();
-    directories.extend(surroundings.credentials_directory.iter().map(|path| (path.clone(), "for credentials")));
+    directories.extend(process.credentials_directory.iter().map(|path| (path.clone(), "for credentials")));
     directories.sort_unstable();
     directories.dedup();
-    Own { files, directories }
+    OwnFiles { files, directories }
 }

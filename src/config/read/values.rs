@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
 
-use super::reader::{Fault, Section, Set};
-use crate::config::diagnostics::collect::Problems;
+use super::reader::{Fault, Reader, Spanned};
+use crate::config::diagnostics::collect::Diagnostics;
 use crate::config::environment::process::{group_id, user_id};
 use crate::config::parse::merge::Value;
 use crate::domain::{InvalidTemplate, Placeholder, Rate, Template, is_invisible};
@@ -37,14 +37,18 @@ pub(crate) fn rate(text: &str) -> Result<Rate, Fault> {
 }
 
 /// A user or group: a name, or an id as a string or an integer.
-pub(crate) fn account(section: &Section<'_, '_>, key: &'static str, problems: &mut Problems<'_>) -> Option<Set<u32>> {
-    if let Value::Scalar(DeValue::Integer(_)) = section.entry(key)?.value {
-        let id = section.integer(key, problems, 0..=i64::from(u32::MAX) - 1)?;
-        return u32::try_from(id.value).ok().map(|value| Set { value, at: id.at });
+pub(crate) fn account(
+    reader: &Reader<'_, '_>,
+    key: &'static str,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<Spanned<u32>> {
+    if let Value::Scalar(DeValue::Integer(_)) = reader.entry(key)?.value {
+        let id = reader.integer(key, diagnostics, 0..=i64::from(u32::MAX) - 1)?;
+        return u32::try_from(id.value).ok().map(|value| Spanned { value, at: id.at });
     }
     let (find, what): (fn(&str) -> Option<u32>, _) =
         if key == "owner" { (user_id, "user") } else { (group_id, "group") };
-    section.text(key, problems, |text| {
+    reader.text(key, diagnostics, |text| {
         let number = text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
         number.or_else(|| find(text)).ok_or_else(|| {
             Fault::new(format!("names a {what} that does not exist"))

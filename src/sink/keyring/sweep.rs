@@ -67,7 +67,7 @@ struct Known {
 
 /// What a look at a key shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+enum Probe {
     AsItWas,
     Touched,
     /// Its time is over.
@@ -127,10 +127,10 @@ impl Sweep {
                 continue;
             }
             let look = self.look_at(ring, key, known, now);
-            if look != Look::AsItWas {
+            if look != Probe::AsItWas {
                 self.untrack(ring, key);
             }
-            if look == Look::Touched {
+            if look == Probe::Touched {
                 touched.push((known.published.ticket, known.published.sink));
             }
         }
@@ -162,18 +162,18 @@ impl Sweep {
         })
     }
 
-    fn look_at(&mut self, ring: Serial, key: Serial, known: Known, now: WallMs) -> Look {
+    fn look_at(&mut self, ring: Serial, key: Serial, known: Known, now: WallMs) -> Probe {
         let left = known.published.expires.map(|at| seconds_left(at, now));
         let found = match sys::describe(key) {
             // Told in whole seconds, it goes up to two before its token does.
-            Err(Errno::KEYEXPIRED) if left.is_some_and(|left| left <= 1) => return Look::Expired,
-            Err(_) if left == Some(0) => return Look::Expired,
+            Err(Errno::KEYEXPIRED) if left.is_some_and(|left| left <= 1) => return Probe::Expired,
+            Err(_) if left == Some(0) => return Probe::Expired,
             Err(Errno::ACCESS) => {
                 // Nobody could mend a key that its owner may not even look at; its successor takes its place.
                 let _ = sys::unlink(key, ring);
-                return Look::Touched;
+                return Probe::Touched;
             }
-            Err(_) => return Look::Touched,
+            Err(_) => return Probe::Touched,
             Ok(found) => found,
         };
         let untouched = found.permissions == PERMISSIONS
@@ -181,7 +181,7 @@ impl Sweep {
             && self.payload_of(key) == Some(known.payload)
             // At the very end it would live longer by that.
             && (left.is_some_and(|left| left <= 1) || sys::set_timeout(key, left.unwrap_or(0)).is_ok());
-        if untouched { Look::AsItWas } else { Look::Touched }
+        if untouched { Probe::AsItWas } else { Probe::Touched }
     }
 
     fn payload_of(&mut self, key: Serial) -> Option<u64> {
