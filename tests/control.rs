@@ -13,7 +13,7 @@ use std::time::Duration;
 use corptokend::cli::status::Colour;
 use corptokend::cli::{reload, status};
 use corptokend::control::protocol::{HeldBack, LastError, Page, SinkRow, SinkState, State, Status, TenantRow, Verdict};
-use corptokend::control::{Admission, Client, ClientError, MAX_CONNECTIONS, Query, bind, serve, unbind};
+use corptokend::control::{AccessPolicy, Client, ClientError, MAX_CONNECTIONS, Query, bind, serve, unbind};
 use tokio::sync::{mpsc, oneshot};
 
 #[path = "control/crowds.rs"]
@@ -98,7 +98,7 @@ impl Fake {
                 let (queries, asked) = mpsc::channel(16);
                 let answers = tokio::spawn(self.answer(asked, counter));
                 let shutdown = async { drop(stopped.await) };
-                serve(listener, queries, Admission::of_socket(&path).unwrap(), shutdown).await;
+                serve(listener, queries, AccessPolicy::of_socket(&path).unwrap(), shutdown).await;
                 answers.await.unwrap();
             });
         });

@@ -8,4 +8,4 @@ pub mod protocol;
 mod server;
 
 pub use client::{Client, ClientError};
-pub use server::{Admission, CONNECTIONS_A_USER, MAX_CONNECTIONS, Query, bind, serve, unbind};
+pub use server::{AccessPolicy, CONNECTIONS_A_USER, MAX_CONNECTIONS, Query, bind, serve, unbind};

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::{self, Admission, Query};
+use crate::control::{self, AccessPolicy, Query};
 
 /// Serves the control socket.
 pub(super) struct Attendant {
@@ -25,7 +25,7 @@ impl Attendant {
         listener: UnixListener,
         socket: PathBuf,
         ask: mpsc::Sender<Query>,
-        admission: Admission,
+        access: AccessPolicy,
     ) -> io::Result<Self> {
         let listener = listener.into_std()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -35,7 +35,7 @@ impl Attendant {
             let _alive = alive;
             runtime.block_on(async {
                 match UnixListener::from_std(listener) {
-                    Ok(listener) => control::serve(listener, ask, admission, async { drop(stopped.await) }).await,
+                    Ok(listener) => control::serve(listener, ask, access, async { drop(stopped.await) }).await,
                     Err(error) => {
                         tracing::error!(event = "control_failed", "the control socket is not served: {error}")
                     }

@@ -24,7 +24,7 @@ use super::watch::Watch;
 use super::{Daemon, Input, clock};
 use crate::blocking::Blocking;
 use crate::config::{self, Checked, Config, Outline, Process, Report, Source, Sources};
-use crate::control::{self, Admission};
+use crate::control::{self, AccessPolicy};
 use crate::domain::{AppName, Fingerprint, Now};
 use crate::engine::{Engine, Event};
 use crate::store::{self, Applied, OpenError, Opened};
@@ -274,8 +274,8 @@ impl Builder {
         let (mut control, mut watch) = (None, None);
         if self.startup.attended {
             let listener = control::bind(&config.control.socket, config.control.mode, config.control.group)?;
-            let admission = Admission::of_socket(&config.control.socket)?;
-            control = Some(Attendant::start(listener, config.control.socket.clone(), ask, admission)?);
+            let access = AccessPolicy::of_socket(&config.control.socket)?;
+            control = Some(Attendant::start(listener, config.control.socket.clone(), ask, access)?);
             watch = Some(Watch::start(self.sender.clone())?);
         }
         // The state and the socket have been made by now, and so have their directories.

@@ -1,4 +1,5 @@
-//! Connections, shared out: a user's cost no other user his first one, and all of them together cost root nothing.
+//! How many connections are served at once. One user's connections never keep another user from his first one, and all
+//! users together never keep root from theirs.
 
 use std::collections::HashMap;
 
@@ -10,65 +11,68 @@ use super::peer::Peer;
 pub const CONNECTIONS_A_USER: usize = 16;
 
 /// The most connections that are served at once: so many of root and of the daemon's user each, the rest of all others.
-pub const MAX_CONNECTIONS: usize = GUESTS + FIRST_OF_GUESTS + 2 * CONNECTIONS_A_USER;
+pub const MAX_CONNECTIONS: usize = MEMBERS + FIRST_OF_MEMBERS + 2 * CONNECTIONS_A_USER;
 
 /// The most connections of all users but root and the daemon's.
-const GUESTS: usize = 32;
+const MEMBERS: usize = 32;
 
-/// So many more are served where they are their user's only one: or two users who hold all they get would lock a third out.
-const FIRST_OF_GUESTS: usize = 32;
+/// So many more are served if they are their user's only connection. Otherwise two users with all their connections would lock
+/// a third one out.
+const FIRST_OF_MEMBERS: usize = 32;
 
-/// So many more of a user are told why they are not served. The rest is closed without a word.
+/// The most connections of one user that are told why they are not served. Further ones are closed without an answer.
 const TURNED_AWAY_A_USER: usize = 4;
 
-/// The most connections that are told so.
+/// The most connections of all users that are told so.
 const TURNED_AWAY: usize = 64;
 
-/// Who has which connection.
+/// The open connections, and whose they are.
 #[derive(Debug, Default)]
-pub(super) struct Shares(HashMap<Id, (Peer, Place)>);
+pub(super) struct ConnectionLimits(HashMap<Id, (Peer, Admission)>);
 
-/// What a connection gets.
+/// What is done with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Admission {
     /// It is served.
     Served,
     /// It is told that its user may not ask.
     Forbidden,
-    /// It is told that its user has too many.
-    UserCrowded,
-    /// It is told that there are too many in all.
-    Crowded,
+    /// It is told that its user has too many connections.
+    UserLimit,
+    /// It is told that there are too many connections in all.
+    TotalLimit,
 }
 
-impl Shares {
-    /// What another connection of `peer` gets; `None`: nothing, not even a word.
-    pub(super) fn place_for(&self, peer: Peer) -> Option<Place> {
-        let of_user = |served: bool| self.count(|other, place| other == peer && (place == Place::Served) == served);
-        let guests = self.count(|other, place| matches!(other, Peer::Guest(_)) && place == Place::Served);
-        let most_guests = if of_user(true) == 0 { GUESTS + FIRST_OF_GUESTS } else { GUESTS };
-        let place = match peer {
-            Peer::Stranger(_) => Place::Forbidden,
-            _ if of_user(true) >= CONNECTIONS_A_USER => Place::UserCrowded,
-            Peer::Guest(_) if guests >= most_guests => Place::Crowded,
-            _ => return Some(Place::Served),
+impl ConnectionLimits {
+    /// What is done with another connection of `peer`; `None`: it is closed without an answer.
+    pub(super) fn admit(&self, peer: Peer) -> Option<Admission> {
+        let of_user =
+            |served: bool| self.count(|other, admission| other == peer && (admission == Admission::Served) == served);
+        let members =
+            self.count(|other, admission| matches!(other, Peer::Member(_)) && admission == Admission::Served);
+        let most_members = if of_user(true) == 0 { MEMBERS + FIRST_OF_MEMBERS } else { MEMBERS };
+        let admission = match peer {
+            Peer::Stranger(_) => Admission::Forbidden,
+            _ if of_user(true) >= CONNECTIONS_A_USER => Admission::UserLimit,
+            Peer::Member(_) if members >= most_members => Admission::TotalLimit,
+            _ => return Some(Admission::Served),
         };
-        let turned_away = self.count(|_, place| place != Place::Served);
-        (of_user(false) < TURNED_AWAY_A_USER && turned_away < TURNED_AWAY).then_some(place)
+        let turned_away = self.count(|_, admission| admission != Admission::Served);
+        (of_user(false) < TURNED_AWAY_A_USER && turned_away < TURNED_AWAY).then_some(admission)
     }
 
-    /// A connection is served, or told off, by this task.
-    pub(super) fn enter(&mut self, task: Id, peer: Peer, place: Place) {
-        self.0.insert(task, (peer, place));
+    /// A connection was admitted so; `task` serves it.
+    pub(super) fn insert(&mut self, task: Id, peer: Peer, admission: Admission) {
+        self.0.insert(task, (peer, admission));
     }
 
-    /// The task ended, however it did.
-    pub(super) fn leave(&mut self, task: Id) {
+    /// The task has ended.
+    pub(super) fn remove(&mut self, task: Id) {
         self.0.remove(&task);
     }
 
-    fn count(&self, wanted: impl Fn(Peer, Place) -> bool) -> usize {
-        self.0.values().filter(|(peer, place)| wanted(*peer, *place)).count()
+    fn count(&self, wanted: impl Fn(Peer, Admission) -> bool) -> usize {
+        self.0.values().filter(|(peer, admission)| wanted(*peer, *admission)).count()
     }
 }
 
@@ -76,31 +80,31 @@ impl Shares {
 mod tests {
     use super::*;
 
-    /// Lets as many connections of `peer` in as it gets, and counts them.
-    async fn crowd(shares: &mut Shares, peer: Peer) -> (usize, usize) {
+    /// Opens as many connections of `peer` as are answered, and counts those served and those turned away.
+    async fn fill(limits: &mut ConnectionLimits, peer: Peer) -> (usize, usize) {
         let (mut served, mut turned_away) = (0, 0);
-        while let Some(place) = shares.place_for(peer) {
-            shares.enter(tokio::spawn(std::future::ready(())).id(), peer, place);
-            *if place == Place::Served { &mut served } else { &mut turned_away } += 1;
+        while let Some(admission) = limits.admit(peer) {
+            limits.insert(tokio::spawn(std::future::ready(())).id(), peer, admission);
+            *if admission == Admission::Served { &mut served } else { &mut turned_away } += 1;
         }
         (served, turned_away)
     }
 
     #[tokio::test]
-    async fn nobody_crowds_another_user_out_and_everybody_together_not_root() {
-        let mut shares = Shares::default();
-        assert_eq!(crowd(&mut shares, Peer::Guest(1000)).await, (CONNECTIONS_A_USER, TURNED_AWAY_A_USER));
-        assert_eq!(crowd(&mut shares, Peer::Guest(1001)).await.0, CONNECTIONS_A_USER);
-        assert_eq!(crowd(&mut shares, Peer::Guest(1002)).await.0, 1, "two who hold all they get leave the third one");
+    async fn no_user_locks_another_one_out_and_all_together_do_not_lock_out_root() {
+        let mut limits = ConnectionLimits::default();
+        assert_eq!(fill(&mut limits, Peer::Member(1000)).await, (CONNECTIONS_A_USER, TURNED_AWAY_A_USER));
+        assert_eq!(fill(&mut limits, Peer::Member(1001)).await.0, CONNECTIONS_A_USER);
+        assert_eq!(fill(&mut limits, Peer::Member(1002)).await.0, 1, "two users at their limit leave one for a third");
         for uid in 1003..1100 {
-            crowd(&mut shares, Peer::Guest(uid)).await;
+            fill(&mut limits, Peer::Member(uid)).await;
         }
-        assert_eq!(crowd(&mut shares, Peer::Stranger(5000)).await.0, 0);
-        for keeper in [Peer::Keeper(0), Peer::Keeper(999)] {
-            assert_eq!(crowd(&mut shares, keeper).await.0, CONNECTIONS_A_USER, "{keeper:?}");
+        assert_eq!(fill(&mut limits, Peer::Stranger(5000)).await.0, 0);
+        for privileged in [Peer::Privileged(0), Peer::Privileged(999)] {
+            assert_eq!(fill(&mut limits, privileged).await.0, CONNECTIONS_A_USER, "{privileged:?}");
         }
-        let served = shares.count(|_, place| place == Place::Served);
+        let served = limits.count(|_, admission| admission == Admission::Served);
         assert_eq!(served, MAX_CONNECTIONS);
-        assert!(shares.0.len() <= MAX_CONNECTIONS + TURNED_AWAY);
+        assert!(limits.0.len() <= MAX_CONNECTIONS + TURNED_AWAY);
     }
 }
