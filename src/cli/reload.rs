@@ -1,17 +1,12 @@
-//! `corptokend reload`: has the daemon read its config now, and tells what became of it. systemd runs it as
-//! `ExecReload=`, so that `systemctl reload` fails when the config is rejected.
+//! `corptokend reload`: has the daemon read its config now, and reports what became of it. systemd runs it as `ExecReload=`, so
+//! that `systemctl reload` fails if the config is rejected.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
-use super::terminal::printable_lines;
+use super::terminal::{Exit, counted, output_failed, printable_lines};
+use crate::control::Client;
 use crate::control::protocol::{ReloadRequest, Verdict};
-use crate::control::{Client, ClientError};
-
-/// The config was rejected: `EX_CONFIG` of sysexits.h.
-const REJECTED: u8 = 78;
-/// `EX_NOPERM` of sysexits.h.
-const NO_PERMISSION: u8 = 77;
 
 /// Reload the config now, and wait for the verdict
 #[derive(Debug, clap::Args)]
@@ -23,41 +18,39 @@ pub struct Args {
 
 /// Asks the daemon on `socket`. What was applied goes to `out`, everything else to `err`.
 ///
-/// Returns the exit code: 0 applied, 78 rejected, 77 no permission, 75 the daemon is busy, 1 else.
-pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+/// Returns [`Exit::Success`] if the config was applied, [`Exit::Config`] if it was rejected.
+pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     let request = ReloadRequest { allow_mass_removal: args.allow_mass_removal, dry_run: false };
-    let asked = Client::connect(socket).and_then(|mut client| client.reload(request));
-    match asked {
-        Ok(verdict) => match tell(&verdict, out, err) {
-            Ok(()) if verdict.applied => 0,
-            Ok(()) => REJECTED,
-            Err(error) => super::unread(&error),
+    match Client::connect(socket).and_then(|mut client| client.reload(request)) {
+        Ok(verdict) => match write(&verdict, out, err) {
+            Ok(()) if verdict.applied => Exit::Success,
+            Ok(()) => Exit::Config,
+            Err(error) => output_failed(&error),
         },
         Err(error) => {
             let _ = writeln!(err, "error: {error}");
-            match error {
-                ClientError::NoPermission(_) => NO_PERMISSION,
-                ClientError::Busy { .. } => super::code::BUSY,
-                _ => 1,
-            }
+            Exit::of_client_error(&error, Exit::Failed)
         }
     }
 }
 
-/// Fails only where `out` does: when stderr is gone, nobody is left to tell.
-fn tell(verdict: &Verdict, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<()> {
-    if !verdict.applied {
-        let _ = writeln!(err, "error: the config was rejected; what ran before runs on");
-    }
+/// Writes the verdict, the cause of a rejection first.
+///
+/// # Errors
+/// `out`'s. If `err` is closed, nobody reads it.
+fn write(verdict: &Verdict, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
     if !verdict.report.is_empty() {
         let _ = writeln!(err, "{}", printable_lines(verdict.report.trim_end()));
+    }
+    if !verdict.applied {
+        let _ = writeln!(err, "error: the config was rejected; the one before it stays in force");
     }
     if let Some(held) = verdict.held_back {
         let _ = writeln!(
             err,
-            "warning: the removal of {} tenants is held back, because it looks like an accident; they are kept and \
-             renewed. If it is meant: `corptokend reload --allow-mass-removal`",
-            held.removed
+            "warning: the removal of {} is held back, because it looks like an accident; they are kept and renewed. If it \
+             is meant: `corptokend reload --allow-mass-removal`",
+            counted(held.removed, "tenant")
         );
     }
     if verdict.applied {

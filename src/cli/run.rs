@@ -1,8 +1,9 @@
 //! `corptokend run`: the daemon, in the foreground.
 
+use std::io;
 use std::path::PathBuf;
 
-use super::{block_on, code, say};
+use super::terminal::{Exit, print_line};
 use crate::daemon::{self, StartError, Startup, Until};
 
 /// Run the daemon in the foreground
@@ -13,27 +14,37 @@ pub(super) struct Args {
     strict: bool,
 }
 
-pub(super) fn run(args: &Args, config: PathBuf) -> u8 {
+pub(super) fn run(args: &Args, config: PathBuf) -> Exit {
     daemon::memory::give_back();
     let startup = Startup { config, strict: args.strict, attended: true };
     let outcome = block_on(async { Ok(daemon::start(startup).await?.run(Until::Stopped).await?) });
     match outcome {
-        Ok(_) => 0,
-        Err(error) => failed_to_start(&error),
+        Ok(_) => Exit::Success,
+        Err(error) => report_start_error(&error),
     }
 }
 
-/// Tells why there is no daemon, and returns the exit code.
-pub(super) fn failed_to_start(error: &StartError) -> u8 {
+/// Reports why there is no daemon, and returns the exit code.
+pub(super) fn report_start_error(error: &StartError) -> Exit {
     match error {
         StartError::Config { rendered, .. } => {
-            say(rendered.trim_end());
-            code::CONFIG
+            print_line(rendered.trim_end());
+            Exit::Config
         }
         StartError::State(_) | StartError::System(_) => {
-            // It may be a daemon's end, hours after the start: nobody waits for a reader then, or nothing restarts it.
+            // The daemon may have run for hours. A reader of stderr that hangs must not keep it from ending, or nothing
+            // restarts it.
             daemon::log::last_words(&format!("error: {error}"));
-            code::FAILED
+            Exit::Failed
         }
     }
+}
+
+/// Runs a command's future on a runtime of its own, with one thread, because the engine runs on one. A name lookup that hangs in
+/// the resolver is abandoned at the end; otherwise it would delay the exit.
+pub(super) fn block_on<T, E: From<io::Error>>(future: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(future);
+    runtime.shutdown_background();
+    outcome
 }

@@ -40,6 +40,27 @@ fn a_wrong_command_line_exits_64_and_says_why_on_stderr() {
     }
 }
 
+#[test]
+fn a_terminal_gets_colour_unless_it_is_dumb() {
+    let mut machine = Machine::new().app("crm", &["ding1"], "");
+    machine.start();
+    let invalid = machine.path("c.toml");
+    machine.write("c.toml", "nonsense = 1");
+    let check = ["check", "--config", invalid.to_str().unwrap()];
+    for (term, has_colour) in [("xterm", true), ("dumb", false)] {
+        for args in [&["status"][..], &check] {
+            let Some((screen, _)) = machine.run_on_terminal_type(term, args) else { return };
+            assert_eq!(screen.contains('\x1b'), has_colour, "{term} {args:?}: {screen:?}");
+        }
+    }
+}
+
+#[test]
+fn help_says_where_the_drop_ins_of_any_config_lie() {
+    let help = shown(&Machine::new().run(&["--help"]));
+    assert!(help.contains("c.d/*.toml"), "{help}");
+}
+
 /// Every command that prints, on a machine where a daemon runs.
 const PRINTING: [&[&str]; 8] = [
     &["--help"],

@@ -8,8 +8,8 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::api;
-use crate::cli::terminal::SafeJson;
-use crate::cli::{block_on, code, unread};
+use crate::cli::run::block_on;
+use crate::cli::terminal::{Exit, SafeJson, output_failed};
 use crate::config::{self, App, Capacity, Config, Diagnostic, Process, Report, Severity, Sources, secret};
 use crate::control::protocol::{ReloadRequest, Verdict};
 use crate::control::{Client, ClientError};
@@ -64,14 +64,15 @@ struct Refused {
     detail: String,
 }
 
-pub(super) fn run(args: &Args, config: &Path, socket: Option<&Path>, out: &mut dyn Write) -> u8 {
+pub(super) fn run(args: &Args, config: &Path, socket: Option<&Path>, out: &mut dyn Write) -> Exit {
     let findings = examine(args, config, socket);
-    let told = if args.json { output::json(&findings, &mut SafeJson::new(out)) } else { output::text(&findings, out) };
+    let written =
+        if args.json { output::json(&findings, &mut SafeJson::new(out)) } else { output::text(&findings, out) };
     let online_failed = findings.details.as_ref().and_then(|d| d.online.as_ref()).is_some_and(|c| c.outcome.is_err());
-    match told {
-        Err(error) => unread(&error),
-        Ok(()) if findings.report.has_errors() || online_failed => code::CONFIG,
-        Ok(()) => 0,
+    match written {
+        Err(error) => output_failed(&error),
+        Ok(()) if findings.report.has_errors() || online_failed => Exit::Config,
+        Ok(()) => Exit::Success,
     }
 }
 

@@ -5,24 +5,24 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::{Call, Details, Findings};
-use crate::cli::{complain, say, wants_colour};
+use crate::cli::terminal::{Colour, counted, print_line, report};
 use crate::config::{Figures, Severity};
 use crate::control::protocol::Verdict;
 
 /// Problems go to stderr, the rest to `out`.
 pub(super) fn text(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
-    let rendered = findings.report.render(&findings.sources, wants_colour(&io::stderr()));
+    let rendered = findings.report.render(&findings.sources, Colour::for_terminal(&io::stderr()) == Colour::On);
     if !rendered.trim().is_empty() {
-        say(rendered.trim_end());
+        print_line(rendered.trim_end());
     }
     let Some(details) = &findings.details else { return Ok(()) };
     let (errors, warnings) = (findings.report.count(Severity::Error), findings.report.count(Severity::Warning));
     let verdict = match (errors, warnings) {
         (0, 0) => "valid".to_owned(),
-        (0, n) => format!("valid, with {}", counted(n, "warning")),
-        (n, _) => counted(n, "error"),
+        (0, n) => format!("valid, with {}", counted(n as u64, "warning")),
+        (n, _) => counted(n as u64, "error"),
     };
-    let (apps, tenants) = (counted(details.apps, "app"), counted(details.tenants, "tenant"));
+    let (apps, tenants) = (counted(details.apps as u64, "app"), counted(details.tenants as u64, "tenant"));
     writeln!(out, "{}: {verdict}; {apps}, {tenants}", findings.sources.main.display())?;
     capacity(details, out)?;
     if let Some(verdict) = &details.reload {
@@ -32,10 +32,6 @@ pub(super) fn text(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
         Some(call) => online(call, out),
         None => Ok(()),
     }
-}
-
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn capacity(details: &Details, out: &mut dyn Write) -> io::Result<()> {
@@ -50,7 +46,7 @@ fn capacity(details: &Details, out: &mut dyn Write) -> io::Result<()> {
 
 fn figures(figures: &Figures) -> String {
     let Figures { tenants, rate, capacity, slip_s, expired_s } = figures;
-    let tenants = counted(*tenants, "tenant");
+    let tenants = counted(*tenants as u64, "tenant");
     let mut text = format!("{tenants}; {rate} keeps {capacity} fresh");
     if *slip_s > 0 {
         text.push_str(&format!(", so renewals come up to {slip_s} s late"));
@@ -70,8 +66,8 @@ fn reload(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
     match verdict.held_back {
         Some(held) => writeln!(
             out,
-            "  and hold back the removal of {} tenants, until `corptokend reload --allow-mass-removal`",
-            held.removed
+            "  and hold back the removal of {}, until `corptokend reload --allow-mass-removal`",
+            counted(held.removed, "tenant")
         ),
         None => Ok(()),
     }
@@ -86,7 +82,7 @@ fn online(call: &Call, out: &mut dyn Write) -> io::Result<()> {
             answered.endpoint, answered.lifetime_s, answered.fingerprint
         ),
         Err(refused) => {
-            complain(&format!("{whose}{}", refused.detail));
+            report(format_args!("{whose}{}", refused.detail));
             Ok(())
         }
     }

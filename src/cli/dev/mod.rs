@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::block_on;
-use super::run::failed_to_start;
+use super::run::{block_on, report_start_error};
+use super::terminal::Exit;
 use crate::daemon::{self, StartError, Startup, Until};
 use crate::sandbox::{self, Options, TokenMode};
 use scratch::Scratch;
@@ -25,10 +25,10 @@ pub(super) struct Args {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args, out: &mut dyn Write) -> u8 {
+pub(super) fn run(args: &Args, out: &mut dyn Write) -> Exit {
     match block_on(play(args, out)) {
-        Ok(()) => 0,
-        Err(error) => failed_to_start(&error),
+        Ok(()) => Exit::Success,
+        Err(error) => report_start_error(&error),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::cli::complain;
+use crate::cli::terminal::report;
 use crate::sandbox::Sandbox;
 
 /// They open nothing but the simulated endpoint.
@@ -69,7 +69,7 @@ impl Drop for Scratch {
         if self.is_ours
             && let Err(error) = fs::remove_dir_all(&self.directory)
         {
-            complain(&format!("cannot remove {}: {error}", self.directory.display()));
+            report(format_args!("cannot remove {}: {error}", self.directory.display()));
         }
     }
 }

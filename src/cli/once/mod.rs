@@ -7,9 +7,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use super::run::failed_to_start;
-use super::terminal::printable;
-use super::{block_on, code, complain, unread};
+use super::run::{block_on, report_start_error};
+use super::terminal::{Exit, counted, output_failed, printable, report};
 use crate::config::{self, Checked, LogLevel, Process};
 use crate::control::protocol::{SinkState, State, Status, TenantRow, total};
 use crate::control::{Client, ClientError};
@@ -23,30 +22,34 @@ use progress::Progress;
 pub(super) struct Args {}
 
 /// How often a running daemon is asked how far it is.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Tenants whose calls came too early are waited for as long as they become fewer within so many looks: 15 s. An app can be
+/// Tenants whose calls were throttled are waited for as long as their number falls within so many polls: 15 s. An app can be
 /// throttled for hours.
-const LOOKS_IN_VAIN: u32 = 75;
+const POLLS_WITHOUT_PROGRESS: u32 = 75;
 
-pub(super) fn run(_args: &Args, config: &Path, socket: &Path, out: &mut dyn Write) -> u8 {
+pub(super) fn run(_args: &Args, config: &Path, socket: &Path, out: &mut dyn Write) -> Exit {
     match Client::connect(socket) {
-        Ok(client) => return through_daemon(client, out),
-        Err(ClientError::NoDaemon(_)) => {}
-        // A daemon may run: to go on without it would be to call for its tenants.
-        Err(error) => {
-            complain(&error);
-            return code::FAILED;
-        }
-    }
-    match alone(config) {
-        Ok(ended) => tell(&ended.not_fresh, ended.tenants.into(), out),
-        Err(error) => failed_to_start(&error),
+        Ok(mut client) => match wait_for_daemon(&mut client) {
+            Ok((bad, total)) => report_outcome(&bad, total, out),
+            Err(error) => failed(&error),
+        },
+        Err(ClientError::NoDaemon(_)) => match run_daemon(config) {
+            Ok(ended) => report_outcome(&ended.not_fresh, ended.tenants.into(), out),
+            Err(error) => report_start_error(&error),
+        },
+        // A daemon may be running: without its answer, its tenants must not be called.
+        Err(error) => failed(&error),
     }
 }
 
-/// Without a daemon: be one, until everybody is served.
-fn alone(config: &Path) -> Result<Ended, StartError> {
+fn failed(error: &ClientError) -> Exit {
+    report(error);
+    Exit::Failed
+}
+
+/// Without a daemon: runs one until every tenant is up to date.
+fn run_daemon(config: &Path) -> Result<Ended, StartError> {
     become_owner(config)?;
     if let Some(checked) = check(config).and_then(|checked| checked.config) {
         // Progress and the list at the end say the rest.
@@ -66,8 +69,8 @@ fn alone(config: &Path) -> Result<Ended, StartError> {
     })
 }
 
-/// As root, what is written must belong to the daemon's user, or it could not go on with it. What is wrong with the config in
-/// root's eyes may be right in that user's, so it is looked at again.
+/// Root becomes the owner of the state directory, because what is written must belong to the daemon's user. The config is checked
+/// again afterwards: what is wrong for root may be right for that user.
 fn become_owner(config: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
@@ -80,38 +83,28 @@ fn check(config: &Path) -> Option<Checked> {
     Some(config::check(&config::read(config).ok()?, &Process::from_env()))
 }
 
-/// With a daemon: it does this anyway; wait until it has.
-fn through_daemon(mut client: Client, out: &mut dyn Write) -> u8 {
-    match wait_for_daemon(&mut client) {
-        Ok((bad, total)) => tell(&bad, total, out),
-        Err(error) => {
-            complain(&error);
-            code::FAILED
-        }
-    }
-}
-
-/// Waits until no tenant waits for its turn, or nobody gets one. Returns the tenants that are not well then, and how many there are in all.
+/// With a daemon, which does the work anyway: waits until no tenant waits for its turn, or until no tenant gets one. Returns the
+/// tenants that are not fresh then, and how many there are in all.
 fn wait_for_daemon(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
     let mut progress = Progress::new();
-    let (mut fewest, mut looks_in_vain) = (usize::MAX, 0);
+    let (mut fewest, mut polls_in_vain) = (usize::MAX, 0);
     loop {
         let status = client.status()?;
         let total = total(status.tenants.values());
         let waiting = count(&status, &[State::Pending, State::Due]);
         progress.show(total - waiting, total);
-        // Nobody is called for minutes when the address is banned.
+        // While the address is banned, no call is made for minutes.
         let is_paused = status.api_paused_until.is_some();
         if waiting == 0 || is_paused {
-            let (bad, total) = not_well(client)?;
+            let (bad, total) = not_fresh(client)?;
             let throttled = bad.iter().filter(|row| was_throttled(row)).count();
-            looks_in_vain = if throttled < fewest { 0 } else { looks_in_vain + 1 };
+            polls_in_vain = if throttled < fewest { 0 } else { polls_in_vain + 1 };
             fewest = fewest.min(throttled);
-            if is_paused || throttled == 0 || looks_in_vain >= LOOKS_IN_VAIN {
+            if is_paused || throttled == 0 || polls_in_vain >= POLLS_WITHOUT_PROGRESS {
                 return Ok((bad, total));
             }
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -119,14 +112,14 @@ fn count(status: &Status, states: &[State]) -> u64 {
     total(states.iter().filter_map(|state| status.tenants.get(state)))
 }
 
-/// Its call came too early: mostly it has its turn again within seconds.
+/// Whether its call was throttled: mostly it is called again within seconds.
 fn was_throttled(row: &TenantRow) -> bool {
-    let too_early = [FailureKind::AppThrottled.as_str(), FailureKind::ApiThrottled.as_str()];
-    row.last_error.as_ref().is_some_and(|error| too_early.contains(&error.kind.as_str()))
+    let throttled = [FailureKind::AppThrottled.as_str(), FailureKind::ApiThrottled.as_str()];
+    row.last_error.as_ref().is_some_and(|error| throttled.contains(&error.kind.as_str()))
 }
 
 /// The tenants that are not fresh, or not published everywhere, worst first; and how many there are in all.
-fn not_well(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
+fn not_fresh(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
     let (mut bad, mut total) = (Vec::new(), 0);
     client.tenants(&[], |row| {
         total += 1;
@@ -140,21 +133,20 @@ fn not_well(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
     Ok((bad, total))
 }
 
-/// Says how it went, and returns the exit code.
-fn tell(bad: &[TenantRow], total: u64, out: &mut dyn Write) -> u8 {
+/// Lists the tenants that are not fresh, and returns the exit code.
+fn report_outcome(bad: &[TenantRow], total: u64, out: &mut dyn Write) -> Exit {
     for row in bad {
-        complain(&format!("{}: {}: {}", printable(&row.tenant), row.state, printable(why(row))));
+        report(format_args!("{}: {}: {}", printable(&row.tenant), row.state, printable(why(row))));
     }
-    let well = total - bad.len() as u64;
-    let tenants = if total == 1 { "tenant" } else { "tenants" };
-    match writeln!(out, "{well} of {total} {tenants} fresh and published") {
-        Err(error) => unread(&error),
-        Ok(()) if bad.is_empty() => 0,
-        Ok(()) => code::FAILED,
+    let fresh = total - bad.len() as u64;
+    match writeln!(out, "{fresh} of {} fresh and published", counted(total, "tenant")) {
+        Err(error) => output_failed(&error),
+        Ok(()) if bad.is_empty() => Exit::Success,
+        Ok(()) => Exit::Failed,
     }
 }
 
-/// What ails it: the call that failed, else the place that cannot be written.
+/// Why it is not fresh: the call that failed, else the sink that cannot be written.
 fn why(row: &TenantRow) -> &str {
     let sink = row.sinks.iter().find_map(|sink| sink.error.as_deref());
     row.last_error.as_ref().map(|error| error.detail.as_str()).or(sink).unwrap_or(&row.why)

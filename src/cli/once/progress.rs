@@ -1,26 +1,26 @@
 //! How far `once` is.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::say;
+use crate::cli::terminal::{counted, is_capable, print_line};
 
-/// A bar on a terminal; elsewhere a line for each tenth. Both on stderr: stdout has the outcome.
+/// A bar on a terminal, elsewhere a line for each tenth. Both go to stderr; stdout gets the outcome.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
-    tenths_said: u64,
-    /// Whether there was anything to do when it was first looked at.
+    tenths_reported: u64,
+    /// Whether there was anything to do at first; `None`: not known yet.
     is_wanted: Option<bool>,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
+        let bar = is_capable(&io::stderr()).then(|| {
             let style = ProgressStyle::with_template("{bar:40} {pos}/{len} tenants, {eta} left");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Self { bar, tenths_said: 0, is_wanted: None }
+        Self { bar, tenths_reported: 0, is_wanted: None }
     }
 
     pub(super) fn show(&mut self, done: u64, total: u64) {
@@ -30,9 +30,9 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
-        } else if done * 10 / total > self.tenths_said {
-            self.tenths_said = done * 10 / total;
-            say(format_args!("{done} of {total} tenants have had their turn"));
+        } else if done * 10 / total > self.tenths_reported {
+            self.tenths_reported = done * 10 / total;
+            print_line(format_args!("{done} of {} have had their turn", counted(total, "tenant")));
         }
     }
 }

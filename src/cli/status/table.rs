@@ -1,34 +1,9 @@
 //! How `status` looks to people.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal, Write};
 
-use crate::cli::terminal::printable;
+use crate::cli::terminal::{Colour, counted, padded, printable, width};
 use crate::control::protocol::{Counts, SinkState, State, Status, TenantRow, total};
-
-/// Whether to use colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Colour {
-    /// Yes.
-    On,
-    /// No.
-    Off,
-}
-
-impl Colour {
-    /// On a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
-    pub fn for_terminal(stream: &impl IsTerminal) -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if stream.is_terminal() && !unwanted { Self::On } else { Self::Off }
-    }
-
-    fn paint(self, code: &str, text: &str) -> String {
-        match self {
-            Self::On => format!("\x1b[{code}m{text}\x1b[0m"),
-            Self::Off => text.to_owned(),
-        }
-    }
-}
 
 /// The text of `status`: the summary, what an operator should know, and the tenants.
 pub(super) struct Table<'a> {
@@ -51,8 +26,7 @@ impl fmt::Display for Table<'_> {
         let total = total(self.status.tenants.values());
         if !self.named && shown < total {
             let of = if shown == 0 { String::new() } else { format!("the worst {shown} are shown; ") };
-            let rest = total - shown;
-            writeln!(f, "{of}{rest} more tenants are not shown here (--all, --json)")?;
+            writeln!(f, "{of}{} more with --all or --json", total - shown)?;
         }
         Ok(())
     }
@@ -62,8 +36,7 @@ impl Table<'_> {
     fn summary(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status;
         let total = total(status.tenants.values());
-        let tenants = if total == 1 { "1 tenant" } else { &format!("{total} tenants") };
-        write!(f, "{tenants}{}", self.counts(&status.tenants))?;
+        write!(f, "{}{}", counted(total, "tenant"), self.counts(&status.tenants))?;
         let readiness = if status.ready { "" } else { ", not ready yet" };
         let (version, since) = (printable(&status.version), printable(&status.started_at));
         writeln!(f, " - corptokend {version}, pid {}, since {since}{readiness}", status.pid)
@@ -94,11 +67,8 @@ impl Table<'_> {
             writeln!(f, "  {}", printable(problem))?;
         }
         if let Some(held) = status.config.held_back {
-            let removed = held.removed;
-            writeln!(
-                f,
-                "{warning}: the removal of {removed} tenants is held back (`corptokend reload --allow-mass-removal`)"
-            )?;
+            let removed = counted(held.removed, "tenant");
+            writeln!(f, "{warning}: the removal of {removed} is held back (`corptokend reload --allow-mass-removal`)")?;
         }
         if !status.state.healthy {
             let reason = status.state.reason.as_deref().unwrap_or("no reason is known");
@@ -123,16 +93,15 @@ impl Table<'_> {
         }
         let cells: Vec<[String; 4]> = self.rows.iter().map(cells).collect();
         let head = ["TENANT", "STATE", "EXPIRES", "NEXT CALL"];
-        let width: [usize; 4] = std::array::from_fn(|column| {
-            let widths = cells.iter().map(|row| row[column].chars().count());
+        let columns: [usize; 4] = std::array::from_fn(|column| {
+            let widths = cells.iter().map(|row| width(&row[column]));
             widths.chain([head[column].len()]).max().unwrap_or(0)
         });
         if !self.named {
             writeln!(f)?;
         }
-        let line = |row: [&str; 4]| -> [String; 4] {
-            std::array::from_fn(|column| format!("{:width$}", row[column], width = width[column]))
-        };
+        let line =
+            |row: [&str; 4]| -> [String; 4] { std::array::from_fn(|column| padded(row[column], columns[column])) };
         writeln!(f, "{}  WHY", line(head).join("  "))?;
         for (row, cells) in self.rows.iter().zip(&cells) {
             let [tenant, state, expires, next] = line(cells.each_ref().map(String::as_str));
@@ -205,23 +174,6 @@ fn colour_of(state: State) -> &'static str {
         State::Fresh => "32",
         State::Disabled => "2",
     }
-}
-
-/// Draws `screen` over the one before, as much of it as fits; just writes it where stdout is no terminal.
-pub(super) fn redraw(screen: &[u8], out: &mut dyn Write) -> io::Result<()> {
-    if let Ok(size) = rustix::termios::tcgetwinsize(io::stdout()) {
-        let rows = usize::from(size.ws_row.max(2)) - 1;
-        let fitting = screen.split_inclusive(|byte| *byte == b'\n').take(rows);
-        // Home, then clear to the end: less flicker than to clear first.
-        out.write_all(b"\x1b[H\x1b[J")?;
-        for line in fitting {
-            out.write_all(line)?;
-        }
-    } else {
-        out.write_all(screen)?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()
 }
 
 #[cfg(test)]

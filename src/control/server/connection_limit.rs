@@ -48,8 +48,7 @@ impl ConnectionLimits {
     pub(super) fn admit(&self, peer: Peer) -> Option<Admission> {
         let of_user =
             |served: bool| self.count(|other, admission| other == peer && (admission == Admission::Served) == served);
-        let members =
-            self.count(|other, admission| matches!(other, Peer::Member(_)) && admission == Admission::Served);
+        let members = self.count(|other, admission| matches!(other, Peer::Member(_)) && admission == Admission::Served);
         let most_members = if of_user(true) == 0 { MEMBERS + FIRST_OF_MEMBERS } else { MEMBERS };
         let admission = match peer {
             Peer::Stranger(_) => Admission::Forbidden,

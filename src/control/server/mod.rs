@@ -83,7 +83,12 @@ pub async fn serve(
 }
 
 /// Serves one connection to its end. A connection that is turned away gets one answer, which says why.
-async fn serve_connection(stream: UnixStream, queries: Queries, admission: Admission, mut stopped: watch::Receiver<()>) {
+async fn serve_connection(
+    stream: UnixStream,
+    queries: Queries,
+    admission: Admission,
+    mut stopped: watch::Receiver<()>,
+) {
     let service = service_fn(|request| {
         let queries = queries.clone();
         async move { Ok::<_, Infallible>(http::respond(request, queries, admission, REQUEST_TIMEOUT).await) }

@@ -200,12 +200,17 @@ impl Machine {
 
     /// Runs a command on a terminal, and returns what appears there. `None`, loudly, without script(1).
     pub fn run_on_a_terminal(&self, args: &[&str]) -> Option<(String, Option<i32>)> {
+        self.run_on_terminal_type("xterm", args)
+    }
+
+    /// The same on a terminal of this type, as `TERM` names it.
+    pub fn run_on_terminal_type(&self, term: &str, args: &[&str]) -> Option<(String, Option<i32>)> {
         if !system_allows("a terminal", has("script")) {
             return None;
         }
         let line = format!("{BINARY} {}", args.join(" "));
         let mut command = Command::new("script");
-        command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
+        command.args(["-qec", &line, "/dev/null"]).env("TERM", term).stdin(Stdio::null());
         command.env("CORPTOKEND_CONFIG", self.config_path()).current_dir(self.dir.path()).env_remove("NO_COLOR");
         let output = command.output().expect("script runs");
         Some((shown(&output), output.status.code()))

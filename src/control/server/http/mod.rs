@@ -35,7 +35,11 @@ pub(super) async fn respond(
     answered.unwrap_or_else(Refusal::into_response)
 }
 
-async fn answer(request: Request<Incoming>, queries: Queries, body_timeout: Duration) -> Result<Response<Body>, Refusal> {
+async fn answer(
+    request: Request<Incoming>,
+    queries: Queries,
+    body_timeout: Duration,
+) -> Result<Response<Body>, Refusal> {
     let (head, body) = request.into_parts();
     let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
     let only = |allowed: Method| {
@@ -73,9 +77,8 @@ async fn answer(request: Request<Incoming>, queries: Queries, body_timeout: Dura
 /// A request's body as JSON; an empty one is the default.
 async fn read<T: serde::de::DeserializeOwned + Default>(body: Incoming, timeout: Duration) -> Result<T, Refusal> {
     let too_slow = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time");
-    let too_large = |_| {
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request's body has at most {MAX_BODY} bytes"))
-    };
+    let too_large =
+        |_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request's body has at most {MAX_BODY} bytes"));
     let collected = tokio::time::timeout(timeout, Limited::new(body, MAX_BODY).collect());
     let bytes = collected.await.map_err(too_slow)?.map_err(too_large)?.to_bytes();
     if bytes.is_empty() {

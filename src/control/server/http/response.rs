@@ -76,7 +76,8 @@ impl Refusal {
     }
 
     pub(super) fn into_response(self) -> Response<Body> {
-        let mut response = json_response(whole(serde_json::to_vec(&ErrorBody { error: self.error }).unwrap_or_default()));
+        let mut response =
+            json_response(whole(serde_json::to_vec(&ErrorBody { error: self.error }).unwrap_or_default()));
         *response.status_mut() = self.status;
         if let Some(method) = self.allow.and_then(|m| HeaderValue::from_str(m.as_str()).ok()) {
             response.headers_mut().insert(ALLOW, method);

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use crate::domain::is_invisible;
 
 /// The text in one line, with a mark in place of whatever is not seen.
-pub(super) fn printable(text: &str) -> String {
+pub(in crate::cli) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_invisible(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// The same for a report of several lines.
-pub(super) fn printable_lines(text: &str) -> String {
+pub(in crate::cli) fn printable_lines(text: &str) -> String {
     text.chars().map(|c| if c != '\n' && is_invisible(c) { '\u{fffd}' } else { c }).collect()
 }
 
@@ -18,14 +18,14 @@ pub(super) fn printable_lines(text: &str) -> String {
 /// stand in strings alone, and a string may hold any character as `\uXXXX`. Line feeds, which part rows, stay.
 ///
 /// Bytes that are no UTF-8 become U+FFFD.
-pub(super) struct SafeJson<W> {
+pub(in crate::cli) struct SafeJson<W> {
     out: W,
     /// The beginning of a character that is not there as a whole yet.
     part: Vec<u8>,
 }
 
 impl<W: Write> SafeJson<W> {
-    pub(super) fn new(out: W) -> Self {
+    pub(in crate::cli) fn new(out: W) -> Self {
         Self { out, part: Vec::new() }
     }
 
