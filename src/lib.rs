@@ -5,7 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`domain`] | the plain words everyone shares: ids, tokens, records, failures, sinks, plans |
-//! | [`trust`] | who can decide where a secret or a token goes |
+//! | [`system`] | what the operating system gives: clock, log, permissions, work that may hang |
 //! | [`config`] | text to [`config::Config`], with diagnostics; the difference of two configs |
 //! | [`engine`] | the state machine that decides everything and does nothing |
 //! | [`api`] | the call to the token endpoint, and what its answers mean |
@@ -15,10 +15,8 @@
 //! | [`control`] | the Unix socket: server, client and their shared types |
 //! | [`sandbox`] | a simulated token endpoint, a real TLS server, for `dev` and the tests |
 //! | [`cli`] | one file per command |
-//! | [`blocking`] | work that the kernel may never bring to an end, off everybody's thread |
 
 pub mod api;
-pub mod blocking;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -28,4 +26,4 @@ pub mod engine;
 pub mod sandbox;
 pub mod sink;
 pub mod store;
-pub mod trust;
+pub mod system;

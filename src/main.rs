@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    corptokend::daemon::harden::no_dumps();
-    corptokend::daemon::harden::discreet_panics();
+    corptokend::system::process::no_dumps();
+    corptokend::system::process::discreet_panics();
     ExitCode::from(corptokend::cli::main())
 }

@@ -7,9 +7,9 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
-use corptokend::daemon::clock;
 use corptokend::domain::{Record, Slot, TenantId, Ticket, Token};
 use corptokend::store::{self, Kept, StoreRequest};
+use corptokend::system::clock;
 use zeroize::Zeroizing;
 
 const LIFETIME_MS: u64 = 7_200_000;

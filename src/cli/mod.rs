@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Process};
-use crate::daemon;
 use terminal::output_failed;
 
 pub use terminal::{Colour, Exit};
@@ -102,6 +101,6 @@ struct FlushLog;
 
 impl Drop for FlushLog {
     fn drop(&mut self) {
-        daemon::log::flush();
+        crate::system::log::flush();
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::terminal::{Exit, print_line};
 use crate::daemon::{self, StartError, Startup, Until};
+use crate::system::{log, process};
 
 /// Run the daemon in the foreground
 #[derive(Debug, clap::Args)]
@@ -15,7 +16,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, config: PathBuf) -> Exit {
-    daemon::memory::give_back();
+    process::give_memory_back();
     let startup = Startup { config, strict: args.strict, attended: true };
     let outcome = block_on(async { Ok(daemon::start(startup).await?.run(Until::Stopped).await?) });
     match outcome {
@@ -34,7 +35,7 @@ pub(super) fn report_start_error(error: &StartError) -> Exit {
         StartError::State(_) | StartError::System(_) => {
             // The daemon may have run for hours. A reader of stderr that hangs must not keep it from ending, or nothing
             // restarts it.
-            daemon::log::last_words(&format!("error: {error}"));
+            log::last_words(&format!("error: {error}"));
             Exit::Failed
         }
     }

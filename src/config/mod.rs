@@ -29,7 +29,7 @@ pub use environment::own_files::OwnFiles;
 pub use environment::process::{KeyQuota, Process};
 pub use environment::secrets as secret;
 pub use environment::sources::{Origin, Source, Sources, is_drop_in, last_written, read, where_to_watch};
-pub use model::{Api, App, Config, Control, Limits, Log, LogFormat, LogLevel, Special, State};
+pub use model::{Api, App, Config, Control, Limits, Log, Special, State};
 pub use schema::{KnownKeys, known_keys};
 
 use std::collections::BTreeMap;

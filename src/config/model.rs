@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::environment::own_files::OwnFiles;
 use crate::domain::{
-    AppName, AppPolicy, ClientId, Connection, CorpId, Endpoint, Names, OnRemove, Proxy, Rate, SecretSource, SinkSpec,
-    TenantId, TenantName,
+    AppName, AppPolicy, ClientId, Connection, CorpId, Endpoint, LogFormat, LogLevel, Names, OnRemove, Proxy, Rate,
+    SecretSource, SinkSpec, TenantId, TenantName,
 };
 
 /// The whole config.
@@ -78,34 +78,6 @@ pub struct Log {
     pub format: LogFormat,
     /// The least important level that is written.
     pub level: LogLevel,
-}
-
-/// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// The journal's own protocol when started by systemd, text otherwise.
-    Auto,
-    /// One line for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-    /// The journal's own protocol.
-    Journald,
-}
-
-/// How important a log line must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// Errors alone.
-    Error,
-    /// And warnings.
-    Warn,
-    /// And what an operator wants to see happen.
-    Info,
-    /// And why.
-    Debug,
-    /// And everything.
-    Trace,
 }
 
 /// `[app.NAME]`, with `[defaults]` applied.

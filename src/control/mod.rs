@@ -6,6 +6,8 @@
 mod client;
 pub mod protocol;
 mod server;
+mod thread;
 
 pub use client::{Client, ClientError};
 pub use server::{AccessPolicy, CONNECTIONS_A_USER, MAX_CONNECTIONS, Query, bind, serve, unbind};
+pub use thread::ServerThread;

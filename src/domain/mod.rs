@@ -4,6 +4,7 @@
 //! their lives, so nobody who holds one checks it again. Everyone may import this module; it imports no other.
 
 mod endpoint;
+mod log;
 mod names;
 mod plan;
 mod sink;
@@ -12,6 +13,7 @@ mod time;
 mod token;
 
 pub use endpoint::{CallPath, Connection, Endpoint, InvalidEndpoint, OriginId, Proxy, RouteId, SecretSource};
+pub use log::{LogFormat, LogLevel};
 pub use names::{
     AppName, ClientId, CorpId, Expansion, InvalidName, InvalidTemplate, Names, Placeholder, Slot, Template, TenantId,
     TenantName, Ticket, first_invisible, is_invisible,

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashTable;
 
-use crate::trust::{Entry, Identity, Reserved};
+use crate::system::permissions::{Entry, Identity, Reserved};
 
 /// All places that are claimed, and those that are nobody's to claim.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use corptokend::config::{LogFormat, LogLevel};
+use corptokend::domain::{LogFormat, LogLevel};
 use corptokend::sandbox::Options;
 
 use crate::ends_when_told_to;
@@ -111,10 +111,10 @@ fn as_a_process_that_panics() {
     if std::env::var_os(PART_ENV).is_none() {
         return;
     }
-    corptokend::daemon::harden::discreet_panics();
-    corptokend::daemon::log::init(LogFormat::Json, LogLevel::Info);
+    corptokend::system::process::discreet_panics();
+    corptokend::system::log::init(LogFormat::Json, LogLevel::Info);
     let panicked = std::thread::spawn(|| panic!("{}", "canary-in-a-panic")).join();
-    corptokend::daemon::log::flush();
+    corptokend::system::log::flush();
     std::process::exit(if panicked.is_err() { 3 } else { 4 });
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::rig::{Desk, as_nobody, file_at, has, is_root, needs, probe, without_capability};
 use corptokend::domain::{FileSink, SinkFailureKind, SinkSpec, Wrote};
 use corptokend::sink::Claims;
-use corptokend::trust::{Identity, Reserved};
+use corptokend::system::permissions::{Identity, Reserved};
 use tempfile::tempdir;
 
 fn chmod(path: &Path, mode: u32) {

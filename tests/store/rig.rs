@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use corptokend::daemon::clock::now;
 use corptokend::domain::{Record, Slot, TenantId, Ticket, Token, WallMs};
 use corptokend::store::{Applied, Kept, Lookup, OpenError, Opened, StoreReply, StoreRequest, open};
+use corptokend::system::clock::now;
 use zeroize::Zeroizing;
 
 /// Longer than any wait in here can take on a busy machine.

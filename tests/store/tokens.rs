@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use corptokend::daemon::clock::now;
 use corptokend::domain::Fingerprint;
 use corptokend::store::{Applied, StoreReply, StoreRequest};
+use corptokend::system::clock::now;
 
 use crate::rig::{applied, id, kept, kept_as, scratch, start, token_text};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::blocking::Blocking;
+use crate::system::blocking::Blocking;
 
 /// The most lookups that hang at once: one a host.
 const MOST_OUTSTANDING: usize = 1024;

@@ -13,9 +13,9 @@ use crate::cli::terminal::{Exit, SafeJson, output_failed};
 use crate::config::{self, App, Capacity, Config, Diagnostic, Process, Report, Severity, Sources, secret};
 use crate::control::protocol::{ReloadRequest, Verdict};
 use crate::control::{Client, ClientError};
-use crate::daemon::harden;
 use crate::domain::{AppName, CorpId, Failure, Names, SinkFailure, SinkKind, SinkSpec, TenantId};
 use crate::sink;
+use crate::system::process;
 
 /// Validate the config, try the sinks' directories, and show what a reload would do
 #[derive(Debug, clap::Args)]
@@ -111,7 +111,7 @@ fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
 fn become_daemon(path: &Path) -> std::io::Result<()> {
     let Ok(sources) = config::read(path) else { return Ok(()) };
     let state = config::check(&sources, &Process::from_env()).outline.state;
-    harden::become_owner_of(state.parent().unwrap_or(Path::new("/")))
+    process::become_owner_of(state.parent().unwrap_or(Path::new("/")))
 }
 
 /// Tries the sinks of every tenant, each directory once. What is wrong with a sink for one tenant is mostly wrong for all,

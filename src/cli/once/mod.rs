@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use super::run::{block_on, report_start_error};
 use super::terminal::{Exit, counted, output_failed, printable, report};
-use crate::config::{self, Checked, LogLevel, Process};
+use crate::config::{self, Checked, Process};
 use crate::control::protocol::{SinkState, State, Status, TenantRow, total};
 use crate::control::{Client, ClientError};
-use crate::daemon::{self, Ended, StartError, Startup, Until, harden};
-use crate::domain::FailureKind;
+use crate::daemon::{self, Ended, StartError, Startup, Until};
+use crate::domain::{FailureKind, LogLevel};
 use crate::engine;
+use crate::system::{log, process};
 use progress::Progress;
 
 /// Bring every due tenant up to date, publish, and exit
@@ -53,7 +54,7 @@ fn run_daemon(config: &Path) -> Result<Ended, StartError> {
     become_owner(config)?;
     if let Some(checked) = check(config).and_then(|checked| checked.config) {
         // Progress and the list at the end say the rest.
-        daemon::log::init(checked.log.format, LogLevel::Error);
+        log::init(checked.log.format, LogLevel::Error);
     }
     let startup = Startup { config: config.to_path_buf(), strict: true, attended: false };
     block_on(async {
@@ -76,7 +77,7 @@ fn become_owner(config: &Path) -> io::Result<()> {
         return Ok(());
     }
     let Some(checked) = check(config) else { return Ok(()) };
-    harden::become_owner_of(checked.outline.state.parent().unwrap_or(Path::new("/")))
+    process::become_owner_of(checked.outline.state.parent().unwrap_or(Path::new("/")))
 }
 
 fn check(config: &Path) -> Option<Checked> {

@@ -10,7 +10,7 @@ mod screen;
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use crate::daemon::log;
+use crate::system::log;
 
 pub use exit::Exit;
 pub use screen::Colour;

@@ -15,7 +15,7 @@ use crate::config::environment::sources::Origin;
 use crate::config::read::app::AppDraft;
 use crate::config::read::sink::Sink;
 use crate::domain::{Expansion, Names, Placeholder, SinkKind, TEMPORARY_EXTENSION, TenantId, is_temporary_name};
-use crate::trust::{Identity, Reserved};
+use crate::system::permissions::{Identity, Reserved};
 
 /// The longest name of a file, in bytes (NAME_MAX), and the longest path (PATH_MAX, its NUL apart).
 const NAME_MAX: usize = 255;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::blocking::{Blocking, Unfinished};
+use crate::system::blocking::{Blocking, Unfinished};
 
 /// How long one path is waited for. A disk that has to spin up needs less.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

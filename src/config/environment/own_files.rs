@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use super::bounded::{self, PathTask};
-use crate::blocking::Blocking;
-use crate::trust::{Identity, Reserved};
+use crate::system::blocking::Blocking;
+use crate::system::permissions::{Identity, Reserved};
 
 /// So many looks may hang at once.
 const MOST_OUTSTANDING: usize = 1024;
@@ -60,7 +60,7 @@ impl OwnFiles {
     /// The places that these files are now. What a mount that hangs keeps back is left out.
     pub fn reserved(&self) -> Reserved {
         let of_file = |path: &Path, what| Reserved {
-            entries: crate::trust::entries(path).into_iter().map(|entry| (entry, what)).collect(),
+            entries: crate::system::permissions::entries(path).into_iter().map(|entry| (entry, what)).collect(),
             directories: HashMap::new(),
         };
         let of_directory = |path: &Path, what| Reserved {

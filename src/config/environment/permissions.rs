@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::sources::{Origin, Sources};
 use crate::config::diagnostics::collect::Diagnostics;
 use crate::config::diagnostics::report::{Diagnostic, Location, Severity};
-use crate::trust::{Danger, Thing, Trusted, Ways};
+use crate::system::permissions::{Danger, Thing, Trusted, Ways};
 
 /// Judges the ways to everything that the daemon reads, and tells each danger once.
 pub(crate) struct Permissions {

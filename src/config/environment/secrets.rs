@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 use super::bounded::{self, PathTask};
 use super::permissions::Permissions;
 use super::sources;
-use crate::blocking::{Blocking, Unfinished};
 use crate::config::diagnostics::report::Diagnostic;
 use crate::domain::{Secret, SecretSource};
-use crate::trust::{Danger, Status, Thing, Trusted, Ways, is_on_read_only_mount};
+use crate::system::blocking::{Blocking, Unfinished};
+use crate::system::permissions::{Danger, Status, Thing, Trusted, Ways, is_on_read_only_mount};
 
 /// More than any secret has; see [`Secret::new`].
 const MAX_BYTES: u64 = 4096;

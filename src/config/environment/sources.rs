@@ -13,9 +13,9 @@ use std::time::SystemTime;
 
 use super::bounded::{self, PathTask};
 use super::permissions::Permissions;
-use crate::blocking::{Blocking, Unfinished};
 use crate::config::diagnostics::collect::{line_of, line_starts};
 use crate::config::diagnostics::report::{Diagnostic, Location, Report, Severity};
+use crate::system::blocking::{Blocking, Unfinished};
 
 /// The largest file that is read. A million corp_ids need a third of it.
 const MAX_BYTES: u64 = 64 << 20;

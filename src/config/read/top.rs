@@ -17,10 +17,12 @@ use crate::config::environment::permissions::Dangers;
 use crate::config::environment::process::Process;
 use crate::config::environment::secrets::{self, SecretError};
 use crate::config::environment::sources::{self, Origin, Sources};
-use crate::config::model::{Api, Config, Control, Limits, Log, LogFormat, LogLevel, State};
+use crate::config::model::{Api, Config, Control, Limits, Log, State};
 use crate::config::parse::merge::Table;
 use crate::config::schema;
-use crate::domain::{AppName, FileSink, Fingerprint, Format, Placeholder, Rate, SecretSource, SinkKind, Template};
+use crate::domain::{
+    AppName, FileSink, Fingerprint, Format, LogFormat, LogLevel, Placeholder, Rate, SecretSource, SinkKind, Template,
+};
 
 /// The longest path of a Unix socket, in bytes (unix(7): `sun_path`, its NUL apart).
 const SOCKET_PATH_MAX: usize = 107;

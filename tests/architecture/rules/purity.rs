@@ -169,7 +169,7 @@ fn the_engine_decides_and_does_nothing() {
         "fn f() { println!() }",
     ] {
         assert!(!rule(&Source::read("engine/wheel.rs", bad)).is_empty(), "{bad}");
-        assert!(rule(&Source::read("daemon/turn.rs", bad)).is_empty(), "{bad}");
+        assert!(rule(&Source::read("daemon/driver.rs", bad)).is_empty(), "{bad}");
     }
     for good in [
         "use std::collections::{BTreeMap, BinaryHeap}; use std::time::Duration; use std::sync::Arc;",

@@ -4,7 +4,7 @@
 //! In the fixed part of a path, links are followed that root or the daemon's own user made. Below it each component is
 //! opened from its parent's descriptor with `O_NOFOLLOW`, so no link is ever followed there, whenever it appears.
 //!
-//! Every directory from `/` down is judged by the one rule of [`trust`](crate::trust): whoever can rename a directory can
+//! Every directory from `/` down is judged by the one rule of [`trust`](crate::system::permissions): whoever can rename a directory can
 //! exchange it for another.
 
 use std::cell::{Cell, RefCell};
@@ -21,7 +21,7 @@ use super::trust::{Me, Rules, group_of_new_files, judge};
 use crate::domain::SinkFailure;
 use crate::sink::error;
 use crate::sink::file::syscall::{fstat, fsync};
-use crate::trust::{Identity, Role, Status, Trusted};
+use crate::system::permissions::{Identity, Role, Status, Trusted};
 
 /// The number under which the watch knows a directory.
 pub(crate) type DirectoryId = u32;

@@ -14,7 +14,7 @@ use crate::sink::claims::Claims;
 use crate::sink::error;
 use crate::sink::file::syscall::{fchmod, fchown, fstat, mkdirat, openat, rename_into_gap, unlinkat};
 use crate::sink::file::temp_name::{names_are_taken, under_temporary_name};
-use crate::trust::Identity;
+use crate::system::permissions::Identity;
 
 /// What to do about a directory that is not there.
 #[derive(Debug, Clone, Copy)]

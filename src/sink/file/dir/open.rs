@@ -14,7 +14,7 @@ use crate::domain::SinkFailure;
 use crate::sink::claims::Claims;
 use crate::sink::error;
 use crate::sink::file::syscall::{fsync, openat};
-use crate::trust::{Role, Status, Step, Stuck, Trusted, Walk};
+use crate::system::permissions::{Role, Status, Step, Stuck, Trusted, Walk};
 
 /// A fixed part, open.
 pub(crate) struct Fixed {

@@ -1,4 +1,4 @@
-//! Who may change the directories of a sink: the one rule of [`trust`](crate::trust), with what a sink says of itself.
+//! Who may change the directories of a sink: the one rule of [`trust`](crate::system::permissions), with what a sink says of itself.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::domain::{FileSink, SinkFailure};
 use crate::sink::error;
-use crate::trust::{Role, Status, Trusted};
+use crate::system::permissions::{Role, Status, Trusted};
 
 /// Who the daemon is.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,357 @@
+//! The daemon's loop: what happened goes into the engine, what is to be done comes out, and then it waits for whatever happens
+//! next.
+//!
+//! [`turn`] is generic over whoever executes the actions: a simulation takes turns through the same function.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinError;
+
+use super::executor::DaemonHands;
+use super::reload::{self, Reload};
+use super::sinks::stall_detector::Stalls;
+use super::status::View;
+use super::status::readiness::Readiness;
+use super::status::systemd::{Phase, Service};
+use crate::api::Answer;
+use crate::control::protocol::ReloadRequest;
+use crate::control::{Query, ServerThread};
+use crate::domain::{BootMs, LaneId, Now, Ticket};
+use crate::engine::{Action, Engine, Event, Room, Summary};
+use crate::sink::LaneReport;
+use crate::store::StoreReply;
+use crate::system::clock::trust::{Skew, Told};
+use crate::system::{clock, log};
+
+/// The most inputs that one turn takes in.
+const INPUTS_A_TURN: usize = 4096;
+/// The most queries of the control socket that one turn answers: a page of a listing takes about a millisecond.
+const QUERIES_A_TURN: usize = 4;
+
+/// Whoever carries out what the engine decides.
+pub trait Hands {
+    /// What can be taken on at this moment.
+    fn room(&self) -> &Room;
+
+    /// Begins an action. Its outcome comes as an event of a later turn.
+    fn perform(&mut self, engine: &Engine, now: Now, action: Action);
+}
+
+/// Takes the events in and carries out all that follows. Returns when to turn again if nothing happens before.
+pub fn turn(
+    engine: &mut Engine,
+    now: Now,
+    events: impl IntoIterator<Item = Event>,
+    hands: &mut impl Hands,
+) -> Option<BootMs> {
+    for event in events {
+        engine.handle(now, event);
+    }
+    while let Some(action) = engine.poll(now, hands.room()) {
+        hands.perform(engine, now, action);
+    }
+    engine.wake_at(now)
+}
+
+/// When the daemon's work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When it is told to stop.
+    Stopped,
+    /// When every tenant that was due had an outcome and every sink its attempt.
+    CaughtUp,
+}
+
+/// Something happened outside the scheduler's thread.
+pub(super) enum Input {
+    /// The store answers.
+    Stored(Vec<StoreReply>),
+    /// A lane reports.
+    Reported(LaneId, Vec<LaneReport>),
+    /// A file of the config changed, or a thread that works for a reload is done.
+    Reload(reload::Message),
+}
+
+/// A running daemon.
+pub struct Daemon {
+    pub(super) engine: Engine,
+    pub(super) hands: DaemonHands,
+    pub(super) reload: Reload,
+    pub(super) inputs: mpsc::UnboundedReceiver<Input>,
+    pub(super) queries: mpsc::Receiver<Query>,
+    /// What the next turn takes in.
+    pub(super) events: Vec<Event>,
+    pub(super) alarm: clock::Alarm,
+    pub(super) steps: clock::Steps,
+    pub(super) service: Service,
+    pub(super) readiness: Readiness,
+    pub(super) skew: Skew,
+    pub(super) stalls: Stalls,
+    pub(super) log: log::Log,
+    pub(super) started: Now,
+    /// Serves the control socket; `once` has none.
+    pub(super) control: Option<ServerThread>,
+    /// When the scheduler last woke up.
+    pub(super) woke: BootMs,
+    /// The longest turn so far: while one goes on, no answer is taken in and no deadline is met.
+    pub(super) longest_turn_ms: u64,
+    pub(super) on_turn: Option<Observer>,
+}
+
+/// Is given each turn's summary.
+pub(super) type Observer = Box<dyn FnMut(&Summary)>;
+
+/// The signals that a daemon obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Daemon {
+    /// Calls `on_turn` with the summary after each turn.
+    pub fn observe(&mut self, on_turn: impl FnMut(&Summary) + 'static) {
+        self.on_turn = Some(Box::new(on_turn));
+    }
+
+    /// Takes turns until the work is done, or a signal says so.
+    pub(super) async fn drive(&mut self, until: Until) -> io::Result<()> {
+        let mut signals = Signals::new()?;
+        loop {
+            let now = clock::now();
+            let wake = self.turn(now)?;
+            if until == Until::CaughtUp && self.events.is_empty() && self.view().is_caught_up(now) {
+                return Ok(());
+            }
+            self.alarm.set(if self.reload.has_steps() { Some(now.boot) } else { wake })?;
+            self.longest_turn_ms = self.longest_turn_ms.max(clock::now().boot.since(self.woke));
+            if !self.wait(&mut signals).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes in what happened, carries out what follows, and looks after everything else that is due.
+    fn turn(&mut self, now: Now) -> io::Result<Option<BootMs>> {
+        self.reload.begin_if_due(now);
+        let restores = self.reload.restore_late_state(&mut self.hands, &mut self.events);
+        let steps = self.reload.next_steps();
+        let events: Vec<Event> =
+            std::mem::take(&mut self.events).into_iter().chain(steps.into_iter().map(Event::Change)).collect();
+        let something_came_in = !events.is_empty();
+        self.hands.look_at_calls(now.boot);
+        let wake = turn(&mut self.engine, now, events, &mut self.hands);
+        let state_at = self.hands.look_at_store(&self.engine, now, &mut self.events);
+        if self.hands.flush() || something_came_in || self.hands.state.has_news() {
+            self.service.something_happened();
+        }
+        let (stalls, stalls_at) = self.stalls.look(now.boot, &self.hands.outlets);
+        self.events.extend(stalls);
+        let goes_on = (restores || !self.events.is_empty()).then_some(now.boot);
+        if !self.hands.threads_are_alive() {
+            return Err(io::Error::other("a thread of the daemon ended by itself; this is a defect, see the log"));
+        }
+        self.reload.remember_if_done(&self.engine, &mut self.hands, now);
+        for phase in self.reload.take_phases() {
+            self.service.tell(now.boot, phase.into());
+        }
+        self.service.beat(now.boot);
+        let status_at = self.report(now);
+        let (reload_at, remembers_at) = (self.reload.wake_at(), self.reload.remembers_at());
+        let calls_at = self.hands.calls.company_at();
+        let told_at = [self.service.next_beat(), status_at];
+        let others = [reload_at, remembers_at, stalls_at, calls_at, state_at, goes_on].into_iter().chain(told_at);
+        Ok(wake.into_iter().chain(others.flatten()).min())
+    }
+
+    /// Waits for whatever happens next. `false`: the daemon is to stop.
+    async fn wait(&mut self, signals: &mut Signals) -> io::Result<bool> {
+        tokio::select! {
+            input = self.inputs.recv() => {
+                let now = self.wakes();
+                if let Some(input) = input {
+                    self.take(now, input);
+                }
+                self.take_waiting_inputs(now)?;
+            }
+            Some(ended) = self.hands.calls.next() => {
+                self.wakes();
+                self.take_answer(ended)?;
+                self.take_waiting_inputs(clock::now())?;
+            }
+            Some(query) = self.queries.recv() => {
+                let now = self.wakes();
+                self.answer(now, query);
+            }
+            rung = self.alarm.rings() => {
+                self.wakes();
+                rung?;
+            }
+            stepped = self.steps.happens() => {
+                self.wakes();
+                stepped?;
+                tracing::warn!(event = "clock_stepped", "the wall clock was set; every deadline is looked at again");
+                self.skew.stepped();
+                self.events.push(Event::ClockStepped);
+            }
+            () = ended(&mut self.control) => {
+                return Err(io::Error::other("the control socket is no longer served; this is a defect, see the log"));
+            }
+            _ = signals.hangup.recv() => {
+                let now = self.wakes();
+                self.reload.asked(now, ReloadRequest::default(), None);
+            }
+            _ = signals.terminate.recv() => return Ok(false),
+            _ = signals.interrupt.recv() => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Something woke the scheduler, now.
+    fn wakes(&mut self) -> Now {
+        let now = clock::now();
+        self.woke = now.boot;
+        now
+    }
+
+    pub(super) fn take_answer(&mut self, ended: Result<(Ticket, Answer), JoinError>) -> io::Result<()> {
+        // A call that panics ends as a failure of its own; this cannot happen but to a runtime that ends.
+        let (ticket, answer) =
+            ended.map_err(|defect| io::Error::other(format!("a call ended unexpectedly: {defect}")))?;
+        let date = answer.server_date;
+        let app = self.engine.id(ticket.slot).map(|id| id.app);
+        let event = self.hands.answered(&self.engine, ticket, answer);
+        self.events.push(event);
+        let config = &self.hands.ways.config;
+        if let (Some(date), Some(app)) = (date, app.and_then(|app| config.apps.get(&app)))
+            && self.skew.answered(clock::now(), app.endpoint.host(), date) == Told::Otherwise
+        {
+            self.events.push(Event::ClockStepped);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_waiting_inputs(&mut self, now: Now) -> io::Result<()> {
+        while let Some(ended) = self.hands.calls.ended() {
+            self.take_answer(ended)?;
+        }
+        for _ in 0..INPUTS_A_TURN {
+            match self.inputs.try_recv() {
+                Ok(input) => self.take(now, input),
+                Err(_) => break,
+            }
+        }
+        // A client that lists tenants asks for the next page as soon as it has one.
+        for _ in 0..QUERIES_A_TURN {
+            match self.queries.try_recv() {
+                Ok(query) => self.answer(now, query),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn take(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Reported(lane, reports) => self.hands.reported(lane, reports, &mut self.events),
+            Input::Stored(replies) => replies.into_iter().for_each(|reply| self.take_reply(now, reply)),
+            Input::Reload(message) => {
+                let was_read = matches!(message, reload::Message::Read(_));
+                self.reload.handle(now, message, &self.engine, &mut self.hands, &mut self.events);
+                if was_read {
+                    self.service.something_happened();
+                    self.log.set_level(self.hands.ways.config.log.level);
+                    self.skew.use_hosts(&self.hands.ways.hosts());
+                }
+            }
+        }
+    }
+
+    /// The store's answer. It has told the log of its health already.
+    fn take_reply(&mut self, now: Now, reply: StoreReply) {
+        match reply {
+            StoreReply::Health(unwritable) => {
+                self.hands.state.told(unwritable);
+                self.service.something_happened();
+            }
+            StoreReply::Found(late) => self.reload.state_can_be_read(&self.hands.ways.config, *late),
+            StoreReply::Begun => {
+                self.hands.keep_again(&self.engine);
+                self.events.push(Event::Forgotten);
+                self.reload.forgotten(now);
+            }
+            reply => self.hands.stored(&self.engine, reply, &mut self.events),
+        }
+    }
+
+    /// Answers a query of the control socket. Whoever asked may be gone.
+    fn answer(&mut self, now: Now, query: Query) {
+        match query {
+            Query::Status(reply) => drop(reply.send(self.view().status(now))),
+            Query::Page { after, limit, filter, reply } => {
+                drop(reply.send(self.view().page(now, after.as_ref(), limit, &filter)));
+            }
+            Query::Tenant(id, reply) => drop(reply.send(self.view().tenant(now, &id))),
+            Query::Reload { request, reply } => self.reload.asked(now, request, Some(reply)),
+        }
+    }
+
+    /// Sends READY when it is time, and keeps systemd's status line up to date. Returns when to come by again for it.
+    fn report(&mut self, now: Now) -> Option<BootMs> {
+        if !self.readiness.is_ready() {
+            let summary = self.engine.summary(now);
+            if self.view().has_settled(&summary) || now.boot >= self.readiness.deadline() {
+                // Whoever waits for READY looks at the status next.
+                let line = self.view().status_line(now, &summary);
+                self.service.status(now.boot, line);
+                self.readiness.become_ready(&summary);
+                self.reload.announces = true;
+                self.service.tell(now.boot, Phase::Ready);
+            }
+        }
+        if let Some(on_turn) = &mut self.on_turn {
+            on_turn(&self.engine.summary(now));
+        }
+        let status_at = self.service.status_due(now.boot);
+        if status_at.is_some_and(|at| at <= now.boot) {
+            let line = self.view().status_line(now, &self.engine.summary(now));
+            self.service.status(now.boot, line);
+        }
+        let ready_at = (!self.readiness.is_ready()).then(|| self.readiness.deadline());
+        [status_at.filter(|&at| at > now.boot), ready_at].into_iter().flatten().min()
+    }
+
+    /// What the status is made of.
+    pub(super) fn view(&self) -> View<'_> {
+        View {
+            engine: &self.engine,
+            hands: &self.hands,
+            reload: &self.reload,
+            clock_warning: self.skew.warning(),
+            backlog: self.log.backlog(),
+            started: self.started.wall,
+            ready: self.readiness.is_ready(),
+            longest_turn_ms: self.longest_turn_ms,
+        }
+    }
+}
+
+/// Ends when the control socket is no longer served, which must not be.
+async fn ended(control: &mut Option<ServerThread>) {
+    match control {
+        Some(control) => control.ended().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,104 @@
+//! Dry runs: what a reload would do, told to those who ask. Each reads and checks the whole config, so there is one at a
+//! time, and those who wait for the same share the next.
+
+use tokio::sync::oneshot;
+
+use super::candidate::{MassRemoval, Prepared};
+use super::status::verdict;
+use crate::control::protocol::Verdict;
+
+/// So many wait at most; one more is told that the daemon is busy.
+const MOST_WAITING: usize = 64;
+
+type Reply = oneshot::Sender<Verdict>;
+
+/// The dry runs that are asked for.
+#[derive(Default)]
+pub(crate) struct Rehearsals {
+    /// Those who wait for the one under way.
+    under_way: Option<Vec<Reply>>,
+    /// Those who wait for the next one: what is under way may have read what was there before they asked.
+    held_back: Vec<Reply>,
+    allowed: Vec<Reply>,
+}
+
+impl Rehearsals {
+    /// Somebody wants to know. He hears at once, by the loss of his reply, that too many do.
+    pub(crate) fn ask(&mut self, removal: MassRemoval, reply: Reply) {
+        self.held_back.retain(|waiting| !waiting.is_closed());
+        self.allowed.retain(|waiting| !waiting.is_closed());
+        if self.held_back.len() + self.allowed.len() < MOST_WAITING {
+            self.queue(removal).push(reply);
+        }
+    }
+
+    /// Whether one is under way.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// What the next one is about, if anybody waits for one. It is under way from here on.
+    pub(crate) fn begin(&mut self) -> Option<MassRemoval> {
+        if self.is_under_way() {
+            return None;
+        }
+        let next =
+            [MassRemoval::HeldBack, MassRemoval::Allowed].into_iter().find(|next| !self.queue(*next).is_empty())?;
+        self.under_way = Some(std::mem::take(self.queue(next)));
+        Some(next)
+    }
+
+    /// The one under way ended, or could not begin.
+    pub(crate) fn ended(&mut self, prepared: Option<&Prepared>) {
+        let waiting = self.under_way.take().unwrap_or_default();
+        let Some(verdict) = prepared.map(verdict) else { return };
+        // Who went away in the meantime need not know.
+        waiting.into_iter().for_each(|reply| drop(reply.send(verdict.clone())));
+    }
+
+    fn queue(&mut self, removal: MassRemoval) -> &mut Vec<Reply> {
+        match removal {
+            MassRemoval::HeldBack => &mut self.held_back,
+            MassRemoval::Allowed => &mut self.allowed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_one_at_a_time_and_those_who_wait_share_the_next() {
+        let mut rehearsals = Rehearsals::default();
+        let (first, first_hears) = oneshot::channel();
+        rehearsals.ask(MassRemoval::HeldBack, first);
+        assert_eq!(rehearsals.begin(), Some(MassRemoval::HeldBack));
+        let waiting: Vec<_> = (0..MOST_WAITING + 5)
+            .map(|nth| {
+                let (reply, hears) = oneshot::channel();
+                rehearsals.ask(if nth < 10 { MassRemoval::Allowed } else { MassRemoval::HeldBack }, reply);
+                hears
+            })
+            .collect();
+        assert_eq!(rehearsals.begin(), None, "one at a time");
+        let turned_away = waiting.iter().filter(|hears| hears.is_terminated()).count();
+        assert_eq!(turned_away, 0, "nobody has looked yet");
+        let closed = |hears: &mut oneshot::Receiver<Verdict>| {
+            matches!(hears.try_recv(), Err(oneshot::error::TryRecvError::Closed))
+        };
+        let mut waiting = waiting;
+        assert_eq!(
+            waiting.iter_mut().filter_map(|hears| closed(hears).then_some(())).count(),
+            5,
+            "five are turned away"
+        );
+        drop(first_hears);
+        rehearsals.ended(None);
+        assert_eq!(rehearsals.begin(), Some(MassRemoval::HeldBack), "54 share one");
+        rehearsals.ended(None);
+        assert_eq!(rehearsals.begin(), Some(MassRemoval::Allowed), "and ten another");
+        rehearsals.ended(None);
+        assert_eq!(rehearsals.begin(), None);
+    }
+}

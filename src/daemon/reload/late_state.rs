@@ -1,0 +1,190 @@
+//! What a state held that could not be read when the daemon started, once it can be.
+//!
+//! The daemon fetched meanwhile what it could. Who has a token by now has a newer one; the others need not be called for, and
+//! get the state's. What left the config while the daemon was down is emptied, as it would have been at the start. A removal
+//! that would have been held back then is not carried out now: what it is about is left as it is, loudly.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::super::executor::DaemonHands;
+use super::{candidate, plan};
+use crate::config::{self, Config, Difference, Process, Source, Sources};
+use crate::domain::{AppName, Fingerprint, Freshness, Memory, Subject};
+use crate::engine::Event;
+use crate::store::{Late, Snapshot};
+
+/// How many tenants are looked at in one turn.
+const TENANTS_A_TURN: usize = 1000;
+
+/// What was found, compared with what runs.
+pub(crate) struct Findings {
+    restored: Snapshot,
+    /// What is remembered of everybody. Of apps and tenants this process knows better by now.
+    memories: Vec<(Subject, Memory)>,
+    /// The config that ran last, where it can still be understood, and how the running one differs from it.
+    last: Option<Arc<Config>>,
+    difference: Difference,
+    devices: HashMap<PathBuf, Option<u64>>,
+    /// Which client secret each app had then.
+    secrets: Vec<(AppName, Fingerprint)>,
+    /// Apps whose credentials are others than then.
+    stale: Vec<AppName>,
+    /// The config that it was compared with.
+    pub(crate) running: Arc<Config>,
+}
+
+/// Findings that are being taken over.
+struct Adoption {
+    restored: Snapshot,
+    stale: Vec<AppName>,
+    /// Which record is next.
+    next: usize,
+    /// Whether the records of tenants that left are dropped.
+    drops_others: bool,
+    offered: usize,
+}
+
+impl Findings {
+    /// Compares what was found with the config that runs. It reads files: not on the scheduler's thread.
+    pub(crate) fn new(late: Late, now: &Compared, process: &Process) -> Self {
+        let Late { restored, mut memories, applied } = late;
+        memories.retain(|(subject, _)| subject.app().is_none());
+        let files = applied.texts.into_iter().map(|(path, text)| Source::new(&path, text)).collect();
+        let last = config::check(&Sources::remembered(files), process).config.map(Arc::new);
+        let mut findings = Self {
+            restored,
+            memories,
+            difference: Difference::default(),
+            last,
+            devices: HashMap::new(),
+            secrets: applied.secrets,
+            stale: Vec::new(),
+            running: Arc::clone(&now.config),
+        };
+        findings.compare(now);
+        findings
+    }
+
+    /// Compares with another config.
+    pub(crate) fn compare(&mut self, now: &Compared) {
+        let last = self.last.as_deref();
+        self.difference = config::diff(last, &now.config);
+        let changed = self.difference.apps.iter().filter(|app| app.credentials_changed).map(|app| app.name.clone());
+        let other = self.secrets.iter().filter(|(app, then)| now.secrets.get(app) != Some(then));
+        self.stale = changed.chain(other.map(|(app, _)| app.clone())).collect();
+        if last.is_none() {
+            // Nobody knows with which credentials these tokens were obtained.
+            self.stale = now.config.apps.keys().cloned().collect();
+        }
+        self.devices = candidate::devices(&now.config, last);
+        self.running = Arc::clone(&now.config);
+    }
+}
+
+/// What runs.
+pub(crate) struct Compared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) secrets: BTreeMap<AppName, Fingerprint>,
+}
+
+/// What of a state that could be read late is still to be taken over.
+#[derive(Default)]
+pub(crate) struct LateState(Option<Adoption>);
+
+impl LateState {
+    /// What the state held was compared with what runs: everything but the tokens is taken over here.
+    pub(crate) fn adopt(&mut self, findings: Findings, hands: &mut DaemonHands, events: &mut Vec<Event>) {
+        let Findings { restored, memories, last, difference, devices, stale, .. } = findings;
+        let is_held_back = last.is_some() && difference.removes_too_much();
+        if is_held_back {
+            tracing::error!(
+                event = "mass_removal_held_back",
+                removed = difference.counts.removed,
+                "the state, which could not be read at the start, knows {} tenants that the config does not have; their \
+                 places are left as they are",
+                difference.counts.removed
+            );
+        } else if let Some(last) = &last {
+            match plan::vacated(&difference, &devices, Some(last), &mut hands.outlets) {
+                Ok(places) => events.push(Event::Vacated(places)),
+                Err(error) => tracing::error!(event = "state_not_adopted", "places that were left stay: {error}"),
+            }
+            hands.make_room_for_lanes();
+        }
+        events.push(Event::Recalled(memories));
+        self.0 = Some(Adoption { restored, stale, next: 0, drops_others: !is_held_back, offered: 0 });
+    }
+
+    /// Takes over the next tokens. Returns whether there is more.
+    pub(crate) fn restore_next(&mut self, hands: &mut DaemonHands, events: &mut Vec<Event>) -> bool {
+        let Some(adoption) = &mut self.0 else { return false };
+        let (mut current, mut stale) = (Vec::new(), Vec::new());
+        for (id, record) in adoption.restored.from(adoption.next).take(TENANTS_A_TURN) {
+            match hands.ways.config.contains(&id) {
+                true if adoption.stale.contains(&id.app) => stale.push((id, record)),
+                true => current.push((id, record)),
+                false if adoption.drops_others => hands.forget(id),
+                false => {}
+            }
+        }
+        adoption.next += TENANTS_A_TURN;
+        adoption.offered += current.len() + stale.len();
+        events.push(Event::Found(current, Freshness::Current));
+        events.push(Event::Found(stale, Freshness::Stale));
+        if adoption.next < adoption.restored.len() {
+            return true;
+        }
+        let tenants = adoption.offered;
+        tracing::info!(
+            event = "state_adopted",
+            tenants,
+            "the state, which could not be read at the start, held tokens of {tenants} tenants; those that have none get theirs"
+        );
+        self.0 = None;
+        false
+    }
+
+    /// Whether there is anything to take over.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Applied;
+
+    fn text(tenants: &str) -> String {
+        format!(
+            "[app.crm]\nclient_id = \"c\"\nclient_secret = {{ env = \"NO_SUCH\" }}\nsink = [{{ file = \"/tokens/{{corp_id}}\" }}]\n{tenants}"
+        )
+    }
+
+    fn running(tenants: &str) -> Compared {
+        let sources = Sources::remembered(vec![Source::new("/etc/corptokend/config.toml", text(tenants))]);
+        let config = config::check(&sources, &Process::default()).config.unwrap();
+        Compared { config: Arc::new(config), secrets: BTreeMap::new() }
+    }
+
+    #[test]
+    fn what_a_reload_brings_back_while_it_is_compared_has_not_left() {
+        let both = "tenant.ding1 = {}\ntenant.ding2 = {}\n";
+        let texts = vec![("/etc/corptokend/config.toml".into(), text(both))];
+        let late = Late {
+            restored: Snapshot::default(),
+            memories: Vec::new(),
+            applied: Applied { texts, secrets: Vec::new() },
+        };
+        let one = running("tenant.ding1 = {}\n");
+        let mut findings = Findings::new(late, &one, &Process::default());
+        assert_eq!(findings.difference.counts.removed, 1);
+        assert!(Arc::ptr_eq(&findings.running, &one.config));
+        let two = running(both);
+        findings.compare(&two);
+        assert_eq!(findings.difference.counts.removed, 0);
+        assert!(Arc::ptr_eq(&findings.running, &two.config), "it is not compared again and again");
+    }
+}

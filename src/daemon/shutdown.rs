@@ -1,0 +1,71 @@
+//! How the daemon stops: calls in flight get their time, publications that began end, the state is committed.
+
+use std::io;
+use std::time::Duration;
+
+use super::driver::{Daemon, Until, turn};
+use super::status::systemd::Phase;
+use crate::control::protocol::TenantRow;
+use crate::engine::Event;
+use crate::system::clock;
+
+/// What calls in flight may still take when the daemon stops, in milliseconds.
+const STOP_CALLS_MS: u64 = 5_000;
+/// What publications may still take then.
+const STOP_LANES: Duration = Duration::from_secs(2);
+/// What the last commit may still take then.
+const STOP_STORE: Duration = Duration::from_secs(2);
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Of a daemon that caught up: the tenants that are not fresh, or not published everywhere, worst first. One that was
+    /// told to stop has others to do than to look at a million tenants.
+    pub not_fresh: Vec<TenantRow>,
+    /// How many there are in all.
+    pub tenants: u32,
+}
+
+/// Stops the daemon.
+pub(super) async fn stop(mut daemon: Daemon, until: Until) -> io::Result<Ended> {
+    daemon.service.tell(clock::now().boot, Phase::Stopping);
+    finish_calls(&mut daemon).await?;
+    let now = clock::now();
+    daemon.reload.remember_if_done(&daemon.engine, &mut daemon.hands, now);
+    let not_fresh = if until == Until::CaughtUp { daemon.view().not_fresh(now) } else { Vec::new() };
+    let ended = Ended { not_fresh, tenants: daemon.engine.summary(now).counts.total() };
+    if let Some(control) = daemon.control.take() {
+        control.stop().await;
+    }
+    daemon.hands.stop(STOP_LANES, STOP_STORE);
+    Ok(ended)
+}
+
+/// Takes turns, without new calls, until what is in flight has come back and is published.
+async fn finish_calls(daemon: &mut Daemon) -> io::Result<()> {
+    let deadline = clock::now().boot + STOP_CALLS_MS;
+    daemon.hands.no_more_calls();
+    loop {
+        let now = clock::now();
+        daemon.service.beat(now.boot);
+        let events: Vec<Event> = std::mem::take(&mut daemon.events);
+        turn(&mut daemon.engine, now, events, &mut daemon.hands);
+        daemon.hands.look_at_store(&daemon.engine, now, &mut daemon.events);
+        daemon.hands.flush();
+        if is_idle(daemon) || now.boot >= deadline {
+            return Ok(());
+        }
+        daemon.alarm.set(Some(deadline.min(now.boot + 1000)))?;
+        tokio::select! {
+            input = daemon.inputs.recv() => if let Some(input) = input { daemon.take(clock::now(), input) },
+            Some(ended) = daemon.hands.calls.next() => daemon.take_answer(ended)?,
+            rung = daemon.alarm.rings() => rung?,
+        }
+        daemon.take_waiting_inputs(clock::now())?;
+    }
+}
+
+fn is_idle(daemon: &Daemon) -> bool {
+    let hands = &daemon.hands;
+    daemon.events.is_empty() && hands.all_kept() && !hands.publishes() && hands.calls.under_way() == 0
+}

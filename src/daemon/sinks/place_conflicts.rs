@@ -1,0 +1,83 @@
+//! Places that two sinks claim by way of two paths. The first keeps its place for as long as it is its own: whether it still
+//! is, only the running config and the file system tell. So a claim need not be given up by whoever leaves.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::config::Config;
+use crate::domain::Place;
+use crate::sink::{Claims, Contest};
+use crate::system::permissions::Identity;
+
+/// Looks whether those who hold contested places still have them.
+pub(crate) struct Contests {
+    claims: Arc<Claims>,
+    /// Told of since the config became another one.
+    known: HashSet<Contest>,
+    /// One look at a time: a million places take a second of a core, and a mount that hangs holds one thread.
+    look: Option<JoinHandle<()>>,
+}
+
+impl Contests {
+    pub(crate) fn new(claims: Arc<Claims>) -> Self {
+        Self { claims, known: HashSet::new(), look: None }
+    }
+
+    /// A place was refused to a second sink.
+    pub(crate) fn heard(&mut self, config: &Arc<Config>) {
+        if self.look.as_ref().is_some_and(|look| !look.is_finished()) {
+            // The second one is refused again at its next attempt.
+            return;
+        }
+        let new = self.claims.contests();
+        self.known.extend(new.iter().cloned());
+        self.begin(new, config);
+    }
+
+    /// Another config runs: whoever held a place may have left.
+    pub(crate) fn config_changed(&mut self, config: &Arc<Config>) {
+        let mut all = std::mem::take(&mut self.known);
+        all.extend(self.claims.contests());
+        self.begin(all.into_iter().collect(), config);
+    }
+
+    fn begin(&mut self, contests: Vec<Contest>, config: &Arc<Config>) {
+        if contests.is_empty() {
+            return;
+        }
+        let (claims, config) = (Arc::clone(&self.claims), Arc::clone(config));
+        // Without a thread, the next refusal asks again.
+        let look = std::thread::Builder::new().name("places".into());
+        self.look = look.spawn(move || settle(&claims, &contests, &config)).ok();
+    }
+}
+
+/// Takes places away from holders whose sinks no longer lead there.
+fn settle(claims: &Claims, contests: &[Contest], config: &Config) {
+    let mut open: HashMap<&OsStr, Vec<&Contest>> = HashMap::new();
+    for contest in contests {
+        open.entry(&contest.entry.1).or_default().push(contest);
+    }
+    let places = config.apps.iter().flat_map(|(name, app)| {
+        app.tenants.iter().flat_map(move |corp_id| {
+            let names = app.names_of(name, corp_id);
+            app.sinks_of(corp_id).iter().map(move |sink| sink.place(&names))
+        })
+    });
+    for place in places {
+        let Place::File(path) = place else { continue };
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        if let Some(contests) = open.get_mut(name) {
+            contests.retain(|contest| !holds(claims, contest, directory));
+        }
+    }
+    open.values().flatten().for_each(|contest| claims.settle(contest));
+}
+
+/// Whether it is by way of this directory that the place is held.
+fn holds(claims: &Claims, contest: &Contest, directory: &Path) -> bool {
+    claims.holder(directory) == contest.holder && Identity::at(directory).is_ok_and(|is| is == contest.entry.0)
+}

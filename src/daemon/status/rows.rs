@@ -1,0 +1,89 @@
+//! The engine's rows in the words of the control protocol.
+
+use super::super::executor::running_config::Ways;
+use crate::config::Config;
+use crate::control::protocol::{self, Counts, Filter, LastError, SinkState, TenantRow};
+use crate::domain::{Names, Now, TenantId, WallMs};
+use crate::engine::{Row, SinkRow, State};
+
+/// The tenants after `after` whose app `filter` admits, in the order of their ids.
+pub(super) fn ids_after<'a>(
+    config: &'a Config,
+    after: Option<&'a TenantId>,
+    filter: &'a Filter,
+) -> impl Iterator<Item = TenantId> + 'a {
+    let apps = config.apps.iter().skip_while(move |(name, _)| after.is_some_and(|after| **name < after.app));
+    apps.filter(|(name, _)| filter.admits_app(name.as_str())).flat_map(move |(name, app)| {
+        let from = match after {
+            Some(after) if after.app == *name => app.tenants.partition_point(|corp_id| *corp_id <= after.corp_id),
+            _ => 0,
+        };
+        app.tenants[from..].iter().map(|corp_id| TenantId { app: name.clone(), corp_id: corp_id.clone() })
+    })
+}
+
+/// One row, as it goes over the socket.
+pub(super) fn tenant_row(row: Row, ways: &Ways, now: Now) -> TenantRow {
+    let config = ways.config.as_ref();
+    let names = config.apps.get(&row.id.app).map(|app| app.names_of(&row.id.app, &row.id.corp_id));
+    let in_s = |at: WallMs| {
+        (i64::try_from(at.0).unwrap_or(i64::MAX) - i64::try_from(now.wall.0).unwrap_or(0)).div_euclid(1000)
+    };
+    TenantRow {
+        tenant: [row.id.app.as_str(), "/", row.id.corp_id.as_str()].concat(),
+        app: row.id.app.as_str().to_owned(),
+        corp_id: row.id.corp_id.as_str().to_owned(),
+        name: names.as_ref().and_then(|names| names.name.as_ref()).map(|name| name.as_str().to_owned()),
+        state: state(row.state),
+        expires_at: row.expires.map(WallMs::rfc3339),
+        expires_in_s: row.expires.map(in_s),
+        next_refresh_at: row.next_call.map(WallMs::rfc3339),
+        next_refresh_in_s: row.next_call.map(in_s),
+        why: match &row.hold {
+            Some(hold) => ways.sentence(hold, now),
+            _ => row.why.to_owned(),
+        },
+        fingerprint: row.fingerprint.map(|fingerprint| fingerprint.to_string()),
+        sinks: names.map(|names| sink_rows(&row, config, &names)).unwrap_or_default(),
+        last_error: row.trouble.map(|trouble| LastError {
+            kind: trouble.failure.kind.as_str().to_owned(),
+            code: trouble.failure.code.map(Into::into),
+            requestid: trouble.failure.request_id.map(Into::into),
+            detail: trouble.failure.detail.into(),
+            at: Some(trouble.at.rfc3339()),
+        }),
+    }
+}
+
+fn sink_rows(row: &Row, config: &Config, names: &Names) -> Vec<protocol::SinkRow> {
+    let Some(app) = config.apps.get(&row.id.app) else { return Vec::new() };
+    let specs = app.sinks_of(&row.id.corp_id).iter();
+    let rows = specs.zip(&row.sinks).map(|(spec, sink)| {
+        let (state, error) = match sink {
+            SinkRow::Published => (SinkState::Published, None),
+            SinkRow::Pending => (SinkState::Pending, None),
+            SinkRow::Failing(failure) => (SinkState::Failing, failure.as_ref().map(ToString::to_string)),
+        };
+        protocol::SinkRow { place: spec.place(names).to_string(), state, error }
+    });
+    rows.collect()
+}
+
+/// The engine's counts, as they go over the socket; states without tenants are left out.
+pub(super) fn counts(counts: &crate::engine::Counts) -> Counts {
+    let present = State::ALL.into_iter().filter(|&s| counts.of(s) > 0);
+    present.map(|s| (state(s), counts.of(s).into())).collect()
+}
+
+pub(super) fn state(state: State) -> protocol::State {
+    match state {
+        State::Pending => protocol::State::Pending,
+        State::Fresh => protocol::State::Fresh,
+        State::Due => protocol::State::Due,
+        State::Failing => protocol::State::Failing,
+        State::Refused => protocol::State::Refused,
+        State::Unpublished => protocol::State::Unpublished,
+        State::Expired => protocol::State::Expired,
+        State::Disabled => protocol::State::Disabled,
+    }
+}

@@ -1,0 +1,112 @@
+//! What the endpoints say the time is. One of them may be wrong, or lie, and must not tell all apps' readers when their tokens
+//! expire.
+
+use crate::domain::{BootMs, WallMs};
+
+/// Times that differ by less agree: answers travel, and hosts are not set to the second. In milliseconds.
+const AGREE_MS: i64 = 60_000;
+
+/// The last word of each host.
+#[derive(Debug, Default)]
+pub(crate) struct Witnesses(Vec<Witness>);
+
+#[derive(Debug)]
+struct Witness {
+    host: Box<str>,
+    /// How far its clock is ahead of this machine's boot clock, in milliseconds.
+    lead: i64,
+}
+
+impl Witnesses {
+    /// Takes no word of hosts but these from here on.
+    pub(crate) fn keep(&mut self, hosts: &[&str]) {
+        self.0.retain(|witness| hosts.contains(&&*witness.host));
+    }
+
+    /// A host that answers at `at` says that it is `date`.
+    pub(crate) fn hear(&mut self, host: &str, at: BootMs, date: WallMs) {
+        let lead = signed(date.0).saturating_sub(signed(at.0));
+        match self.0.iter_mut().find(|witness| &*witness.host == host) {
+            Some(witness) => witness.lead = lead,
+            None => self.0.push(Witness { host: host.into(), lead }),
+        }
+    }
+
+    /// What time it is by most of those who spoke, if there are enough: of several `hosts` that are called, two at least. Where
+    /// there is one alone, its word is all there is.
+    pub(crate) fn agreed(&self, at: BootMs, hosts: usize) -> Option<WallMs> {
+        let enough = if hosts < 2 { 1 } else { 2 }.max(self.0.len() / 2 + 1);
+        // This is asked at each answer, and there may be a thousand hosts: those who agree with one stand beside him.
+        let mut leads: Vec<i64> = self.0.iter().map(|witness| witness.lead).collect();
+        leads.sort_unstable();
+        let of_one_mind = |lead: &i64| {
+            let (least, most) = (lead.saturating_sub(AGREE_MS), lead.saturating_add(AGREE_MS));
+            leads.partition_point(|other| *other <= most) - leads.partition_point(|other| *other < least)
+        };
+        let (agree, best) = leads.iter().map(|lead| (of_one_mind(lead), *lead)).max()?;
+        let told = signed(at.0).saturating_add(best);
+        u64::try_from(told).ok().filter(|_| agree >= enough).map(WallMs)
+    }
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+    const YEARS: u64 = 74 * 366 * 24 * 3600 * 1000;
+
+    fn agreed(words: &[(&str, u64)], hosts: usize) -> Option<u64> {
+        let mut witnesses = Witnesses::default();
+        words.iter().for_each(|(host, date)| witnesses.hear(host, BootMs(5_000), WallMs(*date)));
+        witnesses.agreed(BootMs(7_000), hosts).map(|wall| wall.0)
+    }
+
+    #[test]
+    fn one_host_among_several_cannot_tell_the_time_alone() {
+        assert_eq!(agreed(&[], 1), None);
+        assert_eq!(agreed(&[("a", NOW)], 1), Some(NOW + 2_000));
+        assert_eq!(agreed(&[("a", NOW)], 2), None, "the other has not spoken yet");
+        assert_eq!(agreed(&[("a", NOW), ("a", NOW), ("a", NOW)], 2), None, "it stays one, however often it speaks");
+        assert_eq!(agreed(&[("a", NOW), ("b", NOW + YEARS)], 2), None);
+        assert!(agreed(&[("a", NOW), ("b", NOW + 30_000)], 2).is_some());
+        assert!(
+            agreed(&[("a", NOW), ("liar", NOW + YEARS), ("b", NOW + 1_000)], 3).is_some_and(|told| told < NOW + 9_000)
+        );
+        let two_and_two = [("a", NOW), ("b", NOW), ("c", NOW + YEARS), ("d", NOW + YEARS)];
+        assert_eq!(agreed(&two_and_two, 4), None, "half is not most");
+    }
+
+    /// The processor time of asking once what so many hosts say.
+    fn time_to_ask(hosts: usize) -> Duration {
+        let witness = |n: usize| Witness { host: format!("host-{n}").into(), lead: (n as i64) * 1_000_000 };
+        let witnesses = Witnesses((0..hosts).map(witness).collect());
+        let processor_time = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+        let start = processor_time();
+        assert_eq!(witnesses.agreed(BootMs(0), hosts), None);
+        processor_time() - start
+    }
+
+    #[test]
+    fn twice_as_many_hosts_take_about_twice_as_long_to_ask() {
+        let (one, two) = (time_to_ask(4_000), time_to_ask(8_000));
+        assert!(two < one * 3, "{one:?} for 4,000, and {two:?} for 8,000");
+    }
+
+    #[test]
+    fn a_host_that_is_called_no_more_is_no_witness() {
+        let mut witnesses = Witnesses::default();
+        witnesses.hear("a", BootMs(0), WallMs(NOW));
+        witnesses.hear("b", BootMs(0), WallMs(NOW + YEARS));
+        witnesses.keep(&["a"]);
+        assert_eq!(witnesses.agreed(BootMs(0), 1), Some(WallMs(NOW)));
+    }
+}

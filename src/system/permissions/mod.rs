@@ -1,0 +1,24 @@
+//! Who can decide where a secret or a token goes: one rule for the config, the files that it names, and the directories above
+//! them and above sinks.
+//!
+//! The rule is that of sshd's StrictModes (sshd_config(5)): what decides may be written only by root, the daemon's own user
+//! or, for a sink, the sink's own owner and group; and so may every directory above it, since whoever can rename a directory
+//! can put another in its place. POSIX access control lists count as much as mode bits.
+//!
+//! A leaf, as `domain` is, but one that looks at the file system: config and sinks must not each have a rule of their own.
+//! It reads and never writes. It can hang as the file system can, so it is called where that is allowed for.
+
+mod acl;
+mod dir_entries;
+mod path_audit;
+mod reserved;
+mod rule;
+mod status;
+mod walk;
+
+pub use dir_entries::{Entry, entries};
+pub use path_audit::{Danger, Thing, Ways};
+pub use reserved::Reserved;
+pub use rule::{Risk, Role, Trusted};
+pub use status::{Identity, Status, is_on_read_only_mount};
+pub use walk::{Step, Stuck, Walk};
