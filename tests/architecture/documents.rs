@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{read, root};
 
@@ -71,4 +71,75 @@ fn every_dependency_has_its_reasons_and_none_is_explained_that_left() {
     let used = dependencies();
     let used: BTreeSet<&str> = used.iter().map(String::as_str).collect();
     assert_eq!(explained, used, "docs/decisions/0001-dependencies.md and Cargo.toml differ");
+}
+
+/// A decision as it stands at the head of its file.
+struct Decision {
+    file: String,
+    number: String,
+    title: String,
+    summary: String,
+    sections: Vec<String>,
+}
+
+fn decision(path: &Path) -> Option<Decision> {
+    let file = path.file_name()?.to_str()?.to_owned();
+    if file == "README.md" {
+        return None;
+    }
+    let text = read(path);
+    let mut lines = text.lines();
+    let heading = lines.next().and_then(|line| line.strip_prefix("# ")).and_then(|line| line.split_once(": "));
+    let (number, title) = heading.unwrap_or_else(|| panic!("{file} does not begin with `# NNNN: Title`"));
+    let summary = lines.nth(1).unwrap_or_default().to_owned();
+    let sections = text.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
+    Some(Decision { file: file.clone(), number: number.to_owned(), title: title.to_owned(), summary, sections })
+}
+
+fn decisions() -> Vec<Decision> {
+    let folder = root().join("docs/decisions");
+    let mut found: Vec<Decision> =
+        documents().iter().filter(|path| path.starts_with(&folder)).filter_map(|path| decision(path)).collect();
+    found.sort_by(|one, other| one.file.cmp(&other.file));
+    found
+}
+
+/// The sections of a decision, in this order; the first two are there always.
+const SECTIONS: [&str; 4] = ["Problem", "Decision", "Alternatives", "Consequences"];
+
+#[test]
+fn every_decision_has_its_number_a_summary_and_the_same_sections() {
+    let decisions = decisions();
+    assert!(decisions.len() > 50);
+    for (at, Decision { file, number, summary, sections, .. }) in decisions.iter().enumerate() {
+        assert!(file.starts_with(&format!("{number}-")), "{file} has the number {number} in its heading");
+        assert!(at == 0 || decisions[at - 1].number != *number, "two decisions have the number {number}");
+        assert!(
+            summary.ends_with('.') && summary.len() > 20,
+            "{file}: no one-line summary under the heading: {summary:?}"
+        );
+        let expected: Vec<&str> = SECTIONS.into_iter().filter(|name| sections.iter().any(|own| own == name)).collect();
+        assert_eq!(*sections, expected, "{file}: sections are {SECTIONS:?}, in this order");
+        assert!(expected.starts_with(&SECTIONS[..2]), "{file}: a problem and a decision belong in it");
+    }
+}
+
+/// `CORPTOKEND_DECISIONS=write` brings the index up to date.
+#[test]
+fn the_index_of_decisions_has_them_all() {
+    let rows = decisions().into_iter().map(|decision| {
+        let Decision { file, number, title, summary, .. } = decision;
+        format!("| [{number}]({file}) | {title} | {summary} |\n")
+    });
+    let table: String =
+        std::iter::once("| | decision | in one line |\n|---|---|---|\n".to_owned()).chain(rows).collect();
+    let index = root().join("docs/decisions/README.md");
+    let text = read(&index);
+    let (head, _) = text.split_once("| | decision |").expect("the index has a table");
+    let expected = format!("{head}{table}");
+    if std::env::var("CORPTOKEND_DECISIONS").is_ok_and(|value| value == "write") {
+        fs::write(&index, &expected).expect("the index can be written");
+        return;
+    }
+    assert_eq!(text, expected, "CORPTOKEND_DECISIONS=write cargo test --test architecture decisions");
 }

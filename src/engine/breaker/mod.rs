@@ -1,5 +1,5 @@
 //! The breaker of a group whose calls fail together: an app's tenants, or a route's apps. While it is open, one probe at a
-//! time stands for all, and the others wait in their queues without backoff of their own. `docs/decisions/0031-breakers.md`
+//! time stands for all, and the others wait in their queues without backoff of their own. `docs/decisions/0031-circuit-breakers.md`
 //! has the reasons and the figures.
 //!
 //! What opens it is evidence: several members failed one after the other, and nobody was served meanwhile. A member that
