@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use corptokend::cli::{Colour, Exit, reload, status};
-use corptokend::control::protocol::{HeldBack, LastError, Page, SinkRow, SinkState, State, Status, TenantRow, Verdict};
-use corptokend::control::{AccessPolicy, Client, ClientError, MAX_CONNECTIONS, Query, bind, serve, unbind};
+use corptokend::control::protocol::{
+    DaemonStatus, HeldBack, LastError, Page, ReloadVerdict, SinkRow, SinkState, State, TenantRow,
+};
+use corptokend::control::{AccessPolicy, ControlClient, ControlError, MAX_CONNECTIONS, Query, bind, serve, unbind};
 use tokio::sync::{mpsc, oneshot};
 
 #[path = "control/crowds.rs"]
@@ -49,8 +51,8 @@ fn rows(states: &[State]) -> Vec<TenantRow> {
 #[derive(Default)]
 struct Fake {
     rows: Vec<TenantRow>,
-    verdict: Option<Verdict>,
-    status: Status,
+    verdict: Option<ReloadVerdict>,
+    status: DaemonStatus,
 }
 
 struct Daemon {
@@ -73,7 +75,7 @@ impl Fake {
         fake
     }
 
-    fn verdict(verdict: Verdict) -> Self {
+    fn verdict(verdict: ReloadVerdict) -> Self {
         Self { verdict: Some(verdict), ..Self::with(&[]) }
     }
 
@@ -162,7 +164,7 @@ impl Daemon {
         answer
     }
 
-    fn status(&self, args: status::Args) -> (u8, String, String) {
+    fn status(&self, args: status::StatusArgs) -> (u8, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let exit = status::run(&args, &self.socket, &mut out, &mut err, Colour::Off);
         (exit.into(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
@@ -170,17 +172,17 @@ impl Daemon {
 
     fn reload(&self, allow_mass_removal: bool) -> (u8, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let exit = reload::run(&reload::Args { allow_mass_removal }, &self.socket, &mut out, &mut err);
+        let exit = reload::run(&reload::ReloadArgs { allow_mass_removal }, &self.socket, &mut out, &mut err);
         (exit.into(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 }
 
-fn naming(tenants: &[&str]) -> status::Args {
-    status::Args { tenants: tenants.iter().map(|id| id.parse().unwrap()).collect(), ..Default::default() }
+fn naming(tenants: &[&str]) -> status::StatusArgs {
+    status::StatusArgs { tenants: tenants.iter().map(|id| id.parse().unwrap()).collect(), ..Default::default() }
 }
 
-fn json() -> status::Args {
-    status::Args { json: true, ..Default::default() }
+fn json() -> status::StatusArgs {
+    status::StatusArgs { json: true, ..Default::default() }
 }
 
 // ---- the wire ----
@@ -350,7 +352,7 @@ fn as_another_user() {
     match std::env::var(PART_ENV).unwrap().as_str() {
         "status" => {
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let exit = status::run(&status::Args::default(), socket, &mut out, &mut err, Colour::Off);
+            let exit = status::run(&status::StatusArgs::default(), socket, &mut out, &mut err, Colour::Off);
             std::process::exit(u8::from(exit).into());
         }
         "listen" => {
@@ -405,7 +407,7 @@ fn status_shows_the_worst_first_and_exits_accordingly() {
         detail: "connection refused".into(),
         at: None,
     });
-    let (code, out, err) = fake.start().status(status::Args::default());
+    let (code, out, err) = fake.start().status(status::StatusArgs::default());
     assert_eq!((code, err.as_str()), (2, ""));
     assert!(out.starts_with("3 tenants: 1 expired, 1 failing, 1 fresh"), "{out}");
     let at = |word: &str| out.find(word).unwrap_or_else(|| panic!("no {word} in {out}"));
@@ -427,7 +429,7 @@ fn status_says_what_an_operator_must_know() {
     fake.status.state.reason = Some("No space left".into());
     fake.status.api_paused_until = Some("2026-01-31T12:00:00Z".into());
     fake.status.warnings = vec!["the clock is off".into()];
-    let (code, out, _) = fake.start().status(status::Args::default());
+    let (code, out, _) = fake.start().status(status::StatusArgs::default());
     assert_eq!(code, 1);
     for text in ["config.toml:3:1", "7 tenants is held back", "No space left", "until 2026-01-31", "the clock is off"] {
         assert!(out.contains(text), "no {text} in {out}");
@@ -440,19 +442,19 @@ fn status_of_very_many_shows_the_worst_fifty_and_says_so() {
     states[100..160].fill(State::Due);
     states[2_500] = State::Refused;
     let daemon = Fake::with(&states).start();
-    let (code, out, _) = daemon.status(status::Args::default());
+    let (code, out, _) = daemon.status(status::StatusArgs::default());
     assert_eq!(code, 1);
     assert_eq!(out.matches("crm/ding").count(), 50);
     assert!(out.find("crm/ding02500") < out.find("crm/ding00100"), "{out}");
     assert!(out.contains("the worst 50 are shown; 2950 more"), "{out}");
-    let (_, out, _) = daemon.status(status::Args { all: true, ..Default::default() });
+    let (_, out, _) = daemon.status(status::StatusArgs { all: true, ..Default::default() });
     assert_eq!(out.matches("crm/ding").count(), 3_000);
 }
 
 #[test]
 fn status_of_very_many_fresh_tenants_asks_for_none_of_them() {
     let daemon = Fake::with(&vec![State::Fresh; 3_000]).start();
-    let (code, out, _) = daemon.status(status::Args::default());
+    let (code, out, _) = daemon.status(status::StatusArgs::default());
     assert_eq!(code, 0);
     assert!(out.starts_with("3000 tenants: 3000 fresh"), "{out}");
     assert_eq!(daemon.pages.load(SeqCst), 0);
@@ -481,7 +483,7 @@ fn json_holds_every_tenant_in_one_object() {
     assert_eq!(value["status"]["tenants"]["fresh"], 2_499);
     assert_eq!(value["tenants"][7]["state"], "due");
     assert_eq!(daemon.pages.load(SeqCst), 3);
-    let (_, one, _) = daemon.status(status::Args { json: true, ..naming(&["crm/ding00007"]) });
+    let (_, one, _) = daemon.status(status::StatusArgs { json: true, ..naming(&["crm/ding00007"]) });
     let one: serde_json::Value = serde_json::from_str(&one).unwrap();
     assert_eq!(one["tenants"], serde_json::json!([value["tenants"][7]]));
 }
@@ -510,7 +512,7 @@ impl Write for Closing {
 fn watching_goes_on_through_a_restart_and_ends_with_the_terminal() {
     let daemon = Fake::with(&[State::Due]).start();
     let mut out = Closing { screens: 2, shown: Vec::new() };
-    let args = status::Args { watch: true, ..Default::default() };
+    let args = status::StatusArgs { watch: true, ..Default::default() };
     let socket = daemon.socket.clone();
     let stopper = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(500));
@@ -526,7 +528,7 @@ fn watching_goes_on_through_a_restart_and_ends_with_the_terminal() {
 #[test]
 fn an_empty_daemon_is_fine() {
     let daemon = Fake::with(&[]).start();
-    let (code, out, _) = daemon.status(status::Args::default());
+    let (code, out, _) = daemon.status(status::StatusArgs::default());
     assert_eq!(code, 0);
     assert!(out.starts_with("0 tenants - corptokend"), "{out}");
     let (_, out, _) = daemon.status(json());
@@ -541,10 +543,10 @@ fn without_a_daemon_status_exits_3_and_reload_1() {
     drop(UnixListener::bind(&stale).unwrap());
     for path in [absent, stale] {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = status::run(&status::Args::default(), &path, &mut out, &mut err, Colour::Off);
+        let code = status::run(&status::StatusArgs::default(), &path, &mut out, &mut err, Colour::Off);
         assert_eq!(code, Exit::NoDaemon);
         assert!(String::from_utf8_lossy(&err).starts_with("error: no daemon listens on"));
-        let args = reload::Args { allow_mass_removal: false };
+        let args = reload::ReloadArgs { allow_mass_removal: false };
         assert_eq!(reload::run(&args, &path, &mut out, &mut err), Exit::Failed);
         assert_eq!(out, b"");
     }
@@ -561,8 +563,8 @@ fn a_list_that_breaks_off_is_not_taken_for_the_whole() {
         let body = "{\"tenants\":[\n";
         write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
     });
-    let listed = Client::connect(&path).unwrap().tenants(&[], |_| std::ops::ControlFlow::Continue(()));
-    assert!(matches!(listed, Err(ClientError::Other { .. })), "{listed:?}");
+    let listed = ControlClient::connect(&path).unwrap().tenants(&[], |_| std::ops::ControlFlow::Continue(()));
+    assert!(matches!(listed, Err(ControlError::Other { .. })), "{listed:?}");
     server.join().unwrap();
 }
 
@@ -570,14 +572,14 @@ fn a_list_that_breaks_off_is_not_taken_for_the_whole() {
 
 #[test]
 fn reload_tells_what_was_applied() {
-    let daemon = Fake::verdict(Verdict { applied: true, added: 3, changed: 1, ..Default::default() }).start();
+    let daemon = Fake::verdict(ReloadVerdict { applied: true, added: 3, changed: 1, ..Default::default() }).start();
     assert_eq!(daemon.reload(false), (0, "applied: 3 added, 0 removed, 1 changed\n".into(), String::new()));
 }
 
 #[test]
 fn a_rejected_reload_prints_the_report_and_exits_78() {
     let report = "error: unknown key `corpids`\n --> config.toml:4:1\n".to_owned();
-    let (code, out, err) = Fake::verdict(Verdict { report, ..Default::default() }).start().reload(false);
+    let (code, out, err) = Fake::verdict(ReloadVerdict { report, ..Default::default() }).start().reload(false);
     assert_eq!((code, out.as_str()), (78, ""));
     assert!(err.starts_with("error: unknown key `corpids`") && err.contains("error: the config was rejected"), "{err}");
 }
@@ -585,7 +587,7 @@ fn a_rejected_reload_prints_the_report_and_exits_78() {
 #[test]
 fn a_removal_that_is_held_back_is_said_until_it_is_allowed() {
     let held_back = Some(HeldBack { removed: 9 });
-    let daemon = Fake::verdict(Verdict { applied: true, held_back, ..Default::default() }).start();
+    let daemon = Fake::verdict(ReloadVerdict { applied: true, held_back, ..Default::default() }).start();
     let (code, _, err) = daemon.reload(false);
     assert_eq!(code, 0);
     assert!(err.contains("9 tenants is held back") && err.contains("--allow-mass-removal"), "{err}");

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use corptokend::control::Client;
+use corptokend::control::ControlClient;
 use corptokend::control::protocol::State;
 use corptokend::sandbox::{Fault, Scope, Times};
 use support::Machine;
@@ -199,7 +199,7 @@ fn two_thousand_tenants_are_served_and_fifty_edits_disturb_nobody() {
 /// The tenants that the daemon lists in these states, in its order.
 fn listed(machine: &Machine, states: &[State]) -> Vec<String> {
     let mut rows = Vec::new();
-    let mut client = Client::connect(&machine.path("run/control.sock")).unwrap();
+    let mut client = ControlClient::connect(&machine.path("run/control.sock")).unwrap();
     let each = |row: corptokend::control::protocol::TenantRow| {
         rows.push(row.tenant);
         std::ops::ControlFlow::Continue(())

@@ -11,8 +11,8 @@ use rustls::ClientConfig;
 use crate::domain::{ClientId, Connection, CorpId, Failure, FailureKind, Secret, WallMs};
 
 use super::Answer;
-use super::classify::{Reply, classify};
-use super::transport::{Metered, Resolver, Route, TrustError, body, connection_error, tls};
+use super::classify::{HttpAnswer, classify};
+use super::transport::{Metered, ProtocolChoice, Resolver, TrustError, body, connection_error, tls};
 
 /// The most that an answer's headers may hold, in bytes.
 const MAX_HEADERS: u32 = 16 * 1024;
@@ -22,7 +22,7 @@ const MOST_UNREAD: u32 = 64 * 1024;
 
 /// Why there can be no client for a connection.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub enum TokenClientError {
     /// Nobody can be trusted: `ca_file`, or the system's roots.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -42,30 +42,30 @@ pub enum ClientError {
 /// Calls one endpoint in one way. Apps with equal [`Connection`]s share one, and with it its connections; clones are cheap
 /// and share them too.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct TokenClient(Arc<Inner>);
 
 struct Inner {
     connection: Connection,
     /// The endpoint, parsed once.
     url: Url,
-    route: Route,
+    route: ProtocolChoice,
     metered: Metered,
 }
 
-impl Client {
+impl TokenClient {
     /// Makes the client; connects to nobody yet. Reads `ca_file`, or else the system's roots.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub fn new(connection: Connection) -> Result<Self, ClientError> {
+    /// See [`TokenClientError`].
+    pub fn new(connection: Connection) -> Result<Self, TokenClientError> {
         let metered = Metered::new();
         let route = if connection.endpoint.as_str().starts_with("https://") {
             let tls = tls::config(connection.ca_file.as_deref(), metered.provider())?;
             let negotiating = builder(&connection, &tls, &[b"h2", b"http/1.1"])?;
             let http2 = builder(&connection, &tls, &[b"h2"])?.http2_prior_knowledge();
-            Route::new(build(negotiating, &connection)?, Some(build(http2, &connection)?))
+            ProtocolChoice::new(build(negotiating, &connection)?, Some(build(http2, &connection)?))
         } else {
-            Route::new(build(builder(&connection, &tls::unused(), &[])?.http1_only(), &connection)?, None)
+            ProtocolChoice::new(build(builder(&connection, &tls::unused(), &[])?.http1_only(), &connection)?, None)
         };
         let url = route.fallback().client.post(connection.endpoint.as_str()).build();
         let url = url.map_err(|reason| setup(reason, &connection))?.url().clone();
@@ -95,9 +95,9 @@ impl Client {
     }
 }
 
-impl std::fmt::Debug for Client {
+impl std::fmt::Debug for TokenClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Client({})", self.0.connection.endpoint)
+        write!(f, "TokenClient({})", self.0.connection.endpoint)
     }
 }
 
@@ -130,7 +130,7 @@ impl Inner {
             }
         }
         let headers = response.headers();
-        let outcome = classify(&Reply {
+        let outcome = classify(&HttpAnswer {
             status: response.status().as_u16(),
             content_type: header(headers, &CONTENT_TYPE),
             content_encoding: headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?")),
@@ -168,7 +168,11 @@ impl Inner {
     }
 }
 
-fn builder(connection: &Connection, tls: &ClientConfig, alpn: &[&[u8]]) -> Result<reqwest::ClientBuilder, ClientError> {
+fn builder(
+    connection: &Connection,
+    tls: &ClientConfig,
+    alpn: &[&[u8]],
+) -> Result<reqwest::ClientBuilder, TokenClientError> {
     let mut tls = tls.clone();
     tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     let mut headers = HeaderMap::new();
@@ -193,7 +197,7 @@ fn builder(connection: &Connection, tls: &ClientConfig, alpn: &[&[u8]]) -> Resul
         .tcp_user_timeout(connection.timeout);
     match &connection.proxy {
         Some(proxy) => {
-            let all = reqwest::Proxy::all(proxy.expose()).map_err(|_| ClientError::Proxy(proxy.to_string()))?;
+            let all = reqwest::Proxy::all(proxy.expose()).map_err(|_| TokenClientError::Proxy(proxy.to_string()))?;
             Ok(builder.no_proxy().proxy(all))
         }
         None if is_loopback(connection.endpoint.as_str()) => Ok(builder.no_proxy()),
@@ -201,12 +205,12 @@ fn builder(connection: &Connection, tls: &ClientConfig, alpn: &[&[u8]]) -> Resul
     }
 }
 
-fn build(builder: reqwest::ClientBuilder, connection: &Connection) -> Result<reqwest::Client, ClientError> {
+fn build(builder: reqwest::ClientBuilder, connection: &Connection) -> Result<reqwest::Client, TokenClientError> {
     builder.build().map_err(|reason| setup(reason, connection))
 }
 
-fn setup(reason: reqwest::Error, connection: &Connection) -> ClientError {
-    ClientError::Setup { endpoint: connection.endpoint.to_string(), reason: reason.without_url() }
+fn setup(reason: reqwest::Error, connection: &Connection) -> TokenClientError {
+    TokenClientError::Setup { endpoint: connection.endpoint.to_string(), reason: reason.without_url() }
 }
 
 /// Whether the endpoint is on this machine: no proxy that the environment names could reach it.

@@ -17,7 +17,7 @@ mod transport;
 use crate::domain::{Failure, Token, WallMs};
 
 pub use classify::withhold;
-pub use client::{Client, ClientError};
+pub use client::{TokenClient, TokenClientError};
 pub use transport::TrustError;
 
 /// The result of one call.

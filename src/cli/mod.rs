@@ -1,7 +1,7 @@
 //! The command line: one file or folder for each command.
 //!
 //! Goes in: arguments and environment. Comes out: text on stdout and stderr, and an exit code. `once`, `status`, `reload` and
-//! `check` talk to a running daemon through [`control::Client`](crate::control::Client); `run`, `once` and `dev` start one.
+//! `check` talk to a running daemon through [`control::ControlClient`](crate::control::ControlClient); `run`, `once` and `dev` start one.
 //! What commands share is in `terminal`. Only `main.rs` calls this module, and the tests call its commands.
 
 mod check;
@@ -41,12 +41,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Args),
-    Once(once::Args),
-    Check(check::Args),
-    Status(status::Args),
-    Reload(reload::Args),
-    Dev(dev::Args),
+    Run(run::RunArgs),
+    Once(once::OnceArgs),
+    Check(check::CheckArgs),
+    Status(status::StatusArgs),
+    Reload(reload::ReloadArgs),
+    Dev(dev::DevArgs),
 }
 
 /// Runs the command that the process was started with, and returns its exit code.

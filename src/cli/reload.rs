@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::terminal::{Exit, counted, output_failed, printable_lines};
-use crate::control::Client;
-use crate::control::protocol::{ReloadRequest, Verdict};
+use crate::control::ControlClient;
+use crate::control::protocol::{ReloadRequest, ReloadVerdict};
 
 /// Reload the config now, and wait for the verdict
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct ReloadArgs {
     /// Also carry out a removal of all tenants, or of more than half of them
     #[arg(long)]
     pub allow_mass_removal: bool,
@@ -19,9 +19,9 @@ pub struct Args {
 /// Asks the daemon on `socket`. What was applied goes to `out`, everything else to `err`.
 ///
 /// Returns [`Exit::Success`] if the config was applied, [`Exit::Config`] if it was rejected.
-pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
+pub fn run(args: &ReloadArgs, socket: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     let request = ReloadRequest { allow_mass_removal: args.allow_mass_removal, dry_run: false };
-    match Client::connect(socket).and_then(|mut client| client.reload(request)) {
+    match ControlClient::connect(socket).and_then(|mut client| client.reload(request)) {
         Ok(verdict) => match write(&verdict, out, err) {
             Ok(()) if verdict.applied => Exit::Success,
             Ok(()) => Exit::Config,
@@ -38,7 +38,7 @@ pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write)
 ///
 /// # Errors
 /// `out`'s. If `err` is closed, nobody reads it.
-fn write(verdict: &Verdict, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
+fn write(verdict: &ReloadVerdict, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
     if !verdict.report.is_empty() {
         let _ = writeln!(err, "{}", printable_lines(verdict.report.trim_end()));
     }

@@ -9,13 +9,13 @@ use crate::system::{log, process};
 
 /// Run the daemon in the foreground
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct RunArgs {
     /// Exit with 78 if the config is in error, even if the last one that was applied could run
     #[arg(long)]
     strict: bool,
 }
 
-pub(super) fn run(args: &Args, config: PathBuf) -> Exit {
+pub(super) fn run(args: &RunArgs, config: PathBuf) -> Exit {
     process::give_memory_back();
     let startup = Startup { config, strict: args.strict, attended: true };
     let outcome = block_on(async { Ok(daemon::start(startup).await?.run(Until::Stopped).await?) });

@@ -59,7 +59,7 @@ pub(super) enum Manner {
 
 /// An answer on its way.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ScriptedAnswer {
     raw: RawAnswer,
     pub(super) manner: Manner,
     pub(super) delay: Duration,
@@ -67,13 +67,13 @@ pub(super) struct Answer {
     pub(super) date: Option<String>,
 }
 
-impl From<RawAnswer> for Answer {
+impl From<RawAnswer> for ScriptedAnswer {
     fn from(raw: RawAnswer) -> Self {
         Self { raw, manner: Manner::Whole, delay: Duration::ZERO, date: None }
     }
 }
 
-impl Answer {
+impl ScriptedAnswer {
     pub(super) fn json(status: u16, body: &str) -> Self {
         RawAnswer::json(status, body).into()
     }

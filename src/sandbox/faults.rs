@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::answer::{Answer, Manner, RawAnswer};
+use super::answer::{Manner, RawAnswer, ScriptedAnswer};
 
 /// What can go wrong, on demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Fault {
         NAMED.iter().find(|(known, _)| *known == name).map(|(_, fault)| fault.clone())
     }
 
-    /// The name, as in [`super::Call::outcome`].
+    /// The name, as in [`super::LoggedCall::outcome`].
     pub fn name(&self) -> &'static str {
         match self {
             Self::Delay(_) => "delay",
@@ -110,38 +110,46 @@ impl Fault {
     }
 
     /// The answer in this fault's place. `grant` makes the right one, for those faults that spoil it.
-    pub(super) fn answer(&self, grant: impl FnOnce() -> Answer) -> Answer {
+    pub(super) fn answer(&self, grant: impl FnOnce() -> ScriptedAnswer) -> ScriptedAnswer {
         match self {
-            Self::InvalidClient => Answer::refusal(400, "invalid.client", "client_id or client_secret is invalid"),
-            Self::UnsupportedGrant => Answer::refusal(400, "unsupported.grant.type", "grant_type is not supported"),
-            Self::UnauthorizedClient => Answer::refusal(400, "unauthorized.client", "the app is not authorised"),
-            Self::ServerError => Answer::refusal(500, "server.error", "internal error"),
-            Self::UnknownError => Answer::refusal(500, "unknownError", "unknown error"),
-            Self::AppThrottled => Answer::app_throttled(),
-            Self::ApiThrottled => Answer::refusal(403, "Forbidden.AccessDenied.QpsLimitForApi", "the API is too busy"),
-            Self::AddressNotAllowed => Answer::refusal(
+            Self::InvalidClient => {
+                ScriptedAnswer::refusal(400, "invalid.client", "client_id or client_secret is invalid")
+            }
+            Self::UnsupportedGrant => {
+                ScriptedAnswer::refusal(400, "unsupported.grant.type", "grant_type is not supported")
+            }
+            Self::UnauthorizedClient => {
+                ScriptedAnswer::refusal(400, "unauthorized.client", "the app is not authorised")
+            }
+            Self::ServerError => ScriptedAnswer::refusal(500, "server.error", "internal error"),
+            Self::UnknownError => ScriptedAnswer::refusal(500, "unknownError", "unknown error"),
+            Self::AppThrottled => ScriptedAnswer::app_throttled(),
+            Self::ApiThrottled => {
+                ScriptedAnswer::refusal(403, "Forbidden.AccessDenied.QpsLimitForApi", "the API is too busy")
+            }
+            Self::AddressNotAllowed => ScriptedAnswer::refusal(
                 403,
                 "Forbidden.AccessDenied.IpNotInWhiteList",
                 "the ip is not in the white list, request ip=203.0.113.7.",
             ),
-            Self::BanPage => Answer::html(200, "<!DOCTYPE html><html><body>punished</body></html>"),
-            Self::BlockPage => Answer::html(403, "<!DOCTYPE html><html><body>forbidden</body></html>"),
-            Self::Punish => Answer::json(403, r#"{"status":1111,"wait":5,"punish":"deny"}"#),
-            Self::TooManyRequests => Answer::json(429, "{}").with_header("retry-after", "7"),
-            Self::Unavailable => Answer::html(503, "<html>busy</html>").with_header("retry-after", "7"),
-            Self::GatewayTimeout => Answer::html(504, "<html>gateway timeout</html>"),
-            Self::Redirect => Answer::json(302, "").with_header("location", "https://elsewhere.example/"),
+            Self::BanPage => ScriptedAnswer::html(200, "<!DOCTYPE html><html><body>punished</body></html>"),
+            Self::BlockPage => ScriptedAnswer::html(403, "<!DOCTYPE html><html><body>forbidden</body></html>"),
+            Self::Punish => ScriptedAnswer::json(403, r#"{"status":1111,"wait":5,"punish":"deny"}"#),
+            Self::TooManyRequests => ScriptedAnswer::json(429, "{}").with_header("retry-after", "7"),
+            Self::Unavailable => ScriptedAnswer::html(503, "<html>busy</html>").with_header("retry-after", "7"),
+            Self::GatewayTimeout => ScriptedAnswer::html(504, "<html>gateway timeout</html>"),
+            Self::Redirect => ScriptedAnswer::json(302, "").with_header("location", "https://elsewhere.example/"),
             Self::Truncated => grant().map_body(|body| body.truncate(body.len() / 2)),
             Self::Oversized => grant().map_body(|body| {
                 let padding = " ".repeat(65 * 1024);
                 body.splice(1..1, padding.into_bytes());
             }),
             Self::Gzip => grant().with_header("content-encoding", "gzip"),
-            Self::Empty => Answer::json(200, ""),
-            Self::WrongTypes => Answer::json(200, r#"{"access_token":7200,"expires_in":"7200"}"#),
+            Self::Empty => ScriptedAnswer::json(200, ""),
+            Self::WrongTypes => ScriptedAnswer::json(200, r#"{"access_token":7200,"expires_in":"7200"}"#),
             Self::Delay(delay) => grant().delayed(*delay),
-            Self::Hang => Answer::json(200, "").in_manner(Manner::Hang),
-            Self::Reset => Answer::json(200, "").in_manner(Manner::Reset),
+            Self::Hang => ScriptedAnswer::json(200, "").in_manner(Manner::Hang),
+            Self::Reset => ScriptedAnswer::json(200, "").in_manner(Manner::Reset),
             Self::CloseMidBody => grant().in_manner(Manner::CloseMidBody),
             Self::Trickle => grant().in_manner(Manner::Trickle),
             Self::Raw(raw) => raw.clone().into(),

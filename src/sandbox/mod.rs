@@ -23,13 +23,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use answer::RawAnswer;
-pub use endpoint::{Call, Issued, Protocol, Totals, sequence_of};
+pub use endpoint::{Issued, LoggedCall, Protocol, Totals, sequence_of};
 pub use faults::{Fault, Scope, Times};
 pub use options::{Options, TokenMode};
 pub use thread::SandboxHandle;
 pub use tls::{Authority, Protocols, Transport};
 
-use endpoint::Endpoint;
+use endpoint::SimulatedEndpoint;
 
 /// A running simulated endpoint. It stops when dropped.
 pub struct Sandbox {
@@ -37,7 +37,7 @@ pub struct Sandbox {
     pub address: SocketAddr,
     transport: Transport,
     authority: Arc<Authority>,
-    endpoint: Arc<Endpoint>,
+    endpoint: Arc<SimulatedEndpoint>,
     stop: watch::Sender<bool>,
     task: Option<JoinHandle<()>>,
 }
@@ -55,7 +55,7 @@ pub async fn start(options: Options) -> io::Result<Sandbox> {
     };
     let transport = options.transport;
     let acceptor = authority.acceptor(transport, options.protocols)?;
-    let endpoint = Arc::new(Endpoint::new(options));
+    let endpoint = Arc::new(SimulatedEndpoint::new(options));
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(server::run(listener, acceptor, Arc::clone(&endpoint), stopped));
     Ok(Sandbox { address, transport, authority, endpoint, stop, task: Some(task) })
@@ -97,7 +97,7 @@ impl Sandbox {
     }
 
     /// The last calls, oldest first; at most [`Options::call_log`].
-    pub fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<LoggedCall> {
         self.endpoint.calls()
     }
 

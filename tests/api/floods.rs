@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use corptokend::api::Client;
+use corptokend::api::TokenClient;
 use corptokend::domain::{Connection, FailureKind};
 use corptokend::sandbox::Options;
 use rcgen::{CertificateParams, KeyPair};
@@ -96,7 +96,7 @@ async fn a_server_that_never_ends_is_hung_up_on_and_other_endpoints_are_not_conc
             timeout: Duration::from_secs(60),
             ..connection(&format!("https://{}", flood.address))
         };
-        let client = Client::new(connection).unwrap();
+        let client = TokenClient::new(connection).unwrap();
         for _ in 0..2 {
             let (answer, beside) = tokio::join!(ask(&client, "corp1"), rig.ask("corp1"));
             let failure = answer.outcome.unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use corptokend::api::{Answer, Client};
+use corptokend::api::{Answer, TokenClient};
 use corptokend::domain::{Connection, CorpId, Endpoint, Secret};
 use corptokend::sandbox::{self, Options, Sandbox};
 use tempfile::NamedTempFile;
@@ -13,7 +13,7 @@ pub(crate) const SECRET: &str = "s3cr3t-canary";
 
 pub(crate) struct Rig {
     pub(crate) sandbox: Sandbox,
-    pub(crate) client: Client,
+    pub(crate) client: TokenClient,
     pub(crate) connection: Connection,
     /// What the client trusts; it is read once, and deleted when this is dropped.
     pub(crate) ca_file: NamedTempFile,
@@ -30,7 +30,7 @@ impl Rig {
         let mut connection = connection(&sandbox.endpoint());
         connection.ca_file = Some(ca_file.path().to_owned());
         change(&mut connection);
-        let client = Client::new(connection.clone()).unwrap();
+        let client = TokenClient::new(connection.clone()).unwrap();
         Self { sandbox, client, connection, ca_file }
     }
 
@@ -72,7 +72,7 @@ pub(crate) fn connection(endpoint: &str) -> Connection {
     }
 }
 
-pub(crate) async fn ask(client: &Client, corp_id: &str) -> Answer {
+pub(crate) async fn ask(client: &TokenClient, corp_id: &str) -> Answer {
     let secret = Secret::new(Zeroizing::new(SECRET.to_owned())).unwrap();
     client.ask(&"ding1".parse().unwrap(), &secret, &CorpId::new(corp_id).unwrap()).await
 }

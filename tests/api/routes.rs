@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corptokend::api::Client;
+use corptokend::api::TokenClient;
 use corptokend::domain::{Endpoint, FailureKind, Proxy};
 use corptokend::sandbox::{self, Fault, Options, Protocol, Protocols, Scope, Times, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -113,7 +113,7 @@ async fn a_connection_that_went_silent_is_given_up_within_one_calls_time() {
     let relay = Relay::to(rig.sandbox.address).await;
     let mut connection = rig.connection.clone();
     connection.endpoint = Endpoint::new(&format!("https://localhost:{}", relay.address.port())).unwrap();
-    let client = Client::new(connection).unwrap();
+    let client = TokenClient::new(connection).unwrap();
     for _ in 0..2 {
         rig::ask(&client, "corp1").await.outcome.unwrap();
     }
@@ -131,7 +131,7 @@ async fn a_configured_proxy_is_asked_to_connect_even_to_loopback() {
     let client = |url: String| {
         let mut connection = rig.connection.clone();
         connection.proxy = Some(Proxy::new(Zeroizing::new(url)).unwrap());
-        Client::new(connection).unwrap()
+        TokenClient::new(connection).unwrap()
     };
     let port = proxy.address.port();
 
@@ -170,7 +170,7 @@ async fn a_local_address_of_another_machine_is_named_in_the_refusal() {
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_said_to() {
-    let client = Client::new(rig::connection("https://no-such-host.invalid")).unwrap();
+    let client = TokenClient::new(rig::connection("https://no-such-host.invalid")).unwrap();
     let failure = rig::ask(&client, "corp1").await.outcome.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unreachable);
     assert!(failure.detail.contains("the name cannot be resolved"), "{failure}");
@@ -187,7 +187,7 @@ async fn an_answer_that_is_not_http_is_malformed() {
             let _ = stream.write_all(b"220 mail.example ESMTP\r\n").await;
         }
     });
-    let client = Client::new(rig::connection(&format!("http://{address}"))).unwrap();
+    let client = TokenClient::new(rig::connection(&format!("http://{address}"))).unwrap();
     let failure = rig::ask(&client, "corp1").await.outcome.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Malformed, "{failure}");
 }
@@ -201,7 +201,7 @@ async fn the_environments_proxy_is_used_for_endpoints_elsewhere() {
         rig.ask("corp1").await.outcome.expect("no proxy for loopback");
         let mut connection = rig.connection.clone();
         connection.endpoint = Endpoint::new("https://api.example.invalid").unwrap();
-        let failure = rig::ask(&Client::new(connection).unwrap(), "corp1").await.outcome.unwrap_err();
+        let failure = rig::ask(&TokenClient::new(connection).unwrap(), "corp1").await.outcome.unwrap_err();
         assert!(failure.detail.contains("is not trusted"), "the proxy leads to another sandbox: {failure}");
         return;
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use corptokend::api::Client;
+use corptokend::api::TokenClient;
 use corptokend::domain::FailureKind;
 use corptokend::sandbox::{self, Options, Transport};
 
@@ -50,7 +50,7 @@ async fn the_systems_roots_do_not_trust_a_throw_away_authority() {
         return;
     }
     let sandbox = sandbox::start(Options::default()).await.unwrap();
-    let client = Client::new(rig::connection(&sandbox.endpoint())).unwrap();
+    let client = TokenClient::new(rig::connection(&sandbox.endpoint())).unwrap();
     let said = rig::ask(&client, "corp1").await.outcome.unwrap_err().to_string();
     assert!(said.contains("the system does not trust its issuer") && said.contains("`ca_file`"), "{said}");
 }
@@ -61,7 +61,7 @@ async fn a_server_without_tls_is_refused() {
     let ca_file = rig::ca_file(&sandbox.ca_pem());
     let mut connection = rig::connection(&sandbox.endpoint().replace("http://", "https://"));
     connection.ca_file = Some(ca_file.path().to_owned());
-    let failure = rig::ask(&Client::new(connection).unwrap(), "corp1").await.outcome.unwrap_err();
+    let failure = rig::ask(&TokenClient::new(connection).unwrap(), "corp1").await.outcome.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unreachable);
     assert!(failure.detail.contains("does not speak TLS"), "{failure}");
 }
@@ -92,5 +92,5 @@ fn error(ca_file: Option<std::path::PathBuf>) -> String {
     let mut connection = rig::connection("https://localhost:1");
     connection.ca_file = ca_file;
     connection.timeout = Duration::from_secs(1);
-    Client::new(connection).unwrap_err().to_string()
+    TokenClient::new(connection).unwrap_err().to_string()
 }

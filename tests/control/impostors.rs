@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use corptokend::cli::status;
 use corptokend::control::protocol::{LastError, State};
-use corptokend::control::{Client, ClientError};
+use corptokend::control::{ControlClient, ControlError};
 
 use super::{Fake, as_user, json};
 
@@ -118,8 +118,8 @@ fn an_answer_that_only_drips_is_given_up() {
         }
     });
     let began = Instant::now();
-    let error = Client::connect(&socket).unwrap().status().unwrap_err();
-    assert!(matches!(error, ClientError::Silent { .. }), "{error}");
+    let error = ControlClient::connect(&socket).unwrap().status().unwrap_err();
+    assert!(matches!(error, ControlError::Silent { .. }), "{error}");
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
@@ -198,10 +198,10 @@ fn nothing_that_the_daemon_says_steers_the_terminal() {
         (nasty(), Some(nasty()), vec![nasty()]);
     (status.config.last_reload_successful, status.state.healthy, status.state.reason) = (false, false, Some(nasty()));
     (status.api_paused_until, status.worst) = (Some(nasty()), Some(fake.rows[0].clone()));
-    fake.verdict = Some(super::Verdict { report: nasty(), ..Default::default() });
+    fake.verdict = Some(super::ReloadVerdict { report: nasty(), ..Default::default() });
     let daemon = fake.start();
     let seen = |c: char| c == '\n' || !corptokend::domain::is_invisible(c);
-    for args in [status::Args::default(), super::naming(&["crm/ding00000"]), json()] {
+    for args in [status::StatusArgs::default(), super::naming(&["crm/ding00000"]), json()] {
         let (_, out, err) = daemon.status(args);
         assert!(out.chars().chain(err.chars()).all(seen), "{out:?} {err:?}");
         assert!(out.lines().all(|line| !line.starts_with("error: g")), "{out}");

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 /// A value as it came. Text may be a token, so it is overwritten when dropped.
 #[derive(Default)]
-pub(super) enum Value {
+pub(super) enum FieldValue {
     /// The field is missing.
     #[default]
     Absent,
@@ -20,7 +20,7 @@ pub(super) enum Value {
     Other(&'static str),
 }
 
-impl Value {
+impl FieldValue {
     pub(super) fn text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
@@ -32,14 +32,14 @@ impl Value {
 
 /// The fields of an answer.
 #[derive(Default)]
-pub(super) struct Fields {
-    pub(super) access_token: Value,
-    pub(super) expires_in: Value,
-    pub(super) code: Value,
-    pub(super) message: Value,
-    pub(super) request_id: Value,
-    pub(super) punish: Value,
-    pub(super) wait: Value,
+pub(super) struct AnswerFields {
+    pub(super) access_token: FieldValue,
+    pub(super) expires_in: FieldValue,
+    pub(super) code: FieldValue,
+    pub(super) message: FieldValue,
+    pub(super) request_id: FieldValue,
+    pub(super) punish: FieldValue,
+    pub(super) wait: FieldValue,
     /// Whether a key came twice: which of the two is meant, nobody knows.
     pub(super) duplicate: bool,
 }
@@ -48,7 +48,7 @@ pub(super) struct Fields {
 ///
 /// # Errors
 /// What is wrong with it, in words that quote nothing of it.
-pub(super) fn read(body: &[u8]) -> Result<Fields, String> {
+pub(super) fn read(body: &[u8]) -> Result<AnswerFields, String> {
     if body.is_empty() {
         return Err("is empty".to_owned());
     }
@@ -73,14 +73,14 @@ pub(super) fn read(body: &[u8]) -> Result<Fields, String> {
 struct FieldsVisitor;
 
 impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
+    type Value = AnswerFields;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields = Fields::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AnswerFields, A::Error> {
+        let mut fields = AnswerFields::default();
         let mut others = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
             let Some(field) = fields.by_key(&key) else {
@@ -96,8 +96,8 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
-impl Fields {
-    fn by_key(&mut self, key: &str) -> Option<&mut Value> {
+impl AnswerFields {
+    fn by_key(&mut self, key: &str) -> Option<&mut FieldValue> {
         match key {
             "access_token" => Some(&mut self.access_token),
             "expires_in" => Some(&mut self.expires_in),
@@ -111,52 +111,52 @@ impl Fields {
     }
 }
 
-impl<'de> serde::Deserialize<'de> for Value {
+impl<'de> serde::Deserialize<'de> for FieldValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+        deserializer.deserialize_any(FieldValueVisitor)
     }
 }
 
-struct ValueVisitor;
+struct FieldValueVisitor;
 
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
+impl<'de> Visitor<'de> for FieldValueVisitor {
+    type Value = FieldValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(Value::Whole(number))
+    fn visit_u64<E>(self, number: u64) -> Result<FieldValue, E> {
+        Ok(FieldValue::Whole(number))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
-        Ok(Value::Other("a negative number"))
+    fn visit_i64<E>(self, _: i64) -> Result<FieldValue, E> {
+        Ok(FieldValue::Other("a negative number"))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Other("not a whole number"))
+    fn visit_f64<E>(self, _: f64) -> Result<FieldValue, E> {
+        Ok(FieldValue::Other("not a whole number"))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-        Ok(Value::Other("a boolean"))
+    fn visit_bool<E>(self, _: bool) -> Result<FieldValue, E> {
+        Ok(FieldValue::Other("a boolean"))
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Other("null"))
+    fn visit_unit<E>(self) -> Result<FieldValue, E> {
+        Ok(FieldValue::Other("null"))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(Zeroizing::new(text.to_owned())))
+    fn visit_str<E>(self, text: &str) -> Result<FieldValue, E> {
+        Ok(FieldValue::Text(Zeroizing::new(text.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<FieldValue, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Value::Other("a list"))
+        Ok(FieldValue::Other("a list"))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldValue, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Value::Other("an object"))
+        Ok(FieldValue::Other("an object"))
     }
 }

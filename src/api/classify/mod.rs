@@ -20,7 +20,7 @@ use std::time::SystemTime;
 
 use crate::domain::{Failure, FailureKind, MAX_LIFETIME_S, Token};
 
-use fields::{Fields, Value};
+use fields::{AnswerFields, FieldValue};
 
 pub use redact::withhold;
 
@@ -29,7 +29,7 @@ pub(super) const MAX_RETRY_AFTER_S: u32 = 3600;
 
 /// An answer, as far as its meaning depends on it.
 #[derive(Default)]
-pub(super) struct Reply<'a> {
+pub(super) struct HttpAnswer<'a> {
     pub(super) status: u16,
     pub(super) content_type: Option<&'a str>,
     pub(super) content_encoding: Option<&'a str>,
@@ -44,7 +44,7 @@ pub(super) struct Reply<'a> {
 ///
 /// # Errors
 /// The typed refusal; its texts hold nothing of the body but a code that is known, a request id that is a UUID, or an IP address.
-pub(super) fn classify(reply: &Reply<'_>) -> Result<(Token, u32), Failure> {
+pub(super) fn classify(reply: &HttpAnswer<'_>) -> Result<(Token, u32), Failure> {
     if reply.content_encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return Err(reply.failure(by_status(reply.status), "the answer is compressed, which was not asked for"));
     }
@@ -54,12 +54,12 @@ pub(super) fn classify(reply: &Reply<'_>) -> Result<(Token, u32), Failure> {
     }
 }
 
-impl Reply<'_> {
+impl HttpAnswer<'_> {
     /// Judges a JSON object.
-    fn judge(&self, fields: Fields) -> Result<(Token, u32), Failure> {
+    fn judge(&self, fields: AnswerFields) -> Result<(Token, u32), Failure> {
         if fields.punish.text() == Some("deny") {
             let mut failure = self.named(FailureKind::Banned, BANNED, &fields);
-            let wait = if let Value::Whole(wait) = fields.wait { Some(bounded(wait)) } else { None };
+            let wait = if let FieldValue::Whole(wait) = fields.wait { Some(bounded(wait)) } else { None };
             failure.retry_after_s = failure.retry_after_s.max(wait);
             return Err(failure);
         }
@@ -80,7 +80,7 @@ impl Reply<'_> {
             };
             return Err(self.named(by_status(self.status), &detail, &fields));
         }
-        if let (Value::Absent, Some(code)) = (&fields.access_token, fields.code.text()) {
+        if let (FieldValue::Absent, Some(code)) = (&fields.access_token, fields.code.text()) {
             let detail = format!("no access_token, and {}", redact::unknown_code(code));
             return Err(self.named(FailureKind::Malformed, &detail, &fields));
         }
@@ -123,7 +123,7 @@ impl Reply<'_> {
     }
 
     /// A refusal with the code and the request id that came with it.
-    fn named(&self, kind: FailureKind, detail: &str, fields: &Fields) -> Failure {
+    fn named(&self, kind: FailureKind, detail: &str, fields: &AnswerFields) -> Failure {
         let mut failure = self.failure(kind, detail);
         let hidden = [self.secret, fields.access_token.text().unwrap_or_default()];
         failure.code = fields.code.text().and_then(redact::code);
@@ -131,7 +131,7 @@ impl Reply<'_> {
         failure
     }
 
-    fn address_detail(&self, fields: &Fields) -> String {
+    fn address_detail(&self, fields: &AnswerFields) -> String {
         let hidden = [self.secret, fields.access_token.text().unwrap_or_default()];
         // An IPv6 address has as many digits as a token may have.
         let address = fields.message.text().and_then(address_in).map(|ip| ip.to_string());
@@ -213,26 +213,26 @@ fn bounded(seconds: u64) -> u32 {
 }
 
 /// The token and its life, if everything about them is as documented.
-fn grant(fields: &Fields, secret: &str) -> Result<(Token, u32), String> {
+fn grant(fields: &AnswerFields, secret: &str) -> Result<(Token, u32), String> {
     if fields.duplicate {
         return Err("the answer's JSON has the same key twice".to_owned());
     }
     let text = match &fields.access_token {
-        Value::Text(text) => text.clone(),
-        Value::Absent => return Err("the answer has no access_token".to_owned()),
-        Value::Whole(_) => return Err("access_token is a number, not text".to_owned()),
-        Value::Other(what) => return Err(format!("access_token is {what}, not text")),
+        FieldValue::Text(text) => text.clone(),
+        FieldValue::Absent => return Err("the answer has no access_token".to_owned()),
+        FieldValue::Whole(_) => return Err("access_token is a number, not text".to_owned()),
+        FieldValue::Other(what) => return Err(format!("access_token is {what}, not text")),
     };
     let token = Token::new(text).map_err(|invalid| format!("access_token is refused: {invalid}"))?;
     if !secret.is_empty() && token.expose().contains(secret) {
         return Err("access_token repeats the client secret".to_owned());
     }
     let lifetime_s = match fields.expires_in {
-        Value::Whole(0) => return Err("expires_in is 0".to_owned()),
-        Value::Whole(seconds) => u32::try_from(seconds).ok().filter(|&seconds| seconds <= MAX_LIFETIME_S),
-        Value::Absent => return Err("the answer has no expires_in".to_owned()),
-        Value::Text(_) => return Err("expires_in is text, not a number".to_owned()),
-        Value::Other(what) => return Err(format!("expires_in is {what}")),
+        FieldValue::Whole(0) => return Err("expires_in is 0".to_owned()),
+        FieldValue::Whole(seconds) => u32::try_from(seconds).ok().filter(|&seconds| seconds <= MAX_LIFETIME_S),
+        FieldValue::Absent => return Err("the answer has no expires_in".to_owned()),
+        FieldValue::Text(_) => return Err("expires_in is text, not a number".to_owned()),
+        FieldValue::Other(what) => return Err(format!("expires_in is {what}")),
     };
     let lifetime_s = lifetime_s.ok_or_else(|| format!("expires_in is over {MAX_LIFETIME_S} seconds"))?;
     Ok((token, lifetime_s))

@@ -2,17 +2,17 @@ use super::*;
 
 const GOOD: &str = r#"{"access_token":"0a7-_x","expires_in":7200}"#;
 
-fn reply(status: u16, body: &str) -> Reply<'_> {
-    Reply {
+fn reply(status: u16, body: &str) -> HttpAnswer<'_> {
+    HttpAnswer {
         status,
         content_type: Some("application/json"),
         body: body.as_bytes(),
         secret: "s3cr3t",
-        ..Reply::default()
+        ..HttpAnswer::default()
     }
 }
 
-fn refused(reply: &Reply<'_>) -> Failure {
+fn refused(reply: &HttpAnswer<'_>) -> Failure {
     classify(reply).expect_err("it should be refused")
 }
 
@@ -60,8 +60,9 @@ fn a_ban_is_told_by_punish_at_any_status_and_a_page_of_html_is_no_proof_of_it() 
         let failure = refused(&reply(status, r#"{"status":1111,"wait":5,"punish":"deny","code":"invalid.client"}"#));
         assert_eq!((failure.kind, failure.retry_after_s), (FailureKind::Banned, Some(5)), "{status}");
     }
-    let page =
-        |status, content_type, body| refused(&Reply { content_type: Some(content_type), ..reply(status, body) }).kind;
+    let page = |status, content_type, body| {
+        refused(&HttpAnswer { content_type: Some(content_type), ..reply(status, body) }).kind
+    };
     for (status, kind) in [(200, FailureKind::HtmlPage), (403, FailureKind::Blocked)] {
         assert_eq!(page(status, "text/html", "<html>"), kind);
         assert_eq!(page(status, "Text/HTML; charset=utf-8", "punished"), kind);
@@ -72,7 +73,7 @@ fn a_ban_is_told_by_punish_at_any_status_and_a_page_of_html_is_no_proof_of_it() 
     assert_eq!(page(404, "text/html", "<html>"), FailureKind::Malformed);
     assert_eq!(page(429, "text/html", "<html>"), FailureKind::AppThrottled);
     assert_eq!(page(502, "text/html", "<html>"), FailureKind::ServerError);
-    let mislabelled = Reply { content_type: Some("text/html"), ..reply(200, GOOD) };
+    let mislabelled = HttpAnswer { content_type: Some("text/html"), ..reply(200, GOOD) };
     assert!(classify(&mislabelled).is_ok(), "a token is a token, whatever it is labelled");
 }
 
@@ -80,7 +81,7 @@ fn a_ban_is_told_by_punish_at_any_status_and_a_page_of_html_is_no_proof_of_it() 
 fn retry_after_is_seconds_or_a_date_and_is_bounded() {
     let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
     let asked = |status, retry_after, date| {
-        refused(&Reply { retry_after: Some(retry_after), date, ..reply(status, "{}") }).retry_after_s
+        refused(&HttpAnswer { retry_after: Some(retry_after), date, ..reply(status, "{}") }).retry_after_s
     };
     assert_eq!(asked(429, "7", None), Some(7));
     assert_eq!(asked(503, " 7 ", None), Some(7));
@@ -95,9 +96,9 @@ fn retry_after_is_seconds_or_a_date_and_is_bounded() {
     }
     assert_eq!(asked(500, "7", None), None);
     let throttled = r#"{"code":"Forbidden.AccessDenied.QpsLimitForApi"}"#;
-    assert_eq!(refused(&Reply { retry_after: Some("7"), ..reply(403, throttled) }).retry_after_s, Some(7));
+    assert_eq!(refused(&HttpAnswer { retry_after: Some("7"), ..reply(403, throttled) }).retry_after_s, Some(7));
     let banned = r#"{"punish":"deny","wait":5}"#;
-    assert_eq!(refused(&Reply { retry_after: Some("7"), ..reply(403, banned) }).retry_after_s, Some(7));
+    assert_eq!(refused(&HttpAnswer { retry_after: Some("7"), ..reply(403, banned) }).retry_after_s, Some(7));
     assert_eq!(refused(&reply(403, r#"{"punish":"deny","wait":99999999999}"#)).retry_after_s, Some(MAX_RETRY_AFTER_S));
 }
 
@@ -170,14 +171,14 @@ fn no_disguise_of_token_or_secret_is_quoted_from_any_part_of_an_answer() {
                         true => (header, header, header),
                         false => (None, None, None),
                     };
-                    let reply = Reply {
+                    let reply = HttpAnswer {
                         status,
                         content_type,
                         retry_after,
                         date,
                         body: body.as_bytes(),
                         secret,
-                        ..Reply::default()
+                        ..HttpAnswer::default()
                     };
                     let failure = refused(&reply);
                     let shown = format!("{failure} {failure:?}").to_lowercase();
@@ -209,7 +210,7 @@ fn the_address_that_is_not_allowed_is_shown_if_it_is_one() {
 
 #[test]
 fn a_compressed_answer_is_refused_unread() {
-    let encoded = |status, encoding| classify(&Reply { content_encoding: Some(encoding), ..reply(status, GOOD) });
+    let encoded = |status, encoding| classify(&HttpAnswer { content_encoding: Some(encoding), ..reply(status, GOOD) });
     for encoding in ["gzip", "br", "zstd", "deflate", "identity, gzip", ""] {
         assert_eq!(encoded(200, encoding).unwrap_err().kind, FailureKind::Malformed, "{encoding}");
     }
@@ -227,7 +228,7 @@ fn no_body_however_torn_panics_or_is_taken_for_a_token() {
         for bit in 0..8 {
             let mut body = GOOD.as_bytes().to_vec();
             body[at] ^= 1 << bit;
-            let reply = Reply { body: &body, ..reply(200, "") };
+            let reply = HttpAnswer { body: &body, ..reply(200, "") };
             // A flip inside the token or the number can go unnoticed; nothing but a whole answer may.
             if let Ok((token, lifetime_s)) = classify(&reply) {
                 assert!(token.expose().len() == 6 && lifetime_s > 0, "{:?}", String::from_utf8_lossy(&body));

@@ -12,14 +12,14 @@ use crate::system::blocking::Blocking;
 /// The most lookups that hang at once: one a host.
 const MOST_OUTSTANDING: usize = 1024;
 
-type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
+type Addresses = Result<Vec<SocketAddr>, Arc<io::Error>>;
 
 /// One for the process, as the system's resolver is: a host that cannot be resolved costs one thread, whatever apps call it.
-static LOOKUPS: LazyLock<Blocking<Found>> = LazyLock::new(|| Blocking::new("resolve", MOST_OUTSTANDING));
+static LOOKUPS: LazyLock<Blocking<Addresses>> = LazyLock::new(|| Blocking::new("resolve", MOST_OUTSTANDING));
 
 /// Resolves names in turns, one lookup a host.
 pub(in crate::api) struct Resolver {
-    lookups: Blocking<Found>,
+    lookups: Blocking<Addresses>,
     look_up: fn(&str) -> io::Result<Vec<SocketAddr>>,
     patience: Duration,
 }

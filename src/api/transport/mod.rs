@@ -8,6 +8,6 @@ mod read_budget;
 pub(super) mod tls;
 
 pub(super) use dns::Resolver;
-pub(super) use protocol::Route;
+pub(super) use protocol::ProtocolChoice;
 pub(super) use read_budget::Metered;
 pub use tls::TrustError;

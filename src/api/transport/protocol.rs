@@ -17,7 +17,7 @@ const NEGOTIATED: u8 = 1;
 const HTTP2: u8 = 2;
 
 /// The two ways to a server, and which of them is to be taken.
-pub(in crate::api) struct Route {
+pub(in crate::api) struct ProtocolChoice {
     /// Negotiates for each connection; right for servers that speak HTTP/1.1, and for finding out.
     negotiating: reqwest::Client,
     /// Few connections, HTTP/2 only. `None` where there is no TLS, and so no ALPN.
@@ -27,21 +27,21 @@ pub(in crate::api) struct Route {
 }
 
 /// The way that one call takes.
-pub(in crate::api) struct Way<'a> {
+pub(in crate::api) struct Choice<'a> {
     pub(in crate::api) client: &'a reqwest::Client,
     pub(in crate::api) is_http2: bool,
     /// Held by the call that finds out, until its answer begins.
     _finding_out: Option<MutexGuard<'a, ()>>,
 }
 
-impl Route {
+impl ProtocolChoice {
     pub(in crate::api) fn new(negotiating: reqwest::Client, http2: Option<reqwest::Client>) -> Self {
         let known = if http2.is_some() { UNKNOWN } else { NEGOTIATED };
         Self { negotiating, http2, known: AtomicU8::new(known), finding_out: Mutex::new(()) }
     }
 
     /// The way for the next call.
-    pub(in crate::api) async fn way(&self) -> Way<'_> {
+    pub(in crate::api) async fn way(&self) -> Choice<'_> {
         if let Some(way) = self.known_way() {
             return way;
         }
@@ -49,12 +49,12 @@ impl Route {
         if let Some(way) = self.known_way() {
             return way;
         }
-        Way { client: &self.negotiating, is_http2: false, _finding_out: turn }
+        Choice { client: &self.negotiating, is_http2: false, _finding_out: turn }
     }
 
     /// The way for a call that HTTP/2 turned away.
-    pub(in crate::api) fn fallback(&self) -> Way<'_> {
-        Way { client: &self.negotiating, is_http2: false, _finding_out: None }
+    pub(in crate::api) fn fallback(&self) -> Choice<'_> {
+        Choice { client: &self.negotiating, is_http2: false, _finding_out: None }
     }
 
     /// An answer came over this version.
@@ -70,12 +70,12 @@ impl Route {
         }
     }
 
-    fn known_way(&self) -> Option<Way<'_>> {
+    fn known_way(&self) -> Option<Choice<'_>> {
         let (client, is_http2) = match self.known.load(Ordering::Relaxed) {
             UNKNOWN => return None,
             HTTP2 => (self.http2.as_ref()?, true),
             _ => (&self.negotiating, false),
         };
-        Some(Way { client, is_http2, _finding_out: None })
+        Some(Choice { client, is_http2, _finding_out: None })
     }
 }

@@ -11,15 +11,15 @@ use crate::api;
 use crate::cli::run::block_on;
 use crate::cli::terminal::{Exit, SafeJson, output_failed};
 use crate::config::{self, App, Capacity, Config, Diagnostic, Process, Report, Severity, Sources, secret};
-use crate::control::protocol::{ReloadRequest, Verdict};
-use crate::control::{Client, ClientError};
+use crate::control::protocol::{ReloadRequest, ReloadVerdict};
+use crate::control::{ControlClient, ControlError};
 use crate::domain::{AppName, CorpId, Failure, Names, SinkFailure, SinkKind, SinkSpec, TenantId};
 use crate::sink;
 use crate::system::process;
 
 /// Validate the config, try the sinks' directories, and show what a reload would do
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct CheckArgs {
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -29,7 +29,7 @@ pub(super) struct Args {
 }
 
 /// What was found.
-struct Findings {
+struct CheckFindings {
     sources: Sources,
     report: Report,
     /// The rest is known only of a config that could be read whole.
@@ -41,15 +41,15 @@ struct Details {
     apps: usize,
     capacity: Capacity,
     /// What a running daemon would do with the config.
-    reload: Option<Verdict>,
-    online: Option<Call>,
+    reload: Option<ReloadVerdict>,
+    online: Option<OnlineCall>,
 }
 
 /// The one real call.
-struct Call {
+struct OnlineCall {
     /// `None`: it could not be made, since there is no such tenant.
     tenant: Option<TenantId>,
-    outcome: Result<Answered, Refused>,
+    outcome: Result<Answered, FailedCall>,
 }
 
 struct Answered {
@@ -58,13 +58,13 @@ struct Answered {
     fingerprint: String,
 }
 
-struct Refused {
+struct FailedCall {
     /// Absent when no call was made.
     failure: Option<Failure>,
     detail: String,
 }
 
-pub(super) fn run(args: &Args, config: &Path, socket: Option<&Path>, out: &mut dyn Write) -> Exit {
+pub(super) fn run(args: &CheckArgs, config: &Path, socket: Option<&Path>, out: &mut dyn Write) -> Exit {
     let findings = examine(args, config, socket);
     let written =
         if args.json { output::json(&findings, &mut SafeJson::new(out)) } else { output::text(&findings, out) };
@@ -76,17 +76,17 @@ pub(super) fn run(args: &Args, config: &Path, socket: Option<&Path>, out: &mut d
     }
 }
 
-fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
+fn examine(args: &CheckArgs, path: &Path, socket: Option<&Path>) -> CheckFindings {
     // As the daemon's user: what root may read, and do in a directory, says nothing.
     let as_root = become_daemon(path).err();
     let process = Process::from_env();
     let sources = match config::read(path) {
         Ok(sources) => sources,
-        Err(report) => return Findings { sources: Sources::remembered(Vec::new()), report, details: None },
+        Err(report) => return CheckFindings { sources: Sources::remembered(Vec::new()), report, details: None },
     };
     let checked = config::check(&sources, &process);
     let mut report = checked.report;
-    let Some(config) = checked.config else { return Findings { sources, report, details: None } };
+    let Some(config) = checked.config else { return CheckFindings { sources, report, details: None } };
     let reload = ask_daemon(&config, path, socket).unwrap_or_else(|problem| {
         report.diagnostics.push(problem);
         None
@@ -104,7 +104,7 @@ fn examine(args: &Args, path: &Path, socket: Option<&Path>) -> Findings {
         reload,
         online,
     };
-    Findings { sources, report, details: Some(details) }
+    CheckFindings { sources, report, details: Some(details) }
 }
 
 /// Root becomes the owner of the state directory that the config names, be it in error or not.
@@ -159,8 +159,8 @@ fn path_of(spec: &SinkSpec) -> String {
 }
 
 /// What a reload would do, if a daemon runs with this config. A warning when one runs and does not tell.
-fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Result<Option<Verdict>, Diagnostic> {
-    let asked = Client::connect(socket.unwrap_or(&config.control.socket)).and_then(|mut client| {
+fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Result<Option<ReloadVerdict>, Diagnostic> {
+    let asked = ControlClient::connect(socket.unwrap_or(&config.control.socket)).and_then(|mut client| {
         let theirs = client.status()?.config.path;
         let same = matches!((Path::new(&theirs).canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
         let request = ReloadRequest { dry_run: true, ..ReloadRequest::default() };
@@ -168,7 +168,7 @@ fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Result<Opt
     });
     match asked {
         Ok(verdict) => Ok(verdict),
-        Err(ClientError::NoDaemon(_)) => Ok(None),
+        Err(ControlError::NoDaemon(_)) => Ok(None),
         Err(error) => {
             let message = format!("what a reload would do is not known: {error}");
             Err(Diagnostic::new(Severity::Warning, message))
@@ -176,24 +176,24 @@ fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Result<Opt
     }
 }
 
-fn call(config: &Config, wanted: Option<&TenantId>, process: &Process) -> Call {
+fn call(config: &Config, wanted: Option<&TenantId>, process: &Process) -> OnlineCall {
     let tenant = match wanted {
         Some(id) if config.contains(id) => Ok(id.clone()),
         Some(id) => Err(format!("{id} is not in the config")),
         None => first_tenant(config).ok_or_else(|| "there is no tenant to call for".to_owned()),
     };
     match tenant {
-        Ok(id) => Call { outcome: ask(config, &id, process), tenant: Some(id) },
-        Err(detail) => Call { tenant: None, outcome: Err(Refused { failure: None, detail }) },
+        Ok(id) => OnlineCall { outcome: ask(config, &id, process), tenant: Some(id) },
+        Err(detail) => OnlineCall { tenant: None, outcome: Err(FailedCall { failure: None, detail }) },
     }
 }
 
-fn ask(config: &Config, id: &TenantId, process: &Process) -> Result<Answered, Refused> {
-    let not_made = |detail: String| Refused { failure: None, detail };
+fn ask(config: &Config, id: &TenantId, process: &Process) -> Result<Answered, FailedCall> {
+    let not_made = |detail: String| FailedCall { failure: None, detail };
     let app = &config.apps[&id.app];
     let secret = secret::read(&app.client_secret, process.credentials_directory.as_deref())
         .map_err(|error| not_made(format!("{error}; {}", error.remedy())))?;
-    let client = api::Client::new(config.connection(app)).map_err(|error| not_made(error.to_string()))?;
+    let client = api::TokenClient::new(config.connection(app)).map_err(|error| not_made(error.to_string()))?;
     let answer = block_on(async { Ok::<_, std::io::Error>(client.ask(&app.client_id, &secret, &id.corp_id).await) });
     match answer.map_err(|error| not_made(format!("cannot start the runtime: {error}")))?.outcome {
         Ok((token, lifetime_s)) => Ok(Answered {
@@ -201,7 +201,7 @@ fn ask(config: &Config, id: &TenantId, process: &Process) -> Result<Answered, Re
             lifetime_s,
             fingerprint: token.fingerprint().to_string(),
         }),
-        Err(failure) => Err(Refused { detail: failure.to_string(), failure: Some(failure) }),
+        Err(failure) => Err(FailedCall { detail: failure.to_string(), failure: Some(failure) }),
     }
 }
 

@@ -4,13 +4,13 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::{Call, Details, Findings};
+use super::{CheckFindings, Details, OnlineCall};
 use crate::cli::terminal::{Colour, counted, print_line, report};
 use crate::config::{Figures, Severity};
-use crate::control::protocol::Verdict;
+use crate::control::protocol::ReloadVerdict;
 
 /// Problems go to stderr, the rest to `out`.
-pub(super) fn text(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn text(findings: &CheckFindings, out: &mut dyn Write) -> io::Result<()> {
     let rendered = findings.report.render(&findings.sources, Colour::for_terminal(&io::stderr()) == Colour::On);
     if !rendered.trim().is_empty() {
         print_line(rendered.trim_end());
@@ -57,8 +57,8 @@ fn figures(figures: &Figures) -> String {
     text
 }
 
-fn reload(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
-    let Verdict { added, removed, changed, fetched, .. } = verdict;
+fn reload(verdict: &ReloadVerdict, out: &mut dyn Write) -> io::Result<()> {
+    let ReloadVerdict { added, removed, changed, fetched, .. } = verdict;
     if added + removed + changed + fetched == 0 && verdict.held_back.is_none() {
         return writeln!(out, "the running daemon has nothing to reload");
     }
@@ -73,7 +73,7 @@ fn reload(verdict: &Verdict, out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-fn online(call: &Call, out: &mut dyn Write) -> io::Result<()> {
+fn online(call: &OnlineCall, out: &mut dyn Write) -> io::Result<()> {
     let whose = call.tenant.as_ref().map(|id| format!("{id}: ")).unwrap_or_default();
     match &call.outcome {
         Ok(answered) => writeln!(
@@ -89,7 +89,7 @@ fn online(call: &Call, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// The object of `docs/json.md`.
-pub(super) fn json(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn json(findings: &CheckFindings, out: &mut dyn Write) -> io::Result<()> {
     let details = findings.details.as_ref();
     let reload = details.and_then(|d| d.reload.as_ref()).map(|verdict| {
         let held_back = verdict.held_back.map_or(0, |held| held.removed);
@@ -107,7 +107,7 @@ pub(super) fn json(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{value:#}")
 }
 
-fn online_json(call: &Call) -> Value {
+fn online_json(call: &OnlineCall) -> Value {
     let tenant = call.tenant.as_ref().map(ToString::to_string);
     match &call.outcome {
         Ok(answered) => json!({

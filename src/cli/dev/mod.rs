@@ -16,7 +16,7 @@ use scratch::Scratch;
 
 /// Try it: a simulated endpoint and the daemon against it, with a small config to play with
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct DevArgs {
     /// How long a token lives, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(5..=7200))]
     lifetime: u32,
@@ -25,14 +25,14 @@ pub(super) struct Args {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args, out: &mut dyn Write) -> Exit {
+pub(super) fn run(args: &DevArgs, out: &mut dyn Write) -> Exit {
     match block_on(play(args, out)) {
         Ok(()) => Exit::Success,
         Err(error) => report_start_error(&error),
     }
 }
 
-async fn play(args: &Args, out: &mut dyn Write) -> Result<(), StartError> {
+async fn play(args: &DevArgs, out: &mut dyn Write) -> Result<(), StartError> {
     let sandbox = sandbox::start(options(args)).await?;
     let scratch = Scratch::new(args.dir.as_deref())?;
     let config = scratch.lay_out(&sandbox)?;
@@ -58,7 +58,7 @@ async fn end_with_the_terminal(mut hangups: Signal) {
 }
 
 /// DingTalk's limits, with lives short enough that something happens.
-fn options(args: &Args) -> Options {
+fn options(args: &DevArgs) -> Options {
     let owned = |pairs: [(&str, &str); 2]| pairs.map(|(id, secret)| (id.to_owned(), secret.to_owned())).into();
     Options {
         lifetime_s: args.lifetime,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::run::{block_on, report_start_error};
 use super::terminal::{Exit, counted, output_failed, printable, report};
 use crate::config::{self, Checked, Process};
-use crate::control::protocol::{SinkState, State, Status, TenantRow, total};
-use crate::control::{Client, ClientError};
+use crate::control::protocol::{DaemonStatus, SinkState, State, TenantRow, total};
+use crate::control::{ControlClient, ControlError};
 use crate::daemon::{self, Ended, StartError, Startup, Until};
 use crate::domain::{FailureKind, LogLevel};
 use crate::engine;
@@ -20,7 +20,7 @@ use progress::Progress;
 
 /// Bring every due tenant up to date, publish, and exit
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct OnceArgs {}
 
 /// How often a running daemon is asked how far it is.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -29,13 +29,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// throttled for hours.
 const POLLS_WITHOUT_PROGRESS: u32 = 75;
 
-pub(super) fn run(_args: &Args, config: &Path, socket: &Path, out: &mut dyn Write) -> Exit {
-    match Client::connect(socket) {
+pub(super) fn run(_args: &OnceArgs, config: &Path, socket: &Path, out: &mut dyn Write) -> Exit {
+    match ControlClient::connect(socket) {
         Ok(mut client) => match wait_for_daemon(&mut client) {
             Ok((bad, total)) => report_outcome(&bad, total, out),
             Err(error) => failed(&error),
         },
-        Err(ClientError::NoDaemon(_)) => match run_daemon(config) {
+        Err(ControlError::NoDaemon(_)) => match run_daemon(config) {
             Ok(ended) => report_outcome(&ended.not_fresh, ended.tenants.into(), out),
             Err(error) => report_start_error(&error),
         },
@@ -44,7 +44,7 @@ pub(super) fn run(_args: &Args, config: &Path, socket: &Path, out: &mut dyn Writ
     }
 }
 
-fn failed(error: &ClientError) -> Exit {
+fn failed(error: &ControlError) -> Exit {
     report(error);
     Exit::Failed
 }
@@ -86,7 +86,7 @@ fn check(config: &Path) -> Option<Checked> {
 
 /// With a daemon, which does the work anyway: waits until no tenant waits for its turn, or until no tenant gets one. Returns the
 /// tenants that are not fresh then, and how many there are in all.
-fn wait_for_daemon(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
+fn wait_for_daemon(client: &mut ControlClient) -> Result<(Vec<TenantRow>, u64), ControlError> {
     let mut progress = Progress::new();
     let (mut fewest, mut polls_in_vain) = (usize::MAX, 0);
     loop {
@@ -109,7 +109,7 @@ fn wait_for_daemon(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientE
     }
 }
 
-fn count(status: &Status, states: &[State]) -> u64 {
+fn count(status: &DaemonStatus, states: &[State]) -> u64 {
     total(states.iter().filter_map(|state| status.tenants.get(state)))
 }
 
@@ -120,7 +120,7 @@ fn was_throttled(row: &TenantRow) -> bool {
 }
 
 /// The tenants that are not fresh, or not published everywhere, worst first; and how many there are in all.
-fn not_fresh(client: &mut Client) -> Result<(Vec<TenantRow>, u64), ClientError> {
+fn not_fresh(client: &mut ControlClient) -> Result<(Vec<TenantRow>, u64), ControlError> {
     let (mut bad, mut total) = (Vec::new(), 0);
     client.tenants(&[], |row| {
         total += 1;

@@ -7,19 +7,19 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::control::protocol::{State, Status, TenantRow, total};
-use crate::control::{Client, ClientError};
+use crate::control::protocol::{DaemonStatus, State, TenantRow, total};
+use crate::control::{ControlClient, ControlError};
 use crate::domain::TenantId;
 
 use super::terminal::{Colour, Exit, SafeJson, redraw};
-use table::Table;
+use table::StatusTable;
 
 /// How many tenants are shown to people who did not ask for all.
 const WORST: usize = 50;
 
 /// Show what the daemon knows: state, time left, next refresh and why then, last error
 #[derive(Debug, Default, clap::Args)]
-pub struct Args {
+pub struct StatusArgs {
     /// Only these tenants, written app/corp_id
     #[arg(value_name = "TENANT")]
     pub tenants: Vec<TenantId>,
@@ -39,13 +39,13 @@ pub struct Args {
 /// Returns [`Exit::Success`] if all tenants are fresh and published, no config is rejected and no removal held back;
 /// [`Exit::Failed`] if some are pending, due, failing, refused, not published or not known; [`Exit::Expired`] if some are
 /// expired. If tenants are named, only they count. With `--watch` it goes on until `out` is closed or permission is refused.
-pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> Exit {
+pub fn run(args: &StatusArgs, socket: &Path, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> Exit {
     if args.watch {
         return watch(args, socket, out, err, colour);
     }
     show(args, socket, out, err, colour).unwrap_or_else(|error| {
         // A closed pipe (`| head`) is not reported: the reader has read enough.
-        if !matches!(&error, ClientError::Output(e) if e.kind() == ErrorKind::BrokenPipe) {
+        if !matches!(&error, ControlError::Output(e) if e.kind() == ErrorKind::BrokenPipe) {
             let _ = writeln!(err, "error: {error}");
         }
         Exit::of_client_error(&error, Exit::NoDaemon)
@@ -53,13 +53,13 @@ pub fn run(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write,
 }
 
 /// Goes on while there is no daemon: an operator watches a restart.
-fn watch(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> Exit {
+fn watch(args: &StatusArgs, socket: &Path, out: &mut dyn Write, err: &mut dyn Write, colour: Colour) -> Exit {
     loop {
         let (mut screen, mut errors) = (Vec::new(), Vec::new());
         let shown = show(args, socket, &mut screen, &mut errors, colour);
         if let Err(error) = &shown {
             let _ = writeln!(errors, "error: {error}");
-            if matches!(error, ClientError::NoPermission(_)) {
+            if matches!(error, ControlError::NoPermission(_)) {
                 let _ = err.write_all(&errors);
                 return Exit::NoPermission;
             }
@@ -73,18 +73,18 @@ fn watch(args: &Args, socket: &Path, out: &mut dyn Write, err: &mut dyn Write, c
 }
 
 fn show(
-    args: &Args,
+    args: &StatusArgs,
     socket: &Path,
     out: &mut dyn Write,
     err: &mut dyn Write,
     colour: Colour,
-) -> Result<Exit, ClientError> {
-    let mut client = Client::connect(socket)?;
+) -> Result<Exit, ControlError> {
+    let mut client = ControlClient::connect(socket)?;
     let status = client.status()?;
     if args.json && args.tenants.is_empty() {
-        let text = serde_json::to_string(&status).map_err(|e| ClientError::Output(e.into()))?;
+        let text = serde_json::to_string(&status).map_err(|e| ControlError::Output(e.into()))?;
         let mut out = SafeJson::new(out);
-        write!(out, "{{\"status\":{text},").map_err(ClientError::Output)?;
+        write!(out, "{{\"status\":{text},").map_err(ControlError::Output)?;
         // Without the list's own opening brace: its members become members of this object.
         client.copy_tenants(&mut out)?;
         return Ok(severity(&status));
@@ -97,18 +97,18 @@ fn show(
         let value = serde_json::json!({ "status": status, "tenants": rows });
         writeln!(SafeJson::new(out), "{value}")
     } else {
-        write!(out, "{}", Table { status: &status, rows: &rows, named: !args.tenants.is_empty(), colour })
+        write!(out, "{}", StatusTable { status: &status, rows: &rows, named: !args.tenants.is_empty(), colour })
     };
-    written.map_err(ClientError::Output)?;
+    written.map_err(ControlError::Output)?;
     Ok(exit)
 }
 
 /// The named tenants, and the exit code that follows from them.
 fn named_rows(
     named: &[TenantId],
-    client: &mut Client,
+    client: &mut ControlClient,
     err: &mut dyn Write,
-) -> Result<(Vec<TenantRow>, Exit), ClientError> {
+) -> Result<(Vec<TenantRow>, Exit), ControlError> {
     let mut rows = Vec::new();
     let mut exit = Exit::Success;
     for id in named {
@@ -129,11 +129,15 @@ fn named_rows(
 
 /// The worst tenants, worst first; all of them if there are few, or with `--all`. Fresh tenants are requested only then, so a
 /// summary of 100,000 fresh tenants takes milliseconds. No more rows are held than are shown.
-fn worst_rows(args: &Args, status: &Status, client: &mut Client) -> Result<Vec<TenantRow>, ClientError> {
+fn worst_rows(
+    args: &StatusArgs,
+    status: &DaemonStatus,
+    client: &mut ControlClient,
+) -> Result<Vec<TenantRow>, ControlError> {
     let mut rows = Vec::new();
     let few = total(status.tenants.values()) <= WORST as u64;
     let most = if args.all { usize::MAX } else { WORST };
-    let ask = |client: &mut Client, states: &[State], rows: &mut Vec<TenantRow>| {
+    let ask = |client: &mut ControlClient, states: &[State], rows: &mut Vec<TenantRow>| {
         client.tenants(states, |row| {
             rows.push(row);
             if rows.len() >= most.saturating_mul(2) {
@@ -144,7 +148,7 @@ fn worst_rows(args: &Args, status: &Status, client: &mut Client) -> Result<Vec<T
         })?;
         sort(rows);
         rows.truncate(most);
-        Ok::<_, ClientError>(())
+        Ok::<_, ControlError>(())
     };
     if args.all || few {
         ask(client, &[], &mut rows)?;
@@ -167,7 +171,7 @@ fn sort(rows: &mut [TenantRow]) {
     });
 }
 
-fn severity(status: &Status) -> Exit {
+fn severity(status: &DaemonStatus) -> Exit {
     let present = status.tenants.iter().filter(|(_, count)| **count > 0);
     let worst = present.map(|(state, _)| severity_of(*state)).max().unwrap_or(Exit::Success);
     // The config on disk is not the one that runs, although an operator may believe so.
@@ -188,9 +192,9 @@ mod tests {
     use super::*;
     use crate::control::protocol::{ConfigStatus, HeldBack};
 
-    fn status(states: &[(State, u64)]) -> Status {
+    fn status(states: &[(State, u64)]) -> DaemonStatus {
         let config = ConfigStatus { last_reload_successful: true, ..ConfigStatus::default() };
-        Status { tenants: states.iter().copied().collect(), config, ..Status::default() }
+        DaemonStatus { tenants: states.iter().copied().collect(), config, ..DaemonStatus::default() }
     }
 
     #[test]

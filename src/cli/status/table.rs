@@ -3,11 +3,11 @@
 use std::fmt::{self, Write as _};
 
 use crate::cli::terminal::{Colour, counted, padded, printable, width};
-use crate::control::protocol::{Counts, SinkState, State, Status, TenantRow, total};
+use crate::control::protocol::{Counts, DaemonStatus, SinkState, State, TenantRow, total};
 
 /// The text of `status`: the summary, what an operator should know, and the tenants.
-pub(super) struct Table<'a> {
-    pub(super) status: &'a Status,
+pub(super) struct StatusTable<'a> {
+    pub(super) status: &'a DaemonStatus,
     /// Worst first.
     pub(super) rows: &'a [TenantRow],
     /// Whether the tenants were asked for by name.
@@ -15,7 +15,7 @@ pub(super) struct Table<'a> {
     pub(super) colour: Colour,
 }
 
-impl fmt::Display for Table<'_> {
+impl fmt::Display for StatusTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.named {
             self.summary(f)?;
@@ -32,7 +32,7 @@ impl fmt::Display for Table<'_> {
     }
 }
 
-impl Table<'_> {
+impl StatusTable<'_> {
     fn summary(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status;
         let total = total(status.tenants.values());

@@ -1,6 +1,6 @@
 //! How a command ends.
 
-use crate::control::ClientError;
+use crate::control::ControlError;
 
 /// An exit code. From 64 on they are those of sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,15 +32,15 @@ impl From<Exit> for u8 {
 
 impl Exit {
     /// For a command that could not ask the daemon; `otherwise` where nothing better is known.
-    pub(in crate::cli) fn of_client_error(error: &ClientError, otherwise: Self) -> Self {
+    pub(in crate::cli) fn of_client_error(error: &ControlError, otherwise: Self) -> Self {
         match error {
-            ClientError::NoPermission(_) => Self::NoPermission,
-            ClientError::Busy { .. } => Self::Busy,
-            ClientError::Output(_) => Self::Failed,
-            ClientError::NoDaemon(_)
-            | ClientError::Silent { .. }
-            | ClientError::Impostor { .. }
-            | ClientError::Other { .. } => otherwise,
+            ControlError::NoPermission(_) => Self::NoPermission,
+            ControlError::Busy { .. } => Self::Busy,
+            ControlError::Output(_) => Self::Failed,
+            ControlError::NoDaemon(_)
+            | ControlError::Silent { .. }
+            | ControlError::Impostor { .. }
+            | ControlError::Other { .. } => otherwise,
         }
     }
 }

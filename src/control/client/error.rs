@@ -8,7 +8,7 @@ use crate::domain::is_invisible;
 
 /// Why the daemon did not answer. Commands give most of these exit codes of their own.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub enum ControlError {
     /// Nobody listens.
     #[error("no daemon listens on {}; is it running? (`systemctl status corptokend`)", .0.display())]
     NoDaemon(PathBuf),
@@ -63,17 +63,17 @@ pub enum ClientError {
 const MAX_REASON: usize = 500;
 
 /// An answer that is not what it should be. What others say is made printable.
-pub(super) fn other(socket: &Path, reason: impl ToString) -> ClientError {
-    ClientError::Other { socket: socket.to_owned(), reason: printable(&reason.to_string()) }
+pub(super) fn other(socket: &Path, reason: impl ToString) -> ControlError {
+    ControlError::Other { socket: socket.to_owned(), reason: printable(&reason.to_string()) }
 }
 
 /// A daemon that cannot answer now.
-pub(super) fn busy(socket: &Path, reason: impl ToString) -> ClientError {
-    ClientError::Busy { socket: socket.to_owned(), reason: printable(&reason.to_string()) }
+pub(super) fn busy(socket: &Path, reason: impl ToString) -> ControlError {
+    ControlError::Busy { socket: socket.to_owned(), reason: printable(&reason.to_string()) }
 }
 
 /// A process that took our connection and says nothing.
-pub(super) fn silent(socket: &Path, pid: Option<i32>, waited: Duration) -> ClientError {
+pub(super) fn silent(socket: &Path, pid: Option<i32>, waited: Duration) -> ControlError {
     let hint = match pid.filter(|pid| *pid > 0) {
         None => "its process is not to be seen from here".to_owned(),
         Some(pid) => match state_of(pid) {
@@ -82,7 +82,7 @@ pub(super) fn silent(socket: &Path, pid: Option<i32>, waited: Duration) -> Clien
             _ => format!("see what its process {pid} does (`systemctl status {pid}`)"),
         },
     };
-    ClientError::Silent { socket: socket.to_owned(), waited, hint }
+    ControlError::Silent { socket: socket.to_owned(), waited, hint }
 }
 
 /// The letter in proc_pid_stat(5): after the name, which may hold anything, in parentheses.

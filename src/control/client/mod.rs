@@ -19,12 +19,12 @@ use tokio::net::UnixStream;
 use tokio::net::unix::UCred;
 use tokio::runtime::Runtime;
 
-use super::protocol::{ErrorBody, ReloadRequest, State, Status, TenantRow, Verdict};
+use super::protocol::{DaemonStatus, ErrorBody, ReloadRequest, ReloadVerdict, State, TenantRow};
 use crate::domain::TenantId;
 use body::{BodyReader, Bounds, next_line};
 use error::{busy, other, silent};
 
-pub use error::ClientError;
+pub use error::ControlError;
 
 /// How long the daemon may be silent. It answers in milliseconds, or hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ const COPY: Bounds = Bounds { bytes: 4 << 30, ..ROWS };
 /// caller, or the owner of the socket's directory or of its group (where that may write), who could take the socket's place
 /// anyway.
 #[derive(Debug)]
-pub struct Client {
+pub struct ControlClient {
     socket: PathBuf,
     /// The daemon's process, where it is to be seen from here.
     pid: Option<i32>,
@@ -64,12 +64,12 @@ pub struct Client {
     runtime: Runtime,
 }
 
-impl Client {
+impl ControlClient {
     /// Connects to the daemon that listens on `socket`.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub fn connect(socket: &Path) -> Result<Self, ClientError> {
+    /// See [`ControlError`].
+    pub fn connect(socket: &Path) -> Result<Self, ControlError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -79,7 +79,7 @@ impl Client {
             let stream = connected(socket).await?;
             let peer = stream.peer_cred().map_err(|e| other(socket, e))?;
             if !is_believed(socket, peer) {
-                return Err(ClientError::Impostor { socket: socket.to_owned(), uid: peer.uid() });
+                return Err(ControlError::Impostor { socket: socket.to_owned(), uid: peer.uid() });
             }
             let handshake = hyper::client::conn::http1::Builder::new()
                 .max_buf_size(MAX_BUFFER)
@@ -96,8 +96,8 @@ impl Client {
     /// The summary.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub fn status(&mut self) -> Result<Status, ClientError> {
+    /// See [`ControlError`].
+    pub fn status(&mut self) -> Result<DaemonStatus, ControlError> {
         let response = self.request(Method::GET, "/v1/status", Vec::new(), PATIENCE)?;
         self.json(response)
     }
@@ -105,8 +105,8 @@ impl Client {
     /// One tenant; `None` when the daemon has no such tenant.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub fn tenant(&mut self, id: &TenantId) -> Result<Option<TenantRow>, ClientError> {
+    /// See [`ControlError`].
+    pub fn tenant(&mut self, id: &TenantId) -> Result<Option<TenantRow>, ControlError> {
         let response = self.send(Method::GET, &format!("/v1/tenants/{id}"), Vec::new(), PATIENCE)?;
         if response.status() == StatusCode::NOT_FOUND {
             return self.text(response).map(|_| None);
@@ -119,12 +119,12 @@ impl Client {
     /// the connection is of no further use.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// See [`ControlError`].
     pub fn tenants(
         &mut self,
         states: &[State],
         mut each: impl FnMut(TenantRow) -> ControlFlow<()>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), ControlError> {
         let response = self.request(Method::GET, &listing(states), Vec::new(), PATIENCE)?;
         let socket = self.socket.clone();
         // One row a line, as the server promises: much faster than to parse a stream as one value.
@@ -150,8 +150,8 @@ impl Client {
     /// it can become part of a larger object.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub fn copy_tenants(&mut self, out: &mut dyn Write) -> Result<(), ClientError> {
+    /// See [`ControlError`].
+    pub fn copy_tenants(&mut self, out: &mut dyn Write) -> Result<(), ControlError> {
         let response = self.request(Method::GET, &listing(&[]), Vec::new(), PATIENCE)?;
         let socket = self.socket.clone();
         let mut reader = self.reader(response, COPY);
@@ -160,7 +160,7 @@ impl Client {
         loop {
             match reader.read(&mut chunk).map_err(|e| other(&socket, e))? {
                 0 => return Ok(()),
-                length => out.write_all(&chunk[..length]).map_err(ClientError::Output)?,
+                length => out.write_all(&chunk[..length]).map_err(ControlError::Output)?,
             }
         }
     }
@@ -168,8 +168,8 @@ impl Client {
     /// Has the config read and applied now, and waits for what becomes of it.
     ///
     /// # Errors
-    /// See [`ClientError`]. A rejected config is none: [`Verdict::applied`] tells.
-    pub fn reload(&mut self, request: ReloadRequest) -> Result<Verdict, ClientError> {
+    /// See [`ControlError`]. A rejected config is none: [`ReloadVerdict::applied`] tells.
+    pub fn reload(&mut self, request: ReloadRequest) -> Result<ReloadVerdict, ControlError> {
         // A daemon that does not answer at all is found out in seconds.
         self.status()?;
         let body = serde_json::to_vec(&request).map_err(|e| other(&self.socket, e))?;
@@ -183,7 +183,7 @@ impl Client {
         path: &str,
         body: Vec<u8>,
         patience: Duration,
-    ) -> Result<Response<Incoming>, ClientError> {
+    ) -> Result<Response<Incoming>, ControlError> {
         let response = self.send(method, path, body, patience)?;
         self.successful(response)
     }
@@ -194,7 +194,7 @@ impl Client {
         path: &str,
         body: Vec<u8>,
         patience: Duration,
-    ) -> Result<Response<Incoming>, ClientError> {
+    ) -> Result<Response<Incoming>, ControlError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -212,10 +212,10 @@ impl Client {
         })
     }
 
-    fn successful(&mut self, response: Response<Incoming>) -> Result<Response<Incoming>, ClientError> {
+    fn successful(&mut self, response: Response<Incoming>) -> Result<Response<Incoming>, ControlError> {
         match response.status() {
             StatusCode::OK => Ok(response),
-            StatusCode::FORBIDDEN => Err(ClientError::NoPermission(self.socket.clone())),
+            StatusCode::FORBIDDEN => Err(ControlError::NoPermission(self.socket.clone())),
             status => {
                 let text = self.text(response)?;
                 let error =
@@ -228,7 +228,7 @@ impl Client {
         }
     }
 
-    fn text(&mut self, response: Response<Incoming>) -> Result<Vec<u8>, ClientError> {
+    fn text(&mut self, response: Response<Incoming>) -> Result<Vec<u8>, ControlError> {
         let (socket, pid) = (self.socket.clone(), self.pid);
         let mut text = Vec::new();
         match self.reader(response, ANSWER).read_to_end(&mut text) {
@@ -238,7 +238,7 @@ impl Client {
         }
     }
 
-    fn json<T: DeserializeOwned>(&mut self, response: Response<Incoming>) -> Result<T, ClientError> {
+    fn json<T: DeserializeOwned>(&mut self, response: Response<Incoming>) -> Result<T, ControlError> {
         let text = self.text(response)?;
         serde_json::from_slice(&text).map_err(|e| other(&self.socket, e))
     }
@@ -249,16 +249,16 @@ impl Client {
 }
 
 /// A connection, once there is room for one among those that wait to be accepted.
-async fn connected(socket: &Path) -> Result<UnixStream, ClientError> {
+async fn connected(socket: &Path) -> Result<UnixStream, ControlError> {
     let deadline = tokio::time::Instant::now() + CONNECT_PATIENCE;
     loop {
         match UnixStream::connect(socket).await {
             Ok(stream) => return Ok(stream),
             Err(e) => match e.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    return Err(ClientError::NoDaemon(socket.to_owned()));
+                    return Err(ControlError::NoDaemon(socket.to_owned()));
                 }
-                io::ErrorKind::PermissionDenied => return Err(ClientError::NoPermission(socket.to_owned())),
+                io::ErrorKind::PermissionDenied => return Err(ControlError::NoPermission(socket.to_owned())),
                 io::ErrorKind::WouldBlock if tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }

@@ -10,9 +10,9 @@ mod tenants;
 
 use serde::{Deserialize, Serialize};
 
-pub use reload::{ReloadRequest, Verdict};
-pub use status::{ConfigStatus, HeldBack, Hold, StateHealth, Status};
-pub use tenants::{Counts, Filter, LastError, Page, SinkRow, SinkState, State, TenantRow, total};
+pub use reload::{ReloadRequest, ReloadVerdict};
+pub use status::{ConfigStatus, DaemonStatus, HeldBack, HoldRow, StateHealth};
+pub use tenants::{Counts, LastError, Page, SinkRow, SinkState, State, TenantFilter, TenantRow, total};
 
 /// The body of every answer that is not 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

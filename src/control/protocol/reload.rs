@@ -7,7 +7,7 @@ use super::status::HeldBack;
 /// The answer to `POST /v1/reload`: what became of the config on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Verdict {
+pub struct ReloadVerdict {
     /// `false`: nothing changed, and `report` says why.
     pub applied: bool,
     /// Tenants that are new.

@@ -9,7 +9,7 @@ use super::tenants::{Counts, TenantRow};
 /// `GET /v1/status`: everything but the tenants themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Status {
+pub struct DaemonStatus {
     /// The daemon's version.
     pub version: String,
     /// Its process id.
@@ -36,7 +36,7 @@ pub struct Status {
     /// How many lines of the log were lost since the start, because nobody took those before them.
     pub log_lines_lost: u64,
     /// What holds calls back at the moment: bans, endpoints and apps that are not answered.
-    pub holds: Vec<Hold>,
+    pub holds: Vec<HoldRow>,
     /// What an operator should look at although it is no error.
     pub warnings: Vec<String>,
     /// The tenant that is worst off, unless all are fresh.
@@ -46,7 +46,7 @@ pub struct Status {
 /// Calls that are held back, but for a probe now and then.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Hold {
+pub struct HoldRow {
     /// `origin`, `route` or `app`: whose calls.
     pub scope: String,
     /// A host, an endpoint's URL, or an app's name.

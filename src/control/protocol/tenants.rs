@@ -159,14 +159,14 @@ pub enum SinkState {
 
 /// Which rows of `GET /v1/tenants` are wanted: `app=crm&state=expired,refused`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct TenantFilter {
     /// Those of this app; `None`: of all.
     pub app: Option<AppName>,
     /// Those in one of these states; empty: in any.
     pub states: Vec<State>,
 }
 
-impl Filter {
+impl TenantFilter {
     /// Whether tenants of `app` are wanted.
     pub fn admits_app(&self, app: &str) -> bool {
         self.app.as_ref().is_none_or(|wanted| wanted.as_str() == app)

@@ -4,14 +4,14 @@ use std::io;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::protocol::{Filter, Page, ReloadRequest, Status, TenantRow, Verdict};
+use crate::control::protocol::{DaemonStatus, Page, ReloadRequest, ReloadVerdict, TenantFilter, TenantRow};
 use crate::domain::TenantId;
 
 /// A question to the daemon. If the reply is dropped, the client gets a 503.
 #[derive(Debug)]
 pub enum Query {
     /// The summary.
-    Status(oneshot::Sender<Status>),
+    Status(oneshot::Sender<DaemonStatus>),
     /// One page of tenants, in the order of their ids.
     Page {
         /// Only ids after this one.
@@ -19,7 +19,7 @@ pub enum Query {
         /// How many tenants are looked at.
         limit: usize,
         /// Which of these are wanted.
-        filter: Filter,
+        filter: TenantFilter,
         /// Takes the rows.
         reply: oneshot::Sender<Page>,
     },
@@ -30,7 +30,7 @@ pub enum Query {
         /// How to reload.
         request: ReloadRequest,
         /// Takes the outcome.
-        reply: oneshot::Sender<Verdict>,
+        reply: oneshot::Sender<ReloadVerdict>,
     },
 }
 

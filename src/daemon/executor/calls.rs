@@ -13,14 +13,14 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
 use super::credentials::Credentials;
-use crate::api::{Answer, Client};
+use crate::api::{Answer, TokenClient};
 use crate::domain::{AppName, BootMs, ClientId, Failure, FailureKind, Secret, SecretSource, TenantId, Ticket};
 
 /// What is needed to call for the tenants of one app.
 #[derive(Clone)]
 pub(crate) struct Access {
     /// `None` while the certificates to trust do not come to an end being read.
-    pub(crate) client: Option<Client>,
+    pub(crate) client: Option<TokenClient>,
     pub(crate) client_id: ClientId,
     pub(crate) secret: SecretSource,
 }
@@ -221,7 +221,7 @@ impl Round {
     async fn secret(&self) -> &Result<Secret, Failure> {
         let Access { client, secret, .. } = &self.access;
         self.secret
-            .get_or_init(|| self.credentials.read(secret, client.as_ref().map_or(Duration::MAX, Client::timeout)))
+            .get_or_init(|| self.credentials.read(secret, client.as_ref().map_or(Duration::MAX, TokenClient::timeout)))
             .await
     }
 }
@@ -267,7 +267,7 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
         };
         let access = Access {
-            client: Some(Client::new(connection).unwrap()),
+            client: Some(TokenClient::new(connection).unwrap()),
             client_id: "ding1".parse().unwrap(),
             secret: SecretSource::Env("NO_SUCH".into()),
         };

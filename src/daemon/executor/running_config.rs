@@ -88,9 +88,9 @@ impl Ways {
     }
 
     /// A hold, as it goes over the socket.
-    pub(crate) fn row(&self, hold: &Hold) -> protocol::Hold {
+    pub(crate) fn row(&self, hold: &Hold) -> protocol::HoldRow {
         let (scope, name) = self.name(&hold.scope);
-        protocol::Hold {
+        protocol::HoldRow {
             scope: scope.to_owned(),
             name,
             kind: hold.failure.kind.as_str().to_owned(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::api::Client;
+use crate::api::TokenClient;
 use crate::config::{
     self, Checked, Config, Diagnostic, Difference, PathTask, Process, Report, Severity, Sources, secret,
 };
@@ -33,7 +33,7 @@ pub(crate) enum MassRemoval {
 #[derive(Clone, Default)]
 pub(crate) struct Running {
     pub(crate) config: Option<Arc<Config>>,
-    pub(crate) clients: Vec<(Connection, Client)>,
+    pub(crate) clients: Vec<(Connection, TokenClient)>,
     pub(crate) secrets: BTreeMap<AppName, Fingerprint>,
     /// What no reload changes, as it was at the start.
     pub(crate) fixed: Option<Fixed>,
@@ -73,7 +73,7 @@ pub(crate) struct Candidate {
     /// Apps whose secret is another than the one that was read last.
     pub(crate) new_secrets: Vec<AppName>,
     pub(crate) secrets: BTreeMap<AppName, Fingerprint>,
-    pub(crate) clients: Vec<(Connection, Client)>,
+    pub(crate) clients: Vec<(Connection, TokenClient)>,
     pub(crate) access: HashMap<AppName, Access>,
     /// The device number of each sink root's file system; `None` where that could not be looked at.
     pub(crate) devices: HashMap<PathBuf, Option<u64>>,
@@ -236,7 +236,7 @@ fn fits_together(config: &Config, kept: usize) -> Result<(), Diagnostic> {
 }
 
 /// Makes clients, which reads certificates. What hangs is not begun anew.
-static CLIENTS: LazyLock<Blocking<Result<Client, String>>> = LazyLock::new(|| Blocking::new("certificates", 64));
+static CLIENTS: LazyLock<Blocking<Result<TokenClient, String>>> = LazyLock::new(|| Blocking::new("certificates", 64));
 /// How long making one client is waited for.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -245,10 +245,10 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 /// concerned.
 fn clients(
     config: &Config,
-    running: &[(Connection, Client)],
+    running: &[(Connection, TokenClient)],
     report: &mut Report,
-) -> Result<Vec<(Connection, Client)>, Diagnostic> {
-    let mut clients: Vec<(Connection, Client)> = Vec::new();
+) -> Result<Vec<(Connection, TokenClient)>, Diagnostic> {
+    let mut clients: Vec<(Connection, TokenClient)> = Vec::new();
     let mut missing: Vec<Connection> = Vec::new();
     for (name, app) in &config.apps {
         let connection = config.connection(app);
@@ -259,7 +259,7 @@ fn clients(
             Some((_, client)) => Ok(Ok(client.clone())),
             None => {
                 let own = connection.clone();
-                let make = move || Client::new(own).map_err(|error| error.to_string());
+                let make = move || TokenClient::new(own).map_err(|error| error.to_string());
                 CLIENTS.run_and_block(certificates(&connection), CLIENT_PATIENCE, make)
             }
         };
@@ -286,7 +286,7 @@ fn certificates(connection: &Connection) -> OsString {
     connection.ca_file.as_ref().map_or_else(|| "the system's".into(), |path| path.clone().into_os_string())
 }
 
-fn access(config: &Config, clients: &[(Connection, Client)]) -> HashMap<AppName, Access> {
+fn access(config: &Config, clients: &[(Connection, TokenClient)]) -> HashMap<AppName, Access> {
     let entry = |(name, app): (&AppName, &config::App)| {
         let connection = config.connection(app);
         let client = clients.iter().find(|(known, _)| *known == connection).map(|(_, client)| client.clone());

@@ -5,12 +5,12 @@ use tokio::sync::oneshot;
 
 use super::candidate::{MassRemoval, Prepared};
 use super::status::verdict;
-use crate::control::protocol::Verdict;
+use crate::control::protocol::ReloadVerdict;
 
 /// So many wait at most; one more is told that the daemon is busy.
 const MOST_WAITING: usize = 64;
 
-type Reply = oneshot::Sender<Verdict>;
+type Reply = oneshot::Sender<ReloadVerdict>;
 
 /// The dry runs that are asked for.
 #[derive(Default)]
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(rehearsals.begin(), None, "one at a time");
         let turned_away = waiting.iter().filter(|hears| hears.is_terminated()).count();
         assert_eq!(turned_away, 0, "nobody has looked yet");
-        let closed = |hears: &mut oneshot::Receiver<Verdict>| {
+        let closed = |hears: &mut oneshot::Receiver<ReloadVerdict>| {
             matches!(hears.try_recv(), Err(oneshot::error::TryRecvError::Closed))
         };
         let mut waiting = waiting;

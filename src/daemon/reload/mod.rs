@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::executor::DaemonHands;
 use crate::config::{self, Config, Diagnostic, Process, Report, Severity};
-use crate::control::protocol::{ReloadRequest, Verdict};
+use crate::control::protocol::{ReloadRequest, ReloadVerdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now};
 use crate::engine::{Engine, Event};
 use crate::store::{Applied, Late};
@@ -73,7 +73,7 @@ pub(crate) struct Reload {
     gathering_since: Option<BootMs>,
     removal: MassRemoval,
     /// Who waits for the next verdict.
-    waiting: Vec<oneshot::Sender<Verdict>>,
+    waiting: Vec<oneshot::Sender<ReloadVerdict>>,
     /// Whether somebody asked for the next reload, be it only by a signal.
     explicit: bool,
     stage: Stage,
@@ -110,13 +110,13 @@ enum Stage {
     /// The config is being read, for these.
     Reading {
         explicit: bool,
-        waiting: Vec<oneshot::Sender<Verdict>>,
+        waiting: Vec<oneshot::Sender<ReloadVerdict>>,
     },
     /// These steps are still to be taken.
     Applying {
         plan: Box<Plan>,
-        verdict: Verdict,
-        waiting: Vec<oneshot::Sender<Verdict>>,
+        verdict: ReloadVerdict,
+        waiting: Vec<oneshot::Sender<ReloadVerdict>>,
         is_start: bool,
     },
 }
@@ -175,7 +175,7 @@ impl Reload {
     }
 
     /// Somebody wants it read now, and perhaps to hear what becomes of it.
-    pub(crate) fn asked(&mut self, now: Now, request: ReloadRequest, reply: Option<oneshot::Sender<Verdict>>) {
+    pub(crate) fn asked(&mut self, now: Now, request: ReloadRequest, reply: Option<oneshot::Sender<ReloadVerdict>>) {
         let ReloadRequest { allow_mass_removal, dry_run } = request;
         let removal = if allow_mass_removal { MassRemoval::Allowed } else { MassRemoval::HeldBack };
         if dry_run {
@@ -462,8 +462,8 @@ impl Reload {
         next
     }
 
-    fn applied(&mut self, verdict: Verdict, waiting: Vec<oneshot::Sender<Verdict>>) {
-        let Verdict { added, removed, changed, .. } = verdict;
+    fn applied(&mut self, verdict: ReloadVerdict, waiting: Vec<oneshot::Sender<ReloadVerdict>>) {
+        let ReloadVerdict { added, removed, changed, .. } = verdict;
         tracing::info!(
             event = "reloaded",
             added,
@@ -503,7 +503,7 @@ impl Reload {
     }
 
     /// Applied or rejected, systemd hears that the reload is over, and those who asked hear how it went.
-    fn finish(&mut self, verdict: Verdict, waiting: Vec<oneshot::Sender<Verdict>>) {
+    fn finish(&mut self, verdict: ReloadVerdict, waiting: Vec<oneshot::Sender<ReloadVerdict>>) {
         if self.announces {
             self.phases.push(Phase::Over);
         }
@@ -520,7 +520,7 @@ impl Reload {
 
     /// The daemon starts with these steps; nobody waits for a verdict.
     pub(crate) fn start_with(&mut self, plan: Plan) {
-        let (plan, verdict) = (Box::new(plan), Verdict::default());
+        let (plan, verdict) = (Box::new(plan), ReloadVerdict::default());
         self.stage = Stage::Applying { plan, verdict, waiting: Vec::new(), is_start: true };
     }
 }

@@ -1,7 +1,7 @@
 //! What became of a config on disk, in words: for those who asked, and for `status`.
 
 use super::candidate::Prepared;
-use crate::control::protocol::{HeldBack, Verdict};
+use crate::control::protocol::{HeldBack, ReloadVerdict};
 use crate::domain::WallMs;
 
 /// How the last reload went, for `status`.
@@ -19,13 +19,13 @@ pub(crate) struct Last {
 }
 
 /// What those hear who asked for a reload.
-pub(crate) fn verdict(prepared: &Prepared) -> Verdict {
+pub(crate) fn verdict(prepared: &Prepared) -> ReloadVerdict {
     let counts = prepared.candidate.as_ref().map(|candidate| candidate.difference.counts).unwrap_or_default();
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let held_back = prepared.candidate.as_ref().map_or(0, |candidate| candidate.held_back);
     // Those of apps whose secret, at the same place, became another.
     let renewed = prepared.candidate.as_ref().map_or(0, |candidate| candidate.refetched_for_secrets());
-    Verdict {
+    ReloadVerdict {
         applied: prepared.candidate.is_some(),
         added: count(counts.added),
         removed: count(counts.removed),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::executor::DaemonHands;
 use super::reload::Reload;
-use crate::control::protocol::{ConfigStatus, Filter, HeldBack, Page, StateHealth, Status, TenantRow};
+use crate::control::protocol::{ConfigStatus, DaemonStatus, HeldBack, Page, StateHealth, TenantFilter, TenantRow};
 use crate::domain::{Now, Slot, TenantId, WallMs};
 use crate::engine::{Engine, Row, SinkRow, State, Summary};
 use crate::system::log::Backlog;
@@ -86,7 +86,7 @@ impl View<'_> {
 
     /// Rows in the order of their ids: those of the `limit` tenants after `after` that `filter` admits. Here they are only looked
     /// up; the control socket's thread formats them as it takes them.
-    pub(crate) fn page(&self, now: Now, after: Option<&TenantId>, limit: usize, filter: &Filter) -> Page {
+    pub(crate) fn page(&self, now: Now, after: Option<&TenantId>, limit: usize, filter: &TenantFilter) -> Page {
         let mut rows = Vec::with_capacity(limit);
         let mut ids = rows::ids_after(&self.hands.ways.config, after, filter);
         let mut last = None;
@@ -113,7 +113,7 @@ impl View<'_> {
     }
 
     /// What `corptokend status` shows before the tenants.
-    pub(crate) fn status(&self, now: Now) -> Status {
+    pub(crate) fn status(&self, now: Now) -> DaemonStatus {
         let summary = self.engine.summary(now);
         let last = &self.reload.last;
         let mut warnings = last.warnings.clone();
@@ -142,7 +142,7 @@ impl View<'_> {
                 "the log is not taken by whoever reads it (stderr, or the journal): its lines wait, {lost} are lost already"
             ));
         }
-        Status {
+        DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_at: self.started.rfc3339(),

@@ -2,7 +2,7 @@
 
 use super::super::executor::running_config::Ways;
 use crate::config::Config;
-use crate::control::protocol::{self, Counts, Filter, LastError, SinkState, TenantRow};
+use crate::control::protocol::{self, Counts, LastError, SinkState, TenantFilter, TenantRow};
 use crate::domain::{Names, Now, TenantId, WallMs};
 use crate::engine::{Row, SinkRow, State};
 
@@ -10,7 +10,7 @@ use crate::engine::{Row, SinkRow, State};
 pub(super) fn ids_after<'a>(
     config: &'a Config,
     after: Option<&'a TenantId>,
-    filter: &'a Filter,
+    filter: &'a TenantFilter,
 ) -> impl Iterator<Item = TenantId> + 'a {
     let apps = config.apps.iter().skip_while(move |(name, _)| after.is_some_and(|after| **name < after.app));
     apps.filter(|(name, _)| filter.admits_app(name.as_str())).flat_map(move |(name, app)| {

@@ -20,7 +20,7 @@ pub enum Protocol {
 
 /// One call. It never holds a secret or a token.
 #[derive(Debug, Clone, Serialize)]
-pub struct Call {
+pub struct LoggedCall {
     /// When, in milliseconds since the sandbox started.
     pub at_ms: u64,
     /// Which app asked.
@@ -54,7 +54,7 @@ pub struct Totals {
 pub(super) struct CallLog {
     start: Instant,
     capacity: usize,
-    calls: VecDeque<Call>,
+    calls: VecDeque<LoggedCall>,
     totals: Totals,
     windows: HashMap<Box<str>, VecDeque<Instant>>,
 }
@@ -81,7 +81,7 @@ impl CallLog {
         window.len()
     }
 
-    pub(super) fn push(&mut self, call: Call) {
+    pub(super) fn push(&mut self, call: LoggedCall) {
         self.totals.calls += 1;
         *self.totals.outcomes.entry(call.outcome).or_default() += 1;
         if self.capacity == 0 {
@@ -102,7 +102,7 @@ impl CallLog {
         u64::try_from(now.duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn calls(&self) -> Vec<Call> {
+    pub(super) fn calls(&self) -> Vec<LoggedCall> {
         self.calls.iter().cloned().collect()
     }
 

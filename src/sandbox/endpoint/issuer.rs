@@ -30,7 +30,7 @@ pub fn sequence_of(token: &str) -> Option<u32> {
 }
 
 #[derive(Default)]
-struct Tenant {
+struct IssueHistory {
     sequence: u32,
     expires: Option<Instant>,
     log: VecDeque<(String, u64, u32)>,
@@ -40,7 +40,7 @@ struct Tenant {
 pub(super) struct Issuer {
     seed: u64,
     capacity: usize,
-    tenants: HashMap<Box<str>, HashMap<Box<str>, Tenant>>,
+    tenants: HashMap<Box<str>, HashMap<Box<str>, IssueHistory>>,
 }
 
 /// What a grant depends on.
@@ -64,7 +64,7 @@ impl Issuer {
         }
         let apps = self.tenants.get_mut(corp_id).expect("it was inserted above if it was missing");
         if !apps.contains_key(client_id) {
-            apps.insert(client_id.into(), Tenant::default());
+            apps.insert(client_id.into(), IssueHistory::default());
         }
         let tenant = apps.get_mut(client_id).expect("it was inserted above if it was missing");
 

@@ -10,32 +10,32 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::answer::Answer;
+use super::answer::ScriptedAnswer;
 use super::faults::{Fault, Faults, Scope, Times};
 use super::options::Options;
 use super::tls::Protocols;
 use calls::CallLog;
 use issuer::{Issuer, Terms};
 
-pub use calls::{Call, Protocol, Totals};
+pub use calls::{LoggedCall, Protocol, Totals};
 pub use issuer::{Issued, sequence_of};
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Origin {
+pub(super) struct Caller {
     pub(super) connection: u64,
     pub(super) protocol: Protocol,
     pub(super) peer: SocketAddr,
 }
 
 /// The endpoint; one lock around small state is plenty for tens of thousands of calls a second.
-pub(super) struct Endpoint {
+pub(super) struct SimulatedEndpoint {
     /// The clocks at the start: tokio's, which tests may pause, and the wall's.
     start: (Instant, SystemTime),
-    state: Mutex<State>,
+    state: Mutex<EndpointState>,
 }
 
-struct State {
+struct EndpointState {
     options: Options,
     issuer: Issuer,
     faults: Faults,
@@ -43,7 +43,7 @@ struct State {
 }
 
 #[derive(Deserialize)]
-struct Request<'a> {
+struct TokenRequest<'a> {
     #[serde(borrow)]
     client_id: std::borrow::Cow<'a, str>,
     #[serde(borrow)]
@@ -52,11 +52,11 @@ struct Request<'a> {
     grant_type: std::borrow::Cow<'a, str>,
 }
 
-impl Endpoint {
+impl SimulatedEndpoint {
     pub(super) fn new(options: Options) -> Self {
         let start = (Instant::now(), wall_clock());
         let seed = start.1.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let state = State {
+        let state = EndpointState {
             issuer: Issuer::new(seed as u64, options.issue_log),
             faults: Faults::default(),
             log: CallLog::new(start.0, options.call_log),
@@ -66,20 +66,24 @@ impl Endpoint {
     }
 
     /// Answers one call for a token. `body` is the request's.
-    pub(super) fn answer(&self, corp_id: &str, body: &[u8], origin: Origin) -> Answer {
+    pub(super) fn answer(&self, corp_id: &str, body: &[u8], caller: Caller) -> ScriptedAnswer {
         let now = Instant::now();
         let mut state = self.lock();
-        let (mut answer, client_id, outcome) = match serde_json::from_slice::<Request<'_>>(body) {
+        let (mut answer, client_id, outcome) = match serde_json::from_slice::<TokenRequest<'_>>(body) {
             Ok(request) => {
                 let (answer, outcome) = state.decide(corp_id, &request, now);
                 (answer, request.client_id, outcome)
             }
-            Err(_) => (Answer::refusal(400, "invalid.request", "the body is not as documented"), "".into(), "bad_body"),
+            Err(_) => (
+                ScriptedAnswer::refusal(400, "invalid.request", "the body is not as documented"),
+                "".into(),
+                "bad_body",
+            ),
         };
         let at_ms = state.log.since_start_ms(now);
-        let Origin { connection, protocol, peer } = origin;
+        let Caller { connection, protocol, peer } = caller;
         let client_id = client_id.as_ref().into();
-        state.log.push(Call { at_ms, client_id, corp_id: corp_id.into(), protocol, connection, peer, outcome });
+        state.log.push(LoggedCall { at_ms, client_id, corp_id: corp_id.into(), protocol, connection, peer, outcome });
         answer.delay += state.options.latency;
         if state.options.date_skew_s != 0 {
             answer.date = Some(httpdate::fmt_http_date(self.skewed(now, state.options.date_skew_s)));
@@ -99,7 +103,7 @@ impl Endpoint {
         self.lock().faults.lines()
     }
 
-    pub(super) fn calls(&self) -> Vec<Call> {
+    pub(super) fn calls(&self) -> Vec<LoggedCall> {
         self.lock().log.calls()
     }
 
@@ -135,15 +139,15 @@ impl Endpoint {
         if skew_s >= 0 { wall + skew } else { wall - skew }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, EndpointState> {
         // A panic in one call must not silence the others.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl EndpointState {
     /// The answer, and what it is called in the record of calls.
-    fn decide(&mut self, corp_id: &str, request: &Request<'_>, now: Instant) -> (Answer, &'static str) {
+    fn decide(&mut self, corp_id: &str, request: &TokenRequest<'_>, now: Instant) -> (ScriptedAnswer, &'static str) {
         let client_id = request.client_id.as_ref();
         let in_this_second = self.log.count(client_id, now);
         if let Some(fault) = self.faults.strike(client_id, corp_id) {
@@ -151,7 +155,7 @@ impl State {
             return (answer, fault.name());
         }
         if self.options.per_app_limit.is_some_and(|limit| in_this_second > limit as usize) {
-            return (Answer::app_throttled(), Fault::AppThrottled.name());
+            return (ScriptedAnswer::app_throttled(), Fault::AppThrottled.name());
         }
         if let Some(fault) = self.refusal(corp_id, request) {
             return (fault.answer(|| unreachable!("a refusal needs no token")), fault.name());
@@ -159,7 +163,7 @@ impl State {
         (self.grant(client_id, corp_id, now), "granted")
     }
 
-    fn refusal(&self, corp_id: &str, request: &Request<'_>) -> Option<Fault> {
+    fn refusal(&self, corp_id: &str, request: &TokenRequest<'_>) -> Option<Fault> {
         let apps = &self.options.apps;
         let secret = apps.get(request.client_id.as_ref()).map(String::as_str);
         if request.grant_type != "client_credentials" {
@@ -173,11 +177,11 @@ impl State {
         }
     }
 
-    fn grant(&mut self, client_id: &str, corp_id: &str, now: Instant) -> Answer {
+    fn grant(&mut self, client_id: &str, corp_id: &str, now: Instant) -> ScriptedAnswer {
         let at_ms = self.log.since_start_ms(now);
         let terms = Terms { mode: self.options.mode, lifetime_s: self.options.lifetime_s, now, at_ms };
         let (token, expires_in_s) = self.issuer.grant(client_id, corp_id, &terms);
-        Answer::grant(&token, expires_in_s)
+        ScriptedAnswer::grant(&token, expires_in_s)
     }
 }
 
@@ -187,4 +191,4 @@ fn wall_clock() -> SystemTime {
 }
 
 /// An endpoint that many connections share.
-pub(super) type SharedEndpoint = Arc<Endpoint>;
+pub(super) type SharedEndpoint = Arc<SimulatedEndpoint>;

@@ -15,15 +15,15 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 
-use crate::sandbox::answer::{Answer, RawAnswer};
-use crate::sandbox::endpoint::Endpoint;
+use crate::sandbox::answer::{RawAnswer, ScriptedAnswer};
+use crate::sandbox::endpoint::SimulatedEndpoint;
 use crate::sandbox::faults::{Fault, Scope, Times};
 
 /// Every path of the levers begins so.
 pub(super) const PREFIX: &str = "/_sandbox";
 
 /// Does what was asked, and says what it did.
-pub(super) async fn answer(endpoint: &Endpoint, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(endpoint: &SimulatedEndpoint, request: Request<Incoming>) -> ScriptedAnswer {
     let path = request.uri().path().trim_end_matches('/').to_owned();
     match (request.method().clone(), path.strip_prefix(PREFIX).unwrap_or_default()) {
         (Method::GET, "") => text(200, &help()),
@@ -35,14 +35,14 @@ pub(super) async fn answer(endpoint: &Endpoint, request: Request<Incoming>) -> A
         (Method::POST, "/fault") => inject(endpoint, request).await.unwrap_or_else(|why| text(400, &why)),
         (Method::GET, "/calls") => {
             let all = serde_json::json!({ "totals": endpoint.totals(), "calls": endpoint.calls() });
-            Answer::json(200, &format!("{all}\n"))
+            ScriptedAnswer::json(200, &format!("{all}\n"))
         }
         _ => text(404, &help()),
     }
 }
 
-async fn inject(endpoint: &Endpoint, request: Request<Incoming>) -> Result<Answer, String> {
-    let query = Query(request.uri().query().unwrap_or_default().to_owned());
+async fn inject(endpoint: &SimulatedEndpoint, request: Request<Incoming>) -> Result<ScriptedAnswer, String> {
+    let query = QueryString(request.uri().query().unwrap_or_default().to_owned());
     let kind = query.get("kind").ok_or_else(|| format!("say which: kind=…\n{}", help()))?;
     let fault = match kind {
         "delay" => Fault::Delay(Duration::from_millis(query.number("ms")?.unwrap_or(1000).into())),
@@ -66,9 +66,9 @@ async fn inject(endpoint: &Endpoint, request: Request<Incoming>) -> Result<Answe
 }
 
 /// A query string. Ids and names need no percent-encoding, so none is understood.
-struct Query(String);
+struct QueryString(String);
 
-impl Query {
+impl QueryString {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == key).map(|(_, value)| value)
     }
@@ -78,7 +78,7 @@ impl Query {
     }
 }
 
-fn text(status: u16, body: &str) -> Answer {
+fn text(status: u16, body: &str) -> ScriptedAnswer {
     RawAnswer {
         status,
         headers: vec![("content-type".to_owned(), b"text/plain; charset=utf-8".to_vec())],

@@ -23,8 +23,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::answer::{Answer, AnswerBody, Manner};
-use super::endpoint::{Origin, Protocol, SharedEndpoint};
+use super::answer::{AnswerBody, Manner, ScriptedAnswer};
+use super::endpoint::{Caller, Protocol, SharedEndpoint};
 use super::tls::Protocols;
 
 /// The largest request that is read, in bytes.
@@ -71,7 +71,7 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-struct Connection {
+struct ServedConnection {
     number: u64,
     peer: SocketAddr,
     endpoint: SharedEndpoint,
@@ -83,7 +83,7 @@ struct Connection {
 async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcceptor>, endpoint: SharedEndpoint) {
     let (number, limit) = endpoint.open_connection();
     let (end, endings) = mpsc::unbounded_channel();
-    let connection = Connection { number, peer, endpoint, left: limit.map(AtomicU32::new), end };
+    let connection = ServedConnection { number, peer, endpoint, left: limit.map(AtomicU32::new), end };
     // Latency, and the descriptor that a reset needs, are worth no failure: such a connection is simply not served.
     let Ok(lever) = stream.set_nodelay(true).and_then(|()| stream.as_fd().try_clone_to_owned()) else { return };
     match acceptor {
@@ -97,7 +97,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcc
     }
 }
 
-impl Connection {
+impl ServedConnection {
     async fn serve(self, stream: Box<dyn Stream>, lever: &OwnedFd, mut endings: mpsc::UnboundedReceiver<Ending>) {
         let builder = builder(self.endpoint.protocols());
         let this = Arc::new(self);
@@ -126,7 +126,9 @@ impl Connection {
         let answer = if request.uri().path().starts_with(admin::PREFIX) {
             admin::answer(&self.endpoint, request).await
         } else {
-            self.call(request).await.unwrap_or_else(|error| Answer::refusal(400, "bad.request", &error.to_string()))
+            self.call(request)
+                .await
+                .unwrap_or_else(|error| ScriptedAnswer::refusal(400, "bad.request", &error.to_string()))
         };
         if !answer.delay.is_zero() {
             tokio::time::sleep(answer.delay).await;
@@ -141,20 +143,20 @@ impl Connection {
         }
     }
 
-    async fn call(&self, request: Request<Incoming>) -> io::Result<Answer> {
+    async fn call(&self, request: Request<Incoming>) -> io::Result<ScriptedAnswer> {
         let path = request.uri().path().to_owned();
         let corp_id = path.strip_prefix("/v1.0/oauth2/").and_then(|rest| rest.strip_suffix("/token"));
         let Some(corp_id) = corp_id.filter(|corp_id| !corp_id.contains('/')) else {
-            return Ok(Answer::refusal(404, "InvalidAction.NotFound", "there is no such API"));
+            return Ok(ScriptedAnswer::refusal(404, "InvalidAction.NotFound", "there is no such API"));
         };
         if request.method() != Method::POST {
-            return Ok(Answer::refusal(405, "InvalidAction.Method", "this API is called with POST"));
+            return Ok(ScriptedAnswer::refusal(405, "InvalidAction.Method", "this API is called with POST"));
         }
         let protocol = if request.version() == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
         let body = read(request).await?;
         self.count_down();
-        let origin = Origin { connection: self.number, protocol, peer: self.peer };
-        Ok(self.endpoint.answer(corp_id, &body, origin))
+        let caller = Caller { connection: self.number, protocol, peer: self.peer };
+        Ok(self.endpoint.answer(corp_id, &body, caller))
     }
 
     fn count_down(&self) {

@@ -4,7 +4,7 @@
 //! others are written, and a slow client holds nobody up. A listing costs two pages and, as long as the client reads, the config
 //! that ran when the last page was requested.
 //!
-//! Each row stands on a line of its own, between `{"tenants":[` and `]}`. [`Client`](crate::control::Client) and line-wise tools
+//! Each row stands on a line of its own, between `{"tenants":[` and `]}`. [`ControlClient`](crate::control::ControlClient) and line-wise tools
 //! rely on it.
 
 use std::io;
@@ -15,7 +15,7 @@ use hyper::body::{Bytes, Frame};
 use tokio::sync::oneshot;
 
 use super::response::Body;
-use crate::control::protocol::{Filter, Page};
+use crate::control::protocol::{Page, TenantFilter};
 use crate::control::server::query::{Queries, Query, Stopping};
 use crate::domain::{AppName, TenantId};
 
@@ -23,7 +23,7 @@ use crate::domain::{AppName, TenantId};
 const PAGE: usize = 1000;
 
 /// The body of a listing of the tenants that `filter` admits.
-pub(super) fn tenant_list(queries: Queries, filter: Filter) -> Body {
+pub(super) fn tenant_list(queries: Queries, filter: TenantFilter) -> Body {
     let listing = Listing { queries, filter, next: Next::First, has_rows: false };
     StreamBody::new(try_unfold(listing, Listing::next_chunk)).boxed_unsync()
 }
@@ -31,7 +31,7 @@ pub(super) fn tenant_list(queries: Queries, filter: Filter) -> Body {
 /// How far a listing has come.
 struct Listing {
     queries: Queries,
-    filter: Filter,
+    filter: TenantFilter,
     next: Next,
     /// Whether a row was written, so that the next one follows a comma.
     has_rows: bool,
@@ -78,8 +78,8 @@ impl Listing {
 }
 
 /// Reads a URL's query. Names and states need no percent-encoding, so none is understood.
-pub(super) fn parse_filter(query: &str) -> Result<Filter, String> {
-    let mut filter = Filter::default();
+pub(super) fn parse_filter(query: &str) -> Result<TenantFilter, String> {
+    let mut filter = TenantFilter::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some(("app", app)) => filter.app = Some(AppName::new(app).map_err(|e| e.to_string())?),
@@ -104,7 +104,7 @@ mod tests {
         let filter = parse_filter("app=crm&state=expired,refused").unwrap();
         assert_eq!(filter.app, Some("crm".parse().unwrap()));
         assert_eq!(filter.states, [State::Expired, State::Refused]);
-        assert_eq!(parse_filter("").unwrap(), Filter::default());
+        assert_eq!(parse_filter("").unwrap(), TenantFilter::default());
     }
 
     #[test]
