@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use corptokend::config::{self, Config, Process, Source, Sources};
-use corptokend::daemon::driver::{Hands, turn};
+use corptokend::daemon::turn::{Hands, turn};
 use corptokend::domain::*;
 use corptokend::engine::{Action, Engine, Event, Room};
 use corptokend::sink;

@@ -1,7 +1,5 @@
 //! The daemon's loop: what happened goes into the engine, what is to be done comes out, and then it waits for whatever happens
 //! next.
-//!
-//! [`turn`] is generic over whoever executes the actions: a simulation takes turns through the same function.
 
 use std::io;
 
@@ -15,11 +13,12 @@ use super::sinks::stall_detector::Stalls;
 use super::status::View;
 use super::status::readiness::Readiness;
 use super::status::systemd::{Phase, Service};
+use super::turn::turn;
 use crate::api::Answer;
 use crate::control::protocol::ReloadRequest;
 use crate::control::{Query, ServerThread};
 use crate::domain::{BootMs, LaneId, Now, Ticket};
-use crate::engine::{Action, Engine, Event, Room, Summary};
+use crate::engine::{Engine, Event, Summary};
 use crate::sink::LaneReport;
 use crate::store::StoreReply;
 use crate::system::clock::trust::{Skew, Told};
@@ -29,31 +28,6 @@ use crate::system::{clock, log};
 const INPUTS_A_TURN: usize = 4096;
 /// The most queries of the control socket that one turn answers: a page of a listing takes about a millisecond.
 const QUERIES_A_TURN: usize = 4;
-
-/// Whoever carries out what the engine decides.
-pub trait Hands {
-    /// What can be taken on at this moment.
-    fn room(&self) -> &Room;
-
-    /// Begins an action. Its outcome comes as an event of a later turn.
-    fn perform(&mut self, engine: &Engine, now: Now, action: Action);
-}
-
-/// Takes the events in and carries out all that follows. Returns when to turn again if nothing happens before.
-pub fn turn(
-    engine: &mut Engine,
-    now: Now,
-    events: impl IntoIterator<Item = Event>,
-    hands: &mut impl Hands,
-) -> Option<BootMs> {
-    for event in events {
-        engine.handle(now, event);
-    }
-    while let Some(action) = engine.poll(now, hands.room()) {
-        hands.perform(engine, now, action);
-    }
-    engine.wake_at(now)
-}
 
 /// When the daemon's work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,16 +2,17 @@
 //! and to the operators.
 //!
 //! In come a config path ([`start`]), signals, and queries of the control socket. Out go calls, commits, publications, answers
-//! and log lines. Only `cli` uses it. Imports run one way: `sinks`, `executor`, `reload`, `status`, `driver`, then `startup` and
+//! and log lines. Only `cli` uses it. Imports run one way: `turn`, `sinks`, `executor`, `reload`, `status`, `driver`, then `startup` and
 //! `shutdown`, which begin and end what the driver runs.
 
-pub mod driver;
+mod driver;
 mod executor;
 mod reload;
 mod shutdown;
 mod sinks;
 mod startup;
 mod status;
+pub mod turn;
 
 use std::io;
 

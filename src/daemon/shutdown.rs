@@ -3,8 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use super::driver::{Daemon, Until, turn};
+use super::driver::{Daemon, Until};
 use super::status::systemd::Phase;
+use super::turn::turn;
 use crate::control::protocol::TenantRow;
 use crate::engine::Event;
 use crate::system::clock;

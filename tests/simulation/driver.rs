@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use corptokend::daemon::driver::turn;
+use corptokend::daemon::turn::turn;
 use corptokend::domain::*;
 use corptokend::engine::{Engine, Event};
 

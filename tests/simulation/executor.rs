@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use corptokend::daemon::driver::Hands;
+use corptokend::daemon::turn::Hands;
 use corptokend::domain::*;
 use corptokend::engine::{Action, Engine, Event, Notice, Room, WithdrawId};
 

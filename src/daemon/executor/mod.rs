@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::driver::Hands;
 use super::sinks::place_conflicts::Contests;
 use super::sinks::registry::{Outlets, ReportTo};
+use super::turn::Hands;
 use crate::api::{self, Answer};
 use crate::config::Config;
 use crate::domain::{

@@ -45,7 +45,7 @@ fn no_two_rows_of_the_hub_know_each_other() {
     let breaches = |path: &str, text: &str| rule(&Source::read(path, text)).len();
     for bad in [
         "use crate::config::Config;",
-        "use crate::{domain::Token, daemon::driver};",
+        "use crate::{domain::Token, daemon::turn};",
         "fn f() { crate::store::open() }",
         "use super::super::api;",
         "pub(in crate::cli) fn f() {}",
