@@ -54,7 +54,8 @@ pub(crate) enum Completion {
 struct Parked {
     ticket: Ticket,
     tenant: u32,
-    life: u16,
+    /// It was heard in the life of its tenant in which the call was made.
+    is_current: bool,
     token: u32,
     from: u64,
     until: u64,
@@ -240,7 +241,7 @@ impl Executor {
         match reply {
             Reply::Granted { lifetime_s, token } => {
                 let from = until.saturating_sub(u64::from(lifetime_s) * 1000);
-                self.parked.push(Parked { ticket, tenant: number, life, token, from, until });
+                self.parked.push(Parked { ticket, tenant: number, is_current: ours, token, from, until });
                 if ours {
                     tenant.failures = 0;
                 }
@@ -379,9 +380,8 @@ impl Executor {
 
     fn keep(&mut self, ticket: Ticket, id: &TenantId, record: Record) {
         let answer = self.verdict(ticket);
-        let tenant = &self.tenants[answer.tenant as usize];
         assert_eq!(number_of(id), answer.tenant, "an answer is kept for another tenant");
-        assert!(tenant.present && tenant.lives == answer.life, "{id}: a late answer is kept, from before it left");
+        assert!(answer.is_current, "{id}: a late answer is kept, from before it left");
         self.count_repeat(&answer);
         self.statistics.refreshes += 1;
         let Parked { token, from, until, .. } = answer;
@@ -393,7 +393,7 @@ impl Executor {
     fn discard(&mut self, ticket: Ticket) {
         let answer = self.verdict(ticket);
         let tenant = &self.tenants[answer.tenant as usize];
-        if tenant.present && tenant.lives == answer.life {
+        if tenant.present && answer.is_current {
             self.count_repeat(&answer);
         }
         self.statistics.discarded += 1;

@@ -8,8 +8,8 @@ use corptokend::domain::Rate;
 const SECONDS: usize = 1 << 15;
 
 pub(crate) struct Window {
-    /// Calls by second.
-    by_second: Vec<(u32, u32)>,
+    /// By second, for how many milliseconds its calls use up the limit: each until the next may follow, by the limit of its time.
+    busy: Vec<(u32, f32)>,
     /// The limit in force, and those before it: until when each was.
     rate: Rate,
     before: Vec<(u64, Rate)>,
@@ -19,7 +19,7 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { by_second: vec![(0, 0); SECONDS], rate, before: Vec::new(), calls: VecDeque::new() }
+        Self { busy: vec![(0, 0.0); SECONDS], rate, before: Vec::new(), calls: VecDeque::new() }
     }
 
     pub(crate) fn rate(&self) -> Rate {
@@ -40,24 +40,25 @@ impl Window {
     }
 
     /// For how many milliseconds the limit was used up, from one moment until another and outside of `spans`, as far as it
-    /// is remembered: each call uses up the time until the next may follow.
+    /// is remembered.
     pub(crate) fn busy_ms(&self, from: u64, until: u64, spans: &[(u64, u64)]) -> u64 {
         let seconds = (from / 1000).max((until / 1000).saturating_sub(SECONDS as u64 - 1))..until / 1000 + 1;
-        let calls_in = |second: u64| {
-            let (which, n) = self.by_second[second as usize % SECONDS];
-            if u64::from(which) == second { f64::from(n) } else { 0.0 }
+        let busy_in = |second: u64| {
+            let (which, ms) = self.busy[second as usize % SECONDS];
+            if u64::from(which) == second { f64::from(ms) } else { 0.0 }
         };
         let counted = seconds.filter(|second| spans.iter().all(|(a, b)| !(a / 1000..b / 1000).contains(second)));
-        // The calls are spaced a little wider than the limit says.
-        (counted.map(calls_in).sum::<f64>() * 1.015 / self.rate.hertz() * 1000.0) as u64
+        counted.map(busy_in).sum::<f64>() as u64
     }
 
     /// Counts a call. Returns how many there were in the period that ends with it, if those are too many.
     pub(crate) fn count(&mut self, now: u64) -> Option<usize> {
         let most = if self.before.is_empty() { self.rate.count() as usize } else { self.most(now) };
         let second = (now / 1000) as u32;
-        let count = &mut self.by_second[second as usize % SECONDS];
-        *count = if count.0 == second { (second, count.1 + 1) } else { (second, 1) };
+        // The calls are spaced a little wider than the limit says.
+        let spacing_ms = (1015.0 / self.rate.hertz()) as f32;
+        let busy = &mut self.busy[second as usize % SECONDS];
+        *busy = if busy.0 == second { (second, busy.1 + spacing_ms) } else { (second, spacing_ms) };
         self.calls.push_back(now);
         while self.calls.len() > most + 1 {
             self.calls.pop_front();
