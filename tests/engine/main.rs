@@ -4,9 +4,8 @@
 //! A failing seed is printed. Run it again with
 //! `ENGINE_SEED=<seed> cargo test --test engine any_sequence -- --nocapture`.
 
-mod daemon;
-mod invariants;
-mod random_endpoint;
+#[path = "../model/mod.rs"]
+mod model;
 mod random_sequences;
 mod scenarios;
 

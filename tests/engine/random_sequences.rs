@@ -1,26 +1,28 @@
 //! Random sequences of events: a daemon's bad year in a few thousand steps, then peace, in which everything must come right.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use corptokend::domain::*;
-use corptokend::engine::{Event, SinkRow, State};
+use corptokend::engine::{Room, SinkRow, State};
 
-use crate::daemon::{Daemon, lane_of, place, sink_set};
-use crate::random_endpoint::{LIFETIMES, RandomEndpoint, Rng};
+use crate::model::{Attempt, Daemon, Habit, Rng, Treatment};
+use crate::scenarios::fixture::{lane_of, place, sink_set};
 
 struct Play {
     daemon: Daemon,
     rng: Rng,
-    world: Rc<RefCell<RandomEndpoint>>,
+    /// How many attempts at places fail, in a thousand.
+    sinks_fail: Rc<Cell<u32>>,
     apps: Vec<AppName>,
     policies: BTreeMap<AppName, AppPolicy>,
 }
 
 const RATES: [Rate; 5] =
     [Rate::per_second(1), Rate::per_second(3), Rate::per_second(15), Rate::per_second(200), Rate::per_minute(40)];
+const LIFETIMES: [&[u32]; 4] = [&[1, 2, 5], &[10, 30, 60], &[600, 7200], &[1, 60, 7200, 86_400, 366 * 86_400]];
 const SETS: u32 = 5;
 
 /// Plays the sequence of events that belongs to a seed.
@@ -36,29 +38,23 @@ pub(crate) fn play(seed: u64) {
 impl Play {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let world = RandomEndpoint {
-            rng: Rng::new(rng.below(u64::MAX)),
-            failing: 10,
-            kind: None,
-            latency: 400,
-            lifetimes: &[60],
-            same_token: 50,
-            remaining_life: false,
-            sinks_fail: 10,
-            given: BTreeMap::new(),
-            tokens: 0,
-        };
-        let world = Rc::new(RefCell::new(world));
         let boot = rng.pick(&[1, 5_000, 86_400_000]);
-        let mut daemon = Daemon::new(boot, rng.pick(&RATES[2..4]));
-        let (calls, disk) = (Rc::clone(&world), Rc::clone(&world));
-        daemon.endpoint = Box::new(move |now, id| calls.borrow_mut().call(now, id));
-        daemon.disk = Box::new(move |_, _, _| disk.borrow_mut().attempt());
+        let room = Room { calls: 64, calls_most: 64, lanes: vec![8; 4] };
+        let mut daemon = Daemon::new(boot, seed, rng.pick(&RATES[2..4]), room);
+        let apps = ["a", "b", "c"].map(|name| AppName::new(name).unwrap()).to_vec();
+        for app in &apps {
+            daemon.names.app(app);
+            let mut treatment = Treatment::new(60, Habit::SameRenewed);
+            (treatment.flaky, treatment.fickle) = (100, 500);
+            daemon.endpoint.apps.push(treatment);
+        }
+        (daemon.endpoint.latency_ms, daemon.endpoint.asks_to_wait, daemon.endpoint.throttles) = ((1, 400), 200, false);
+        let sinks_fail = Rc::new(Cell::new(100));
+        daemon.sinks.attempt_with(attempts(Rng::new(rng.next()), Rc::clone(&sinks_fail)));
         for set in 0..SETS {
             daemon.change(sink_set(set, &random_outlets(&mut rng, set)));
         }
-        let apps = ["a", "b", "c"].map(|name| AppName::new(name).unwrap()).to_vec();
-        Self { daemon, rng, world, apps, policies: BTreeMap::new() }
+        Self { daemon, rng, sinks_fail, apps, policies: BTreeMap::new() }
     }
 
     fn step(&mut self) {
@@ -68,14 +64,10 @@ impl Play {
             38..45 => self.resink(),
             45..53 => self.set_app(),
             53..55 => self.drop_app(),
-            55..65 => self.change_world(),
+            55..65 => self.change_endpoint_and_sinks(),
             65..72 => self.tamper(),
-            72..76 => self.daemon.commit_ms = self.rng.pick(&[0, 50, 200, 3_000]),
-            76..80 => {
-                let total = self.rng.pick(&RATES);
-                self.daemon.invariants.limit(self.daemon.now.boot.0, total);
-                self.daemon.tell(Event::Limit(total));
-            }
+            72..76 => self.daemon.store.commit_ms = self.rng.pick(&[0, 50, 200, 3_000]),
+            76..80 => self.daemon.set_total(self.rng.pick(&RATES)),
             80..82 => self.daemon.pass(self.rng.below(3 * 86_400_000)),
             82..84 => {
                 let step = self.rng.below(2 * 86_400_000) as i64 - 86_400_000;
@@ -89,7 +81,7 @@ impl Play {
     }
 
     fn some_tenant(&mut self) -> Option<Slot> {
-        let rows = self.daemon.engine.page(self.daemon.now, Slot(0), usize::MAX);
+        let rows = self.daemon.engine.page(self.daemon.now(), Slot(0), usize::MAX);
         (!rows.is_empty()).then(|| rows[self.rng.below(rows.len() as u64) as usize].slot)
     }
 
@@ -103,12 +95,12 @@ impl Play {
             return;
         }
         // The state remembers only those that this process has not known yet.
-        let record = (!self.daemon.invariants.knows(&id) && self.rng.percent(40)).then(|| {
-            let asked = self.daemon.now.wall - self.rng.below(9_000_000);
+        let record = (!self.is_known(&id) && self.rng.per_mille(400)).then(|| {
+            let asked = self.daemon.now().wall - self.rng.below(9_000_000);
             Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(u64::MAX - self.rng.below(1 << 32)) }
         });
         if let Some(record) = record {
-            self.daemon.stored.insert(id.clone(), (None, record));
+            self.daemon.store_token(&id, record);
         }
         let sinks = SinkSetId(self.rng.below(u64::from(SETS)) as u32);
         self.daemon.change(Change::Added { id, sinks, record });
@@ -117,20 +109,19 @@ impl Play {
     fn remove(&mut self) {
         let Some(slot) = self.some_tenant() else { return };
         let id = self.daemon.engine.id(slot).unwrap();
-        let withdraw = if self.rng.percent(70) { self.targets(slot, &id) } else { Vec::new() };
+        let withdraw = if self.rng.per_mille(700) { self.targets(slot, &id) } else { Vec::new() };
         self.daemon.change(Change::Removed { id, withdraw });
     }
 
     fn targets(&self, slot: Slot, id: &TenantId) -> Vec<(LaneId, RootId, Place)> {
-        let set = &self.daemon.sets[&self.daemon.engine.sinks(slot).unwrap()];
-        set.iter().map(|outlet| (outlet.lane, outlet.root, place(outlet, id))).collect()
+        self.daemon.places_of(self.daemon.engine.sinks(slot).unwrap(), id)
     }
 
     fn resink(&mut self) {
         let Some(slot) = self.some_tenant() else { return };
         let id = self.daemon.engine.id(slot).unwrap();
         let sinks = SinkSetId(self.rng.below(u64::from(SETS)) as u32);
-        let stay = self.daemon.places_of(sinks, &id);
+        let stay: Vec<Place> = self.daemon.places_of(sinks, &id).into_iter().map(|(_, _, place)| place).collect();
         let withdraw = self.targets(slot, &id).into_iter().filter(|(_, _, place)| !stay.contains(place)).collect();
         self.daemon.change(Change::Resinked { id, sinks, withdraw });
     }
@@ -138,7 +129,7 @@ impl Play {
     fn set_app(&mut self) {
         let app = self.apps[self.rng.below(3) as usize].clone();
         if self.policies.contains_key(&app) {
-            let freshness = if self.rng.percent(30) { Freshness::Stale } else { Freshness::Current };
+            let freshness = if self.rng.per_mille(300) { Freshness::Stale } else { Freshness::Current };
             self.put_app(app, freshness);
         }
     }
@@ -149,7 +140,7 @@ impl Play {
             rate: self.rng.pick(&RATES),
             refresh: Refresh { at, jitter: 0.05 },
             retry: Retry { min: Duration::from_secs(1), max: Duration::from_secs(60) },
-            enabled: self.rng.percent(85),
+            enabled: self.rng.per_mille(850),
         };
         self.policies.insert(name.clone(), policy);
         let path = self.path_of(&name);
@@ -158,7 +149,7 @@ impl Play {
 
     /// Two of the apps share an endpoint, mostly.
     fn path_of(&mut self, name: &AppName) -> CallPath {
-        let shared = if self.rng.percent(90) { 1 } else { 2 };
+        let shared = if self.rng.per_mille(900) { 1 } else { 2 };
         let number = if name.as_str() == "c" { 3 } else { shared };
         CallPath { route: RouteId(number), origin: OriginId(number / 2) }
     }
@@ -168,7 +159,7 @@ impl Play {
         if self.policies.remove(&name).is_none() {
             return;
         }
-        for row in self.daemon.engine.page(self.daemon.now, Slot(0), usize::MAX) {
+        for row in self.daemon.engine.page(self.daemon.now(), Slot(0), usize::MAX) {
             if row.id.app == name {
                 let withdraw = self.targets(row.slot, &row.id);
                 self.daemon.change(Change::Removed { id: row.id, withdraw });
@@ -177,16 +168,22 @@ impl Play {
         self.daemon.change(Change::AppGone { name });
     }
 
-    fn change_world(&mut self) {
-        let mut world = self.world.borrow_mut();
-        let rng = &mut self.rng;
-        world.failing = rng.pick(&[0, 0, 10, 50, 100]);
-        world.kind = rng.percent(50).then(|| rng.pick(&FailureKind::ALL));
-        world.latency = rng.pick(&[1, 100, 2_000, 12_000]);
-        world.lifetimes = rng.pick(&LIFETIMES);
-        world.same_token = rng.pick(&[0, 50, 100]);
-        world.remaining_life = rng.percent(40);
-        world.sinks_fail = rng.pick(&[0, 0, 30, 100]);
+    fn change_endpoint_and_sinks(&mut self) {
+        let (endpoint, rng) = (&mut self.daemon.endpoint, &mut self.rng);
+        endpoint.latency_ms = (1, rng.pick(&[1, 100, 2_000, 12_000]));
+        for app in &mut endpoint.apps {
+            app.flaky = rng.pick(&[0, 0, 100, 500, 1000]);
+            app.flaws = if rng.per_mille(500) { vec![rng.pick(&FailureKind::ALL)] } else { FailureKind::ALL.to_vec() };
+            app.lifetimes_s = rng.pick(&LIFETIMES).to_vec();
+            app.fickle = rng.pick(&[0, 500, 1000]);
+            app.habit = if rng.per_mille(400) { Habit::RemainingLife } else { Habit::SameRenewed };
+        }
+        self.sinks_fail.set(rng.pick(&[0, 0, 300, 1000]));
+    }
+
+    fn is_known(&mut self, id: &TenantId) -> bool {
+        let no = self.daemon.names.number(id);
+        self.daemon.invariants.tenants[no].life > 0
     }
 
     fn tamper(&mut self) {
@@ -197,8 +194,8 @@ impl Play {
 
     /// What the summary counts is what the rows say.
     fn check_counts(&self) {
-        let summary = self.daemon.engine.summary(self.daemon.now);
-        let rows = self.daemon.engine.page(self.daemon.now, Slot(0), usize::MAX);
+        let summary = self.daemon.engine.summary(self.daemon.now());
+        let rows = self.daemon.engine.page(self.daemon.now(), Slot(0), usize::MAX);
         for app in &summary.apps {
             for state in State::ALL {
                 let rows = rows.iter().filter(|row| row.id.app == app.name && row.state == state).count();
@@ -206,7 +203,7 @@ impl Play {
             }
         }
         for state in State::ALL {
-            let found = self.daemon.engine.first_in(self.daemon.now, state).map(|row| row.state);
+            let found = self.daemon.engine.first_in(self.daemon.now(), state).map(|row| row.state);
             assert_eq!(found, (summary.counts.of(state) > 0).then_some(state), "somebody who is found");
         }
         assert_eq!(summary.counts.total() as usize, rows.len());
@@ -215,17 +212,17 @@ impl Play {
 
     /// Everything works again. Two hours later all tenants are fresh, and all places hold what they should.
     fn peace(mut self) {
-        {
-            let mut world = self.world.borrow_mut();
-            (world.failing, world.sinks_fail, world.latency) = (0, 0, 100);
-            (world.lifetimes, world.same_token) = (&[30_000], 0);
+        self.daemon.endpoint.latency_ms = (1, 100);
+        for app in &mut self.daemon.endpoint.apps {
+            (app.flaky, app.fickle, app.lifetimes_s) = (0, 1000, vec![30_000]);
         }
+        self.sinks_fail.set(0);
         for (name, policy) in self.policies.clone() {
             let policy = AppPolicy { enabled: true, refresh: Refresh { at: 0.7, jitter: 0.05 }, ..policy };
             let path = self.path_of(&name);
             self.daemon.change(Change::App { name, policy, path, freshness: Freshness::Current });
         }
-        self.daemon.commit_ms = 50;
+        self.daemon.store.commit_ms = 50;
         self.daemon.run_ms(2 * 3_600_000);
         // Somebody may be in the midst of a refresh; not everybody, one after the other, all the time.
         for _ in 0..60 {
@@ -236,33 +233,38 @@ impl Play {
         }
         self.check_counts();
         self.check_all_is_well();
-        let bound = 1_000 + 12 * self.daemon.actions;
-        assert!(self.daemon.wakes < bound, "{} wakes for {} actions", self.daemon.wakes, self.daemon.actions);
+        let bound = 1_000 + 12 * self.daemon.seen.actions;
+        assert!(
+            self.daemon.seen.wakes < bound,
+            "{} wakes for {} actions",
+            self.daemon.seen.wakes,
+            self.daemon.seen.actions
+        );
     }
 
     fn is_quiet(&self) -> bool {
-        let summary = self.daemon.engine.summary(self.daemon.now);
+        let summary = self.daemon.engine.summary(self.daemon.now());
         summary.every_sink_had_an_attempt && summary.apps.iter().all(|app| app.in_flight == 0)
     }
 
-    fn check_all_is_well(&self) {
-        let daemon = &self.daemon;
-        let summary = daemon.engine.summary(daemon.now);
-        for row in daemon.engine.page(daemon.now, Slot(0), usize::MAX) {
+    fn check_all_is_well(&mut self) {
+        let daemon = &mut self.daemon;
+        let summary = daemon.engine.summary(daemon.now());
+        for row in daemon.engine.page(daemon.now(), Slot(0), usize::MAX) {
             assert!(row.state == State::Fresh, "{row:?}");
             assert!(row.sinks.iter().all(|sink| *sink == SinkRow::Published), "{row:?}");
             let told = daemon.engine.record(row.slot).map(|record| record.expires.0);
-            let stored = daemon.stored.get(&row.id).map(|(_, record)| record.expires.0).unwrap_or_default();
+            let stored = daemon.stored(&row.id).map(|record| record.expires.0).unwrap_or_default();
             assert!(told.is_some_and(|told| told.abs_diff(stored) < 1_000), "stored {stored}: {row:?}");
-            let outlets = &daemon.sets[&daemon.engine.sinks(row.slot).unwrap()];
-            for outlet in outlets {
+            let outlets = daemon.sinks.sets[&daemon.engine.sinks(row.slot).unwrap()].clone();
+            for outlet in &outlets {
                 let place = place(outlet, &row.id);
-                let content = daemon.places.get(&place).unwrap_or_else(|| panic!("{place} is empty: {row:?}"));
+                let content = daemon.shows(outlet.root, &row.id).unwrap_or_else(|| panic!("{place} is empty: {row:?}"));
                 assert_eq!(Some(content.fingerprint), row.fingerprint, "{place} holds another token: {row:?}");
                 assert!(!outlet.shows_expiry || Some(content.expires) == row.expires, "{place} shows an old expiry");
             }
         }
-        for (subject, memory) in &daemon.remembered {
+        for (subject, memory) in &daemon.store.saved {
             let lasts = match memory {
                 Memory::Slowed { .. } | Memory::Paused(_) | Memory::Unextended(_) => true,
                 // Nobody is left who could be its probe; or nobody needs a token yet, since the one that was due no longer is.
@@ -274,21 +276,33 @@ impl Play {
             };
             assert!(lasts, "{subject:?} is still remembered: {memory:?}");
         }
+        let places = daemon.places();
         for place in &daemon.withdrawn {
-            assert!(!daemon.places.contains_key(place), "{place} was to be emptied");
+            assert!(!places.contains_key(place), "{place} was to be emptied");
         }
         assert!(summary.every_sink_had_an_attempt && summary.every_tenant_had_an_outcome);
         assert_eq!(daemon.engine.withdrawing().count(), 0);
-        assert!(daemon.parked.is_empty(), "tokens stay in memory: {:?}", daemon.parked);
+        assert!(daemon.store.in_memory.is_empty(), "tokens stay in memory: {:?}", daemon.store.in_memory);
         assert!(summary.apps.iter().all(|app| app.in_flight == 0));
     }
 }
 
 fn random_outlets(rng: &mut Rng, set: u32) -> Vec<Outlet> {
     let outlet = |n: u64, rng: &mut Rng| {
-        let root = RootId(n as u32 + if rng.percent(50) { 0 } else { set * 4 });
+        let root = RootId(n as u32 + if rng.per_mille(500) { 0 } else { set * 4 });
         let on_expiry = if root.0.is_multiple_of(3) { OnExpiry::Delete } else { OnExpiry::Keep };
         Outlet { root, lane: lane_of(root), shows_expiry: root.0.is_multiple_of(2), on_expiry }
     };
     (0..rng.below(5)).map(|n| outlet(n, rng)).collect()
+}
+
+/// Attempts at places that take their time, and fail as often as `failing` says, in a thousand.
+fn attempts(mut rng: Rng, failing: Rc<Cell<u32>>) -> impl FnMut(Now, RootId, &TenantId) -> Attempt {
+    const KINDS: [SinkFailureKind; 4] =
+        [SinkFailureKind::Full, SinkFailureKind::Denied, SinkFailureKind::Hangs, SinkFailureKind::Other];
+    move |_, _, _| {
+        let takes = if rng.per_mille(30) { rng.below(20_000) } else { rng.below(30) };
+        let failure = SinkFailure { kind: rng.pick(&KINDS), detail: "as the seed has it".into() };
+        (takes, if rng.per_mille(failing.get()) { Err(failure) } else { Ok(Wrote::Replaced) })
+    }
 }

@@ -1,15 +1,15 @@
-//! What befalls a daemon: drawn from a seed, and then peace.
+//! What goes wrong, and when: drawn from a seed, and then peace.
 
 use std::collections::BTreeMap;
 
 use corptokend::domain::{FailureKind, Rate};
 
-use crate::rng::Rng;
+use crate::model::{Rng, StoreFault};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
-/// One stroke of fate.
+/// Something that goes wrong, or is changed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     /// Every call fails, of an app or of everybody.
@@ -31,11 +31,13 @@ pub(crate) enum Fault {
     /// The machine starts anew: the boot clock begins again, and what was published is gone.
     Reboot,
     /// Sinks below a root fail.
-    SinksFail { root: usize, ms: u64 },
+    SinksFail { root: u32, ms: u64 },
+    /// What a lane does hangs.
+    LaneHangs { lane: u16, ms: u64 },
     /// Commits take long.
     SlowCommits { ms: u64 },
     /// The state hangs, or cannot be written, or not even read.
-    StateFails { how: StateTrouble, ms: u64 },
+    StateFails { how: StoreFault, ms: u64 },
     /// Tenants join an app.
     Join { app: usize, n: u32 },
     /// Tenants leave an app.
@@ -48,6 +50,8 @@ pub(crate) enum Fault {
     NewSecret { app: usize },
     /// An app is disabled for a while.
     Disable { app: usize, ms: u64 },
+    /// An app leaves, with all its tenants, and comes back.
+    AppLeaves { app: usize, ms: u64 },
     /// The limit on all calls changes.
     Limit(Rate),
     /// What came for a while is over.
@@ -60,21 +64,12 @@ pub(crate) enum FaultEnd {
     WrongSecret { app: usize, mended_by_operator: bool },
     Flaky(usize),
     ClockStep(i64),
-    SinksFail(usize),
+    SinksFail(u32),
+    LaneHangs(u16),
     SlowCommits,
     StateFails,
     Disabled(usize),
-}
-
-/// What may be wrong with a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StateTrouble {
-    /// Commits do not come back; after some seconds nobody waits for them.
-    Hangs,
-    /// Commits fail.
-    Unwritable,
-    /// Commits fail, and so does reading.
-    Unreadable,
+    AppLeft(usize),
 }
 
 #[derive(Default)]
@@ -100,7 +95,7 @@ impl FaultPlan {
         fault
     }
 
-    /// A stroke of fate every `every` milliseconds or so, from `from` until `until`.
+    /// A fault every `every` milliseconds or so, from `from` until `until`.
     pub(crate) fn drawn(mut rng: Rng, apps: usize, tenants: u32, (from, until, every): (u64, u64, u64)) -> Self {
         let mut fault_plan = Self::default();
         let mut at = from;
@@ -118,7 +113,7 @@ impl FaultPlan {
         let mut at = 6 * HOUR;
         while at + 6 * HOUR < end {
             let (app, ms) = (rng.below(apps as u64) as usize, 1 + rng.below(8 * MINUTE));
-            let fault = match rng.below(12) {
+            let fault = match rng.below(14) {
                 0..4 => Fault::Outage { app: Some(app), kind: FailureKind::ServerError, ms },
                 4 => Fault::Outage { app: None, kind: FailureKind::Unreachable, ms },
                 5 => Fault::Suspend { ms },
@@ -127,6 +122,11 @@ impl FaultPlan {
                 8 => Fault::SinksFail { root: 0, ms },
                 9 => Fault::Resink { app, n: 1_000 },
                 10 => Fault::Ban { ms: ms / 8 },
+                11 => Fault::LaneHangs { lane: 0, ms },
+                12 => Fault::StateFails {
+                    how: rng.pick(&[StoreFault::Hangs, StoreFault::Unwritable, StoreFault::Unreadable]),
+                    ms,
+                },
                 _ => Fault::Restart,
             };
             fault_plan.add(at, fault);
@@ -152,18 +152,20 @@ fn draw(rng: &mut Rng, apps: usize, tenants: u32) -> Fault {
         42..47 => Fault::Restart,
         47..52 => Fault::Kill,
         52..56 => Fault::Reboot,
-        56..62 => Fault::SinksFail { root: rng.below(4) as usize, ms: short },
-        62..64 => Fault::SlowCommits { ms: short },
-        64..66 => Fault::StateFails {
-            how: rng.pick(&[StateTrouble::Hangs, StateTrouble::Unwritable, StateTrouble::Unreadable]),
+        56..60 => Fault::SinksFail { root: rng.below(4) as u32, ms: short },
+        60..63 => Fault::LaneHangs { lane: rng.below(2) as u16, ms: 1 + rng.below(long) },
+        63..65 => Fault::SlowCommits { ms: short },
+        65..69 => Fault::StateFails {
+            how: rng.pick(&[StoreFault::Hangs, StoreFault::Unwritable, StoreFault::Unreadable]),
             ms: 1 + rng.below(long),
         },
-        66..74 => Fault::Join { app, n: some },
-        74..80 => Fault::Leave { app, n: some },
-        80..86 => Fault::Resink { app, n: some },
-        86..92 => Fault::Rate { app, percent: 100 + rng.below(100) as u32 },
-        92..94 => Fault::NewSecret { app },
-        94 => Fault::Disable { app, ms: short },
+        69..76 => Fault::Join { app, n: some },
+        76..81 => Fault::Leave { app, n: some },
+        81..86 => Fault::Resink { app, n: some },
+        86..91 => Fault::Rate { app, percent: 100 + rng.below(100) as u32 },
+        91..93 => Fault::NewSecret { app },
+        93..95 => Fault::Disable { app, ms: short },
+        95..97 => Fault::AppLeaves { app, ms: short },
         _ => Fault::Limit(Rate::per_second(100 + rng.below(400) as u32)),
     }
 }

@@ -3,10 +3,9 @@
 
 use corptokend::domain::{FailureKind, Rate};
 
-use crate::driver::{AppSetup, Simulation};
-use crate::endpoint::Habit;
 use crate::fault_plan::Fault;
-use crate::rng::Rng;
+use crate::model::{Habit, Rng, TenantNo};
+use crate::simulation::{AppSetup, SETS, Simulation};
 
 const MINUTE: u64 = 60_000;
 
@@ -23,14 +22,12 @@ fn app(tenants: u32, lifetime_s: u32, endpoint: u64) -> AppSetup {
 /// A simulation in which all tenants but the last `later` of the last app are in the config from the start, and nothing fails by
 /// bad luck.
 fn simulation(seed: u64, apps: Vec<AppSetup>, later: u32) -> Simulation {
-    let mut simulation = Simulation::new(seed, Rate::per_second(400), apps);
-    let all = simulation.executor.tenants.len() as u32;
-    for number in 0..all - later {
-        simulation.executor.tenants[number as usize].present = true;
-    }
-    simulation.executor.endpoint.apps.iter_mut().for_each(|app| app.flaky = 0);
-    simulation.executor.excuses.lenient = true;
-    simulation.start();
+    let last = apps.len() as u16 - 1;
+    let from_the_start = apps[usize::from(last)].tenants - later;
+    let mut simulation = Simulation::new(seed, apps);
+    simulation.daemon.endpoint.apps.iter_mut().for_each(|app| app.flaky = 0);
+    simulation.daemon.invariants.availability.is_judged = false;
+    simulation.start(SETS, |no| no.app < last || no.n < from_the_start);
     simulation
 }
 
@@ -47,11 +44,11 @@ fn beside(trouble: Option<FailureKind>, seed: u64, endpoint: u64) -> u64 {
     simulation.run_until(8 * MINUTE);
     simulation.inject(Fault::Join { app: 1, n: NEWCOMERS });
     simulation.run_until(8 * MINUTE + 10_000);
-    let newcomers = simulation.executor.tenants.iter().rev().take(NEWCOMERS as usize);
-    let served = newcomers.filter(|tenant| tenant.kept.is_some()).count();
+    let newcomers = (300..300 + NEWCOMERS).map(|n| TenantNo { app: 1, n });
+    let served = newcomers.filter(|no| simulation.daemon.store.tokens[*no].is_some()).count();
     assert_eq!(served, NEWCOMERS as usize, "{trouble:?}, seed {seed}: newcomers are served meanwhile");
     simulation.run_until(16 * MINUTE);
-    simulation.executor.latest[1]
+    simulation.daemon.invariants.apps[1].latest_ms
 }
 
 #[test]
@@ -83,20 +80,20 @@ const AWAY: [FailureKind; 6] = [
 /// An outage of everything; returns for how long somebody was without a token after its end, in milliseconds, and how many
 /// calls there were in it.
 fn outage(simulation: &mut Simulation, kind: FailureKind, ms: u64) -> (u64, u64) {
-    let (begin, calls) = (simulation.executor.t, simulation.executor.statistics.calls);
+    let (begin, calls) = (simulation.daemon.clock.t, simulation.daemon.invariants.statistics.calls);
     simulation.inject(Fault::Outage { app: None, kind, ms });
     simulation.run_until(begin + ms);
-    let (end, calls) = (simulation.executor.t, simulation.executor.statistics.calls - calls);
-    let present = simulation.executor.tenants.iter().filter(|tenant| tenant.present).count() as u32;
-    while simulation.executor.valid() < present {
-        simulation.run_until(simulation.executor.t + 250);
+    let (end, calls) = (simulation.daemon.clock.t, simulation.daemon.invariants.statistics.calls - calls);
+    let present = simulation.present();
+    while simulation.valid() < present {
+        simulation.run_until(simulation.daemon.clock.t + 250);
         assert!(
-            simulation.executor.t < end + 60 * MINUTE,
+            simulation.daemon.clock.t < end + 60 * MINUTE,
             "{kind}: {} of {present} after an hour",
-            simulation.executor.valid()
+            simulation.valid()
         );
     }
-    (simulation.executor.t - end, calls)
+    (simulation.daemon.clock.t - end, calls)
 }
 
 #[test]

@@ -8,45 +8,33 @@
 //! | `SIMULATION_TENANTS` | how many tenants, over all apps | 2,500; the long run: 1,000,000 |
 //! | `SIMULATION_DAYS` | for how long | half a day; the long run: 30 |
 //! | `SIMULATION_TRACE=1` | shows what befalls the simulation, and when | |
-//! | `SIMULATION_TENANT` | shows the calls for this tenant, by its number | |
 //! | `SIMULATION_LONG=1` | makes the long run run | it says that it did not |
 //!
 //! | file | what |
 //! |---|---|
-//! | `driver` | the loop: virtual time, and the turn that the daemon turns too |
-//! | `executor` | carries out the engine's actions, and checks each against what was promised |
-//! | `endpoint` | how the endpoint answers |
+//! | `simulation` | a daemon with its config: its start, its restarts, its end |
 //! | `fault_plan`, `faults` | what goes wrong when, and what that excuses |
-//! | `availability` | who may have been without a token, and whether all is well in the end |
-//! | `saved_state` | what must still be known after a restart |
-//! | `reference_schedule` | the best that any schedule could do |
+//! | `final_state` | whether all is well in the end |
 //! | `isolation` | one app's failures beside another, and outages from beginning to end |
-//! | `rate_window` | calls within a period |
-//! | `tenant`, `event_queue`, `rng`, `statistics` | the parts they stand on |
+//! | `reference_schedule` | the best that any schedule could do |
+//! | `../model` | the daemon around the engine, the endpoint, the state and the sinks, and what must hold for each of their calls |
 
-mod availability;
-mod driver;
-mod endpoint;
-mod event_queue;
-mod executor;
 mod fault_plan;
 mod faults;
+mod final_state;
 mod isolation;
-mod rate_window;
+#[path = "../model/mod.rs"]
+mod model;
 mod reference_schedule;
-mod rng;
-mod saved_state;
-mod statistics;
-mod tenant;
+mod simulation;
 
 use std::str::FromStr;
 
 use corptokend::domain::{FailureKind, Rate};
-use driver::{AppSetup, Simulation};
-use endpoint::Habit;
 use fault_plan::{Fault, FaultPlan};
+use model::{Habit, Rng, Stored};
 use reference_schedule::ReferenceSchedule;
-use rng::Rng;
+use simulation::{AppSetup, SETS, Simulation};
 
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
@@ -93,32 +81,25 @@ fn any_seed_keeps_the_promises() {
     for seed in seeds {
         println!("SIMULATION_SEED={seed} SIMULATION_TENANTS={tenants} SIMULATION_DAYS={days}");
         let end = milliseconds(days);
-        let mut simulation = Simulation::new(seed, Rate::per_second(400), mixed(tenants));
+        let mut simulation = Simulation::new(seed, mixed(tenants));
         let peace = end - (6 * HOUR).min(end / 2);
         let apps = simulation.setups.len();
-        simulation.executor.watched = setting("SIMULATION_TENANT");
         simulation.fault_plan = FaultPlan::drawn(Rng::new(seed ^ 0x5eed), apps, tenants, (HOUR, peace, HOUR / 2));
         // A fifth joins later, if at all.
-        for number in 0..simulation.executor.tenants.len() as u32 {
-            if number % 5 != 0 {
-                simulation.executor.tenants[number as usize].present = true;
-            }
-        }
-        simulation.start();
+        simulation.start(SETS, |no| no.n % 5 != 0);
         simulation.run_until(end);
         simulation.come_to_an_end();
-        println!("{}", simulation.executor.statistics);
+        println!("{}", simulation.daemon.invariants.statistics);
     }
 }
 
 /// One app whose limit is too low for its tenants, all of which are in the config from the start.
 fn crowd(seed: u64, tenants: u32, rate: Rate, lifetime_s: u32) -> Simulation {
     let app = AppSetup { tenants, rate, lifetime_s, habit: Habit::NewToken, refused: 0, endpoint: 1 };
-    let mut simulation = Simulation::new(seed, Rate::per_second(400), vec![app]);
-    simulation.executor.tenants.iter_mut().for_each(|tenant| tenant.present = true);
-    simulation.executor.endpoint.apps[0].flaky = 0;
-    simulation.executor.excuses.lenient = true;
-    simulation.start();
+    let mut simulation = Simulation::new(seed, vec![app]);
+    simulation.daemon.endpoint.apps[0].flaky = 0;
+    simulation.daemon.invariants.availability.is_judged = false;
+    simulation.start(SETS, |_| true);
     simulation
 }
 
@@ -135,10 +116,10 @@ fn too_many_tenants_expire_as_little_as_under_the_best_schedule_and_nobody_starv
         // Long enough for the patience with newcomers to end, and for every tenant to have had its turn after that.
         let settled = 5 * HOUR;
         simulation.run_until(settled);
-        let before = simulation.executor.without_ms();
+        let before = simulation.without_ms();
         let end = settled + 2 * HOUR;
         simulation.run_until(end);
-        let expired = simulation.executor.without_ms() - before;
+        let expired = simulation.without_ms() - before;
         let mut reference = ReferenceSchedule::new((0..tenants).map(|_| 0), spaced(rate), lifetime_s);
         let before = reference.without_ms(settled);
         let reference = reference.without_ms(end) - before;
@@ -148,12 +129,8 @@ fn too_many_tenants_expire_as_little_as_under_the_best_schedule_and_nobody_starv
             reference / 1000
         );
         assert!(expired as f64 <= reference as f64 * 1.01, "{expired} ms without a token, and {reference} would do");
-        let unserved = simulation
-            .executor
-            .tenants
-            .iter()
-            .filter(|tenant| tenant.kept.is_none_or(|kept| kept.from < settled))
-            .count();
+        let is_unserved = |token: &Option<Stored>| token.is_none_or(|token| token.from < settled);
+        let unserved = simulation.daemon.store.tokens.iter().filter(|(_, token)| is_unserved(token)).count();
         assert_eq!(unserved, 0, "tenants starve");
     }
 }
@@ -164,20 +141,20 @@ fn after_an_outage_of_a_whole_life_all_are_back_as_fast_as_the_limits_allow() {
     let mut simulation = crowd(2, tenants, rate, 7_200);
     let (begin, end) = (4 * HOUR, 7 * HOUR);
     simulation.run_until(begin);
-    assert_eq!(simulation.executor.valid(), tenants, "all have a token before the outage");
+    assert_eq!(simulation.valid(), tenants, "all have a token before the outage");
     simulation.inject(Fault::Outage { app: None, kind: FailureKind::Unreachable, ms: end - begin });
     simulation.run_until(end);
-    assert_eq!(simulation.executor.valid(), 0, "nobody has one at its end");
-    let before = simulation.executor.without_ms();
+    assert_eq!(simulation.valid(), 0, "nobody has one at its end");
+    let before = simulation.without_ms();
     let expires: Vec<u64> =
-        simulation.executor.tenants.iter().map(|tenant| tenant.kept.map_or(0, |kept| kept.until)).collect();
-    while simulation.executor.valid() < tenants && simulation.executor.t < end + 6 * HOUR {
-        simulation.run_until(simulation.executor.t + 1_000);
+        simulation.daemon.store.tokens.iter().map(|(_, token)| token.map_or(0, |token| token.until)).collect();
+    while simulation.valid() < tenants && simulation.daemon.clock.t < end + 6 * HOUR {
+        simulation.run_until(simulation.daemon.clock.t + 1_000);
     }
-    let (took, allowed) = (simulation.executor.t - end, f64::from(tenants) / rate.hertz() * 1000.0);
-    let without = simulation.executor.without_ms() - before;
+    let (took, allowed) = (simulation.daemon.clock.t - end, f64::from(tenants) / rate.hertz() * 1000.0);
+    let without = simulation.without_ms() - before;
     let mut reference = ReferenceSchedule::new(expires.iter().map(|_| end), spaced(rate), 7_200);
-    let least = reference.without_ms(simulation.executor.t);
+    let least = reference.without_ms(simulation.daemon.clock.t);
     println!("all {tenants} are back after {} s, the limits allow {} s", took / 1000, allowed as u64 / 1000);
     println!("  {} s without a token, at best {} s", without / 1000, least / 1000);
     assert!(took as f64 <= allowed * 1.1, "{took} ms, and the limits allow {allowed}");
@@ -198,34 +175,35 @@ fn fifty_that_do_not_extend() -> AppSetup {
 
 #[test]
 fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
-    let mut simulation = Simulation::new(3, Rate::per_second(400), vec![fifty_that_do_not_extend()]);
-    simulation.executor.tenants.iter_mut().for_each(|tenant| tenant.present = true);
-    simulation.start();
+    let mut simulation = Simulation::new(3, vec![fifty_that_do_not_extend()]);
+    simulation.start(SETS, |_| true);
     simulation.run_until(HOUR / 2);
     simulation.restart();
     // Past every refresh point: each was asked for once more, in vain.
     simulation.run_until(HOUR * 7 / 4);
-    let before = simulation.executor.statistics.calls;
+    let before = simulation.daemon.invariants.statistics.calls;
     for by in [-3_600_000, 3_600_000, 86_400_000, -86_400_000] {
         simulation.inject(Fault::ClockStep { by, ms: 1_000 });
-        simulation.run_until(simulation.executor.t + 10_000);
+        simulation.run_until(simulation.daemon.clock.t + 10_000);
     }
-    assert_eq!(simulation.executor.statistics.calls, before, "calls were made because the clock was set");
+    assert_eq!(simulation.daemon.invariants.statistics.calls, before, "calls were made because the clock was set");
 }
 
 #[test]
 fn restarts_cause_no_calls_for_tokens_that_do_not_extend() {
-    let mut simulation = Simulation::new(4, Rate::per_second(400), vec![fifty_that_do_not_extend()]);
-    simulation.executor.tenants.iter_mut().for_each(|tenant| tenant.present = true);
-    simulation.start();
+    let mut simulation = Simulation::new(4, vec![fifty_that_do_not_extend()]);
+    simulation.start(SETS, |_| true);
     // Past every refresh point: each was asked for once more, in vain.
     simulation.run_until(HOUR * 7 / 4);
-    let before = simulation.executor.statistics.calls;
+    let before = simulation.daemon.invariants.statistics.calls;
     for fault in [Fault::Kill, Fault::Reboot, Fault::Kill, Fault::Kill] {
         simulation.inject(fault);
-        simulation.run_until(simulation.executor.t + 30_000);
+        simulation.run_until(simulation.daemon.clock.t + 30_000);
     }
-    assert_eq!(simulation.executor.statistics.calls, before, "calls were made because the daemon was started anew");
+    assert_eq!(
+        simulation.daemon.invariants.statistics.calls, before,
+        "calls were made because the daemon was started anew"
+    );
 }
 
 #[test]
@@ -244,22 +222,20 @@ fn a_month_of_a_million_tenants() {
     let rate = Rate::per_minute((f64::from(of_app) * 60.0 * 15.0 / 71_429.0).ceil() as u32);
     let rate = if tenants == 1_000_000 { Rate::per_second(15) } else { rate };
     let app = AppSetup { tenants: of_app, rate, lifetime_s: 7_200, habit: Habit::NewToken, refused: 0, endpoint: 1 };
-    let mut simulation = Simulation::new(seed, Rate::per_second(400), vec![app; apps as usize]);
-    simulation.executor.tenants.iter_mut().for_each(|tenant| (tenant.present, tenant.set) = (true, 0));
-    simulation.executor.grain = 20;
-    simulation.executor.commit_ms = 200;
+    let mut simulation = Simulation::new(seed, vec![app; apps as usize]);
+    (simulation.daemon.grain, simulation.daemon.store.commit_ms) = (20, 200);
     simulation.fault_plan = FaultPlan::of_a_month(Rng::new(seed), apps as usize, end);
-    simulation.start();
+    simulation.start(1, |_| true);
     for day in 1..=days.ceil() as u64 {
         simulation.run_until(end.min(day * DAY));
         let seconds = began.elapsed().as_secs_f64();
         println!(
             "day {day} after {seconds:.0} s: {:.0} refreshes a second",
-            simulation.executor.statistics.refreshes as f64 / seconds
+            simulation.daemon.invariants.statistics.refreshes as f64 / seconds
         );
     }
     simulation.come_to_an_end();
-    println!("{}\n  {:.0} s of real time", simulation.executor.statistics, began.elapsed().as_secs_f64());
+    println!("{}\n  {:.0} s of real time", simulation.daemon.invariants.statistics, began.elapsed().as_secs_f64());
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long a run takes is no decision of the daemon's")]

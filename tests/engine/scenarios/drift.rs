@@ -3,8 +3,8 @@
 use corptokend::domain::*;
 use corptokend::engine::{Event, Notice, SinkRow};
 
-use crate::daemon::{Daemon, lane_of, place};
-use crate::scenarios::calls::{HOUR, add, daemon, outlet, tenant};
+use super::fixture::*;
+use crate::model::Daemon;
 
 const SINK: SinkId = SinkId(0);
 
@@ -13,17 +13,17 @@ fn slot(daemon: &Daemon, n: usize) -> Slot {
 }
 
 fn repairs(daemon: &Daemon) -> u64 {
-    daemon.engine.summary(daemon.now).apps[0].repairs
+    daemon.engine.summary(daemon.now()).apps[0].repairs
 }
 
 fn said(daemon: &Daemon, chosen: impl Fn(&Notice) -> bool) -> usize {
-    daemon.notices.iter().filter(|(_, notice)| chosen(notice)).count()
+    daemon.seen.notices.iter().filter(|(_, notice)| chosen(notice)).count()
 }
 
 /// Somebody deletes the tenant's file whenever it is there, looking for it every 1.1 s.
 fn fight(daemon: &mut Daemon, n: usize, for_ms: u64) {
-    let until = daemon.now.boot + for_ms;
-    while daemon.now.boot < until {
+    let until = daemon.now().boot + for_ms;
+    while daemon.now().boot < until {
         let slot = slot(daemon, n);
         daemon.tamper(slot, SINK);
         daemon.run_ms(1_100);
@@ -31,7 +31,7 @@ fn fight(daemon: &mut Daemon, n: usize, for_ms: u64) {
 }
 
 fn is_there(daemon: &Daemon, n: usize) -> bool {
-    daemon.places.contains_key(&place(&outlet(0), &tenant(n)))
+    daemon.places().contains_key(&place(&outlet(0), &tenant(n)))
 }
 
 #[test]
@@ -44,12 +44,12 @@ fn a_repair_counts_once_and_only_if_something_was_mended() {
     daemon.tamper(first, SINK);
     daemon.run_ms(1_000);
     assert_eq!((repairs(&daemon), said(&daemon, |n| matches!(n, Notice::SinkRepaired { .. }))), (1, 1));
-    daemon.disk = Box::new(|_, _, _| (1, Ok(Wrote::Unchanged)));
+    daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Unchanged)));
     let second = slot(&daemon, 1);
     daemon.tamper(second, SINK);
     daemon.run_ms(1_000);
     assert_eq!(repairs(&daemon), 1, "nothing had to be mended");
-    daemon.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+    daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Replaced)));
     daemon.run_ms(2 * HOUR);
     assert_eq!(repairs(&daemon), 1, "a new token is no repair");
 }
@@ -59,12 +59,14 @@ fn a_repair_that_fails_at_first_counts_when_it_succeeds() {
     let mut daemon = daemon();
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
-    daemon.disk = Box::new(|_, _, _| (1, Err(SinkFailure { kind: SinkFailureKind::Full, detail: "no space".into() })));
+    daemon
+        .sinks
+        .attempt_with(|_, _, _| (1, Err(SinkFailure { kind: SinkFailureKind::Full, detail: "no space".into() })));
     let first = slot(&daemon, 0);
     daemon.tamper(first, SINK);
     daemon.run_ms(5_000);
     assert_eq!(repairs(&daemon), 0);
-    daemon.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+    daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Replaced)));
     daemon.run_ms(31_000);
     assert_eq!(repairs(&daemon), 1);
 }
@@ -81,7 +83,7 @@ fn a_fight_is_given_less_and_less_and_ends_right() {
     assert_eq!(said(&daemon, |n| matches!(n, Notice::SinkContested { .. })), 1);
     assert_eq!(daemon.engine.contested().collect::<Vec<_>>(), [(RootId(0), 1)]);
     assert!(!is_there(&daemon, 0), "it waits for its turn");
-    assert_eq!(daemon.engine.row(daemon.now, slot(&daemon, 0)).sinks, [SinkRow::Pending]);
+    assert_eq!(daemon.engine.row(daemon.now(), slot(&daemon, 0)).sinks, [SinkRow::Pending]);
 
     // A neighbour has nothing to do with it.
     let neighbour = slot(&daemon, 1);
@@ -103,11 +105,11 @@ fn a_fight_is_given_less_and_less_and_ends_right() {
 #[test]
 fn a_new_token_does_not_wait_for_the_end_of_a_fight() {
     let mut daemon = daemon();
-    daemon.endpoint = Box::new(crate::scenarios::calls::new_tokens(100));
+    daemon.endpoint.respond_with(new_tokens(100));
     add(&mut daemon, 0..1);
     fight(&mut daemon, 0, 60_000);
-    let calls = daemon.calls.len();
-    while daemon.calls.len() == calls {
+    let calls = daemon.seen.calls.len();
+    while daemon.seen.calls.len() == calls {
         daemon.run_ms(10);
     }
     daemon.run_ms(500);
@@ -119,7 +121,7 @@ fn touches_that_change_nothing_are_no_fight() {
     let mut daemon = daemon();
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
-    daemon.disk = Box::new(|_, _, _| (1, Ok(Wrote::Unchanged)));
+    daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Unchanged)));
     fight(&mut daemon, 0, 60_000);
     assert_eq!((repairs(&daemon), said(&daemon, |n| matches!(n, Notice::SinkContested { .. }))), (0, 0));
     assert!(is_there(&daemon, 0), "each is looked at, at once");
@@ -135,9 +137,9 @@ fn a_fight_ends_with_its_tenant() {
     assert_eq!(daemon.engine.contested().count(), 0);
     assert_eq!(said(&daemon, |n| matches!(n, Notice::SinkUncontested { .. })), 1);
     daemon.run_ms(60_000);
-    let wakes = daemon.wakes;
+    let wakes = daemon.seen.wakes;
     daemon.run_ms(HOUR / 2);
-    assert_eq!(daemon.wakes, wakes, "nothing is left to wait for");
+    assert_eq!(daemon.seen.wakes, wakes, "nothing is left to wait for");
 }
 
 #[test]
@@ -150,7 +152,7 @@ fn many_repairs_at_once_are_counted_not_listed() {
         daemon.tamper(touched, SINK);
     }
     daemon.run_ms(1_000);
-    assert_eq!((daemon.places.len(), repairs(&daemon)), (100, 100));
+    assert_eq!((daemon.places().len(), repairs(&daemon)), (100, 100));
     assert_eq!(said(&daemon, |n| matches!(n, Notice::SinkRepaired { .. })), 10);
     daemon.run_ms(60_000);
     assert_eq!(said(&daemon, |n| matches!(n, Notice::SinksRepaired { repairs: 90, .. })), 1);
@@ -159,19 +161,19 @@ fn many_repairs_at_once_are_counted_not_listed() {
 #[test]
 fn a_lane_that_hangs_is_told_of_once_and_shown_until_it_moves() {
     let mut daemon = daemon();
-    daemon.disk = Box::new(|_, _, _| (60_000, Ok(Wrote::Replaced)));
+    daemon.sinks.attempt_with(|_, _, _| (60_000, Ok(Wrote::Replaced)));
     add(&mut daemon, 0..1);
     daemon.run_ms(15_000);
     let lane = lane_of(RootId(0));
     let hangs = || SinkFailure { kind: SinkFailureKind::Hangs, detail: "it hangs".into() };
     daemon.tell(Event::LaneHangs(lane, hangs()));
     daemon.tell(Event::LaneHangs(lane, hangs()));
-    let row = daemon.engine.row(daemon.now, slot(&daemon, 0));
+    let row = daemon.engine.row(daemon.now(), slot(&daemon, 0));
     assert_eq!(row.sinks, [SinkRow::Failing(Some(hangs()))]);
     daemon.run_ms(60_000);
     daemon.tell(Event::LaneMoves(lane));
     daemon.tell(Event::LaneMoves(lane));
-    assert_eq!(daemon.engine.row(daemon.now, slot(&daemon, 0)).sinks, [SinkRow::Published]);
+    assert_eq!(daemon.engine.row(daemon.now(), slot(&daemon, 0)).sinks, [SinkRow::Published]);
     let told = |n: &Notice| matches!(n, Notice::LaneHangs { .. } | Notice::LaneMoves { .. });
     assert_eq!(said(&daemon, told), 2);
 }

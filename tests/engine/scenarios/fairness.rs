@@ -2,19 +2,19 @@
 //! asked for, by what is heard of a way that is no longer gone.
 
 use corptokend::domain::*;
-use corptokend::engine::{Event, State};
+use corptokend::engine::State;
 
-use crate::daemon::Daemon;
-use crate::scenarios::calls::{BOOT, HOUR, fails, new_tokens, policy, way};
-use crate::scenarios::isolation::{SICK_FROM, add, beside, daemon, fast, fresh, hangs, latest, name};
+use super::fixture::*;
+use crate::model::Daemon;
+
+use super::isolation::{SICK_FROM, add, beside, daemon, fast, fresh, hangs, latest, name};
 
 fn limit_all(daemon: &mut Daemon, rate: Rate) {
-    daemon.invariants.limit(daemon.now.boot.0, rate);
-    daemon.tell(Event::Limit(rate));
+    daemon.set_total(rate);
 }
 
 fn expired(daemon: &Daemon, app: &str) -> u32 {
-    let summary = daemon.engine.summary(daemon.now);
+    let summary = daemon.engine.summary(daemon.now());
     summary.apps.iter().find(|summary| summary.name == name(app)).unwrap().counts.of(State::Expired)
 }
 
@@ -28,7 +28,7 @@ fn an_outage_ends_as_soon_while_newcomers_of_others_use_up_the_limit_on_all_call
         add(&mut daemon, "b", 3..8_000);
         daemon.run_ms(90_000);
         assert_eq!(expired(&daemon, "a1") + expired(&daemon, "a2"), 6);
-        daemon.endpoint = Box::new(new_tokens(60));
+        daemon.endpoint.respond_with(new_tokens(60));
         daemon.run_ms(17_000);
         assert_eq!(expired(&daemon, "a1") + expired(&daemon, "a2"), 0, "{b:?}");
     }
@@ -47,14 +47,14 @@ fn an_app_whose_calls_hang_leaves_slots_to_others_on_its_route_beside_a_third() 
 #[test]
 fn with_one_slot_a_new_app_gets_its_turn_beside_one_that_always_has_work() {
     let mut daemon = daemon(&[("b", way(1), fast(), 3_000)]);
-    (daemon.room.calls, daemon.room.calls_most) = (1, 1);
-    daemon.endpoint = Box::new(new_tokens(30));
+    (daemon.capacity.calls, daemon.capacity.calls_most) = (1, 1);
+    daemon.endpoint.respond_with(new_tokens(30));
     daemon.run_ms(120_000);
     let policy = AppPolicy { rate: fast(), ..policy() };
     daemon.change(Change::App { name: name("c"), policy, path: way(2), freshness: Freshness::Current });
     add(&mut daemon, "c", 0..3);
     daemon.run_ms(120_000);
-    assert!(daemon.calls.iter().any(|(_, id)| id.app == name("c")), "it was never called");
+    assert!(daemon.seen.calls.iter().any(|(_, id)| id.app == name("c")), "it was never called");
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn who_is_answered_again_leaves_the_crowd_of_those_who_are_not() {
     apps.push(("b", way(1), Rate::per_second(15), 200));
     let mut daemon = daemon(&apps);
     let mut good = new_tokens(40);
-    daemon.endpoint = Box::new(move |now, id| match id.app.as_str().starts_with('a') {
+    daemon.endpoint.respond_with(move |now, id| match id.app.as_str().starts_with('a') {
         true => hangs(),
         // Once, an answer takes its time.
         false if (120_000..121_500).contains(&(now.boot.0 - BOOT)) => (121_500 - (now.boot.0 - BOOT), good(now, id).1),
@@ -75,7 +75,7 @@ fn who_is_answered_again_leaves_the_crowd_of_those_who_are_not() {
     });
     daemon.run_ms(300_000);
     let from = BOOT + 80_000;
-    daemon.calls.retain(|(at, _)| *at >= from);
+    daemon.seen.calls.retain(|(at, _)| *at >= from);
     assert!(latest(&daemon, "b", 40) <= 3_000, "{} ms", latest(&daemon, "b", 40));
 }
 
@@ -88,7 +88,7 @@ fn an_outage_during_a_wait_that_was_asked_for_ends_as_soon_as_any() {
         (20, Err(failure))
     };
     let mut good = new_tokens(60);
-    daemon.endpoint = Box::new(move |now, id| match now.boot.0 - BOOT {
+    daemon.endpoint.respond_with(move |now, id| match now.boot.0 - BOOT {
         80_000..95_000 => asks(),
         95_000..1_200_000 => fails(FailureKind::Unreachable),
         _ => good(now, id),
@@ -104,7 +104,7 @@ fn a_late_answer_over_another_way_bans_and_slows_nobody_on_the_new_one() {
     for kind in [FailureKind::Banned, FailureKind::ApiThrottled] {
         let mut daemon = daemon(&[("a", way(1), fast(), 50), ("b", way(2), fast(), 50)]);
         let mut good = new_tokens(600);
-        daemon.endpoint = Box::new(move |now, id| match now.boot.0 < BOOT + 2_000 && id.app.as_str() == "a" {
+        daemon.endpoint.respond_with(move |now, id| match now.boot.0 < BOOT + 2_000 && id.app.as_str() == "a" {
             true => (5_000, fails(kind).1),
             false => good(now, id),
         });
@@ -112,7 +112,7 @@ fn a_late_answer_over_another_way_bans_and_slows_nobody_on_the_new_one() {
         let policy = AppPolicy { rate: fast(), ..policy() };
         daemon.change(Change::App { name: name("a"), policy, path: way(2), freshness: Freshness::Current });
         daemon.run_ms(10_000);
-        assert!(daemon.engine.holds(daemon.now).is_empty(), "{kind}: {:?}", daemon.engine.holds(daemon.now));
+        assert!(daemon.engine.holds(daemon.now()).is_empty(), "{kind}: {:?}", daemon.engine.holds(daemon.now()));
         assert_eq!((fresh(&daemon, "a"), fresh(&daemon, "b")), (50, 50), "{kind}");
     }
 }
@@ -120,11 +120,11 @@ fn a_late_answer_over_another_way_bans_and_slows_nobody_on_the_new_one() {
 #[test]
 fn once_does_not_wait_for_probes_that_hang_longer_than_they_are_apart() {
     let mut daemon = daemon(&[("a", way(1), fast(), 50)]);
-    daemon.endpoint = Box::new(|_, _| (60_000, hangs().1));
-    let from = daemon.now.boot.0;
-    while daemon.engine.summary(daemon.now).calls_are_wanted {
+    daemon.endpoint.respond_with(|_, _| (60_000, hangs().1));
+    let from = daemon.now().boot.0;
+    while daemon.engine.summary(daemon.now()).calls_are_wanted {
         daemon.run_ms(500);
-        assert!(daemon.now.boot.0 - from < HOUR / 2, "it waits for ever");
+        assert!(daemon.now().boot.0 - from < HOUR / 2, "it waits for ever");
     }
 }
 
@@ -132,7 +132,7 @@ fn once_does_not_wait_for_probes_that_hang_longer_than_they_are_apart() {
 fn an_outage_after_a_time_of_many_failures_ends_as_soon_as_any() {
     let mut daemon = daemon(&[("a", way(1), fast(), 50)]);
     let (mut good, mut number) = (new_tokens(30), 0_u64);
-    daemon.endpoint = Box::new(move |now, id| {
+    daemon.endpoint.respond_with(move |now, id| {
         number += 1;
         match now.boot.0 - BOOT {
             60_000..660_000 if number % 10 != 0 => fails(FailureKind::ServerError),
@@ -155,12 +155,12 @@ fn few_slots_are_shared_with_ten_routes_once_it_is_known_that_they_hang() {
     apps.push(("b", way(1), Rate::per_second(15), 20));
     for most in [2, 3, 4] {
         let mut daemon = daemon(&apps);
-        (daemon.room.calls, daemon.room.calls_most) = (most, most);
+        (daemon.capacity.calls, daemon.capacity.calls_most) = (most, most);
         beside(&mut daemon, 40, SICK_FROM, hangs);
         daemon.run_ms(SICK_FROM + 200_000);
         // Before that, each holds a slot until its first call is given up.
         let from = BOOT + SICK_FROM + 10 * 10_000 / most as u64;
-        daemon.calls.retain(|(at, _)| *at >= from);
+        daemon.seen.calls.retain(|(at, _)| *at >= from);
         assert!(latest(&daemon, "b", 40) <= 1_000, "{most} slots: {} ms", latest(&daemon, "b", 40));
     }
 }
@@ -171,10 +171,10 @@ fn probes_of_what_is_down_and_calls_to_what_is_new_do_not_take_both_of_two_slots
     let mut apps: Vec<_> = (100..).zip(down).map(|(n, app)| (app, way(n), fast(), 10)).collect();
     apps.push(("b", way(1), Rate::per_second(15), 20));
     let mut daemon = daemon(&apps);
-    (daemon.room.calls, daemon.room.calls_most) = (2, 2);
+    (daemon.capacity.calls, daemon.capacity.calls_most) = (2, 2);
     beside(&mut daemon, 40, 0, hangs);
     daemon.run_ms(400_000);
-    daemon.calls.clear();
+    daemon.seen.calls.clear();
     for n in 10..30 {
         let (app, path) = (name(&format!("a{n}")), way(100 + n));
         let policy = AppPolicy { rate: fast(), ..policy() };
@@ -191,7 +191,7 @@ fn an_app_that_was_served_last_and_fails_for_ever_keeps_no_breaker_open_and_no_b
         let names = ["a1", "a2", "a3", "x"];
         let mut daemon = daemon(&names.map(|app| (app, way(1), fast(), 5)));
         let mut good = new_tokens(60);
-        daemon.endpoint = Box::new(move |now, id| match now.boot.0 - BOOT {
+        daemon.endpoint.respond_with(move |now, id| match now.boot.0 - BOOT {
             60_000..360_000 => fails(kind),
             // The last to be served before is the only one that is not served afterwards.
             360_000.. if id.app.as_str() == "x" => fails(kind),
@@ -202,7 +202,7 @@ fn an_app_that_was_served_last_and_fails_for_ever_keeps_no_breaker_open_and_no_b
         assert!(expired(&daemon, "a1") > 0, "{kind}");
         daemon.run_ms(most_ms);
         let is_served = |(at, id): &(u64, TenantId)| *at > BOOT + 360_000 && id.app.as_str() != "x";
-        assert!(daemon.calls.iter().any(is_served), "{kind}: the others are not called");
+        assert!(daemon.seen.calls.iter().any(is_served), "{kind}: the others are not called");
         let left = ["a1", "a2", "a3"].map(|app| expired(&daemon, app));
         assert!(left == [0; 3] || kind == FailureKind::Banned, "{kind}: {left:?}, and nobody is banned");
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use corptokend::domain::*;
 use corptokend::engine::{Scope, State};
 
-use crate::daemon::{Daemon, Reply, sink_set};
-use crate::scenarios::calls::{BOOT, HOUR, fails, new_tokens, outlet, policy, way};
+use super::fixture::*;
+use crate::model::{Daemon, Reply};
 
 pub(crate) fn name(app: &str) -> AppName {
     AppName::new(app).unwrap()
@@ -18,7 +18,7 @@ pub(crate) fn tenant(app: &str, n: usize) -> TenantId {
 
 /// A daemon with apps, each with its way, its rate and its tenants.
 pub(crate) fn daemon(apps: &[(&str, CallPath, Rate, usize)]) -> Daemon {
-    let mut daemon = Daemon::new(BOOT, Rate::per_second(400));
+    let mut daemon = empty_daemon(BOOT);
     daemon.change(sink_set(0, &[outlet(0)]));
     for &(app, path, rate, tenants) in apps {
         let policy = AppPolicy { rate, ..policy() };
@@ -47,7 +47,7 @@ pub(crate) const SICK_FROM: u64 = 60_000;
 /// Tokens of so many seconds for all, but `trouble` for the apps whose names begin with `a`, once that begins.
 pub(crate) fn beside(daemon: &mut Daemon, lifetime_s: u32, from: u64, mut trouble: impl FnMut() -> Reply + 'static) {
     let mut good = new_tokens(lifetime_s);
-    daemon.endpoint = Box::new(move |now, id| match id.app.as_str().starts_with('a') && now.boot.0 >= BOOT + from {
+    daemon.endpoint.respond_with(move |now, id| match id.app.as_str().starts_with('a') && now.boot.0 >= BOOT + from {
         true => trouble(),
         false => good(now, id),
     });
@@ -57,17 +57,17 @@ pub(crate) fn beside(daemon: &mut Daemon, lifetime_s: u32, from: u64, mut troubl
 pub(crate) fn latest(daemon: &Daemon, app: &str, lifetime_s: u64) -> u64 {
     let mut last: BTreeMap<&TenantId, u64> = BTreeMap::new();
     let mut worst = 0;
-    for (at, id) in daemon.calls.iter().filter(|(_, id)| id.app.as_str() == app) {
+    for (at, id) in daemon.seen.calls.iter().filter(|(_, id)| id.app.as_str() == app) {
         if let Some(before) = last.insert(id, *at) {
             worst = worst.max((at - before).saturating_sub(lifetime_s * 1000 * 3 / 4));
         }
     }
-    let end = daemon.now.boot.0;
+    let end = daemon.now().boot.0;
     last.values().map(|before| (end - before).saturating_sub(lifetime_s * 1000 * 3 / 4)).fold(worst, u64::max)
 }
 
 pub(crate) fn fresh(daemon: &Daemon, app: &str) -> u32 {
-    let summary = daemon.engine.summary(daemon.now);
+    let summary = daemon.engine.summary(daemon.now());
     summary.apps.iter().find(|summary| summary.name == name(app)).unwrap().counts.of(State::Fresh)
 }
 
@@ -109,10 +109,13 @@ fn a_hundred_routes_that_hang_from_the_start_leave_slots_for_one_that_answers() 
     let mut daemon = daemon(&apps);
     beside(&mut daemon, 40, 0, hangs);
     daemon.run_ms(60_000);
-    assert_eq!(daemon.engine.summary(daemon.now).apps.iter().filter(|app| app.counts.of(State::Fresh) > 0).count(), 1);
+    assert_eq!(
+        daemon.engine.summary(daemon.now()).apps.iter().filter(|app| app.counts.of(State::Fresh) > 0).count(),
+        1
+    );
     daemon.run_ms(120_000);
     let from = BOOT + 60_000;
-    daemon.calls.retain(|(at, _)| *at >= from);
+    daemon.seen.calls.retain(|(at, _)| *at >= from);
     assert!(latest(&daemon, "b", 40) <= 1_000, "{} ms", latest(&daemon, "b", 40));
 }
 
@@ -134,7 +137,7 @@ fn ten_routes_that_stop_answering_leave_slots_for_one_that_does() {
 fn few_slots_are_shared_too() {
     for most in [2, 3, 4, 8] {
         let mut daemon = daemon(&[("a", way(2), fast(), 500), ("b", way(1), Rate::per_second(15), 60)]);
-        (daemon.room.calls, daemon.room.calls_most) = (most, most);
+        (daemon.capacity.calls, daemon.capacity.calls_most) = (most, most);
         beside(&mut daemon, 40, SICK_FROM, hangs);
         daemon.run_ms(SICK_FROM + 200_000);
         assert!(latest(&daemon, "b", 40) <= 1_000, "{most} slots: {} ms", latest(&daemon, "b", 40));
@@ -144,7 +147,7 @@ fn few_slots_are_shared_too() {
 #[test]
 fn with_one_slot_a_call_that_hangs_delays_others_by_its_time_limit_and_not_for_ever() {
     let mut daemon = daemon(&[("a", way(2), fast(), 500), ("b", way(1), Rate::per_second(15), 60)]);
-    (daemon.room.calls, daemon.room.calls_most) = (1, 1);
+    (daemon.capacity.calls, daemon.capacity.calls_most) = (1, 1);
     beside(&mut daemon, 120, SICK_FROM, hangs);
     daemon.run_ms(SICK_FROM + 600_000);
     assert!(latest(&daemon, "b", 120) <= 35_000, "{} ms", latest(&daemon, "b", 120));
@@ -154,13 +157,12 @@ fn with_one_slot_a_call_that_hangs_delays_others_by_its_time_limit_and_not_for_e
 fn expired_tokens_of_one_app_do_not_starve_those_of_another() {
     // Everybody together may make 40 calls a second, and one app alone has work for 100.
     let mut daemon = daemon(&[("a", way(1), fast(), 3_000), ("b", way(1), Rate::per_second(15), 300)]);
-    daemon.invariants.limit(daemon.now.boot.0, Rate::per_second(40));
-    daemon.tell(corptokend::engine::Event::Limit(Rate::per_second(40)));
-    daemon.endpoint = Box::new(new_tokens(60));
+    daemon.set_total(Rate::per_second(40));
+    daemon.endpoint.respond_with(new_tokens(60));
     daemon.run_ms(400_000);
     assert!(fresh(&daemon, "b") >= 285, "{} of 300", fresh(&daemon, "b"));
     let from = BOOT + 60_000;
-    daemon.calls.retain(|(at, _)| *at >= from);
+    daemon.seen.calls.retain(|(at, _)| *at >= from);
     assert!(latest(&daemon, "b", 60) <= 1_000, "{} ms", latest(&daemon, "b", 60));
 }
 
@@ -171,19 +173,19 @@ fn a_page_of_html_for_one_tenant_stops_nobody_else() {
         beside(&mut daemon, 7200, 0, move || fails(kind));
         daemon.run_ms(60_000);
         assert_eq!(fresh(&daemon, "b"), 30, "{kind}");
-        assert_eq!(daemon.engine.summary(daemon.now).paused_until, None, "{kind}");
+        assert_eq!(daemon.engine.summary(daemon.now()).paused_until, None, "{kind}");
     }
 }
 
 #[test]
 fn a_page_that_forbids_for_several_tenants_at_once_is_a_ban() {
     let mut daemon = daemon(&[("a", way(1), fast(), 30)]);
-    daemon.endpoint = Box::new(|_, _| fails(FailureKind::Blocked));
+    daemon.endpoint.respond_with(|_, _| fails(FailureKind::Blocked));
     daemon.run_ms(30_000);
-    assert!(daemon.engine.summary(daemon.now).paused_until.is_some());
-    let before = daemon.calls.len();
+    assert!(daemon.engine.summary(daemon.now()).paused_until.is_some());
+    let before = daemon.seen.calls.len();
     daemon.run_ms(240_000);
-    assert_eq!(daemon.calls.len(), before, "five minutes of silence");
+    assert_eq!(daemon.seen.calls.len(), before, "five minutes of silence");
 }
 
 #[test]
@@ -194,9 +196,9 @@ fn a_ban_stops_those_alone_that_call_the_same_host_from_the_same_address() {
     daemon.run_ms(SICK_FROM + 250_000);
     assert!(latest(&daemon, "b", 60) <= 1_000, "b calls another host");
     assert_eq!(fresh(&daemon, "c"), 0, "c calls the host that banned a");
-    let holds = daemon.engine.holds(daemon.now);
+    let holds = daemon.engine.holds(daemon.now());
     assert!(holds.iter().any(|hold| hold.scope == Scope::Origin(OriginId(2))), "{holds:?}");
-    assert_eq!(daemon.engine.summary(daemon.now).paused_until, None, "not everybody is paused");
+    assert_eq!(daemon.engine.summary(daemon.now()).paused_until, None, "not everybody is paused");
 }
 
 #[test]
@@ -205,7 +207,7 @@ fn a_ban_ends_with_one_probe_of_a_tenant_that_was_served_before() {
     let mut good = new_tokens(600);
     let banned = |now: Now| (BOOT + 60_000..BOOT + 500_000).contains(&now.boot.0);
     // Newcomers are banned for ever; whoever was served before is again.
-    daemon.endpoint = Box::new(move |now, id| match id.corp_id.as_str().len() {
+    daemon.endpoint.respond_with(move |now, id| match id.corp_id.as_str().len() {
         _ if banned(now) => fails(FailureKind::Banned),
         7.. => fails(FailureKind::Banned),
         _ => good(now, id),
@@ -213,9 +215,9 @@ fn a_ban_ends_with_one_probe_of_a_tenant_that_was_served_before() {
     daemon.run_ms(10_000);
     add(&mut daemon, "a", 100..101);
     daemon.run_ms(50_000);
-    let first = daemon.calls.len();
+    let first = daemon.seen.calls.len();
     daemon.run_ms(840_000);
-    let later: Vec<u64> = daemon.calls[first..].iter().map(|(at, _)| at - BOOT).collect();
+    let later: Vec<u64> = daemon.seen.calls[first..].iter().map(|(at, _)| at - BOOT).collect();
     let in_ban = later.iter().filter(|at| **at < 500_000).count();
     assert!(in_ban <= 4, "the one that met it, and a probe each five minutes: {:?}", &later[..8.min(later.len())]);
     assert!(fresh(&daemon, "a") == 0 || later.len() > in_ban, "it ended");
@@ -236,15 +238,15 @@ fn several_apps_that_fail_open_the_breaker_of_their_route_and_one_probe_stands_f
     let mut daemon = daemon(&apps);
     beside(&mut daemon, 60, SICK_FROM, || fails(FailureKind::Unreachable));
     daemon.run_ms(SICK_FROM + 60_000);
-    let holds = daemon.engine.holds(daemon.now);
+    let holds = daemon.engine.holds(daemon.now());
     assert!(holds.iter().any(|hold| hold.scope == Scope::Route(RouteId(1))), "{holds:?}");
-    let before = daemon.calls.len();
+    let before = daemon.seen.calls.len();
     daemon.run_ms(HOUR / 2);
-    let in_vain = daemon.calls.len() - before;
+    let in_vain = daemon.seen.calls.len() - before;
     assert!(in_vain <= 122, "{in_vain} calls in half an hour, of 20 apps");
-    daemon.endpoint = Box::new(new_tokens(60));
+    daemon.endpoint.respond_with(new_tokens(60));
     daemon.run_ms(16_000 + 20 * 1000 / 15 + 1_000);
-    let expired = daemon.engine.summary(daemon.now).counts.of(State::Expired);
+    let expired = daemon.engine.summary(daemon.now()).counts.of(State::Expired);
     assert_eq!(expired, 0);
 }
 

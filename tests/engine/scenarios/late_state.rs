@@ -3,43 +3,41 @@
 use corptokend::domain::*;
 use corptokend::engine::{Event, State};
 
-use crate::daemon::{Daemon, place};
-use crate::scenarios::calls::{
-    HOUR, add, calls_of, daemon, fails, new_tokens, outlet, policy, restore, set_policy, state, tenant,
-};
+use super::fixture::*;
+use crate::model::Daemon;
 
 fn record_from(daemon: &Daemon, n: usize, age_s: u64) -> Record {
-    let asked = daemon.now.wall - age_s * 1000;
+    let asked = daemon.now().wall - age_s * 1000;
     Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(1_000_000 + n as u64) }
 }
 
 /// The state turns out to hold a token that was asked for so long ago.
 fn find(daemon: &mut Daemon, n: usize, age_s: u64, freshness: Freshness) {
     let record = record_from(daemon, n, age_s);
-    daemon.stored.insert(tenant(n), (None, record));
+    daemon.store_token(&tenant(n), record);
     daemon.tell(Event::Found(vec![(tenant(n), record)], freshness));
 }
 
 fn shows(daemon: &Daemon, n: usize) -> Option<Fingerprint> {
-    daemon.places.get(&place(&outlet(0), &tenant(n))).map(|content| content.fingerprint)
+    daemon.places().get(&place(&outlet(0), &tenant(n))).map(|content| content.fingerprint)
 }
 
 #[test]
 fn a_token_that_is_found_late_serves_a_tenant_that_could_not_be_called_for() {
     let mut daemon = daemon();
-    daemon.endpoint = Box::new(|_, _| fails(FailureKind::ServerError));
+    daemon.endpoint.respond_with(|_, _| fails(FailureKind::ServerError));
     add(&mut daemon, 0..1);
     daemon.run_ms(10_000);
     assert_eq!((shows(&daemon, 0), state(&daemon, 0)), (None, State::Failing));
     find(&mut daemon, 0, 60, Freshness::Current);
     daemon.run_ms(1_000);
     assert_eq!(shows(&daemon, 0), Some(Fingerprint(1_000_000)));
-    let calls = daemon.calls.len();
-    daemon.endpoint = Box::new(new_tokens(7200));
+    let calls = daemon.seen.calls.len();
+    daemon.endpoint.respond_with(new_tokens(7200));
     daemon.run_ms(HOUR);
-    assert_eq!(daemon.calls.len(), calls, "it is not due yet");
+    assert_eq!(daemon.seen.calls.len(), calls, "it is not due yet");
     daemon.run_ms(HOUR);
-    assert_eq!((daemon.calls.len(), state(&daemon, 0)), (calls + 1, State::Fresh));
+    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (calls + 1, State::Fresh));
 }
 
 #[test]
@@ -53,8 +51,8 @@ fn a_token_that_is_found_late_does_not_replace_a_newer_one_nor_one_that_is_being
     assert_eq!(shows(&daemon, 0), newer);
     // A call that is under way brings a newer one, too.
     let (mut slow, mut answers) = (daemon, new_tokens(7200));
-    let _ = answers(slow.now, &tenant(0)); // the one that it has
-    slow.endpoint = Box::new(move |now, id| (5_000, answers(now, id).1));
+    let _ = answers(slow.now(), &tenant(0)); // the one that it has
+    slow.endpoint.respond_with(move |now, id| (5_000, answers(now, id).1));
     add(&mut slow, 1..2);
     slow.run_ms(1_000);
     find(&mut slow, 1, 60, Freshness::Current);
@@ -68,10 +66,10 @@ fn a_token_that_is_found_late_does_not_replace_a_newer_one_nor_one_that_is_being
 #[test]
 fn a_token_of_other_credentials_is_published_and_fetched_anew_at_once() {
     let mut daemon = daemon();
-    daemon.endpoint = Box::new(|_, _| fails(FailureKind::ServerError));
+    daemon.endpoint.respond_with(|_, _| fails(FailureKind::ServerError));
     add(&mut daemon, 0..1);
     daemon.run_ms(10_000);
-    daemon.endpoint = Box::new(new_tokens(7200));
+    daemon.endpoint.respond_with(new_tokens(7200));
     find(&mut daemon, 0, 60, Freshness::Stale);
     daemon.run_ms(HOUR / 2);
     assert!(shows(&daemon, 0).is_some_and(|shown| shown != Fingerprint(1_000_000)));
@@ -82,13 +80,13 @@ fn a_token_of_other_credentials_is_published_and_fetched_anew_at_once() {
 fn what_cannot_be_read_for_now_is_tried_again_and_not_called_for() {
     let mut daemon = daemon();
     let unreadable = || SinkFailure { kind: SinkFailureKind::State, detail: "it does not answer".into() };
-    daemon.disk = Box::new(move |_, _, _| (1, Err(unreadable())));
+    daemon.sinks.attempt_with(move |_, _, _| (1, Err(unreadable())));
     restore(&mut daemon, 0, 60);
     daemon.run_ms(60_000);
-    assert_eq!((daemon.calls.len(), state(&daemon, 0)), (0, State::Unpublished));
-    daemon.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (0, State::Unpublished));
+    daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Replaced)));
     daemon.run_ms(60_000);
-    assert_eq!((daemon.calls.len(), state(&daemon, 0)), (0, State::Fresh));
+    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (0, State::Fresh));
     assert_eq!(shows(&daemon, 0), Some(Fingerprint(1_000_000)));
 }
 
@@ -97,21 +95,16 @@ fn a_token_that_is_lost_while_its_tenant_waits_for_its_turn_holds_nobody_up() {
     let mut daemon = daemon();
     add(&mut daemon, 0..1);
     daemon.run_ms(400);
-    assert_eq!(daemon.calls.len(), 1);
+    assert_eq!(daemon.seen.calls.len(), 1);
     // Another app, whose token expires later. Both are to be fetched anew, and there is no room for a call.
     let other = AppName::new("hr").unwrap();
-    let another = |freshness| Change::App {
-        name: other.clone(),
-        policy: policy(),
-        path: crate::scenarios::calls::way(1),
-        freshness,
-    };
+    let another = |freshness| Change::App { name: other.clone(), policy: policy(), path: way(1), freshness };
     let id = TenantId { app: other.clone(), corp_id: CorpId::new("ding0").unwrap() };
-    let record = Record { expires: daemon.now.wall + 7_300_000, ..record_from(&daemon, 0, 0) };
-    daemon.stored.insert(id.clone(), (None, record));
+    let record = Record { expires: daemon.now().wall + 7_300_000, ..record_from(&daemon, 0, 0) };
+    daemon.store_token(&id, record);
     daemon.change(another(Freshness::Current));
     daemon.change(Change::Added { id: id.clone(), sinks: SinkSetId(0), record: Some(record) });
-    daemon.room.calls = 0;
+    daemon.capacity.calls = 0;
     set_policy(&mut daemon, policy(), Freshness::Stale);
     daemon.change(another(Freshness::Stale));
     daemon.run_ms(200);
@@ -119,26 +112,26 @@ fn a_token_that_is_lost_while_its_tenant_waits_for_its_turn_holds_nobody_up() {
     let ticket = daemon.engine.ticket(slot).unwrap();
     daemon.tell(Event::Lost(ticket));
     // The one whose token is lost was called a moment ago, and must wait for a second; the other need not.
-    daemon.room.calls = 64;
+    daemon.capacity.calls = 64;
     daemon.run_ms(100);
-    assert_eq!(daemon.calls.last().map(|(_, called)| called), Some(&id));
+    assert_eq!(daemon.seen.calls.last().map(|(_, called)| called), Some(&id));
     daemon.run_ms(5_000);
-    assert_eq!(daemon.calls.last().map(|(_, called)| called), Some(&tenant(0)));
+    assert_eq!(daemon.seen.calls.last().map(|(_, called)| called), Some(&tenant(0)));
 }
 
 #[test]
 fn a_state_that_was_begun_anew_is_told_all_that_the_last_one_knew() {
     let mut daemon = daemon();
-    daemon.endpoint = Box::new(|_, id| match id.corp_id.as_str().ends_with('0') {
+    daemon.endpoint.respond_with(|_, id| match id.corp_id.as_str().ends_with('0') {
         true => fails(FailureKind::Unauthorized),
         false => fails(FailureKind::ServerError),
     });
     add(&mut daemon, 0..3);
     daemon.run_ms(60_000);
-    let before = daemon.remembered.clone();
+    let before = daemon.store.saved.clone();
     assert_eq!(before.len(), 3, "{before:?}");
-    daemon.remembered.clear();
+    daemon.store.saved.clear();
     daemon.tell(Event::Forgotten);
     daemon.run_ms(200);
-    assert_eq!(daemon.remembered.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    assert_eq!(daemon.store.saved.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
 }

@@ -1,10 +1,11 @@
 //! What an operator sees in the cases that matter.
 
-pub(crate) mod calls;
+mod calls;
 mod drift;
 mod failures;
 mod fairness;
-pub(crate) mod isolation;
+pub(crate) mod fixture;
+mod isolation;
 mod late_state;
 mod outages;
 mod saved_state;

@@ -6,10 +6,8 @@ use std::rc::Rc;
 use corptokend::domain::*;
 use corptokend::engine::{Notice, Scope, State};
 
-use crate::daemon::{Daemon, Reply};
-use crate::scenarios::calls::{
-    BOOT, HOUR, add, app, calls_of, daemon, fails, new_tokens, policy, set_policy, state, tenant,
-};
+use super::fixture::*;
+use crate::model::{Daemon, Reply};
 
 /// What an endpoint that is away does to calls.
 const OUTAGES: [FailureKind; 7] = [
@@ -32,7 +30,7 @@ fn fails_in_its_time(kind: FailureKind) -> Reply {
 fn outage(daemon: &mut Daemon, lifetime_s: u32) -> Rc<Cell<Option<FailureKind>>> {
     let failure = Rc::new(Cell::new(None));
     let (switch, mut good) = (Rc::clone(&failure), new_tokens(lifetime_s));
-    daemon.endpoint = Box::new(move |now, id| match switch.get() {
+    daemon.endpoint.respond_with(move |now, id| match switch.get() {
         Some(kind) => fails_in_its_time(kind),
         None => good(now, id),
     });
@@ -40,18 +38,18 @@ fn outage(daemon: &mut Daemon, lifetime_s: u32) -> Rc<Cell<Option<FailureKind>>>
 }
 
 fn expired(daemon: &Daemon) -> u32 {
-    let counts = daemon.engine.summary(daemon.now).counts;
+    let counts = daemon.engine.summary(daemon.now()).counts;
     counts.of(State::Expired) + counts.of(State::Pending)
 }
 
 /// Lives on until nobody is without a token; returns for how long, in milliseconds.
 fn until_all_are_back(daemon: &mut Daemon) -> u64 {
-    let from = daemon.now.boot.0;
+    let from = daemon.now().boot.0;
     while expired(daemon) > 0 {
         daemon.run_ms(100);
-        assert!(daemon.now.boot.0 - from < HOUR, "{} are not back after an hour", expired(daemon));
+        assert!(daemon.now().boot.0 - from < HOUR, "{} are not back after an hour", expired(daemon));
     }
-    daemon.now.boot.0 - from
+    daemon.now().boot.0 - from
 }
 
 #[test]
@@ -65,9 +63,9 @@ fn after_an_outage_of_any_kind_all_are_back_in_what_the_limits_allow_and_sixteen
             add(&mut daemon, 0..tenants);
             daemon.run_ms(60_000);
             away.set(Some(kind));
-            let before = daemon.calls.len();
+            let before = daemon.seen.calls.len();
             daemon.run_ms(away_ms);
-            let in_vain = (daemon.calls.len() - before) as u64;
+            let in_vain = (daemon.seen.calls.len() - before) as u64;
             away.set(None);
             let took = until_all_are_back(&mut daemon);
             let allowed = tenants as u64 * 1000 / 15 + 16_000 + 1_000;
@@ -86,9 +84,9 @@ fn a_long_outage_costs_four_calls_a_minute_once_everybody_has_been_tried() {
     daemon.run_ms(60_000);
     away.set(Some(FailureKind::Unreachable));
     daemon.run_ms(5 * 60_000);
-    let before = daemon.calls.len();
+    let before = daemon.seen.calls.len();
     daemon.run_ms(HOUR);
-    let each = daemon.calls.len() - before;
+    let each = daemon.seen.calls.len() - before;
     assert!((230..=242).contains(&each), "{each} calls in an hour");
 }
 
@@ -98,13 +96,13 @@ fn an_outage_and_its_end_are_said_once_and_once_an_hour() {
     let away = outage(&mut daemon, 30);
     add(&mut daemon, 0..50);
     daemon.run_ms(60_000);
-    let beginning = daemon.now.boot.0;
+    let beginning = daemon.now().boot.0;
     away.set(Some(FailureKind::Unreachable));
     daemon.run_ms(2 * HOUR + HOUR / 2);
     away.set(None);
     daemon.run_ms(60_000);
     let count = |chosen: fn(&Notice) -> bool| {
-        daemon.notices.iter().filter(|(at, said)| *at >= beginning && chosen(said)).count()
+        daemon.seen.notices.iter().filter(|(at, said)| *at >= beginning && chosen(said)).count()
     };
     assert_eq!(count(|said| matches!(said, Notice::CallsHeld { scope: Scope::App(_), .. })), 3);
     assert_eq!(count(|said| matches!(said, Notice::CallsResume { .. })), 1);
@@ -117,16 +115,16 @@ fn while_an_endpoint_is_away_its_tenants_have_had_an_outcome_and_show_when_it_is
     outage(&mut daemon, 30).set(Some(FailureKind::Unreachable));
     add(&mut daemon, 0..50);
     daemon.run_ms(20_000);
-    let summary = daemon.engine.summary(daemon.now);
+    let summary = daemon.engine.summary(daemon.now());
     assert!(summary.every_tenant_had_an_outcome, "READY does not wait for it");
     assert!(!summary.calls_are_wanted, "`once` does not wait for it");
     assert_eq!(summary.counts.of(State::Failing), 50);
-    let row = daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(40)).unwrap());
+    let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(40)).unwrap());
     let hold = row.hold.expect("it waits for the endpoint");
     assert_eq!((hold.scope, hold.failure.kind), (Scope::App(app()), FailureKind::Unreachable));
-    let in_ms = hold.next_probe.expect("a probe").since(daemon.now.wall);
+    let in_ms = hold.next_probe.expect("a probe").since(daemon.now().wall);
     assert!(in_ms <= 15_000, "{in_ms}");
-    assert_eq!(daemon.engine.holds(daemon.now).len(), 1);
+    assert_eq!(daemon.engine.holds(daemon.now()).len(), 1);
 }
 
 #[test]
@@ -134,11 +132,11 @@ fn once_waits_for_a_few_probes_before_it_gives_up() {
     let mut daemon = daemon();
     outage(&mut daemon, 30).set(Some(FailureKind::Unreachable));
     add(&mut daemon, 0..50);
-    while daemon.engine.summary(daemon.now).calls_are_wanted {
+    while daemon.engine.summary(daemon.now()).calls_are_wanted {
         daemon.run_ms(100);
     }
-    assert!((5..=8).contains(&daemon.calls.len()), "{} calls", daemon.calls.len());
-    assert!(daemon.now.boot.0 - BOOT < 10_000);
+    assert!((5..=8).contains(&daemon.seen.calls.len()), "{} calls", daemon.seen.calls.len());
+    assert!(daemon.now().boot.0 - BOOT < 10_000);
 }
 
 #[test]
@@ -146,7 +144,7 @@ fn one_tenant_whose_calls_fail_alone_is_backed_off_from_and_moves_nobody_else() 
     for kind in OUTAGES {
         let mut daemon = daemon();
         let mut good = new_tokens(600);
-        daemon.endpoint = Box::new(move |now, id| match id.corp_id.as_str() {
+        daemon.endpoint.respond_with(move |now, id| match id.corp_id.as_str() {
             "ding0" => fails_in_its_time(kind),
             _ => good(now, id),
         });
@@ -154,9 +152,9 @@ fn one_tenant_whose_calls_fail_alone_is_backed_off_from_and_moves_nobody_else() 
         daemon.run_ms(2 * HOUR);
         let calls = calls_of(&daemon, 0).len();
         assert!(calls < 110, "{kind}: {calls} calls in two hours");
-        assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Fresh), 39, "{kind}");
+        assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 39, "{kind}");
         assert_late(&daemon, 600, 1_000, |id| *id != tenant(0), kind);
-        assert!(daemon.engine.holds(daemon.now).is_empty(), "{kind}");
+        assert!(daemon.engine.holds(daemon.now()).is_empty(), "{kind}");
     }
 }
 
@@ -166,7 +164,7 @@ fn many_tenants_whose_calls_fail_for_reasons_of_their_own_move_nobody_else() {
         let mut daemon = daemon();
         let mut good = new_tokens(600);
         let number = |id: &TenantId| id.corp_id.as_str()[4..].parse::<usize>().unwrap();
-        daemon.endpoint = Box::new(move |now, id| match number(id) {
+        daemon.endpoint.respond_with(move |now, id| match number(id) {
             n if n % 2 == 0 && now.boot.0 > BOOT + 120_000 => fails_in_its_time(kind),
             _ => good(now, id),
         });
@@ -174,12 +172,12 @@ fn many_tenants_whose_calls_fail_for_reasons_of_their_own_move_nobody_else() {
         set_policy(&mut daemon, AppPolicy { rate: Rate::per_second(100), ..policy() }, Freshness::Current);
         add(&mut daemon, 0..600);
         daemon.run_ms(2 * HOUR);
-        let fresh = daemon.engine.summary(daemon.now).counts.of(State::Fresh);
+        let fresh = daemon.engine.summary(daemon.now()).counts.of(State::Fresh);
         assert!((295..=300).contains(&fresh), "{kind}: {fresh} are fresh, or due at this moment");
         // Calls that hang are not told from others before their time is up, so three hundred at once cost time.
         let most_ms = if kind == FailureKind::Timeout { 300_000 } else { 5_000 };
         assert_late(&daemon, 600, most_ms, |id| number(id) % 2 == 1, kind);
-        let in_vain = daemon.calls.iter().filter(|(at, id)| *at > BOOT + HOUR && number(id) % 2 == 0).count();
+        let in_vain = daemon.seen.calls.iter().filter(|(at, id)| *at > BOOT + HOUR && number(id) % 2 == 0).count();
         assert!(in_vain < 300 * 40, "{kind}: {in_vain} calls in an hour");
     }
 }
@@ -187,7 +185,7 @@ fn many_tenants_whose_calls_fail_for_reasons_of_their_own_move_nobody_else() {
 /// Nobody of the chosen was called later than so long after its latest refresh point.
 fn assert_late(daemon: &Daemon, lifetime_s: u64, most_ms: u64, chosen: impl Fn(&TenantId) -> bool, kind: FailureKind) {
     let mut last = std::collections::BTreeMap::new();
-    for (at, id) in daemon.calls.iter().filter(|(_, id)| chosen(id)) {
+    for (at, id) in daemon.seen.calls.iter().filter(|(_, id)| chosen(id)) {
         if let Some(before) = last.insert(id.clone(), *at) {
             let due = lifetime_s * 1000 * 3 / 4;
             assert!(
@@ -207,17 +205,17 @@ fn a_new_way_to_the_endpoint_is_tried_at_once() {
     away.set(Some(FailureKind::Unreachable));
     daemon.run_ms(HOUR);
     away.set(None);
-    let path = crate::scenarios::calls::way(2);
+    let path = way(2);
     daemon.change(Change::App { name: app(), policy: policy(), path, freshness: Freshness::Current });
     daemon.run_ms(5_000);
-    assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Fresh), 50);
-    assert!(daemon.engine.holds(daemon.now).is_empty());
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 50);
+    assert!(daemon.engine.holds(daemon.now()).is_empty());
 }
 
 #[test]
 fn with_a_single_slot_an_outage_ends_as_soon() {
     let mut daemon = daemon();
-    (daemon.room.calls, daemon.room.calls_most) = (1, 1);
+    (daemon.capacity.calls, daemon.capacity.calls_most) = (1, 1);
     let away = outage(&mut daemon, 30);
     add(&mut daemon, 0..20);
     daemon.run_ms(60_000);
@@ -234,8 +232,8 @@ fn a_refresh_while_a_disabled_apps_endpoint_is_away_is_not_wanted() {
     add(&mut daemon, 0..5);
     daemon.run_ms(10_000);
     set_policy(&mut daemon, AppPolicy { enabled: false, ..policy() }, Freshness::Current);
-    let before = daemon.calls.len();
+    let before = daemon.seen.calls.len();
     daemon.run_ms(HOUR);
-    assert_eq!((daemon.calls.len(), state(&daemon, 0)), (before, State::Disabled));
-    assert!(daemon.engine.holds(daemon.now).is_empty(), "nobody waits there");
+    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (before, State::Disabled));
+    assert!(daemon.engine.holds(daemon.now()).is_empty(), "nobody waits there");
 }

@@ -6,10 +6,8 @@ use std::rc::Rc;
 use corptokend::domain::*;
 use corptokend::engine::{Event, Notice, SinkRow, State};
 
-use crate::daemon::{Daemon, place, sink_set};
-use crate::scenarios::calls::{
-    BOOT, HOUR, add, app, daemon, new_tokens, outlet, policy, restore, set_policy, tenant, way,
-};
+use super::fixture::*;
+use crate::model::{Daemon, Reply};
 
 const RAW: u32 = 0;
 const JSON: u32 = 1;
@@ -22,13 +20,13 @@ fn two_formats() -> Daemon {
 }
 
 /// An endpoint that renews the same token.
-fn one_token(lifetime_s: u32) -> impl FnMut(Now, &TenantId) -> crate::daemon::Reply {
+fn one_token(lifetime_s: u32) -> impl FnMut(Now, &TenantId) -> Reply {
     move |_, _| (20, Ok(Grant { lifetime_s, fingerprint: Fingerprint(1) }))
 }
 
 fn attempts(daemon: &Daemon, root: u32, n: usize) -> usize {
     let place = place(&outlet(root), &tenant(n));
-    daemon.attempts.iter().filter(|(_, at)| *at == place).count()
+    daemon.seen.attempts.iter().filter(|(_, at)| *at == place).count()
 }
 
 /// Attempts below a root fail as long as the switch is on.
@@ -36,7 +34,7 @@ fn breakable(daemon: &mut Daemon, root: u32) -> Rc<Cell<bool>> {
     let broken = Rc::new(Cell::new(true));
     let switch = Rc::clone(&broken);
     let full = || SinkFailure { kind: SinkFailureKind::Full, detail: "no space".into() };
-    daemon.disk = Box::new(move |_, at, _| match at == RootId(root) && switch.get() {
+    daemon.sinks.attempt_with(move |_, at, _| match at == RootId(root) && switch.get() {
         true => (1, Err(full())),
         false => (1, Ok(Wrote::Replaced)),
     });
@@ -44,13 +42,13 @@ fn breakable(daemon: &mut Daemon, root: u32) -> Rc<Cell<bool>> {
 }
 
 fn count(daemon: &Daemon, chosen: impl Fn(&Notice) -> bool) -> usize {
-    daemon.notices.iter().filter(|(_, said)| chosen(said)).count()
+    daemon.seen.notices.iter().filter(|(_, said)| chosen(said)).count()
 }
 
 #[test]
 fn a_renewal_touches_only_sinks_that_show_the_expiry() {
     let mut daemon = two_formats();
-    daemon.endpoint = Box::new(one_token(7200));
+    daemon.endpoint.respond_with(one_token(7200));
     add(&mut daemon, 0..1);
     daemon.run_ms(2 * HOUR);
     assert_eq!((attempts(&daemon, RAW, 0), attempts(&daemon, JSON, 0)), (1, 2));
@@ -61,15 +59,15 @@ fn a_renewal_touches_only_sinks_that_show_the_expiry() {
 #[test]
 fn a_file_that_is_deleted_is_restored_even_after_a_renewal() {
     let mut daemon = two_formats();
-    daemon.endpoint = Box::new(one_token(7200));
+    daemon.endpoint.respond_with(one_token(7200));
     add(&mut daemon, 0..1);
     daemon.run_ms(2 * HOUR);
     let slot = daemon.engine.slot(&tenant(0)).unwrap();
     for sink in [SinkId(0), SinkId(1)] {
         daemon.tamper(slot, sink);
-        assert_eq!(daemon.places.len(), 1);
+        assert_eq!(daemon.places().len(), 1);
         daemon.run_ms(100);
-        assert_eq!(daemon.places.len(), 2);
+        assert_eq!(daemon.places().len(), 2);
     }
 }
 
@@ -78,18 +76,18 @@ fn nothing_is_published_before_it_is_kept() {
     let mut daemon = two_formats();
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
-    daemon.commit_ms = 60_000;
+    daemon.store.commit_ms = 60_000;
     set_policy(&mut daemon, policy(), Freshness::Stale);
     daemon.run_ms(1_000);
     let slot = daemon.engine.slot(&tenant(0)).unwrap();
     daemon.tamper(slot, SinkId(0));
     daemon.run_ms(50_000);
-    assert_eq!(daemon.attempts.len(), 2);
-    assert!(!daemon.engine.summary(daemon.now).every_sink_had_an_attempt);
+    assert_eq!(daemon.seen.attempts.len(), 2);
+    assert!(!daemon.engine.summary(daemon.now()).every_sink_had_an_attempt);
     daemon.run_ms(10_000);
-    assert_eq!((daemon.attempts.len(), daemon.places.len()), (4, 2));
-    assert!(daemon.places.values().all(|content| content.fingerprint == Fingerprint(2)));
-    assert!(daemon.engine.summary(daemon.now).every_sink_had_an_attempt);
+    assert_eq!((daemon.seen.attempts.len(), daemon.places().len()), (4, 2));
+    assert!(daemon.places().values().all(|content| content.fingerprint == Fingerprint(2)));
+    assert!(daemon.engine.summary(daemon.now()).every_sink_had_an_attempt);
 }
 
 #[test]
@@ -98,16 +96,16 @@ fn a_failing_sink_is_retried_alone_with_backoff_and_without_calls() {
     let broken = breakable(&mut daemon, RAW);
     add(&mut daemon, 0..20);
     daemon.run_ms(HOUR / 2);
-    assert_eq!(daemon.calls.len(), 20);
-    assert_eq!(daemon.places.len(), 20, "the other sink is not held up");
+    assert_eq!(daemon.seen.calls.len(), 20);
+    assert_eq!(daemon.places().len(), 20, "the other sink is not held up");
     assert_eq!(attempts(&daemon, JSON, 0), 1);
     let tries = attempts(&daemon, RAW, 0);
     assert!((60..200).contains(&tries), "{tries} tries in half an hour");
-    let row = daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(0)).unwrap());
+    let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(0)).unwrap());
     assert!(matches!(&row.sinks[..], [SinkRow::Failing(Some(_)), SinkRow::Published]), "{row:?}");
     broken.set(false);
     daemon.run_ms(31_000);
-    assert_eq!((daemon.places.len(), daemon.calls.len()), (40, 20));
+    assert_eq!((daemon.places().len(), daemon.seen.calls.len()), (40, 20));
 }
 
 #[test]
@@ -120,7 +118,7 @@ fn a_failing_root_is_said_at_the_start_once_an_hour_and_at_the_end() {
     broken.set(false);
     daemon.run_ms(31_000);
     assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkMended { .. })), 1);
-    assert_eq!(daemon.places.len(), 800);
+    assert_eq!(daemon.places().len(), 800);
 }
 
 #[test]
@@ -132,7 +130,7 @@ fn a_root_whose_failing_tenants_left_fails_no_more() {
     (0..399).for_each(|n| daemon.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
     broken.set(false);
     daemon.run_ms(31_000);
-    assert!(daemon.places.contains_key(&place(&outlet(RAW), &tenant(399))), "the last one is not forgotten");
+    assert!(daemon.places().contains_key(&place(&outlet(RAW), &tenant(399))), "the last one is not forgotten");
     assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkMended { .. })), 1);
 
     broken.set(true);
@@ -141,22 +139,21 @@ fn a_root_whose_failing_tenants_left_fails_no_more() {
     daemon.change(Change::Removed { id: tenant(400), withdraw: Vec::new() });
     assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkMended { .. })), 2);
     daemon.run_ms(1_000);
-    let wakes = daemon.wakes;
+    let wakes = daemon.seen.wakes;
     daemon.run_ms(HOUR / 2);
-    assert_eq!(daemon.wakes, wakes, "nothing is retried");
+    assert_eq!(daemon.seen.wakes, wakes, "nothing is retried");
 }
 
 #[test]
 fn one_place_that_fails_for_ever_does_not_unsettle_its_root() {
     let mut daemon = two_formats();
-    let bad = place(&outlet(RAW), &tenant(3));
-    daemon.disk = Box::new(move |_, _, at| match *at == bad {
+    daemon.sinks.attempt_with(|_, root, id| match root == RootId(RAW) && *id == tenant(3) {
         true => (1, Err(SinkFailure { kind: SinkFailureKind::Unsafe, detail: "a link".into() })),
         false => (1, Ok(Wrote::Replaced)),
     });
     add(&mut daemon, 0..10);
     daemon.run_ms(HOUR / 2);
-    assert_eq!(daemon.places.len(), 19);
+    assert_eq!(daemon.places().len(), 19);
     assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkFailing { .. } | Notice::SinkMended { .. })), 1);
 }
 
@@ -165,15 +162,15 @@ fn an_expired_token_goes_where_on_expiry_says_so_and_stays_elsewhere() {
     let mut daemon = daemon();
     daemon.change(sink_set(0, &[outlet(RAW), Outlet { on_expiry: OnExpiry::Delete, ..outlet(JSON) }]));
     restore(&mut daemon, 0, 7_100);
-    daemon.endpoint = Box::new(|_, _| crate::scenarios::calls::fails(FailureKind::Timeout));
+    daemon.endpoint.respond_with(|_, _| fails(FailureKind::Timeout));
     daemon.run_ms(10_000);
-    assert_eq!(daemon.places.len(), 2);
+    assert_eq!(daemon.places().len(), 2);
     daemon.run_ms(100_000);
-    assert_eq!(daemon.places.keys().collect::<Vec<_>>(), [&place(&outlet(RAW), &tenant(0))]);
+    assert_eq!(daemon.places().keys().collect::<Vec<_>>(), [&place(&outlet(RAW), &tenant(0))]);
     assert_eq!(count(&daemon, |n| matches!(n, Notice::Expired { .. })), 1);
-    daemon.endpoint = Box::new(new_tokens(7200));
+    daemon.endpoint.respond_with(new_tokens(7200));
     daemon.run_ms(301_000);
-    assert_eq!(daemon.places.len(), 2);
+    assert_eq!(daemon.places().len(), 2);
 }
 
 #[test]
@@ -182,18 +179,18 @@ fn a_token_that_expired_and_is_then_renewed_comes_back_where_it_was_deleted() {
     daemon.change(sink_set(0, &[Outlet { on_expiry: OnExpiry::Delete, ..outlet(RAW) }]));
     let down = Rc::new(Cell::new(false));
     let (switch, mut same) = (Rc::clone(&down), one_token(60));
-    daemon.endpoint = Box::new(move |now, id| match switch.get() {
-        true => crate::scenarios::calls::fails(FailureKind::Timeout),
+    daemon.endpoint.respond_with(move |now, id| match switch.get() {
+        true => fails(FailureKind::Timeout),
         false => same(now, id),
     });
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
     down.set(true);
     daemon.run_ms(120_000);
-    assert_eq!(daemon.places.len(), 0);
+    assert_eq!(daemon.places().len(), 0);
     down.set(false);
     daemon.run_ms(301_000);
-    assert_eq!(daemon.places.len(), 1);
+    assert_eq!(daemon.places().len(), 1);
 }
 
 #[test]
@@ -202,39 +199,36 @@ fn changed_sinks_are_published_without_a_call_and_left_places_are_emptied() {
     daemon.change(sink_set(1, &[outlet(2)]));
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
-    let left = vec![(outlet(0).lane, outlet(0).root, place(&outlet(0), &tenant(0)))];
-    daemon.change(Change::Resinked { id: tenant(0), sinks: SinkSetId(1), withdraw: left });
+    daemon.change(Change::Resinked { id: tenant(0), sinks: SinkSetId(1), withdraw: left(0, 0) });
     daemon.run_ms(1_000);
-    assert_eq!(daemon.places.keys().collect::<Vec<_>>(), [&place(&outlet(2), &tenant(0))]);
-    assert_eq!(daemon.calls.len(), 1);
+    assert_eq!(daemon.places().keys().collect::<Vec<_>>(), [&place(&outlet(2), &tenant(0))]);
+    assert_eq!(daemon.seen.calls.len(), 1);
 }
 
 #[test]
 fn a_place_is_emptied_after_a_publication_to_it_that_was_under_way() {
     let mut daemon = daemon();
-    daemon.disk = Box::new(|_, _, _| (10_000, Ok(Wrote::Replaced)));
+    daemon.sinks.attempt_with(|_, _, _| (10_000, Ok(Wrote::Replaced)));
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
-    assert_eq!((daemon.attempts.len(), daemon.places.len()), (1, 0));
-    let left = vec![(outlet(0).lane, outlet(0).root, place(&outlet(0), &tenant(0)))];
-    daemon.change(Change::Removed { id: tenant(0), withdraw: left });
-    assert_eq!(daemon.attempts.len(), 1);
+    assert_eq!((daemon.seen.attempts.len(), daemon.places().len()), (1, 0));
+    daemon.change(Change::Removed { id: tenant(0), withdraw: left(0, 0) });
+    assert_eq!(daemon.seen.attempts.len(), 1);
     daemon.run_ms(60_000);
-    assert_eq!((daemon.attempts.len(), daemon.places.len()), (2, 0));
+    assert_eq!((daemon.seen.attempts.len(), daemon.places().len()), (2, 0));
     assert_eq!(daemon.engine.withdrawing().count(), 0);
 }
 
 #[test]
 fn a_hanging_sink_holds_up_neither_another_nor_its_withdrawal() {
     let mut daemon = two_formats();
-    daemon.disk = Box::new(|_, root, _| (if root == RootId(RAW) { 10 * HOUR } else { 1 }, Ok(Wrote::Replaced)));
+    daemon.sinks.attempt_with(|_, root, _| (if root == RootId(RAW) { 10 * HOUR } else { 1 }, Ok(Wrote::Replaced)));
     add(&mut daemon, 0..5);
     daemon.run_ms(5_000);
-    assert_eq!(daemon.places.len(), 5);
-    let json = vec![(outlet(JSON).lane, outlet(JSON).root, place(&outlet(JSON), &tenant(0)))];
-    daemon.change(Change::Removed { id: tenant(0), withdraw: json });
+    assert_eq!(daemon.places().len(), 5);
+    daemon.change(Change::Removed { id: tenant(0), withdraw: left(JSON, 0) });
     daemon.run_ms(1_000);
-    assert_eq!(daemon.places.len(), 4);
+    assert_eq!(daemon.places().len(), 4);
 }
 
 #[test]
@@ -243,17 +237,16 @@ fn a_withdrawal_that_fails_is_tried_again_until_its_place_is_somebodys() {
     add(&mut daemon, 0..2);
     daemon.run_ms(1_000);
     breakable(&mut daemon, 0);
-    let left = |n| vec![(outlet(0).lane, outlet(0).root, place(&outlet(0), &tenant(n)))];
-    daemon.change(Change::Removed { id: tenant(0), withdraw: left(0) });
-    daemon.change(Change::Removed { id: tenant(1), withdraw: left(1) });
+    daemon.change(Change::Removed { id: tenant(0), withdraw: left(0, 0) });
+    daemon.change(Change::Removed { id: tenant(1), withdraw: left(0, 1) });
     daemon.run_ms(60_000);
     assert_eq!(daemon.engine.withdrawing().count(), 2);
-    daemon.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
-    daemon.room.calls = 0;
+    daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Replaced)));
+    daemon.capacity.calls = 0;
     add(&mut daemon, 0..1);
     daemon.run_ms(31_000);
     assert_eq!(daemon.engine.withdrawing().count(), 0);
-    assert_eq!(daemon.places.keys().collect::<Vec<_>>(), [&place(&outlet(0), &tenant(0))]);
+    assert_eq!(daemon.places().keys().collect::<Vec<_>>(), [&place(&outlet(0), &tenant(0))]);
 }
 
 #[test]
@@ -264,11 +257,11 @@ fn a_clock_step_moves_the_expiry_that_is_shown_and_calls_nobody() {
     daemon.step_clock(-86_400_000);
     daemon.run_ms(1_000);
     assert_eq!((attempts(&daemon, RAW, 0), attempts(&daemon, JSON, 0)), (1, 2));
-    let shown = daemon.places[&place(&outlet(JSON), &tenant(0))].expires;
-    let left = shown.since(daemon.now.wall);
+    let shown = daemon.places()[&place(&outlet(JSON), &tenant(0))].expires;
+    let left = shown.since(daemon.now().wall);
     assert!((7_180_000..7_200_000).contains(&left), "{left}");
-    assert_eq!(daemon.calls.len(), 10);
-    assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Fresh), 10);
+    assert_eq!(daemon.seen.calls.len(), 10);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 10);
 }
 
 #[test]
@@ -278,27 +271,27 @@ fn an_app_that_left_and_came_back_starts_anew() {
     daemon.run_ms(1_000);
     (0..3).for_each(|n| daemon.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
     daemon.change(Change::AppGone { name: app() });
-    assert_eq!(daemon.engine.summary(daemon.now).apps, []);
+    assert_eq!(daemon.engine.summary(daemon.now()).apps, []);
     set_policy(&mut daemon, policy(), Freshness::Current);
     add(&mut daemon, 0..3);
     daemon.run_ms(1_000);
-    assert_eq!(daemon.calls.len(), 6);
-    assert!(daemon.calls.iter().all(|(at, _)| *at > BOOT));
+    assert_eq!(daemon.seen.calls.len(), 6);
+    assert!(daemon.seen.calls.iter().all(|(at, _)| *at > BOOT));
 }
 
 #[test]
 fn a_commit_for_a_tenant_that_left_publishes_nothing_of_its_successors() {
     let mut daemon = daemon();
-    daemon.commit_ms = 10_000;
+    daemon.store.commit_ms = 10_000;
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
     daemon.change(Change::Removed { id: tenant(0), withdraw: Vec::new() });
     add(&mut daemon, 1..2);
     assert_eq!(daemon.engine.slot(&tenant(1)), Some(Slot(0)), "the slot is used again");
     daemon.run_ms(15_000);
-    assert_eq!(daemon.attempts.len(), 0);
+    assert_eq!(daemon.seen.attempts.len(), 0);
     daemon.run_ms(10_000);
-    assert_eq!(daemon.places.len(), 1);
+    assert_eq!(daemon.places().len(), 1);
 }
 
 #[test]
@@ -308,22 +301,22 @@ fn a_failing_place_is_tried_again_even_if_all_those_before_it_left() {
         breakable(&mut daemon, RAW);
         add(&mut daemon, 0..400);
         daemon.run_ms(60_000);
-        daemon.room.lanes[0] = 0; // the next round waits in the lane's queue
+        daemon.capacity.lanes[0] = 0; // the next round waits in the lane's queue
         daemon.run_ms(31_000);
         (0..400).filter(|n| *n != last).for_each(|n| {
             daemon.change(Change::Removed { id: tenant(n), withdraw: Vec::new() });
         });
-        daemon.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
-        daemon.room.lanes[0] = 8;
+        daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Replaced)));
+        daemon.capacity.lanes[0] = 8;
         daemon.run_ms(120_000);
-        assert!(daemon.places.contains_key(&place(&outlet(RAW), &tenant(last))), "{last}");
+        assert!(daemon.places().contains_key(&place(&outlet(RAW), &tenant(last))), "{last}");
     }
 }
 
 fn state(daemon: &Daemon, n: usize) -> State {
     let slot = daemon.engine.slot(&tenant(n)).unwrap();
-    let state = daemon.engine.row(daemon.now, slot).state;
-    assert_eq!(daemon.engine.summary(daemon.now).counts.of(state), 1, "the counts are kept up to date");
+    let state = daemon.engine.row(daemon.now(), slot).state;
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(state), 1, "the counts are kept up to date");
     state
 }
 
@@ -333,13 +326,13 @@ fn a_token_that_a_sink_refuses_is_not_fresh_and_once_its_predecessor_expired_it_
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
     assert_eq!(state(&daemon, 0), State::Fresh);
-    let expires = daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(0)).unwrap()).expires.unwrap();
+    let expires = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(0)).unwrap()).expires.unwrap();
     let broken = breakable(&mut daemon, RAW);
     set_policy(&mut daemon, policy(), Freshness::Stale);
     daemon.run_ms(1_000);
     assert_eq!(state(&daemon, 0), State::Unpublished, "one attempt is enough");
     // It is renewed on and on, and readers have the first one all the while.
-    daemon.run_ms(expires.since(daemon.now.wall) - 1_000);
+    daemon.run_ms(expires.since(daemon.now().wall) - 1_000);
     assert_eq!(state(&daemon, 0), State::Unpublished);
     daemon.run_ms(60_000);
     assert_eq!(state(&daemon, 0), State::Expired);
@@ -354,7 +347,7 @@ fn a_token_that_takes_long_on_its_way_is_not_fresh_meanwhile() {
     let mut daemon = two_formats();
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
-    daemon.disk = Box::new(|_, _, _| (60_000, Ok(Wrote::Replaced)));
+    daemon.sinks.attempt_with(|_, _, _| (60_000, Ok(Wrote::Replaced)));
     set_policy(&mut daemon, policy(), Freshness::Stale);
     daemon.run_ms(4_000);
     assert_eq!(state(&daemon, 0), State::Fresh, "a moment on its way is no matter");
@@ -363,7 +356,7 @@ fn a_token_that_takes_long_on_its_way_is_not_fresh_meanwhile() {
     daemon.run_ms(6_000);
     daemon.tell(Event::ClockStepped);
     assert_eq!(state(&daemon, 0), State::Unpublished);
-    daemon.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+    daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Replaced)));
     daemon.run_ms(240_000);
     assert_eq!(state(&daemon, 0), State::Fresh);
 }
@@ -371,14 +364,14 @@ fn a_token_that_takes_long_on_its_way_is_not_fresh_meanwhile() {
 #[test]
 fn a_token_that_is_renewed_every_few_seconds_is_not_fresh_while_none_comes_through() {
     let mut daemon = two_formats();
-    daemon.endpoint = Box::new(new_tokens(6));
+    daemon.endpoint.respond_with(new_tokens(6));
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
     assert_eq!(state(&daemon, 0), State::Fresh);
-    daemon.disk = Box::new(|_, _, _| (600_000, Ok(Wrote::Replaced)));
+    daemon.sinks.attempt_with(|_, _, _| (600_000, Ok(Wrote::Replaced)));
     daemon.run_ms(20_000);
     assert_eq!(state(&daemon, 0), State::Expired, "its readers have the first one");
-    daemon.disk = Box::new(|_, _, _| (1, Ok(Wrote::Replaced)));
+    daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Replaced)));
     daemon.run_ms(600_000);
     assert_eq!(state(&daemon, 0), State::Fresh);
 }
@@ -392,7 +385,7 @@ fn a_tenant_that_leaves_unpublished_is_counted_no_more() {
     assert_eq!(state(&daemon, 0), State::Unpublished);
     daemon.change(Change::Removed { id: tenant(0), withdraw: Vec::new() });
     daemon.run_ms(60_000);
-    assert_eq!(daemon.engine.summary(daemon.now).counts.total(), 0);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.total(), 0);
 }
 
 #[test]
@@ -400,17 +393,18 @@ fn many_publications_of_one_app_do_not_delay_the_single_one_of_another() {
     let mut daemon = daemon();
     let other = AppName::new("hr").unwrap();
     daemon.change(Change::App { name: other.clone(), policy: policy(), path: way(1), freshness: Freshness::Current });
-    daemon.room.lanes[0] = 0;
+    daemon.capacity.lanes[0] = 0;
     (0..3000).for_each(|n| restore(&mut daemon, n, 60));
     let id = TenantId { app: other, corp_id: CorpId::new("ding1").unwrap() };
-    let record = Record { asked: daemon.now.wall, expires: daemon.now.wall + 7_200_000, fingerprint: Fingerprint(1) };
-    daemon.stored.insert(id.clone(), (None, record));
+    let record =
+        Record { asked: daemon.now().wall, expires: daemon.now().wall + 7_200_000, fingerprint: Fingerprint(1) };
+    daemon.store_token(&id, record);
     daemon.change(Change::Added { id: id.clone(), sinks: SinkSetId(0), record: Some(record) });
-    daemon.room.lanes[0] = 8;
+    daemon.capacity.lanes[0] = 8;
     daemon.run_ms(10_000);
-    assert_eq!(daemon.attempts.len(), 3001, "all are published in the end");
+    assert_eq!(daemon.seen.attempts.len(), 3001, "all are published in the end");
     let its = place(&outlet(0), &id);
-    let before = daemon.attempts.iter().take_while(|(_, at)| *at != its).count();
+    let before = daemon.seen.attempts.iter().take_while(|(_, at)| *at != its).count();
     assert!(before <= 32, "{before} publications of the other app went first");
 }
 
@@ -423,34 +417,35 @@ fn a_failing_root_is_tried_again_in_time_while_others_keep_its_lane_busy() {
     daemon.change(Change::Added { id: tenant(9999), sinks: SinkSetId(1), record: None });
     daemon.run_ms(60_000);
     broken.set(false);
-    daemon.room.lanes[0] = 0;
+    daemon.capacity.lanes[0] = 0;
     (0..2000).for_each(|n| restore(&mut daemon, n, 60));
     daemon.run_ms(31_000); // its next try is due while the lane has no room
-    daemon.room.lanes[0] = 1;
+    daemon.capacity.lanes[0] = 1;
     daemon.run_ms(100);
     let its = place(&outlet(4), &tenant(9999));
-    assert!(daemon.places.contains_key(&its), "after {} others", daemon.places.len());
+    assert!(daemon.places().contains_key(&its), "after {} others", daemon.places().len());
 }
 
 #[test]
 fn each_failing_place_shows_what_went_wrong_there_and_not_elsewhere() {
     let mut daemon = two_formats();
-    let full = |at: &Place| SinkFailure { kind: SinkFailureKind::Full, detail: format!("no space for {at}").into() };
-    let bad = place(&outlet(RAW), &tenant(3));
-    daemon.disk = Box::new(move |_, root, at| match root {
-        _ if *at == bad => (5, Err(SinkFailure { kind: SinkFailureKind::Unsafe, detail: "a directory".into() })),
-        RootId(RAW) => (1, Err(full(at))),
+    let full = |id: &TenantId| SinkFailure { kind: SinkFailureKind::Full, detail: format!("no space for {id}").into() };
+    daemon.sinks.attempt_with(move |_, root, id| match root {
+        RootId(RAW) if *id == tenant(3) => {
+            (5, Err(SinkFailure { kind: SinkFailureKind::Unsafe, detail: "a directory".into() }))
+        }
+        RootId(RAW) => (1, Err(full(id))),
         _ => (1, Ok(Wrote::Replaced)),
     });
     add(&mut daemon, 0..1500);
     daemon.run_ms(200_000);
     for n in 0..1500 {
-        let row = daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(n)).unwrap());
+        let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(n)).unwrap());
         let SinkRow::Failing(Some(failure)) = &row.sinks[0] else { panic!("{row:?}") };
         let kind = if n == 3 { SinkFailureKind::Unsafe } else { SinkFailureKind::Full };
         assert_eq!(failure.kind, kind, "{n}: {failure}");
         // Of a great many only the kind is remembered.
-        let own = format!("no space for {}", place(&outlet(RAW), &tenant(n)));
+        let own = format!("no space for {}", tenant(n));
         assert!(n >= 500 || n == 3 || *failure.detail == *own, "{n}: {failure}");
     }
 }
@@ -461,13 +456,13 @@ fn what_waits_for_a_lane_that_hangs_goes_on_in_another_that_serves_it_from_then_
     let broken = breakable(&mut daemon, 0);
     add(&mut daemon, 0..10);
     daemon.run_ms(5_000); // they fail, and wait for another try
-    daemon.room.lanes[0] = 0;
+    daemon.capacity.lanes[0] = 0;
     (10..20).for_each(|n| restore(&mut daemon, n, 60));
     daemon.run_ms(31_000); // all of them wait for the lane
-    assert_eq!(daemon.places.len(), 0);
+    assert_eq!(daemon.places().len(), 0);
     broken.set(false);
     daemon.change(sink_set(0, &[Outlet { lane: LaneId(1), ..outlet(0) }]));
     daemon.run_ms(31_000);
-    assert_eq!(daemon.places.len(), 20);
+    assert_eq!(daemon.places().len(), 20);
     assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkMended { .. })), 1);
 }

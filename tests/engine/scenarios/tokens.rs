@@ -5,8 +5,8 @@ use std::time::Duration;
 use corptokend::domain::*;
 use corptokend::engine::{Engine, Event, Notice, Room, State};
 
-use crate::daemon::sink_set;
-use crate::scenarios::calls::*;
+use super::fixture::*;
+use crate::model::Daemon;
 
 fn number_of(id: &TenantId) -> usize {
     id.corp_id.as_str().trim_start_matches("ding").parse().unwrap()
@@ -16,7 +16,7 @@ fn number_of(id: &TenantId) -> usize {
 fn tokens_that_live_too_short_wait_as_after_failures_and_take_nothing_from_their_siblings() {
     let mut daemon = daemon();
     let mut new = new_tokens(0);
-    daemon.endpoint = Box::new(move |now, id| {
+    daemon.endpoint.respond_with(move |now, id| {
         let (ms, grant) = new(now, id);
         let lifetime_s = if number_of(id) < 40 { 1 } else { 7200 };
         (ms, grant.map(|grant| Grant { lifetime_s, ..grant }))
@@ -28,7 +28,7 @@ fn tokens_that_live_too_short_wait_as_after_failures_and_take_nothing_from_their
     (100..110).for_each(|n| assert_eq!(state(&daemon, n), State::Fresh, "newcomer {n}"));
     daemon.run_ms(2 * HOUR);
     let expired = |said: &Notice| matches!(said, Notice::Expired { tenant } if number_of(tenant) >= 40);
-    assert!(!daemon.notices.iter().any(|(_, said)| expired(said)));
+    assert!(!daemon.seen.notices.iter().any(|(_, said)| expired(said)));
     for n in 40..80 {
         let calls = calls_of(&daemon, n);
         let refreshed = calls[1] - calls[0];
@@ -38,10 +38,10 @@ fn tokens_that_live_too_short_wait_as_after_failures_and_take_nothing_from_their
         let calls = calls_of(&daemon, n).len();
         assert!((20..150).contains(&calls), "{calls} calls in two hours");
         let said = |said: &Notice| matches!(said, Notice::Failing { tenant, failure, .. } if number_of(tenant) == n && failure.kind == FailureKind::ShortLived);
-        let said = daemon.notices.iter().filter(|(_, notice)| said(notice)).count();
+        let said = daemon.seen.notices.iter().filter(|(_, notice)| said(notice)).count();
         assert!((1..=3).contains(&said), "said at first and once an hour, but {said} times");
     }
-    let row = daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(0)).unwrap());
+    let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(0)).unwrap());
     assert_eq!((row.state, row.why), (State::Expired, "its tokens live too short to be kept fresh"));
     assert!(row.trouble.unwrap().failure.detail.starts_with("tokens live 1 s: too short"));
 }
@@ -49,48 +49,50 @@ fn tokens_that_live_too_short_wait_as_after_failures_and_take_nothing_from_their
 #[test]
 fn a_life_is_too_short_only_where_the_limits_do_not_allow_it_and_until_a_longer_one_comes() {
     let mut daemon = daemon();
-    daemon.endpoint = Box::new(new_tokens(10));
+    daemon.endpoint.respond_with(new_tokens(10));
     add(&mut daemon, 0..40);
     daemon.run_ms(600_000);
     // 40 tenants of 10 s take 6 calls a second, and 15 are allowed.
-    assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Failing), 0);
-    assert!(!daemon.notices.iter().any(|(_, said)| matches!(said, Notice::Expired { .. } | Notice::Failing { .. })));
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Failing), 0);
+    assert!(
+        !daemon.seen.notices.iter().any(|(_, said)| matches!(said, Notice::Expired { .. } | Notice::Failing { .. }))
+    );
     add(&mut daemon, 40..200);
     daemon.run_ms(60_000);
     assert!(
-        daemon.notices.iter().any(|(_, said)| matches!(said, Notice::Failing { .. })),
+        daemon.seen.notices.iter().any(|(_, said)| matches!(said, Notice::Failing { .. })),
         "29 a second are not allowed"
     );
-    daemon.endpoint = Box::new(new_tokens(7200));
+    daemon.endpoint.respond_with(new_tokens(7200));
     daemon.run_ms(400_000);
-    assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Fresh), 200);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 200);
 }
 
 #[test]
 fn a_token_that_another_organisation_has_is_refused_and_not_published() {
     let mut daemon = daemon();
     let shared = |lifetime_s| move |_: Now, _: &TenantId| (20, Ok(Grant { lifetime_s, fingerprint: Fingerprint(7) }));
-    daemon.endpoint = Box::new(shared(7200));
+    daemon.endpoint.respond_with(shared(7200));
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
     add(&mut daemon, 1..2);
     daemon.run_ms(1_000);
     assert_eq!((state(&daemon, 0), state(&daemon, 1)), (State::Fresh, State::Refused));
-    assert_eq!((daemon.places.len(), daemon.stored.len()), (1, 1), "only the first has one");
-    let row = daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(1)).unwrap());
+    assert_eq!((daemon.places().len(), daemon.stored(&tenant(1))), (1, None), "only the first has one");
+    let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(1)).unwrap());
     let failure = row.trouble.unwrap().failure;
     assert_eq!(failure.kind, FailureKind::SharedToken);
     assert!(failure.detail.contains(&tenant(0).to_string()), "{failure}");
     let said = |said: &Notice| matches!(said, Notice::Failing { tenant: who, .. } if *who == tenant(1));
-    assert!(daemon.notices.iter().any(|(_, notice)| said(notice)));
+    assert!(daemon.seen.notices.iter().any(|(_, notice)| said(notice)));
     // The endpoint renews its first token for the first tenant: that is its own.
-    daemon.endpoint = Box::new(shared(14_400));
+    daemon.endpoint.respond_with(shared(14_400));
     daemon.run_ms(2 * HOUR);
     assert_eq!((state(&daemon, 0), state(&daemon, 1)), (State::Fresh, State::Refused));
     let refused = calls_of(&daemon, 1).len();
     assert!(refused <= 10, "a slow retry, but {refused} calls");
     // Once each gets one of its own, all is well.
-    daemon.endpoint = Box::new(new_tokens(7200));
+    daemon.endpoint.respond_with(new_tokens(7200));
     daemon.run_ms(HOUR / 2);
     assert_eq!((state(&daemon, 0), state(&daemon, 1)), (State::Fresh, State::Fresh));
 }
@@ -98,7 +100,7 @@ fn a_token_that_another_organisation_has_is_refused_and_not_published() {
 #[test]
 fn two_apps_that_ask_for_one_organisation_may_get_one_token() {
     let mut daemon = daemon();
-    daemon.endpoint = Box::new(|_, _| (20, Ok(Grant { lifetime_s: 7200, fingerprint: Fingerprint(7) })));
+    daemon.endpoint.respond_with(|_, _| (20, Ok(Grant { lifetime_s: 7200, fingerprint: Fingerprint(7) })));
     let twin = TenantId { app: AppName::new("twin").unwrap(), ..tenant(0) };
     let other = TenantId { app: twin.app.clone(), ..tenant(1) };
     daemon.change(Change::App {
@@ -113,22 +115,22 @@ fn two_apps_that_ask_for_one_organisation_may_get_one_token() {
         daemon.change(Change::Added { id: id.clone(), sinks: SinkSetId(1), record: None });
     }
     daemon.run_ms(5_000);
-    let state = |id| daemon.engine.row(daemon.now, daemon.engine.slot(id).unwrap()).state;
+    let state = |id| daemon.engine.row(daemon.now(), daemon.engine.slot(id).unwrap()).state;
     assert_eq!((state(&tenant(0)), state(&twin), state(&other)), (State::Fresh, State::Fresh, State::Refused));
 }
 
 #[test]
 fn a_token_that_was_kept_for_two_is_given_back_to_the_first_alone() {
     let mut daemon = daemon();
-    daemon.endpoint = Box::new(|_, _| fails(FailureKind::Timeout));
-    let now = daemon.now.wall;
+    daemon.endpoint.respond_with(|_, _| fails(FailureKind::Timeout));
+    let now = daemon.now().wall;
     let record = Record { asked: now - 1000, expires: now + HOUR, fingerprint: Fingerprint(7) };
     for n in 0..2 {
-        daemon.stored.insert(tenant(n), (None, record));
+        daemon.store_token(&tenant(n), record);
         daemon.change(Change::Added { id: tenant(n), sinks: SinkSetId(0), record: Some(record) });
     }
     daemon.run_ms(1_000);
-    assert_eq!((state(&daemon, 0), daemon.places.len(), daemon.calls.len()), (State::Fresh, 1, 1));
+    assert_eq!((state(&daemon, 0), daemon.places().len(), daemon.seen.calls.len()), (State::Fresh, 1, 1));
 }
 
 #[test]
@@ -139,13 +141,13 @@ fn the_tenants_of_a_large_app_are_looked_at_in_pieces_when_its_credentials_chang
     (0..5_000).for_each(|n| restore(&mut daemon, n, 60));
     daemon.run_ms(1_000);
     set_policy(&mut daemon, slow, Freshness::Stale);
-    let fresh = |daemon: &crate::daemon::Daemon| daemon.engine.summary(daemon.now).counts.of(State::Fresh);
+    let fresh = |daemon: &Daemon| daemon.engine.summary(daemon.now()).counts.of(State::Fresh);
     assert_eq!(fresh(&daemon), 3_000, "the others have their turn");
     // Who leaves in the middle of it is not looked for.
     (2_000..3_500).for_each(|n| daemon.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
     daemon.run_ms(100);
     assert_eq!(fresh(&daemon), 0);
-    assert_eq!(daemon.engine.summary(daemon.now).counts.total(), 3_500);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.total(), 3_500);
 }
 
 #[test]
@@ -153,11 +155,11 @@ fn an_answer_to_old_credentials_says_nothing_before_its_tenant_was_looked_at_eit
     let mut daemon = daemon();
     add(&mut daemon, 0..1); // the last of whom all are looked at
     let mut first = true;
-    daemon.endpoint = Box::new(move |now, _| match std::mem::take(&mut first) {
+    daemon.endpoint.respond_with(move |now, _| match std::mem::take(&mut first) {
         true => (15, Err(Failure::new(FailureKind::WrongCredentials, "those of yesterday"))),
         false => (20, Ok(Grant { lifetime_s: 7200, fingerprint: Fingerprint(now.boot.0) })),
     });
-    while daemon.calls.is_empty() {
+    while daemon.seen.calls.is_empty() {
         daemon.run_ms(1);
     }
     daemon.run_ms(1);
@@ -165,8 +167,8 @@ fn an_answer_to_old_credentials_says_nothing_before_its_tenant_was_looked_at_eit
     (1..3_000).for_each(|n| restore(&mut daemon, n, 60));
     set_policy(&mut daemon, policy, Freshness::Stale);
     daemon.run_ms(5_000);
-    assert!(!daemon.notices.iter().any(|(_, said)| matches!(said, Notice::AppBroken { .. })));
-    assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Refused), 0);
+    assert!(!daemon.seen.notices.iter().any(|(_, said)| matches!(said, Notice::AppBroken { .. })));
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Refused), 0);
 }
 
 /// How long it takes to carry a change of the app `crm` and its 100 tenants through, beside so many tenants of other apps.
@@ -215,20 +217,19 @@ fn a_change_of_an_app_costs_as_much_as_the_app_is_large_whoever_else_is_there() 
 fn short_lives_are_no_trouble_while_the_rate_allows_them_and_are_forgotten_with_their_tenants() {
     let mut daemon = daemon();
     let mut new = new_tokens(0);
-    daemon.endpoint = Box::new(move |now, id| {
+    daemon.endpoint.respond_with(move |now, id| {
         let (ms, grant) = new(now, id);
         let lifetime_s = if number_of(id) < 40 { 1 } else { 100 };
         (ms, grant.map(|grant| Grant { lifetime_s, ..grant }))
     });
     add(&mut daemon, 39..80);
     daemon.run_ms(60_000);
-    let failing = |daemon: &crate::daemon::Daemon| daemon.engine.summary(daemon.now).counts.of(State::Failing);
-    assert!(daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(39)).unwrap()).trouble.is_none(), "one may");
+    let failing = |daemon: &Daemon| daemon.engine.summary(daemon.now()).counts.of(State::Failing);
+    assert!(daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(39)).unwrap()).trouble.is_none(), "one may");
     add(&mut daemon, 0..39);
     daemon.run_ms(200_000);
-    let in_trouble = |daemon: &crate::daemon::Daemon, n| {
-        daemon.engine.row(daemon.now, daemon.engine.slot(&tenant(n)).unwrap()).trouble.is_some()
-    };
+    let in_trouble =
+        |daemon: &Daemon, n| daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(n)).unwrap()).trouble.is_some();
     assert!((40..80).all(|n| !in_trouble(&daemon, n)), "those that take their share alone are not to blame");
     assert!((0..40).any(|n| in_trouble(&daemon, n)));
     (0..40).for_each(|n| daemon.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
@@ -245,8 +246,8 @@ fn who_was_called_with_the_new_credentials_before_its_turn_came_is_not_called_ag
     add(&mut daemon, 0..1); // the last of whom all are looked at
     (1..20_000).for_each(|n| restore(&mut daemon, n, 60));
     set_policy(&mut daemon, policy(), Freshness::Stale);
-    assert!(daemon.calls.is_empty());
+    assert!(daemon.seen.calls.is_empty());
     daemon.run_ms(1_000);
-    assert_eq!(daemon.engine.summary(daemon.now).counts.of(State::Due) / 1_000, 19, "all have been looked at");
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Due) / 1_000, 19, "all have been looked at");
     assert_eq!((calls_of(&daemon, 0).len(), state(&daemon, 0)), (1, State::Fresh));
 }

@@ -3,33 +3,35 @@
 use std::fmt;
 
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Statistics {
-    pub(crate) turns: u64,
-    pub(crate) calls: u64,
-    pub(crate) failures: u64,
-    pub(crate) refreshes: u64,
-    pub(crate) discarded: u64,
-    pub(crate) publications: u64,
-    pub(crate) sink_failures: u64,
-    pub(crate) lost_writes: u64,
+pub struct Statistics {
+    pub turns: u64,
+    pub calls: u64,
+    pub failures: u64,
+    pub refreshes: u64,
+    pub discarded: u64,
+    pub publications: u64,
+    pub sink_failures: u64,
+    pub lost_writes: u64,
     /// Tokens that were published although they could not be committed.
-    pub(crate) unwritten: u64,
-    pub(crate) restarts: u64,
-    pub(crate) changes: u64,
-    pub(crate) expiries_said: u64,
+    pub unwritten: u64,
+    pub restarts: u64,
+    pub changes: u64,
+    pub expiries_said: u64,
     /// Times that a token expired before the next was there, each with an excuse.
-    pub(crate) excused_gaps: u64,
-    pub(crate) excused_ms: u64,
+    pub excused_gaps: u64,
+    pub excused_ms: u64,
     /// Those that the limits left no call for.
-    pub(crate) limited_gaps: u64,
-    pub(crate) limited_ms: u64,
+    pub limited_gaps: u64,
+    pub limited_ms: u64,
     /// For how long tenants have been without a token, those that still are apart.
-    pub(crate) without_ms: u64,
-    pub(crate) longest_gap_ms: u64,
+    pub without_ms: u64,
+    pub longest_gap_ms: u64,
+    /// The longest that a token took to its readers where nothing was in the way.
+    pub longest_publication_ms: u64,
     /// The longest gap of an endpoint that hands out the next token only when the last has expired.
-    pub(crate) longest_handover_ms: u64,
+    pub longest_handover_ms: u64,
     /// The most calls that such an endpoint saw in one life of a token.
-    pub(crate) most_calls_a_life: u16,
+    pub most_calls_a_life: u16,
 }
 
 impl fmt::Display for Statistics {

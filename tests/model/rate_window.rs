@@ -7,7 +7,7 @@ use corptokend::domain::Rate;
 /// For how many seconds it is remembered how many calls there were.
 const SECONDS: usize = 1 << 15;
 
-pub(crate) struct Window {
+pub struct Window {
     /// By second, for how many milliseconds its calls use up the limit: each until the next may follow, by the limit of its time.
     busy: Vec<(u32, f32)>,
     /// The limit in force, and those before it: until when each was.
@@ -18,15 +18,15 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn new(rate: Rate) -> Self {
+    pub fn new(rate: Rate) -> Self {
         Self { busy: vec![(0, 0.0); SECONDS], rate, before: Vec::new(), calls: VecDeque::new() }
     }
 
-    pub(crate) fn rate(&self) -> Rate {
+    pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    pub(crate) fn set_rate(&mut self, now: u64, rate: Rate) {
+    pub fn set_rate(&mut self, now: u64, rate: Rate) {
         self.before.push((now, self.rate));
         self.rate = rate;
     }
@@ -41,7 +41,7 @@ impl Window {
 
     /// For how many milliseconds the limit was used up, from one moment until another and outside of `spans`, as far as it
     /// is remembered.
-    pub(crate) fn busy_ms(&self, from: u64, until: u64, spans: &[(u64, u64)]) -> u64 {
+    pub fn busy_ms(&self, from: u64, until: u64, spans: &[(u64, u64)]) -> u64 {
         let seconds = (from / 1000).max((until / 1000).saturating_sub(SECONDS as u64 - 1))..until / 1000 + 1;
         let busy_in = |second: u64| {
             let (which, ms) = self.busy[second as usize % SECONDS];
@@ -52,7 +52,7 @@ impl Window {
     }
 
     /// Counts a call. Returns how many there were in the period that ends with it, if those are too many.
-    pub(crate) fn count(&mut self, now: u64) -> Option<usize> {
+    pub fn count(&mut self, now: u64) -> Option<usize> {
         let most = if self.before.is_empty() { self.rate.count() as usize } else { self.most(now) };
         let second = (now / 1000) as u32;
         // The calls are spaced a little wider than the limit says.

@@ -1,7 +1,9 @@
-//! What is to happen when: a ring with a cell for each millisecond, so that a completion costs the same whether ten or ten
-//! thousand are under way, and nothing is allocated once the pool has grown.
+//! What is to happen when: a ring with a cell for each millisecond, so that an event costs the same whether ten or ten
+//! thousand are pending, and nothing is allocated once the pool has grown. The few that lie further ahead are kept apart.
 
-/// How far ahead a completion can lie, in milliseconds.
+use std::collections::BTreeMap;
+
+/// How far the ring reaches, in milliseconds.
 const CELLS: usize = 1 << 16;
 const NONE: u32 = u32::MAX;
 
@@ -18,25 +20,34 @@ struct Cell {
 
 const EMPTY: Cell = Cell { first: NONE, last: NONE };
 
-pub(crate) struct EventQueue<T> {
+pub struct EventQueue<T> {
     cells: Vec<Cell>,
     occupied: Vec<u64>,
     nodes: Vec<Node<T>>,
     free: u32,
     /// Nothing lies before this moment.
     begin: u64,
+    /// How many are in the ring.
     len: usize,
+    /// Those that were beyond the ring's reach when they were added.
+    far: BTreeMap<(u64, u64), T>,
+    added: u64,
 }
 
 impl<T> EventQueue<T> {
-    pub(crate) fn new(now: u64) -> Self {
+    pub fn new(now: u64) -> Self {
         let (cells, occupied) = (vec![EMPTY; CELLS], vec![0; CELLS / 64]);
-        Self { cells, occupied, nodes: Vec::new(), free: NONE, begin: now, len: 0 }
+        Self { cells, occupied, nodes: Vec::new(), free: NONE, begin: now, len: 0, far: BTreeMap::new(), added: 0 }
     }
 
-    /// Enters a completion, after those already entered for the same moment.
-    pub(crate) fn add(&mut self, at: u64, what: T) {
-        assert!(at >= self.begin && at - self.begin < CELLS as u64, "{at} is not within reach of {}", self.begin);
+    /// Adds an event, after those already added for the same moment.
+    pub fn add(&mut self, at: u64, what: T) {
+        assert!(at >= self.begin, "{at} is before {}", self.begin);
+        if at - self.begin >= CELLS as u64 {
+            self.added += 1;
+            self.far.insert((at, self.added), what);
+            return;
+        }
         let number = match self.free {
             NONE => {
                 self.nodes.push(Node { next: NONE, what: Some(what) });
@@ -59,8 +70,13 @@ impl<T> EventQueue<T> {
         self.len += 1;
     }
 
-    /// When the next completion is.
-    pub(crate) fn next_at(&self) -> Option<u64> {
+    /// When the next event is.
+    pub fn next_at(&self) -> Option<u64> {
+        let far = self.far.first_key_value().map(|((at, _), _)| *at);
+        [self.next_in_ring(), far].into_iter().flatten().min()
+    }
+
+    fn next_in_ring(&self) -> Option<u64> {
         if self.len == 0 {
             return None;
         }
@@ -76,13 +92,17 @@ impl<T> EventQueue<T> {
         })
     }
 
-    /// Takes out the next completion, if it is not after `now`.
-    pub(crate) fn take(&mut self, now: u64) -> Option<T> {
+    /// Takes out the next event, if it is not after `now`.
+    pub fn take(&mut self, now: u64) -> Option<T> {
         let Some(at) = self.next_at().filter(|at| *at <= now) else {
             self.begin = self.begin.max(now);
             return None;
         };
         self.begin = at;
+        // What lies there since it was far ahead was added first.
+        if let Some(far) = self.far.first_entry().filter(|far| far.key().0 == at) {
+            return Some(far.remove());
+        }
         let index = at as usize % CELLS;
         let cell = &mut self.cells[index];
         let number = cell.first;
@@ -99,15 +119,16 @@ impl<T> EventQueue<T> {
 }
 
 #[test]
-fn happenings_come_in_order_and_none_is_lost() {
+fn events_come_in_order_and_none_is_lost() {
     let mut queue = EventQueue::new(123_456);
-    let mut rng = crate::rng::Rng::new(5);
-    let (mut now, mut entered, mut seen) = (123_456, 0_u64, 0_u64);
+    let mut rng = super::Rng::new(5);
+    let (mut now, mut added, mut seen) = (123_456, 0_u64, 0_u64);
     for _ in 0..2_000 {
         for _ in 0..rng.below(4) {
-            let at = now + rng.below(60_000);
+            let reach = if rng.per_mille(100) { 600_000 } else { 60_000 };
+            let at = now + rng.below(reach);
             queue.add(at, at);
-            entered += 1;
+            added += 1;
         }
         now += rng.below(3_000);
         let mut last = 0;
@@ -117,8 +138,8 @@ fn happenings_come_in_order_and_none_is_lost() {
         }
         assert!(queue.next_at().is_none_or(|next| next > now));
     }
-    while queue.take(now + 60_000).is_some() {
+    while queue.take(now + 600_000).is_some() {
         seen += 1;
     }
-    assert_eq!(entered, seen);
+    assert_eq!(added, seen);
 }

@@ -1,0 +1,51 @@
+//! Whether all is well in the end.
+
+use corptokend::domain::{Fingerprint, Memory, RootId, Subject};
+
+use crate::model::{HANDOVER_MS, TenantNo};
+use crate::simulation::Simulation;
+
+impl Simulation {
+    /// After peace for longer than any life and any backoff, and `quiet` milliseconds without calls: everybody who can have a
+    /// token has one, in every sink, and nothing is left of anybody else.
+    pub(crate) fn check_all_is_well(&mut self, quiet: u64) {
+        for no in self.all_tenants() {
+            match self.daemon.invariants.tenants[no].present {
+                true if self.daemon.endpoint.refuses[no].is_some() => {}
+                true => self.check_is_served(no, quiet),
+                false => self.check_is_gone(no),
+            }
+        }
+        for (subject, memory) in &self.daemon.store.saved {
+            let Subject::Tenant(id) = subject else { continue };
+            let no = self.number(id);
+            let is_refused = self.daemon.endpoint.refuses[no].is_some();
+            assert!(self.daemon.invariants.tenants[no].present, "{id} left, and is remembered: {memory:?}");
+            assert!(is_refused || !matches!(memory, Memory::Failing(_)), "{id} is well, and is remembered: {memory:?}");
+        }
+        assert_eq!(self.daemon.engine.withdrawing().count(), 0, "places are still to be emptied");
+    }
+
+    fn check_is_gone(&self, no: TenantNo) {
+        assert_eq!(self.daemon.sinks.shown(no).count(), 0, "{no:?} left, and its sinks were not emptied");
+        assert!(self.daemon.store.tokens[no].is_none(), "{no:?} left, and the state has its token");
+    }
+
+    fn check_is_served(&self, no: TenantNo, quiet: u64) {
+        let t = self.daemon.clock.t;
+        let token = self.daemon.store.tokens[no].unwrap_or_else(|| panic!("{no:?} was never served"));
+        let is_handed_over = self.setups[usize::from(no.app)].is_handed_over();
+        let until = token.until + if is_handed_over { HANDOVER_MS + quiet } else { 0 };
+        assert!(until > t, "{no:?} has no valid token at the end: {} < {t}", token.until);
+        if token.until <= t + HANDOVER_MS {
+            return; // where an expired token is deleted, it may just have been
+        }
+        let shown: Vec<(RootId, Fingerprint)> =
+            self.daemon.sinks.shown(no).map(|(root, content)| (root, content.fingerprint)).collect();
+        let sinks = self.daemon.invariants.tenants[no].sinks.expect("it has sinks");
+        let mut wanted: Vec<(RootId, Fingerprint)> =
+            self.daemon.sinks.sets[&sinks].iter().map(|outlet| (outlet.root, token.record.fingerprint)).collect();
+        wanted.sort();
+        assert_eq!(shown, wanted, "{no:?}: its sinks do not show what was committed");
+    }
+}
