@@ -99,17 +99,21 @@ impl Daemon {
         if let Change::SinkSet { id, outlets } = change {
             self.sinks.sets.insert(*id, outlets.to_vec());
         }
-        if let Change::Removed { withdraw, .. } | Change::Resinked { withdraw, .. } = change
-            && self.seen.is_recorded
-        {
-            self.withdrawn.extend(withdraw.iter().map(|(_, _, place)| place.clone()));
+        if let Change::Removed { withdraw, .. } | Change::Resinked { withdraw, .. } = change {
+            self.note_withdrawn(withdraw);
         }
         if let Change::Added { id, sinks, .. } | Change::Resinked { id, sinks, .. } = change
-            && self.engine.withdrawing().next().is_some()
+            && (self.seen.is_recorded || self.engine.withdrawing().next().is_some())
         {
             let owned: Vec<Place> = self.places_of(*sinks, id).into_iter().map(|(_, _, place)| place).collect();
             owned.iter().for_each(|place| _ = self.withdrawn.remove(place));
             self.heard.push(Event::Reclaimed(owned));
+        }
+    }
+
+    fn note_withdrawn(&mut self, places: &[(LaneId, RootId, Place)]) {
+        if self.seen.is_recorded {
+            self.withdrawn.extend(places.iter().map(|(_, _, place)| place.clone()));
         }
     }
 
