@@ -9,7 +9,7 @@ use std::time::Duration;
 use corptokend::config::{self, Config, Process, Source, Sources};
 use corptokend::daemon::turn::{Hands, turn};
 use corptokend::domain::*;
-use corptokend::engine::{Action, Engine, Event, Room};
+use corptokend::engine::{Action, Capacity, Engine, Event};
 use corptokend::sink;
 use criterion::{BatchSize, Criterion, Throughput};
 use zeroize::Zeroizing;
@@ -30,13 +30,13 @@ fn main() {
 
 /// Everything that is asked for happens at once, and is told in the next turn.
 struct Obliging {
-    room: Room,
+    room: Capacity,
     events: Vec<Event>,
     calls: u64,
 }
 
 impl Hands for Obliging {
-    fn room(&self) -> &Room {
+    fn room(&self) -> &Capacity {
         &self.room
     }
 
@@ -47,7 +47,7 @@ impl Hands for Obliging {
                 let lifetime_s = u32::try_from(LIFETIME_MS / 1000).unwrap();
                 Some(Event::Called(ticket, Ok(Grant { lifetime_s, fingerprint: Fingerprint(self.calls) })))
             }
-            Action::Keep { ticket, .. } => Some(Event::Kept(ticket)),
+            Action::Commit { ticket, .. } => Some(Event::CommitEnded(ticket)),
             Action::Publish(ticket, sink) => Some(Event::Published(ticket, sink, Ok(Wrote::Replaced))),
             _ => None,
         });
@@ -67,7 +67,7 @@ impl World {
         let now = Now { boot: BootMs(LIFETIME_MS), wall: WallMs(1_795_000_000_000) };
         let rate = Rate::per_second(100_000);
         let hands =
-            Obliging { room: Room { calls: 64, calls_most: 64, lanes: vec![64] }, events: Vec::new(), calls: 0 };
+            Obliging { room: Capacity { calls: 64, max_calls: 64, lanes: vec![64] }, events: Vec::new(), calls: 0 };
         let mut world = Self { engine: Engine::new(now, 7, rate), hands, now };
         let outlet = Outlet { root: RootId(0), lane: LaneId(0), shows_expiry: false, on_expiry: OnExpiry::Keep };
         world.change(Change::SinkSet { id: SinkSetId(0), outlets: [outlet].into() });
@@ -92,7 +92,11 @@ impl World {
     fn restored(now: Now, id: TenantId, number: usize) -> Change {
         let age_ms = LIFETIME_MS * 7 / 10 * (number as u64 * 7919 % TENANTS as u64) / TENANTS as u64;
         let asked = now.wall - age_ms;
-        let record = Record { asked, expires: asked + LIFETIME_MS, fingerprint: Fingerprint(u64::MAX - number as u64) };
+        let record = Record {
+            requested_at: asked,
+            expires_at: asked + LIFETIME_MS,
+            fingerprint: Fingerprint(u64::MAX - number as u64),
+        };
         Change::Added { id, sinks: SinkSetId(0), record: Some(record) }
     }
 

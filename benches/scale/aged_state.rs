@@ -27,9 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let now = clock::wall();
     let count = ids.len() as u64;
     let aged = ids.into_iter().zip(0..).map(|(id, n): (TenantId, u32)| {
-        let asked = now - refresh_ms * u64::from(n) / count;
+        let requested_at = now - refresh_ms * u64::from(n) / count;
         let token = Token::new(Zeroizing::new(format!("aged{n:033}")))?;
-        let record = Record { asked, expires: asked + LIFETIME_MS, fingerprint: token.fingerprint() };
+        let record = Record { requested_at, expires_at: requested_at + LIFETIME_MS, fingerprint: token.fingerprint() };
         Ok(Kept { ticket: Ticket { slot: Slot(n), seq: 1 }, id, record, token })
     });
     let aged = aged.collect::<Result<_, Box<dyn Error>>>()?;

@@ -263,7 +263,7 @@ impl Daemon {
             StoreReply::Found(late) => self.reload.state_can_be_read(&self.hands.ways.config, *late),
             StoreReply::Begun => {
                 self.hands.keep_again(&self.engine);
-                self.events.push(Event::Forgotten);
+                self.events.push(Event::SavedStateLost);
                 self.reload.forgotten(now);
             }
             reply => self.hands.stored(&self.engine, reply, &mut self.events),

@@ -24,7 +24,7 @@ pub struct Ended {
     /// told to stop has others to do than to look at a million tenants.
     pub not_fresh: Vec<TenantRow>,
     /// How many there are in all.
-    pub tenants: u32,
+    pub tenants: u64,
 }
 
 /// Stops the daemon.

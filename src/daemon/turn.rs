@@ -2,12 +2,12 @@
 //! the same function with a model of the world.
 
 use crate::domain::{BootMs, Now};
-use crate::engine::{Action, Engine, Event, Room};
+use crate::engine::{Action, Capacity, Engine, Event};
 
 /// Whoever carries out what the engine decides.
 pub trait Hands {
     /// What can be taken on at this moment.
-    fn room(&self) -> &Room;
+    fn room(&self) -> &Capacity;
 
     /// Begins an action. Its outcome comes as an event of a later turn.
     fn perform(&mut self, engine: &Engine, now: Now, action: Action);
@@ -26,5 +26,5 @@ pub fn turn(
     while let Some(action) = engine.poll(now, hands.room()) {
         hands.perform(engine, now, action);
     }
-    engine.wake_at(now)
+    engine.poll_timeout(now)
 }

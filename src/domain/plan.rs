@@ -107,7 +107,7 @@ pub enum Change {
         record: Option<Record>,
     },
     /// A tenant's sinks are these from here on; it is published again without a call.
-    Resinked {
+    SinksChanged {
         /// Which.
         id: TenantId,
         /// Where it is published.
@@ -133,7 +133,7 @@ impl Change {
     /// The tenant that this step is about, if it is about one.
     pub fn tenant(&self) -> Option<(&AppName, &CorpId)> {
         match self {
-            Self::Added { id, .. } | Self::Resinked { id, .. } | Self::Removed { id, .. } => {
+            Self::Added { id, .. } | Self::SinksChanged { id, .. } | Self::Removed { id, .. } => {
                 Some((&id.app, &id.corp_id))
             }
             Self::SinkSet { .. } | Self::App { .. } | Self::AppGone { .. } => None,

@@ -1,7 +1,7 @@
 //! The state machine that decides everything and does nothing.
 //!
 //! Events and time go in by [`Engine::handle`]; the shell pulls work out by [`Engine::poll`] as it has room for it, and
-//! sleeps until [`Engine::wake_at`]. There is no clock in here, no I/O, no async, no randomness (jitter is a hash of the
+//! sleeps until [`Engine::poll_timeout`]. There is no clock in here, no I/O, no async, no randomness (jitter is a hash of the
 //! seed), and no secret: a token is known by its [`Ticket`](crate::domain::Ticket) and its fingerprint alone. That is why
 //! the same code can be driven through a month of a million tenants in a test.
 //!
@@ -29,9 +29,9 @@ mod tenants;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use messages::{Action, Event, Notice, Room, Scope, WithdrawId};
-pub use status::{AppSummary, Counts, Hold, Row, SinkRow, State, Summary};
-pub use tenants::Trouble;
+pub use messages::{Action, Capacity, Event, Notice, Scope, WithdrawId};
+pub use status::{AppSummary, HeldCalls, SinkStatus, Summary, TenantStatus};
+pub use tenants::TenantFailure;
 
 use apps::{App, AppIx, Origin, Route};
 use calls::{Competition, Limiter};
@@ -39,7 +39,7 @@ use publisher::Publisher;
 use scheduler::{Retelling, Revisits, Wheel};
 use tenants::{Holders, Table};
 
-use crate::domain::{AppName, BootMs, Memory, Now, OriginId, Rate, RouteId, Slot, Subject, TenantId};
+use crate::domain::{AppName, BootMs, Now, OriginId, Rate, RouteId, SavedKey, SavedState, Slot, TenantId};
 
 /// The engine. See the module's documentation.
 pub struct Engine {
@@ -58,9 +58,9 @@ pub struct Engine {
     total: Limiter,
     total_rate: Rate,
     publisher: Publisher,
-    troubles: BTreeMap<Slot, Trouble>,
+    troubles: BTreeMap<Slot, TenantFailure>,
     /// What a predecessor remembered of apps and tenants that are yet to be added.
-    recalled: BTreeMap<Subject, Memory>,
+    recalled: BTreeMap<SavedKey, SavedState>,
     retelling: Retelling,
     revisits: Revisits,
     /// Decisions that need no room: given out before anything else.
@@ -98,26 +98,26 @@ impl Engine {
         self.count_unpublished(now);
         match event {
             Event::Change(change) => self.apply(now, change),
-            Event::Recalled(memories) => self.recall(memories),
-            Event::Limit(total) => self.set_total(now, total),
+            Event::Restored(memories) => self.recall(memories),
+            Event::TotalRate(total) => self.set_total(now, total),
             Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
-            Event::Found(found, freshness) => self.found(now, found, freshness),
-            Event::Forgotten => self.remember_all(now),
-            Event::Lost(ticket) => self.lost(now, ticket),
-            Event::Kept(ticket) => self.kept(ticket),
+            Event::TokensFound(found, freshness) => self.found(now, found, freshness),
+            Event::SavedStateLost => self.remember_all(now),
+            Event::TokenLost(ticket) => self.lost(now, ticket),
+            Event::CommitEnded(ticket) => self.kept(ticket),
             Event::Published(ticket, sink, outcome) => self.published(now, ticket, sink, outcome),
             Event::Withdrawn(id, outcome) => self.withdrawn(now, id, outcome),
             Event::Vacated(places) => places.into_iter().for_each(|place| self.publisher.withdraw(place)),
             Event::Reclaimed(places) => self.reclaimed(&places),
-            Event::Touched(ticket, sink) => self.touched(now, ticket, sink),
-            Event::LaneHangs(lane, failure) => self.lane_hangs(lane, failure),
-            Event::LaneMoves(lane) => self.lane_moves(lane),
+            Event::Drifted(ticket, sink) => self.touched(now, ticket, sink),
+            Event::LaneStalled(lane, failure) => self.lane_hangs(lane, failure),
+            Event::LaneResumed(lane) => self.lane_moves(lane),
             Event::ClockStepped => self.clock_stepped(now),
         }
     }
 
     /// The next thing to do, if there is one that `room` has place for. Call it until it returns `None`.
-    pub fn poll(&mut self, now: Now, room: &Room) -> Option<Action> {
+    pub fn poll(&mut self, now: Now, room: &Capacity) -> Option<Action> {
         self.advance(now);
         if let Some(action) = self.outbox.pop_front() {
             return Some(action);
@@ -127,7 +127,7 @@ impl Engine {
 
     /// When to call [`poll`](Self::poll) again if nothing happens before; `None`: only an event can bring work. What waits
     /// for room needs no waking: the event that makes room brings it on.
-    pub fn wake_at(&self, now: Now) -> Option<BootMs> {
+    pub fn poll_timeout(&self, now: Now) -> Option<BootMs> {
         let calls = self.next_call_opportunity(now);
         let others = [self.publisher.next_at(), self.retelling.next_at(), self.revisits.next_at()];
         [self.wheel.next_at(), calls].into_iter().chain(others).flatten().min()
@@ -171,6 +171,6 @@ impl Engine {
     }
 
     fn say(&mut self, notice: Notice) {
-        self.outbox.push_back(Action::Say(notice));
+        self.outbox.push_back(Action::Notify(notice));
     }
 }

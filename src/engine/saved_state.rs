@@ -1,19 +1,19 @@
 //! What outlives a restart besides the tokens: failures and refusals, open breakers, slower rates, a ban.
 //!
-//! Each change of it is given out as [`Action::Remember`]. What a predecessor remembered comes in before the plan, and is
+//! Each change of it is given out as [`Action::Save`]. What a predecessor remembered comes in before the plan, and is
 //! taken up when the app or the tenant is added that it is about.
 
-use crate::domain::{BootMs, Memory, Now, OriginId, Slot, Subject, TenantId, Wait};
+use crate::domain::{BootMs, Now, OriginId, SavedKey, SavedState, Slot, TenantId, Wait};
 use crate::engine::Engine;
 use crate::engine::apps::{AppIx, Breaker, Origin};
 use crate::engine::messages::Action;
-use crate::engine::tenants::Trouble;
+use crate::engine::tenants::TenantFailure;
 
 impl Engine {
     /// What a predecessor remembered.
-    pub(super) fn recall(&mut self, memories: Vec<(Subject, Memory)>) {
+    pub(super) fn recall(&mut self, memories: Vec<(SavedKey, SavedState)>) {
         for (subject, memory) in memories {
-            if matches!(subject, Subject::EveryBan | Subject::EveryPace) {
+            if matches!(subject, SavedKey::EveryBan | SavedKey::EveryPace) {
                 // From now on it is remembered by origin.
                 self.remember(subject.clone(), None);
             }
@@ -25,20 +25,20 @@ impl Engine {
     /// whose time is over by now still ends with one probe.
     pub(super) fn recalled_origin(&mut self, now: Now, id: OriginId) -> Origin {
         let mut origin = Origin::default();
-        let (own_ban, own_pace) = (self.recalled.remove(&Subject::Ban(id)), self.recalled.remove(&Subject::Pace(id)));
+        let (own_ban, own_pace) = (self.recalled.remove(&SavedKey::Ban(id)), self.recalled.remove(&SavedKey::Pace(id)));
         let inherits = own_ban.is_none() && own_pace.is_none();
-        let ban = own_ban.or_else(|| self.recalled.get(&Subject::EveryBan).cloned());
-        let pace = own_pace.or_else(|| self.recalled.get(&Subject::EveryPace).cloned());
-        if let Some(Memory::Paused(wait)) = ban {
+        let ban = own_ban.or_else(|| self.recalled.get(&SavedKey::EveryBan).cloned());
+        let pace = own_pace.or_else(|| self.recalled.get(&SavedKey::EveryPace).cloned());
+        if let Some(SavedState::Paused(wait)) = ban {
             origin.recall_ban(now.boot, wait.end(now));
         }
-        if let Some(Memory::Slowed { share, hold }) = pace {
+        if let Some(SavedState::Slowed { share, hold }) = pace {
             origin.recall_pace(now.boot, self.total_rate, share, hold.end(now));
         }
         if inherits {
             let (ban, pace) = origin.to_remember(now);
-            ban.into_iter().for_each(|ban| self.remember(Subject::Ban(id), Some(ban)));
-            pace.into_iter().for_each(|pace| self.remember(Subject::Pace(id), Some(pace)));
+            ban.into_iter().for_each(|ban| self.remember(SavedKey::Ban(id), Some(ban)));
+            pace.into_iter().for_each(|pace| self.remember(SavedKey::Pace(id), Some(pace)));
         }
         origin
     }
@@ -46,14 +46,14 @@ impl Engine {
     /// Takes up what is remembered of an app that is new here.
     pub(super) fn recall_app(&mut self, now: Now, ix: AppIx) {
         let name = self.app(ix).name.clone();
-        let broken = self.recalled.remove(&Subject::Breaker(name.clone()));
-        let slowed = self.recalled.remove(&Subject::Rate(name));
+        let broken = self.recalled.remove(&SavedKey::Breaker(name.clone()));
+        let slowed = self.recalled.remove(&SavedKey::Rate(name));
         let app = self.app_mut(ix);
-        if let Some(Memory::Broken { kind, probes, probe }) = broken {
+        if let Some(SavedState::Broken { kind, probes, probe }) = broken {
             let (opened, probe_at, said) = (now.boot, probe.end(now), now.boot);
             app.breaker = Some(Breaker { kind, opened, probes, probe_at, said });
         }
-        if let Some(Memory::Slowed { share, hold }) = slowed {
+        if let Some(SavedState::Slowed { share, hold }) = slowed {
             app.limiter.resume(now.boot, share, hold.end(now));
         }
     }
@@ -63,19 +63,19 @@ impl Engine {
         if self.recalled.is_empty() {
             return None;
         }
-        let memory = self.recalled.remove(&Subject::Tenant(id.clone()))?;
+        let memory = self.recalled.remove(&SavedKey::Tenant(id.clone()))?;
         let tenant = &mut self.tenants[slot];
         tenant.remembered = true;
         match memory {
             // A failure from before the token was obtained was left behind by another version, and is over.
-            Memory::Failing(failing) if tenant.held.is_none_or(|held| held.asked <= failing.next.told) => {
+            SavedState::Failing(failing) if tenant.held.is_none_or(|held| held.requested_at <= failing.next.told) => {
                 tenant.failures = failing.failures;
                 let due = failing.next.end(now);
-                self.troubles.insert(slot, Trouble::recalled(failing, now));
+                self.troubles.insert(slot, TenantFailure::recalled(failing, now));
                 Some(due)
             }
-            Memory::Unextended(fingerprint) => {
-                let held = tenant.held.filter(|held| held.fingerprint == fingerprint && held.asked <= now.wall);
+            SavedState::Unextended(fingerprint) => {
+                let held = tenant.held.filter(|held| held.fingerprint == fingerprint && held.requested_at <= now.wall);
                 held.map(|held| held.expires_boot)
             }
             _ => None,
@@ -87,7 +87,7 @@ impl Engine {
         let Some(trouble) = self.troubles.get(&slot) else { return };
         let tenant = &mut self.tenants[slot];
         tenant.remembered = true;
-        let memory = Memory::Failing(trouble.to_remember(tenant.failures, Wait::until(now, tenant.due)));
+        let memory = SavedState::Failing(trouble.to_remember(tenant.failures, Wait::until(now, tenant.due)));
         self.remember_tenant(slot, Some(memory));
     }
 
@@ -96,7 +96,7 @@ impl Engine {
         let tenant = &mut self.tenants[slot];
         let Some(held) = tenant.held else { return };
         tenant.remembered = true;
-        self.remember_tenant(slot, Some(Memory::Unextended(held.fingerprint)));
+        self.remember_tenant(slot, Some(SavedState::Unextended(held.fingerprint)));
     }
 
     /// There is nothing to remember of a tenant any more.
@@ -106,16 +106,16 @@ impl Engine {
         }
     }
 
-    fn remember_tenant(&mut self, slot: Slot, memory: Option<Memory>) {
+    fn remember_tenant(&mut self, slot: Slot, memory: Option<SavedState>) {
         if let Some(id) = self.id(slot) {
-            self.remember(Subject::Tenant(id), memory);
+            self.remember(SavedKey::Tenant(id), memory);
         }
     }
 
     pub(super) fn remember_breaker(&mut self, now: Now, ix: AppIx) {
         let app = self.app(ix);
-        let subject = Subject::Breaker(app.name.clone());
-        let memory = app.breaker.as_ref().map(|&Breaker { kind, probes, probe_at, .. }| Memory::Broken {
+        let subject = SavedKey::Breaker(app.name.clone());
+        let memory = app.breaker.as_ref().map(|&Breaker { kind, probes, probe_at, .. }| SavedState::Broken {
             kind,
             probes,
             probe: Wait::until(now, probe_at),
@@ -125,25 +125,25 @@ impl Engine {
 
     pub(super) fn remember_rate(&mut self, now: Now, ix: AppIx) {
         let app = self.app(ix);
-        let (subject, memory) = (Subject::Rate(app.name.clone()), app.limiter.to_remember(now));
+        let (subject, memory) = (SavedKey::Rate(app.name.clone()), app.limiter.to_remember(now));
         self.remember(subject, memory);
     }
 
     pub(super) fn remember_pace(&mut self, now: Now, id: OriginId) {
         let (_, pace) = self.origin(id).to_remember(now);
-        self.remember(Subject::Pace(id), pace);
+        self.remember(SavedKey::Pace(id), pace);
     }
 
     pub(super) fn remember_ban(&mut self, now: Now, id: OriginId) {
         let (ban, _) = self.origin(id).to_remember(now);
-        self.remember(Subject::Ban(id), ban);
+        self.remember(SavedKey::Ban(id), ban);
     }
 
     /// An app leaves the config.
     pub(super) fn forget_app(&mut self, now: Now, ix: AppIx) {
         let app = self.app_mut(ix);
         let slowed = app.limiter.to_remember(now).is_some();
-        let subject = Subject::Rate(app.name.clone());
+        let subject = SavedKey::Rate(app.name.clone());
         if app.breaker.take().is_some() {
             self.remember_breaker(now, ix);
         }
@@ -157,8 +157,8 @@ impl Engine {
         let origins: Vec<OriginId> = self.origins.keys().copied().collect();
         for id in origins {
             let (ban, pace) = self.origin(id).to_remember(now);
-            ban.into_iter().for_each(|ban| self.remember(Subject::Ban(id), Some(ban)));
-            pace.into_iter().for_each(|pace| self.remember(Subject::Pace(id), Some(pace)));
+            ban.into_iter().for_each(|ban| self.remember(SavedKey::Ban(id), Some(ban)));
+            pace.into_iter().for_each(|pace| self.remember(SavedKey::Pace(id), Some(pace)));
         }
         let all: Vec<AppIx> = self.app_index.values().copied().collect();
         for ix in all {
@@ -184,7 +184,7 @@ impl Engine {
         }
     }
 
-    fn remember(&mut self, subject: Subject, memory: Option<Memory>) {
-        self.outbox.push_back(Action::Remember(subject, memory.map(Box::new)));
+    fn remember(&mut self, subject: SavedKey, memory: Option<SavedState>) {
+        self.outbox.push_back(Action::Save(subject, memory.map(Box::new)));
     }
 }

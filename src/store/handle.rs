@@ -10,7 +10,7 @@ use super::database::{Contents, Trouble};
 use super::message::{Answer, Applied, SetAside, StoreReply, StoreRequest};
 use super::snapshot::Snapshot;
 use super::worker::{Desk, Opening, Reader, Wanted, Worker, reason_of};
-use crate::domain::{BootMs, Memory, Now, Record, Subject, TenantId, Token, WallMs};
+use crate::domain::{BootMs, Now, Record, SavedKey, SavedState, TenantId, Token, WallMs};
 
 /// Since when the store's threads have been in a system call, or in the database; `None`: they are not.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,7 +58,7 @@ pub struct Opened {
     /// What is known of each token; empty when nothing could be read.
     pub restored: Snapshot,
     /// What is remembered besides the tokens.
-    pub memories: Vec<(Subject, Memory)>,
+    pub memories: Vec<(SavedKey, SavedState)>,
     /// The config that was applied last.
     pub applied: Applied,
     /// A number that is this state's own: drawn once, the same after every restart.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
-use crate::domain::{AppName, Fingerprint, Memory, Record, Subject, TenantId, Ticket, Token};
+use crate::domain::{AppName, Fingerprint, Record, SavedKey, SavedState, TenantId, Ticket, Token};
 
 /// One token to be kept.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub enum StoreRequest {
     /// Tell the times of these tokens anew, where the same tokens are still kept. Not answered.
     Amend(Vec<(TenantId, Record)>),
     /// Remember these, each in place of what was remembered of its subject; `None`: nothing any more. Not answered.
-    Remember(Vec<(Subject, Option<Memory>)>),
+    Remember(Vec<(SavedKey, Option<SavedState>)>),
     /// Remember the config that was applied, so that the next start can compare and, if need be, run it.
     Applied(Applied),
 }
@@ -100,7 +100,7 @@ pub struct Late {
     /// What is known of each token.
     pub restored: Snapshot,
     /// What is remembered besides the tokens.
-    pub memories: Vec<(Subject, Memory)>,
+    pub memories: Vec<(SavedKey, SavedState)>,
     /// The config that was applied last, by a process before this one.
     pub applied: Applied,
 }

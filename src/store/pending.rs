@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::message::{Applied, Kept};
-use crate::domain::{Memory, Record, Subject, TenantId, Ticket, Token};
+use crate::domain::{Record, SavedKey, SavedState, TenantId, Ticket, Token};
 
 /// Changes that wait for a commit. The newest change of a tenant replaces the older ones, so it never grows beyond what the
 /// state itself holds.
@@ -14,7 +14,7 @@ pub(super) struct Pending {
     /// Times to be told anew, of tokens that are on disk.
     pub(super) amended: BTreeMap<TenantId, Record>,
     /// `None`: to be forgotten.
-    pub(super) memories: BTreeMap<Subject, Option<Memory>>,
+    pub(super) memories: BTreeMap<SavedKey, Option<SavedState>>,
     /// The last applied config.
     pub(super) applied: Option<Applied>,
     /// Asked for, those included that something newer replaced, and not answered yet.
@@ -40,7 +40,7 @@ impl Pending {
 
     pub(super) fn forget(&mut self, id: TenantId) {
         self.amended.remove(&id);
-        self.memories.insert(Subject::Tenant(id.clone()), None);
+        self.memories.insert(SavedKey::Tenant(id.clone()), None);
         self.tokens.insert(id, None);
     }
 
@@ -98,7 +98,7 @@ mod tests {
 
     fn kept(tenant: u32, seq: u32) -> Kept {
         let token = Token::new(Zeroizing::new(format!("token-{tenant}-{seq}"))).unwrap();
-        let record = Record { asked: WallMs(0), expires: WallMs(1), fingerprint: token.fingerprint() };
+        let record = Record { requested_at: WallMs(0), expires_at: WallMs(1), fingerprint: token.fingerprint() };
         let id = format!("crm/ding{tenant}").parse().unwrap();
         Kept { ticket: Ticket { slot: Slot(tenant), seq }, id, record, token }
     }
@@ -122,7 +122,7 @@ mod tests {
         let (mut failed, mut newer) = (Pending::default(), Pending::default());
         (0..4).for_each(|tenant| failed.keep(kept(tenant, 1)));
         let id = |tenant: u32| kept(tenant, 0).id;
-        let told = |fingerprint| Record { asked: WallMs(5), expires: WallMs(6), fingerprint };
+        let told = |fingerprint| Record { requested_at: WallMs(5), expires_at: WallMs(6), fingerprint };
         newer.keep(kept(0, 2));
         newer.forget(id(1));
         newer.amend(id(2), told(kept(2, 1).record.fingerprint));
@@ -131,8 +131,8 @@ mod tests {
         let record = |tenant: u32| failed.get(&id(tenant)).unwrap().map(|(record, _)| record);
         assert_eq!(record(0), Some(kept(0, 2).record));
         assert_eq!(record(1), None);
-        assert_eq!(record(2).unwrap().expires, WallMs(6), "it is the same token");
-        assert_eq!(record(3).unwrap().expires, WallMs(1), "it is another");
+        assert_eq!(record(2).unwrap().expires_at, WallMs(6), "it is the same token");
+        assert_eq!(record(3).unwrap().expires_at, WallMs(1), "it is another");
         assert_eq!(failed.take_owed().len(), 5);
     }
 }

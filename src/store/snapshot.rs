@@ -130,7 +130,7 @@ mod tests {
     use crate::domain::{Fingerprint, WallMs};
 
     fn record(n: u64) -> Record {
-        Record { asked: WallMs(n), expires: WallMs(n + 1), fingerprint: Fingerprint(n) }
+        Record { requested_at: WallMs(n), expires_at: WallMs(n + 1), fingerprint: Fingerprint(n) }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use corptokend::domain::*;
-use corptokend::engine::{Room, SinkRow, State};
+use corptokend::engine::{Capacity, SinkStatus};
 
 use crate::model::{Attempt, Daemon, Habit, Rng, Treatment};
 use crate::scenarios::fixture::{lane_of, place, sink_set};
@@ -39,7 +39,7 @@ impl Play {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let boot = rng.pick(&[1, 5_000, 86_400_000]);
-        let room = Room { calls: 64, calls_most: 64, lanes: vec![8; 4] };
+        let room = Capacity { calls: 64, max_calls: 64, lanes: vec![8; 4] };
         let mut daemon = Daemon::new(boot, seed, rng.pick(&RATES[2..4]), room);
         let apps = ["a", "b", "c"].map(|name| AppName::new(name).unwrap()).to_vec();
         for app in &apps {
@@ -97,7 +97,11 @@ impl Play {
         // The state remembers only those that this process has not known yet.
         let record = (!self.is_known(&id) && self.rng.per_mille(400)).then(|| {
             let asked = self.daemon.now().wall - self.rng.below(9_000_000);
-            Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(u64::MAX - self.rng.below(1 << 32)) }
+            Record {
+                requested_at: asked,
+                expires_at: asked + 7_200_000,
+                fingerprint: Fingerprint(u64::MAX - self.rng.below(1 << 32)),
+            }
         });
         if let Some(record) = record {
             self.daemon.store_token(&id, record);
@@ -123,7 +127,7 @@ impl Play {
         let sinks = SinkSetId(self.rng.below(u64::from(SETS)) as u32);
         let stay: Vec<Place> = self.daemon.places_of(sinks, &id).into_iter().map(|(_, _, place)| place).collect();
         let withdraw = self.targets(slot, &id).into_iter().filter(|(_, _, place)| !stay.contains(place)).collect();
-        self.daemon.change(Change::Resinked { id, sinks, withdraw });
+        self.daemon.change(Change::SinksChanged { id, sinks, withdraw });
     }
 
     fn set_app(&mut self) {
@@ -197,17 +201,16 @@ impl Play {
         let summary = self.daemon.engine.summary(self.daemon.now());
         let rows = self.daemon.engine.page(self.daemon.now(), Slot(0), usize::MAX);
         for app in &summary.apps {
-            for state in State::ALL {
+            for state in TenantState::WORST_FIRST {
                 let rows = rows.iter().filter(|row| row.id.app == app.name && row.state == state).count();
                 assert_eq!(app.counts.of(state) as usize, rows, "{}: {}", app.name, state.as_str());
             }
         }
-        for state in State::ALL {
+        for state in TenantState::WORST_FIRST {
             let found = self.daemon.engine.first_in(self.daemon.now(), state).map(|row| row.state);
             assert_eq!(found, (summary.counts.of(state) > 0).then_some(state), "somebody who is found");
         }
         assert_eq!(summary.counts.total() as usize, rows.len());
-        assert_eq!(self.daemon.engine.tenant_count(), rows.len());
     }
 
     /// Everything works again. Two hours later all tenants are fresh, and all places hold what they should.
@@ -251,28 +254,31 @@ impl Play {
         let daemon = &mut self.daemon;
         let summary = daemon.engine.summary(daemon.now());
         for row in daemon.engine.page(daemon.now(), Slot(0), usize::MAX) {
-            assert!(row.state == State::Fresh, "{row:?}");
-            assert!(row.sinks.iter().all(|sink| *sink == SinkRow::Published), "{row:?}");
-            let told = daemon.engine.record(row.slot).map(|record| record.expires.0);
-            let stored = daemon.stored(&row.id).map(|record| record.expires.0).unwrap_or_default();
+            assert!(row.state == TenantState::Fresh, "{row:?}");
+            assert!(row.sinks.iter().all(|sink| *sink == SinkStatus::Published), "{row:?}");
+            let told = daemon.engine.record(row.slot).map(|record| record.expires_at.0);
+            let stored = daemon.stored(&row.id).map(|record| record.expires_at.0).unwrap_or_default();
             assert!(told.is_some_and(|told| told.abs_diff(stored) < 1_000), "stored {stored}: {row:?}");
             let outlets = daemon.sinks.sets[&daemon.engine.sinks(row.slot).unwrap()].clone();
             for outlet in &outlets {
                 let place = place(outlet, &row.id);
                 let content = daemon.shows(outlet.root, &row.id).unwrap_or_else(|| panic!("{place} is empty: {row:?}"));
                 assert_eq!(Some(content.fingerprint), row.fingerprint, "{place} holds another token: {row:?}");
-                assert!(!outlet.shows_expiry || Some(content.expires) == row.expires, "{place} shows an old expiry");
+                assert!(
+                    !outlet.shows_expiry || Some(content.expires_at) == row.expires_at,
+                    "{place} shows an old expiry"
+                );
             }
         }
         for (subject, memory) in &daemon.store.saved {
             let lasts = match memory {
-                Memory::Slowed { .. } | Memory::Paused(_) | Memory::Unextended(_) => true,
+                SavedState::Slowed { .. } | SavedState::Paused(_) | SavedState::Unextended(_) => true,
                 // Nobody is left who could be its probe; or nobody needs a token yet, since the one that was due no longer is.
-                Memory::Broken { kind, .. } => {
+                SavedState::Broken { kind, .. } => {
                     let app = summary.apps.iter().find(|app| Some(&app.name) == subject.app());
                     app.is_none_or(|app| app.counts.total() == 0 || app.broken == Some(*kind))
                 }
-                Memory::Failing(_) => false,
+                SavedState::Failing(_) => false,
             };
             assert!(lasts, "{subject:?} is still remembered: {memory:?}");
         }

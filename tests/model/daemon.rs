@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use corptokend::daemon::turn::turn;
 use corptokend::domain::*;
-use corptokend::engine::{Engine, Event, Room};
+use corptokend::engine::{Capacity, Engine, Event};
 
 use super::clock::Clock;
 use super::endpoint::Endpoint;
@@ -31,9 +31,9 @@ pub struct Daemon {
     pub names: Names,
     pub invariants: Invariants,
     /// How much can be taken on at this moment.
-    pub capacity: Room,
+    pub capacity: Capacity,
     /// The same while nothing is under way.
-    idle: Room,
+    idle: Capacity,
     pub seen: Seen,
     pub grain: u64,
     queue: EventQueue<Completion>,
@@ -48,7 +48,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// A daemon without apps, `boot_ms` after the start of its machine. `seed` makes what its endpoint does.
-    pub fn new(boot_ms: u64, seed: u64, total: Rate, capacity: Room) -> Self {
+    pub fn new(boot_ms: u64, seed: u64, total: Rate, capacity: Capacity) -> Self {
         let clock = Clock::new(boot_ms);
         Self {
             engine: Engine::new(clock.now(), seed, total),
@@ -99,10 +99,10 @@ impl Daemon {
         if let Change::SinkSet { id, outlets } = change {
             self.sinks.sets.insert(*id, outlets.to_vec());
         }
-        if let Change::Removed { withdraw, .. } | Change::Resinked { withdraw, .. } = change {
+        if let Change::Removed { withdraw, .. } | Change::SinksChanged { withdraw, .. } = change {
             self.note_withdrawn(withdraw);
         }
-        if let Change::Added { id, sinks, .. } | Change::Resinked { id, sinks, .. } = change
+        if let Change::Added { id, sinks, .. } | Change::SinksChanged { id, sinks, .. } = change
             && (self.seen.is_recorded || self.engine.withdrawing().next().is_some())
         {
             let owned: Vec<Place> = self.places_of(*sinks, id).into_iter().map(|(_, _, place)| place).collect();
@@ -126,7 +126,7 @@ impl Daemon {
     pub fn set_total(&mut self, total: Rate) {
         self.total = total;
         self.invariants.set_total(self.clock, total);
-        self.tell(Event::Limit(total));
+        self.tell(Event::TotalRate(total));
     }
 
     /// Does everything that there is to do at this moment.
@@ -245,7 +245,7 @@ impl Daemon {
 
     /// The process is killed, and another one starts: without a config so far. What was under way is lost, and so is what was
     /// not committed. What was remembered it knows, if it can read that, but for what is `void`.
-    pub fn restart(&mut self, void: &[Subject]) {
+    pub fn restart(&mut self, void: &[SavedKey]) {
         let is_readable = self.store.is_readable();
         self.invariants.statistics.lost_writes += self.store.crash(self.clock.t) as u64;
         self.invariants.statistics.restarts += 1;
@@ -265,16 +265,16 @@ impl Daemon {
     }
 
     /// Reads what is remembered, and drops what is `void` of it.
-    pub fn recall(&mut self, void: &[Subject]) {
+    pub fn recall(&mut self, void: &[SavedKey]) {
         let mut saved = self.store.saved.clone();
         for subject in void {
             saved.remove(subject);
-            if let Subject::Ban(origin) = subject {
+            if let SavedKey::Ban(origin) = subject {
                 self.invariants.forget_ban(*origin);
             }
             self.parts().1.write(Write::Remember(subject.clone(), None));
         }
-        self.heard.push(Event::Recalled(saved.into_iter().collect()));
+        self.heard.push(Event::Restored(saved.into_iter().collect()));
     }
 
     /// The state turns out to hold tokens of these tenants.
@@ -286,7 +286,7 @@ impl Daemon {
             found.push((self.names.id(no), token.record));
             self.invariants.tenants[no].restored = true;
         }
-        self.heard.push(Event::Found(found, freshness));
+        self.heard.push(Event::TokensFound(found, freshness));
     }
 
     /// Drops what the state holds of a tenant that is not in the config.
@@ -329,7 +329,7 @@ impl Daemon {
     }
 
     fn as_stored(&self, no: TenantNo, record: Record) -> Stored {
-        let (from, until) = (record.asked.since(self.now().wall), record.expires.since(self.now().wall));
+        let (from, until) = (record.requested_at.since(self.now().wall), record.expires_at.since(self.now().wall));
         let (from, until) = (self.clock.t + from, self.clock.t + until);
         Stored { seq: None, record, from, until, life: self.invariants.tenants[no].life, published_since: self.clock.t }
     }
@@ -346,7 +346,7 @@ impl Daemon {
         let Some(outlet) = self.sinks.sets[&sinks].get(usize::from(sink.0)).copied() else { return };
         let no = self.names.number(&id);
         if let Some(content) = self.sinks.set_content(outlet.root, no, None) {
-            self.tell(Event::Touched(Ticket { slot, ..content.ticket }, sink));
+            self.tell(Event::Drifted(Ticket { slot, ..content.ticket }, sink));
         }
     }
 }

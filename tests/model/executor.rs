@@ -3,7 +3,7 @@
 
 use corptokend::daemon::turn::Hands;
 use corptokend::domain::*;
-use corptokend::engine::{Action, Engine, Event, Notice, Room, WithdrawId};
+use corptokend::engine::{Action, Capacity, Engine, Event, Notice, WithdrawId};
 
 use super::clock::Clock;
 use super::endpoint::Endpoint;
@@ -53,7 +53,7 @@ pub struct Executor<'a> {
     pub sinks: &'a mut Sinks,
     pub names: &'a mut Names,
     pub invariants: &'a mut Invariants,
-    pub capacity: &'a mut Room,
+    pub capacity: &'a mut Capacity,
     pub queue: &'a mut EventQueue<Completion>,
     pub seen: &'a mut Seen,
     /// What is under way ends on multiples of this, in milliseconds.
@@ -71,7 +71,7 @@ impl Executor<'_> {
         let no = self.names.number(&id);
         self.capacity.calls -= 1;
         self.invariants.check_order(self.clock, engine, self.names, &id);
-        let life = self.store.tokens[no].map(|token| token.record.expires.since(token.record.asked));
+        let life = self.store.tokens[no].map(|token| token.record.expires_at.since(token.record.requested_at));
         self.invariants.call(self.clock, no, ticket, life);
         let (takes, outcome) = self.endpoint.call(self.clock, no, &id);
         if self.seen.is_recorded {
@@ -110,9 +110,9 @@ impl Executor<'_> {
         let stored = self.store.current(no).unwrap_or_else(|| panic!("{id}: published, and not committed"));
         let seq = *stored.seq.get_or_insert(ticket.seq);
         assert_eq!(seq, ticket.seq, "{id}: another token is published than was committed");
-        let Record { expires, fingerprint, .. } = engine.record(ticket.slot).expect("it has a token");
+        let Record { expires_at, fingerprint, .. } = engine.record(ticket.slot).expect("it has a token");
         assert_eq!(fingerprint, stored.record.fingerprint, "{id}: another token is published than was committed");
-        let content = Content { fingerprint, expires, ticket };
+        let content = Content { fingerprint, expires_at, ticket };
         let job = Job {
             what: JobKind::Publish(ticket, sink),
             lane: outlet.lane,
@@ -171,7 +171,7 @@ impl Executor<'_> {
                 let state = self.sinks.lane(lane);
                 if state.hangs && !std::mem::replace(&mut state.is_told, true) {
                     let failure = SinkFailure { kind: SinkFailureKind::Hangs, detail: "it does not come back".into() };
-                    heard.push(Event::LaneHangs(lane, failure));
+                    heard.push(Event::LaneStalled(lane, failure));
                 }
             }
         }
@@ -195,7 +195,7 @@ impl Executor<'_> {
         match write {
             Write::Forget(no, id) => {
                 self.store.tokens[no] = None;
-                self.store.saved.remove(&Subject::Tenant(id));
+                self.store.saved.remove(&SavedKey::Tenant(id));
             }
             Write::Amend(records) => {
                 for (no, record) in records {
@@ -240,7 +240,7 @@ impl Executor<'_> {
         if let Some(current) = self.store.current(no).filter(|current| current.seq == token.seq) {
             current.published_since = self.clock.t;
         }
-        heard.push(Event::Kept(ticket));
+        heard.push(Event::CommitEnded(ticket));
     }
 
     /// The lane does not move: what it has done is not heard of before it does.
@@ -260,7 +260,7 @@ impl Executor<'_> {
         let lane = self.sinks.lane(id);
         lane.hangs = false;
         if std::mem::take(&mut lane.is_told) {
-            heard.push(Event::LaneMoves(id));
+            heard.push(Event::LaneResumed(id));
         }
         for job in std::mem::take(&mut lane.stuck) {
             self.later(t, Completion::Done(job));
@@ -293,7 +293,7 @@ impl Executor<'_> {
 }
 
 impl Hands for Executor<'_> {
-    fn room(&self) -> &Room {
+    fn room(&self) -> &Capacity {
         self.capacity
     }
 
@@ -301,7 +301,7 @@ impl Hands for Executor<'_> {
         self.seen.actions += 1;
         match action {
             Action::Call(ticket) => self.call(engine, ticket),
-            Action::Keep { ticket, id, record } => self.keep(ticket, &id, record),
+            Action::Commit { ticket, id, record } => self.keep(ticket, &id, record),
             Action::Discard(ticket) => {
                 self.invariants.discarded(ticket);
                 assert!(self.store.in_memory.remove(&ticket), "{ticket:?} is discarded, and nobody has it");
@@ -310,17 +310,17 @@ impl Hands for Executor<'_> {
             Action::Publish(ticket, sink) => self.publish(engine, ticket, sink, true),
             Action::Expire(ticket, sink) => self.publish(engine, ticket, sink, false),
             Action::Withdraw { id, lane, place, .. } => self.withdraw(id, lane, &place),
-            Action::Forget(id) => {
+            Action::DeleteRecord(id) => {
                 let no = self.names.number(&id);
                 self.store.uncommitted.remove(&no);
                 self.write(Write::Forget(no, id));
             }
-            Action::Amend(records) => {
+            Action::UpdateRecords(records) => {
                 let numbered = records.into_iter().map(|(id, record)| (self.names.number(&id), record)).collect();
                 self.write(Write::Amend(numbered));
             }
-            Action::Remember(subject, memory) => self.write(Write::Remember(subject, memory.map(|memory| *memory))),
-            Action::Say(notice) => {
+            Action::Save(subject, memory) => self.write(Write::Remember(subject, memory.map(|memory| *memory))),
+            Action::Notify(notice) => {
                 self.invariants.statistics.expiries_said += u64::from(matches!(notice, Notice::Expired { .. }));
                 if self.seen.is_recorded {
                     self.seen.notices.push((now.boot.0, notice));

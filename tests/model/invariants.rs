@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use corptokend::domain::{
-    AppPolicy, CallPath, Change, Failure, FailureKind, Freshness, Grant, Now, OriginId, Rate, Record, SinkSetId, Slot,
-    Subject, TenantId, Ticket,
+    AppPolicy, CallPath, Change, Failure, FailureKind, Freshness, Grant, Now, OriginId, Rate, Record, SavedKey,
+    SinkSetId, Slot, TenantId, Ticket,
 };
-use corptokend::engine::{Engine, Row};
+use corptokend::engine::{Engine, TenantStatus};
 
 use super::availability::Availability;
 use super::clock::Clock;
@@ -177,7 +177,7 @@ impl Invariants {
                 (tenant.present, tenant.failures, tenant.hindered) = (false, 0, 0);
                 tenant.forget_calls();
             }
-            Change::Resinked { id, sinks, .. } => {
+            Change::SinksChanged { id, sinks, .. } => {
                 let tenant = &mut self.tenants[names.number(id)];
                 (tenant.sinks, tenant.placed) = (Some(*sinks), clock.t);
             }
@@ -345,10 +345,10 @@ impl Invariants {
         repeats.committed = repeats.latest;
     }
 
-    pub fn committed_memory(&mut self, names: &mut Names, subject: &Subject) {
+    pub fn committed_memory(&mut self, names: &mut Names, subject: &SavedKey) {
         match subject {
-            Subject::Ban(origin) => self.bans.entry(*origin).or_default().commit(),
-            Subject::Tenant(id) => {
+            SavedKey::Ban(origin) => self.bans.entry(*origin).or_default().commit(),
+            SavedKey::Tenant(id) => {
                 let no = names.number(id);
                 self.tenants[no].refused.commit();
                 self.committed_token(no);
@@ -375,7 +375,7 @@ impl Invariants {
             None => (2, 0),
             Some((_, expires)) => (3, expires),
         };
-        let plain = |row: &Row| row.trouble.is_none();
+        let plain = |row: &TenantStatus| row.failure.is_none();
         let Some(own) = engine.slot(id).map(|slot| engine.row(now, slot)).filter(plain) else { return };
         let first = rank(no);
         if first.0 == 2 && clock.t >= self.tenants[no].added + PATIENCE_MS {
@@ -397,5 +397,5 @@ impl Invariants {
 
 /// How long a token lives, and when, on the boot clock, it expires.
 fn life_of(record: Record, now: Now) -> (u64, u64) {
-    (record.expires.since(record.asked), Record::on_boot_clock(record.expires, now).0)
+    (record.expires_at.since(record.requested_at), Record::on_boot_clock(record.expires_at, now).0)
 }

@@ -19,7 +19,7 @@ type Try = Box<dyn FnMut(Now, RootId, &TenantId) -> Attempt>;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Content {
     pub fingerprint: Fingerprint,
-    pub expires: WallMs,
+    pub expires_at: WallMs,
     pub ticket: Ticket,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use corptokend::domain::{AppName, Memory, Record, Subject, TenantId, Ticket};
+use corptokend::domain::{AppName, Record, SavedKey, SavedState, TenantId, Ticket};
 
 use super::tenants::{PerTenant, TenantNo};
 
@@ -45,13 +45,13 @@ pub enum Write {
     },
     Forget(TenantNo, TenantId),
     Amend(Vec<(TenantNo, Record)>),
-    Remember(Subject, Option<Memory>),
+    Remember(SavedKey, Option<SavedState>),
 }
 
 pub struct Store {
     pub tokens: PerTenant<Option<Stored>>,
     /// What is remembered besides.
-    pub saved: BTreeMap<Subject, Memory>,
+    pub saved: BTreeMap<SavedKey, SavedState>,
     /// How long a commit takes, in milliseconds.
     pub commit_ms: u64,
     pub fault: Option<StoreFault>,

@@ -215,7 +215,7 @@ impl Simulation {
         let stay = self.daemon.places_of(sinks, &id);
         let mut withdraw = self.daemon.places_of(before, &id);
         withdraw.retain(|place| !stay.contains(place));
-        self.daemon.plan(Change::Resinked { id, sinks, withdraw });
+        self.daemon.plan(Change::SinksChanged { id, sinks, withdraw });
     }
 
     fn app_leaves(&mut self, app: usize) {

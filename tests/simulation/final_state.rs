@@ -1,6 +1,6 @@
 //! Whether all is well in the end.
 
-use corptokend::domain::{Fingerprint, Memory, RootId, Subject};
+use corptokend::domain::{Fingerprint, RootId, SavedKey, SavedState};
 
 use crate::model::{HANDOVER_MS, TenantNo};
 use crate::simulation::Simulation;
@@ -17,11 +17,14 @@ impl Simulation {
             }
         }
         for (subject, memory) in &self.daemon.store.saved {
-            let Subject::Tenant(id) = subject else { continue };
+            let SavedKey::Tenant(id) = subject else { continue };
             let no = self.number(id);
             let is_refused = self.daemon.endpoint.refuses[no].is_some();
             assert!(self.daemon.invariants.tenants[no].present, "{id} left, and is remembered: {memory:?}");
-            assert!(is_refused || !matches!(memory, Memory::Failing(_)), "{id} is well, and is remembered: {memory:?}");
+            assert!(
+                is_refused || !matches!(memory, SavedState::Failing(_)),
+                "{id} is well, and is remembered: {memory:?}"
+            );
         }
         assert_eq!(self.daemon.engine.withdrawing().count(), 0, "places are still to be emptied");
     }

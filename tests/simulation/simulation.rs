@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use corptokend::domain::*;
-use corptokend::engine::{Event, Room};
+use corptokend::engine::{Capacity, Event};
 
 use crate::fault_plan::FaultPlan;
 use crate::model::{Daemon, Habit, Rng, TenantNo, Treatment, place};
@@ -80,7 +80,7 @@ impl Simulation {
     /// A machine on which a daemon has yet to be started for the first time.
     pub(crate) fn new(seed: u64, setups: Vec<AppSetup>) -> Self {
         let mut rng = Rng::new(seed);
-        let room = Room { calls: 64, calls_most: 64, lanes: vec![64; LANES as usize] };
+        let room = Capacity { calls: 64, max_calls: 64, lanes: vec![64; LANES as usize] };
         let mut daemon = Daemon::new(BOOT_MS, rng.next(), Rate::per_second(400), room);
         (daemon.seen.is_recorded, daemon.invariants.checks_order) = (false, false);
         daemon.invariants.availability.is_judged = true;
@@ -220,19 +220,19 @@ impl Simulation {
     }
 
     /// What is remembered of apps and tenants that are not there any more, or of an origin that nobody calls from.
-    pub(crate) fn void_subjects(&self) -> Vec<Subject> {
+    pub(crate) fn void_subjects(&self) -> Vec<SavedKey> {
         let is_called = |origin: &OriginId| {
             (0..self.setups.len()).any(|app| self.has_app(app) && self.setups[app].endpoint == origin.0)
         };
-        let subjects: Vec<Subject> = self.daemon.store.saved.keys().cloned().collect();
-        let is_void = |subject: &Subject| match subject {
-            Subject::Ban(origin) | Subject::Pace(origin) => !is_called(origin),
+        let subjects: Vec<SavedKey> = self.daemon.store.saved.keys().cloned().collect();
+        let is_void = |subject: &SavedKey| match subject {
+            SavedKey::Ban(origin) | SavedKey::Pace(origin) => !is_called(origin),
             _ => subject.app().is_some_and(|name| {
                 let app = self.daemon.names.known_app(name);
                 !self.has_app(app) || self.stale.contains(&app)
             }),
         };
-        let is_absent = |subject: &Subject| matches!(subject, Subject::Tenant(id) if !self.is_present(id));
+        let is_absent = |subject: &SavedKey| matches!(subject, SavedKey::Tenant(id) if !self.is_present(id));
         subjects.into_iter().filter(|subject| is_void(subject) || is_absent(subject)).collect()
     }
 
@@ -273,7 +273,7 @@ impl Simulation {
         }
         self.drop_what_left();
         let own = self.daemon.store.saved.keys().filter(|subject| subject.app().is_some()).cloned();
-        let own: Vec<Subject> = own.collect();
+        let own: Vec<SavedKey> = own.collect();
         self.daemon.recall(&own);
         let present = |no: &TenantNo| self.daemon.invariants.tenants[*no].present;
         let all: Vec<TenantNo> = self.all_tenants().filter(present).collect();
@@ -281,7 +281,7 @@ impl Simulation {
             all.into_iter().partition(|no| self.stale.contains(&usize::from(no.app)));
         self.daemon.find(&current, Freshness::Current);
         self.daemon.find(&stale, Freshness::Stale);
-        self.daemon.tell(Event::Forgotten);
+        self.daemon.tell(Event::SavedStateLost);
     }
 
     /// Peace: nothing fails, and nothing is changed any more. What is under way comes to its end, and all must be well.

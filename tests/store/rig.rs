@@ -31,8 +31,8 @@ pub(crate) fn kept(n: u32) -> Kept {
 pub(crate) fn kept_as(n: u32, text: &str) -> Kept {
     let token = Token::new(Zeroizing::new(text.to_owned())).unwrap();
     let record = Record {
-        asked: WallMs(u64::from(n)),
-        expires: WallMs(u64::from(n) + 7_200_000),
+        requested_at: WallMs(u64::from(n)),
+        expires_at: WallMs(u64::from(n) + 7_200_000),
         fingerprint: token.fingerprint(),
     };
     Kept { ticket: ticket(n), id: id(n), record, token }

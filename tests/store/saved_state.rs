@@ -1,7 +1,8 @@
 //! What the store remembers besides the tokens, and how their times are told anew: over restarts, damage and a full disk.
 
 use corptokend::domain::{
-    Failing, Failure, FailureKind, Fingerprint, Memory, OriginId, Record, Slot, Subject, Ticket, Token, Wait, WallMs,
+    Failing, Failure, FailureKind, Fingerprint, OriginId, Record, SavedKey, SavedState, Slot, Ticket, Token, Wait,
+    WallMs,
 };
 use corptokend::store::{Kept, StoreReply, StoreRequest};
 use redb::{ReadableDatabase, ReadableTable, TableHandle};
@@ -15,33 +16,33 @@ fn wait(ms: u64) -> Wait {
     Wait { told: WallMs(1_000_000), until: WallMs(1_000_000 + ms) }
 }
 
-fn failing(n: u32) -> (Subject, Memory) {
+fn failing(n: u32) -> (SavedKey, SavedState) {
     let failure =
         Failure { code: Some("no".into()), ..Failure::new(FailureKind::Unauthorized, format!("refused {n}")) };
     let (since, at) = (WallMs(999_000), WallMs(1_000_000));
     let next = wait(900_000);
     (
-        Subject::Tenant(id(n)),
-        Memory::Failing(Failing { failure, since, at, failures: 3, unknown: 0, refused: true, next }),
+        SavedKey::Tenant(id(n)),
+        SavedState::Failing(Failing { failure, since, at, failures: 3, unknown: 0, refused: true, next }),
     )
 }
 
-fn all() -> Vec<(Subject, Memory)> {
+fn all() -> Vec<(SavedKey, SavedState)> {
     let app = || "crm".parse().unwrap();
-    let broken = Memory::Broken { kind: FailureKind::WrongCredentials, probes: 2, probe: wait(60_000) };
+    let broken = SavedState::Broken { kind: FailureKind::WrongCredentials, probes: 2, probe: wait(60_000) };
     let mut all = vec![
-        (Subject::Ban(OriginId(5)), Memory::Paused(wait(300_000))),
-        (Subject::Pace(OriginId(5)), Memory::Slowed { share: 512, hold: wait(1_000) }),
-        (Subject::Breaker(app()), broken),
-        (Subject::Rate(app()), Memory::Slowed { share: 64, hold: wait(0) }),
-        (Subject::Tenant(id(99)), Memory::Unextended(Fingerprint(7))),
+        (SavedKey::Ban(OriginId(5)), SavedState::Paused(wait(300_000))),
+        (SavedKey::Pace(OriginId(5)), SavedState::Slowed { share: 512, hold: wait(1_000) }),
+        (SavedKey::Breaker(app()), broken),
+        (SavedKey::Rate(app()), SavedState::Slowed { share: 64, hold: wait(0) }),
+        (SavedKey::Tenant(id(99)), SavedState::Unextended(Fingerprint(7))),
     ];
     all.extend((0..20).map(failing));
     all
 }
 
 fn record(n: u32, asked: u64) -> Record {
-    Record { asked: WallMs(asked), expires: WallMs(asked + 7_200_000), fingerprint: token(n).fingerprint() }
+    Record { requested_at: WallMs(asked), expires_at: WallMs(asked + 7_200_000), fingerprint: token(n).fingerprint() }
 }
 
 fn token(n: u32) -> Token {
@@ -53,7 +54,7 @@ fn kept(n: u32, asked: u64) -> Kept {
 }
 
 impl Running {
-    fn remember(&self, memories: Vec<(Subject, Memory)>) {
+    fn remember(&self, memories: Vec<(SavedKey, SavedState)>) {
         self.send(StoreRequest::Remember(
             memories.into_iter().map(|(subject, memory)| (subject, Some(memory))).collect(),
         ));
@@ -65,12 +66,12 @@ impl Running {
     }
 
     /// What was remembered, in the order of the subjects.
-    fn memories(&self) -> Vec<(Subject, Memory)> {
+    fn memories(&self) -> Vec<(SavedKey, SavedState)> {
         sorted(self.opened.memories.clone())
     }
 }
 
-fn sorted(mut memories: Vec<(Subject, Memory)>) -> Vec<(Subject, Memory)> {
+fn sorted(mut memories: Vec<(SavedKey, SavedState)>) -> Vec<(SavedKey, SavedState)> {
     memories.sort_by(|(a, _), (b, _)| a.cmp(b));
     memories
 }
@@ -83,10 +84,10 @@ fn a_restart_finds_what_was_remembered_and_not_what_was_forgotten() {
     first.stop();
     let second = start(&path);
     assert_eq!(second.memories(), sorted(all()));
-    second.send(StoreRequest::Remember(vec![(Subject::Ban(OriginId(5)), None), (failing(3).0, None)]));
+    second.send(StoreRequest::Remember(vec![(SavedKey::Ban(OriginId(5)), None), (failing(3).0, None)]));
     second.send(StoreRequest::Forget(vec![id(4)]));
     second.stop();
-    let gone = [Subject::Ban(OriginId(5)), failing(3).0, failing(4).0];
+    let gone = [SavedKey::Ban(OriginId(5)), failing(3).0, failing(4).0];
     let left: Vec<_> = all().into_iter().filter(|(subject, _)| !gone.contains(subject)).collect();
     assert_eq!(start(&path).memories(), sorted(left));
 }

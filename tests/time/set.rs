@@ -43,8 +43,8 @@ fn set_clock(by_s: i64) {
 /// How long a token lives by what a reader of its file sees, in seconds.
 fn shown_life_s(machine: &Machine, corp_id: &str) -> Option<i64> {
     let text = machine.read(&format!("tokens/{corp_id}.env"))?;
-    let expires: i64 = text.lines().find_map(|line| line.strip_prefix("EXPIRES_AT=")?.parse().ok())?;
-    Some(expires - now_s())
+    let expires_at: i64 = text.lines().find_map(|line| line.strip_prefix("EXPIRES_AT=")?.parse().ok())?;
+    Some(expires_at - now_s())
 }
 
 /// How long a key lives by what the kernel shows, such as `59s` or `9m`, in seconds; `None` when it is gone, has expired, or

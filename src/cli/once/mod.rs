@@ -14,7 +14,6 @@ use crate::control::protocol::{DaemonStatus, SinkState, State, TenantRow, total}
 use crate::control::{ControlClient, ControlError};
 use crate::daemon::{self, Ended, StartError, Startup, Until};
 use crate::domain::{FailureKind, LogLevel};
-use crate::engine;
 use crate::system::{log, process};
 use progress::Progress;
 
@@ -36,7 +35,7 @@ pub(super) fn run(_args: &OnceArgs, config: &Path, socket: &Path, out: &mut dyn 
             Err(error) => failed(&error),
         },
         Err(ControlError::NoDaemon(_)) => match run_daemon(config) {
-            Ok(ended) => report_outcome(&ended.not_fresh, ended.tenants.into(), out),
+            Ok(ended) => report_outcome(&ended.not_fresh, ended.tenants, out),
             Err(error) => report_start_error(&error),
         },
         // A daemon may be running: without its answer, its tenants must not be called.
@@ -61,10 +60,10 @@ fn run_daemon(config: &Path) -> Result<Ended, StartError> {
         let mut daemon = daemon::start(startup).await?;
         let mut progress = Progress::new();
         daemon.observe(move |summary| {
-            use engine::State::{Due, Expired, Pending};
-            let missing: u32 = [Pending, Due, Expired].iter().map(|&state| summary.counts.of(state)).sum();
+            use crate::domain::TenantState::{Due, Expired, Pending};
+            let missing = summary.counts.of_any(&[Pending, Due, Expired]);
             let total = summary.counts.total();
-            progress.show((total - missing).into(), total.into());
+            progress.show(total - missing, total);
         });
         Ok(daemon.run(Until::CaughtUp).await?)
     })

@@ -49,7 +49,7 @@ pub struct AppDifference {
     /// Tenants that are new here, sorted.
     pub added: Vec<CorpId>,
     /// Tenants that stay and are to be published again, their sinks or names having changed; sorted.
-    pub resinked: Vec<Vacated>,
+    pub sinks_changed: Vec<Vacated>,
     /// Tenants that are gone from here, sorted. One that came under another app is gone here and added there.
     pub removed: Vec<Vacated>,
 }
@@ -66,7 +66,7 @@ pub struct Counts {
     /// Those that are gone.
     pub removed: usize,
     /// Those whose sinks or names changed.
-    pub resinked: usize,
+    pub sinks_changed: usize,
     /// Those that are fetched anew, their app's credentials having changed.
     pub refetched: usize,
 }
@@ -110,14 +110,14 @@ pub fn diff(old: Option<&Config>, new: &Config) -> Difference {
             && app.policy.is_none()
             && !(app.credentials_changed || app.connection_changed)
             && app.added.is_empty()
-            && app.resinked.is_empty()
+            && app.sinks_changed.is_empty()
             && app.removed.is_empty();
         if nothing {
             continue;
         }
         difference.counts.added += app.added.len();
         difference.counts.removed += app.removed.len();
-        difference.counts.resinked += app.resinked.len();
+        difference.counts.sinks_changed += app.sinks_changed.len();
         if app.credentials_changed {
             difference.counts.refetched += after.map_or(0, |(_, now)| now.tenants.len()) - app.added.len();
         }
@@ -137,7 +137,7 @@ fn app_difference(name: &AppName, before: Side<'_>, after: Side<'_>) -> AppDiffe
         credentials_changed: false,
         connection_changed: false,
         added: Vec::new(),
-        resinked: Vec::new(),
+        sinks_changed: Vec::new(),
         removed: Vec::new(),
     };
     match (before, after) {
@@ -178,7 +178,7 @@ fn tenants(name: &AppName, old: &App, new: &App, difference: &mut AppDifference)
             if changed {
                 let mut vacated = vacated(name, old, id);
                 vacated.places.retain(|place| !places(name, new, id).contains(place));
-                difference.resinked.push(vacated);
+                difference.sinks_changed.push(vacated);
             }
         }
     });
@@ -210,7 +210,7 @@ fn vacated(name: &AppName, old: &App, id: &CorpId) -> Vacated {
 /// A place that one tenant leaves may be another's from now on (a tenant that came under another app, two that changed
 /// names): emptying it would delete the new owner's token.
 fn spare_places_in_use(difference: &mut Difference, new: &Config) {
-    let vacated = || difference.apps.iter().flat_map(|app| app.removed.iter().chain(&app.resinked));
+    let vacated = || difference.apps.iter().flat_map(|app| app.removed.iter().chain(&app.sinks_changed));
     let left: HashSet<&Place> = vacated().flat_map(|tenant| &tenant.places).collect();
     if left.is_empty() {
         return;
@@ -220,7 +220,7 @@ fn spare_places_in_use(difference: &mut Difference, new: &Config) {
         return;
     }
     for app in &mut difference.apps {
-        for tenant in app.removed.iter_mut().chain(&mut app.resinked) {
+        for tenant in app.removed.iter_mut().chain(&mut app.sinks_changed) {
             tenant.places.retain(|place| !in_use.contains(place));
         }
     }

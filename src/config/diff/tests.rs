@@ -34,7 +34,9 @@ fn told(difference: &Difference) -> String {
         };
         words.extend(app.added.iter().map(|id| format!("+{}", app.id(id))));
         words.extend(app.removed.iter().map(|gone| format!("-{}{}", app.id(&gone.corp_id), places(&gone.places))));
-        words.extend(app.resinked.iter().map(|moved| format!("~{}{}", app.id(&moved.corp_id), places(&moved.places))));
+        words.extend(
+            app.sinks_changed.iter().map(|moved| format!("~{}{}", app.id(&moved.corp_id), places(&moved.places))),
+        );
     }
     words.join(" ")
 }

@@ -21,10 +21,10 @@ use super::turn::Hands;
 use crate::api::{self, Answer};
 use crate::config::Config;
 use crate::domain::{
-    BootMs, Grant, LaneId, Memory, Names, Now, Outlet, Place, Record, RootId, SinkFailure, SinkFailureKind, SinkId,
-    Subject, TenantId, Ticket, Token, WallMs, Wrote,
+    BootMs, Grant, LaneId, Names, Now, Outlet, Place, Record, RootId, SavedKey, SavedState, SinkFailure,
+    SinkFailureKind, SinkId, TenantId, Ticket, Token, WallMs, Wrote,
 };
-use crate::engine::{Action, Engine, Event, Room, WithdrawId};
+use crate::engine::{Action, Capacity, Engine, Event, WithdrawId};
 use crate::sink::{Job, LaneReport, Publication};
 use crate::store::{Applied, Kept, Lookup, Store, StoreReply, StoreRequest};
 use crate::system::clock;
@@ -64,7 +64,7 @@ pub(crate) struct DaemonHands {
     jobs: Vec<Vec<Job>>,
     /// Publications under way, by lane.
     flows: Vec<Flow>,
-    room: Room,
+    room: Capacity,
     /// No more calls: the daemon is stopping.
     closed: bool,
     /// Something was done in this turn.
@@ -96,7 +96,7 @@ impl DaemonHands {
             requests: Vec::new(),
             jobs: Vec::new(),
             flows: Vec::new(),
-            room: Room { calls: most, calls_most: most, lanes: Vec::new() },
+            room: Capacity { calls: most, max_calls: most, lanes: Vec::new() },
             closed: false,
             acted: false,
         }
@@ -155,7 +155,7 @@ impl DaemonHands {
     }
 
     /// Remembers this over a restart; `None`: nothing any more.
-    pub(crate) fn remember(&mut self, subject: Subject, memory: Option<Memory>) {
+    pub(crate) fn remember(&mut self, subject: SavedKey, memory: Option<SavedState>) {
         match self.requests.last_mut() {
             Some(StoreRequest::Remember(batch)) => batch.push((subject, memory)),
             _ => self.requests.push(StoreRequest::Remember(vec![(subject, memory)])),
@@ -207,7 +207,7 @@ impl DaemonHands {
                 self.state.committed();
                 // What was not kept comes a second time, once it is; the engine hears of each once.
                 let first = tickets.into_iter().filter(|ticket| self.keeping.remove(ticket));
-                events.extend(first.map(Event::Kept));
+                events.extend(first.map(Event::CommitEnded));
             }
             StoreReply::Loaded(loaded) => {
                 self.state.read();
@@ -226,7 +226,7 @@ impl DaemonHands {
         if hanging.commits {
             // Late answers find nobody who waits.
             self.store.expect_no_answer();
-            events.extend(self.keeping.drain().map(Event::Kept));
+            events.extend(self.keeping.drain().map(Event::CommitEnded));
         }
         let put_off = self.state.put_off();
         if !put_off.is_empty() {
@@ -261,7 +261,7 @@ impl DaemonHands {
 
     fn loaded(&mut self, engine: &Engine, ticket: Ticket, found: Lookup, events: &mut Vec<Event>) {
         if let Lookup::Missing = found {
-            events.push(Event::Lost(ticket));
+            events.push(Event::TokenLost(ticket));
         }
         // Another token may have come while this one was read, which must not be published before it is kept.
         let is_current = engine.ticket(ticket.slot) == Some(ticket);
@@ -271,7 +271,7 @@ impl DaemonHands {
                 Lookup::Found(record, token) if is_current => {
                     // The wall clock may have been set since the record was written.
                     let today = engine.record(ticket.slot).filter(|today| today.fingerprint == record.fingerprint);
-                    let expires = today.unwrap_or(*record).expires;
+                    let expires = today.unwrap_or(*record).expires_at;
                     self.publish(engine, ticket, sink, token.clone(), expires);
                 }
                 Lookup::Unavailable(reason) => {
@@ -306,7 +306,7 @@ impl DaemonHands {
                         }
                     }));
                 }
-                LaneReport::Drifted { ticket, sink } => events.push(Event::Touched(ticket, sink)),
+                LaneReport::Drifted { ticket, sink } => events.push(Event::Drifted(ticket, sink)),
                 LaneReport::Mounted { at, device } => self.mounted(&at, device, events),
                 LaneReport::FloodBegins { root, directory } => self.outlets.flood_begins(root, &directory),
                 LaneReport::FloodEnds { root } => self.outlets.flood_ends(&root),
@@ -349,7 +349,7 @@ impl DaemonHands {
 
     fn begin_publication(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId) {
         match (self.parked.get(&ticket).cloned(), engine.record(ticket.slot)) {
-            (Some(token), Some(record)) => self.publish(engine, ticket, sink, token, record.expires),
+            (Some(token), Some(record)) => self.publish(engine, ticket, sink, token, record.expires_at),
             _ => self.load(engine, ticket, sink),
         }
     }
@@ -373,14 +373,14 @@ impl DaemonHands {
         }
     }
 
-    fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, token: Token, expires: WallMs) {
+    fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, token: Token, expires_at: WallMs) {
         let found = whereabouts(engine, &self.outlets, ticket, sink).and_then(|(id, outlet)| {
             let specs = Arc::clone(self.outlets.specs(engine.sinks(ticket.slot)?));
             Some((outlet, specs, self.names(&id)?))
         });
         let Some((outlet, specs, names)) = found else { return self.abandoned(ticket, sink) };
         self.job_begins(outlet.lane);
-        let publication = Publication { ticket, sink, specs, names, token, expires };
+        let publication = Publication { ticket, sink, specs, names, token, expires: expires_at };
         self.jobs[usize::from(outlet.lane.0)].push(Job::Publish(publication));
     }
 
@@ -424,7 +424,7 @@ impl DaemonHands {
 
     fn count_calls(&mut self) {
         self.room.calls = if self.closed { 0 } else { self.calls.room() };
-        self.room.calls_most = self.calls.most();
+        self.room.max_calls = self.calls.most();
     }
 }
 
@@ -441,7 +441,7 @@ fn whereabouts(engine: &Engine, outlets: &Outlets, ticket: Ticket, sink: SinkId)
 }
 
 impl Hands for DaemonHands {
-    fn room(&self) -> &Room {
+    fn room(&self) -> &Capacity {
         &self.room
     }
 
@@ -452,15 +452,15 @@ impl Hands for DaemonHands {
                 self.calls.begin(now.boot, ticket, engine.id(ticket.slot));
                 self.count_calls();
             }
-            Action::Keep { ticket, id, record } => self.keep(ticket, id, record),
+            Action::Commit { ticket, id, record } => self.keep(ticket, id, record),
             Action::Discard(ticket) | Action::Release(ticket) => drop(self.parked.remove(&ticket)),
             Action::Publish(ticket, sink) => self.begin_publication(engine, ticket, sink),
             Action::Expire(ticket, sink) => self.expire(engine, ticket, sink),
             Action::Withdraw { id, lane, root, place } => self.empty(lane, root, place, Emptied::Left(id)),
-            Action::Forget(id) => self.forget(id),
-            Action::Amend(records) => self.requests.push(StoreRequest::Amend(records)),
-            Action::Remember(subject, memory) => self.remember(subject, memory.map(|memory| *memory)),
-            Action::Say(notice) => notices::say(notice, &self.outlets, &self.ways),
+            Action::DeleteRecord(id) => self.forget(id),
+            Action::UpdateRecords(records) => self.requests.push(StoreRequest::Amend(records)),
+            Action::Save(subject, memory) => self.remember(subject, memory.map(|memory| *memory)),
+            Action::Notify(notice) => notices::say(notice, &self.outlets, &self.ways),
         }
     }
 }

@@ -17,24 +17,24 @@ pub(crate) fn say(notice: Notice, outlets: &Outlets, ways: &Ways) {
             event = "renewed", %app, %corp_id, %fingerprint, lifetime_s, "{app}/{corp_id}: token {fingerprint} renewed, good for {}", seconds(lifetime_s)
         ),
         Notice::Failing { tenant, failure, attempt, next_in_ms } => failing(&tenant, &failure, attempt, next_in_ms),
-        Notice::Mended { tenant: TenantId { app, corp_id }, attempts } => {
+        Notice::Recovered { tenant: TenantId { app, corp_id }, attempts } => {
             tracing::info!(event = "mended", %app, %corp_id, attempt = attempts, "{app}/{corp_id}: works again after {attempts} failures");
         }
         Notice::Expired { tenant: TenantId { app, corp_id } } => {
             tracing::error!(event = "expired", %app, %corp_id, "{app}/{corp_id}: the token expired before it could be renewed");
         }
         Notice::AppBroken { app, failure, next_in_ms } => app_broken(&app, &failure, next_in_ms),
-        Notice::AppMended { app } => {
+        Notice::AppRecovered { app } => {
             tracing::info!(event = "app_mended", %app, "{app}: the endpoint accepts the app's credentials again")
         }
-        Notice::SlowedDown { scope, failure, percent } => slowed_down(&scope, &failure, percent, ways),
-        Notice::Paused { origin, failure, for_ms } => {
+        Notice::Throttled { scope, failure, percent } => slowed_down(&scope, &failure, percent, ways),
+        Notice::Banned { origin, failure, for_ms } => {
             let (code, next_in) = (code(&failure), millis(for_ms));
             let (_, host) = ways.name(&Scope::Origin(origin));
             tracing::error!(event = "paused", host, code, next_in, "all calls to {host} stop for {next_in}: {failure}");
         }
-        Notice::CallsHeld { scope, failure } => calls_held(&scope, &failure, ways),
-        Notice::CallsResume { scope } => {
+        Notice::BreakerOpened { scope, failure } => calls_held(&scope, &failure, ways),
+        Notice::BreakerClosed { scope } => {
             let (scope, name) = ways.name(&scope);
             tracing::info!(
                 event = "calls_resumed",
@@ -46,7 +46,7 @@ pub(crate) fn say(notice: Notice, outlets: &Outlets, ways: &Ways) {
         Notice::SinkFailing { root, tenant, failure, next_in_ms } => {
             sink_failing(outlets, root, tenant, &failure, next_in_ms)
         }
-        Notice::SinkMended { root } => {
+        Notice::SinkRecovered { root } => {
             let root = outlets.root(root).fixed.display();
             tracing::info!(event = "sink_mended", %root, "publication below {root} works again");
         }
@@ -60,11 +60,11 @@ pub(crate) fn say(notice: Notice, outlets: &Outlets, ways: &Ways) {
             let root = outlets.root(root).fixed.display();
             tracing::info!(event = "sink_uncontested", %root, "what is published below {root} is left alone again");
         }
-        Notice::LaneHangs { lane, failure } => {
+        Notice::LaneStalled { lane, failure } => {
             let roots = outlets.roots_of(lane);
             tracing::error!(event = "lane_hangs", kind = failure.kind.as_str(), roots, "{failure}");
         }
-        Notice::LaneMoves { lane } => {
+        Notice::LaneResumed { lane } => {
             let roots = outlets.roots_of(lane);
             tracing::info!(event = "lane_moves", roots, "publications below {roots} come back again");
         }

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use crate::config::{App, Config};
 use crate::control::protocol;
 use crate::domain::{FailureKind, Now, OriginId, RouteId, WallMs};
-use crate::engine::{Hold, Scope};
+use crate::engine::{HeldCalls, Scope};
 
 /// The routes and origins of a config, by their ids. An id is a hash of the whole connection, so it is worked out once for
 /// each app and config: a thousand apps that are held back cost a thousand look-ups, not a million hashes.
@@ -76,7 +76,7 @@ impl Ways {
     }
 
     /// The same, with when it is tried again.
-    pub(crate) fn sentence(&self, hold: &Hold, now: Now) -> String {
+    pub(crate) fn sentence(&self, hold: &HeldCalls, now: Now) -> String {
         let reason = self.reason(&hold.scope, hold.failure.kind);
         match hold.next_probe.map(|at| at.since(now.wall).div_ceil(1000)) {
             Some(0) => format!("{reason}; the next probe is due"),
@@ -88,7 +88,7 @@ impl Ways {
     }
 
     /// A hold, as it goes over the socket.
-    pub(crate) fn row(&self, hold: &Hold) -> protocol::HoldRow {
+    pub(crate) fn row(&self, hold: &HeldCalls) -> protocol::HoldRow {
         let (scope, name) = self.name(&hold.scope);
         protocol::HoldRow {
             scope: scope.to_owned(),

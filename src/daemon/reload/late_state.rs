@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::super::executor::DaemonHands;
 use super::{candidate, plan};
 use crate::config::{self, Config, Difference, Process, Source, Sources};
-use crate::domain::{AppName, Fingerprint, Freshness, Memory, Subject};
+use crate::domain::{AppName, Fingerprint, Freshness, SavedKey, SavedState};
 use crate::engine::Event;
 use crate::store::{Late, Snapshot};
 
@@ -22,7 +22,7 @@ const TENANTS_A_TURN: usize = 1000;
 pub(crate) struct Findings {
     restored: Snapshot,
     /// What is remembered of everybody. Of apps and tenants this process knows better by now.
-    memories: Vec<(Subject, Memory)>,
+    memories: Vec<(SavedKey, SavedState)>,
     /// The config that ran last, where it can still be understood, and how the running one differs from it.
     last: Option<Arc<Config>>,
     difference: Difference,
@@ -113,7 +113,7 @@ impl LateState {
             }
             hands.make_room_for_lanes();
         }
-        events.push(Event::Recalled(memories));
+        events.push(Event::Restored(memories));
         self.0 = Some(Adoption { restored, stale, next: 0, drops_others: !is_held_back, offered: 0 });
     }
 
@@ -131,8 +131,8 @@ impl LateState {
         }
         adoption.next += TENANTS_A_TURN;
         adoption.offered += current.len() + stale.len();
-        events.push(Event::Found(current, Freshness::Current));
-        events.push(Event::Found(stale, Freshness::Stale));
+        events.push(Event::TokensFound(current, Freshness::Current));
+        events.push(Event::TokensFound(stale, Freshness::Stale));
         if adoption.next < adoption.restored.len() {
             return true;
         }

@@ -339,7 +339,7 @@ impl Reload {
         candidate: Candidate,
         events: &mut Vec<Event>,
     ) {
-        events.push(Event::Limit(candidate.config.limits.total));
+        events.push(Event::TotalRate(candidate.config.limits.total));
         hands.make_room_for_lanes();
         // Tenants of apps that go are still called for until their step is taken.
         let old = self.running.config.take();

@@ -105,7 +105,7 @@ struct AppSteps {
     name: AppName,
     first: Option<Change>,
     removed: IntoIter<Vacated>,
-    resinked: IntoIter<Vacated>,
+    sinks_changed: IntoIter<Vacated>,
     added: IntoIter<CorpId>,
     last: Option<Change>,
     sinks: BySinks<SinkSetId>,
@@ -121,15 +121,15 @@ impl AppSteps {
     ) -> io::Result<Self> {
         let device_of = |path: &Path| candidate.devices.get(path).copied().flatten();
         let left = Left::new(&app, old, outlets, &device_of)?;
-        let ids = app.added.iter().chain(app.resinked.iter().map(|vacated| &vacated.corp_id));
+        let ids = app.added.iter().chain(app.sinks_changed.iter().map(|vacated| &vacated.corp_id));
         let sinks = match candidate.config.apps.get(&app.name) {
             Some(new) => BySinks::new(new, ids, |specs| outlets.define(specs, &app.name, &device_of))?,
             None => BySinks::default(),
         };
         let last = (app.fate == Fate::Gone).then(|| Change::AppGone { name: app.name.clone() });
-        let AppDifference { name, removed, resinked, added, .. } = app;
-        let (removed, resinked, added) = (removed.into_iter(), resinked.into_iter(), added.into_iter());
-        Ok(Self { name, first: None, removed, resinked, added, last, sinks, left })
+        let AppDifference { name, removed, sinks_changed, added, .. } = app;
+        let (removed, sinks_changed, added) = (removed.into_iter(), sinks_changed.into_iter(), added.into_iter());
+        Ok(Self { name, first: None, removed, sinks_changed, added, last, sinks, left })
     }
 
     fn id(&self, corp_id: CorpId) -> TenantId {
@@ -148,10 +148,10 @@ impl Iterator for AppSteps {
             let withdraw = self.left.withdrawals(&self.name, &vacated);
             return Some(Change::Removed { id: self.id(vacated.corp_id), withdraw });
         }
-        if let Some(vacated) = self.resinked.next() {
+        if let Some(vacated) = self.sinks_changed.next() {
             let withdraw = self.left.withdrawals(&self.name, &vacated);
             let sinks = *self.sinks.of(&vacated.corp_id)?;
-            return Some(Change::Resinked { id: self.id(vacated.corp_id), sinks, withdraw });
+            return Some(Change::SinksChanged { id: self.id(vacated.corp_id), sinks, withdraw });
         }
         if let Some(corp_id) = self.added.next() {
             let sinks = *self.sinks.of(&corp_id)?;
@@ -212,7 +212,7 @@ impl Left {
         outlets: &mut Outlets,
         device_of: &dyn Fn(&Path) -> Option<u64>,
     ) -> io::Result<Self> {
-        let leaving = app.removed.iter().chain(&app.resinked).filter(|vacated| !vacated.places.is_empty());
+        let leaving = app.removed.iter().chain(&app.sinks_changed).filter(|vacated| !vacated.places.is_empty());
         let whereabouts = match old.and_then(|old| old.apps.get(&app.name)) {
             Some(settings) => BySinks::new(settings, leaving.map(|vacated| &vacated.corp_id), |specs| {
                 let whereabouts = |spec: &SinkSpec| outlets.whereabouts(spec, &spec.home(&app.name).into(), device_of);
@@ -247,8 +247,8 @@ pub(crate) fn reclaimed(candidate: &Candidate, withdrawing: &HashSet<Place>) -> 
         return Vec::new();
     }
     let apps = candidate.difference.apps.iter();
-    let ids =
-        apps.flat_map(|app| app.added.iter().chain(app.resinked.iter().map(|v| &v.corp_id)).map(|id| (&app.name, id)));
+    let ids = apps
+        .flat_map(|app| app.added.iter().chain(app.sinks_changed.iter().map(|v| &v.corp_id)).map(|id| (&app.name, id)));
     ids.flat_map(|(app, id)| places_of(app, id)).filter(|place| withdrawing.contains(place)).collect()
 }
 
@@ -263,7 +263,9 @@ pub(crate) fn vacated(
     let mut places = Vec::new();
     for app in difference.apps.iter().filter(|_| last.is_some()) {
         let left = Left::new(app, last, outlets, &device_of)?;
-        places.extend(app.removed.iter().chain(&app.resinked).flat_map(|vacated| left.withdrawals(&app.name, vacated)));
+        places.extend(
+            app.removed.iter().chain(&app.sinks_changed).flat_map(|vacated| left.withdrawals(&app.name, vacated)),
+        );
     }
     Ok(places)
 }

@@ -29,7 +29,7 @@ pub(crate) fn verdict(prepared: &Prepared) -> ReloadVerdict {
         applied: prepared.candidate.is_some(),
         added: count(counts.added),
         removed: count(counts.removed),
-        changed: count(counts.resinked + counts.refetched),
+        changed: count(counts.sinks_changed + counts.refetched),
         fetched: count(counts.added + counts.refetched + renewed),
         held_back: (held_back > 0).then(|| HeldBack { removed: count(held_back) }),
         report: prepared.rendered.clone(),

@@ -30,7 +30,7 @@ impl Stalls {
             let (seen, lane) = (&mut self.0[number], LaneId(u16::try_from(number).unwrap_or(u16::MAX)));
             if waiting == 0 || seen.progress != progress {
                 if std::mem::take(&mut seen.hangs) {
-                    events.push(Event::LaneMoves(lane));
+                    events.push(Event::LaneResumed(lane));
                 }
                 (seen.progress, seen.at) = (progress, now);
             }
@@ -40,7 +40,7 @@ impl Stalls {
             }
             if at <= now {
                 seen.hangs = true;
-                events.push(Event::LaneHangs(lane, failure(lane, outlets)));
+                events.push(Event::LaneStalled(lane, failure(lane, outlets)));
             } else {
                 next = next.into_iter().chain([at]).min();
             }

@@ -248,7 +248,7 @@ impl Builder {
         let impatience = if self.startup.attended { Impatience::Daemon } else { Impatience::Once };
         let (recalled, void) = saved_state::part(opened.memories, &config, &stale, impatience);
         void.into_iter().for_each(|subject| hands.remember(subject, None));
-        let mut events = vec![Event::Recalled(recalled)];
+        let mut events = vec![Event::Restored(recalled)];
         reload.note(self.now, &prepared, whole.held_back);
         reload.settle_on(&mut hands, self.now, whole, &mut events);
         reload.is_remembered(&opened.applied);

@@ -2,10 +2,10 @@
 
 use crate::api;
 use crate::config::Config;
-use crate::domain::{AppName, Blame, Memory, Subject};
+use crate::domain::{AppName, Blame, SavedKey, SavedState};
 
 /// A subject, and what is remembered of it.
-pub(crate) type Remembered = (Subject, Memory);
+pub(crate) type Remembered = (SavedKey, SavedState);
 
 /// Who asks for the start: a daemon goes on where the last one was, `once` wants to know whether it works now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +21,11 @@ pub(crate) fn part(
     config: &Config,
     stale: &[AppName],
     impatience: Impatience,
-) -> (Vec<Remembered>, Vec<Subject>) {
-    let holds = |subject: &Subject| match subject {
-        Subject::Ban(_) | Subject::Pace(_) => is_called_from(subject, config),
-        Subject::Breaker(_) if impatience == Impatience::Once => false,
-        Subject::Tenant(id) => config.contains(id) && !stale.contains(&id.app),
+) -> (Vec<Remembered>, Vec<SavedKey>) {
+    let holds = |subject: &SavedKey| match subject {
+        SavedKey::Ban(_) | SavedKey::Pace(_) => is_called_from(subject, config),
+        SavedKey::Breaker(_) if impatience == Impatience::Once => false,
+        SavedKey::Tenant(id) => config.contains(id) && !stale.contains(&id.app),
         _ => subject.app().is_none_or(|app| config.apps.contains_key(app) && !stale.contains(app)),
     };
     let (mut held, void): (Vec<_>, Vec<_>) = memories.into_iter().partition(|(subject, _)| holds(subject));
@@ -37,21 +37,21 @@ pub(crate) fn part(
 }
 
 /// An older version was less careful with what it wrote down of an answer.
-fn withhold(memory: &mut Memory) {
-    if let Memory::Failing(failing) = memory {
+fn withhold(memory: &mut SavedState) {
+    if let SavedState::Failing(failing) = memory {
         api::withhold(&mut failing.failure, None);
     }
 }
 
 /// Whether an app's calls go from the origin that a memory is about.
-fn is_called_from(subject: &Subject, config: &Config) -> bool {
+fn is_called_from(subject: &SavedKey, config: &Config) -> bool {
     let origins = || config.apps.values().map(|app| config.connection(app).path().origin);
-    matches!(subject, Subject::Ban(id) | Subject::Pace(id) if origins().any(|origin| origin == *id))
+    matches!(subject, SavedKey::Ban(id) | SavedKey::Pace(id) if origins().any(|origin| origin == *id))
 }
 
 /// A failure that may be over is not waited for. The endpoint's word on a tenant is.
-fn try_again(memory: &mut Memory) {
-    let Memory::Failing(failing) = memory else { return };
+fn try_again(memory: &mut SavedState) {
+    let SavedState::Failing(failing) = memory else { return };
     let is_refused = failing.refused && failing.failure.kind.blame() != Blame::App;
     if !is_refused {
         failing.next = failing.next.cut_short();

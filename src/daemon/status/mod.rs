@@ -12,8 +12,8 @@ use std::sync::Arc;
 use super::executor::DaemonHands;
 use super::reload::Reload;
 use crate::control::protocol::{ConfigStatus, DaemonStatus, HeldBack, Page, StateHealth, TenantFilter, TenantRow};
-use crate::domain::{Now, Slot, TenantId, WallMs};
-use crate::engine::{Engine, Row, SinkRow, State, Summary};
+use crate::domain::{Now, Slot, TenantId, TenantState, WallMs};
+use crate::engine::{Engine, SinkStatus, Summary, TenantStatus};
 use crate::system::log::Backlog;
 
 /// How many failing sink roots `status` names.
@@ -72,7 +72,7 @@ impl View<'_> {
 
     /// The tenant that is worst off. Looked for only when not all are well.
     fn worst(&self, now: Now, summary: &Summary) -> Option<TenantRow> {
-        let bad = [State::Expired, State::Refused, State::Unpublished, State::Failing];
+        let bad = [TenantState::Expired, TenantState::Refused, TenantState::Unpublished, TenantState::Failing];
         let state = bad.into_iter().find(|&state| summary.counts.of(state) > 0)?;
         let row = self.engine.first_in(now, state)?;
         Some(rows::tenant_row(row, &self.hands.ways, now))
@@ -102,13 +102,13 @@ impl View<'_> {
 
     /// The tenants that are not fresh, or not published everywhere, worst first.
     pub(crate) fn not_fresh(&self, now: Now) -> Vec<TenantRow> {
-        let is_well = |row: &Row| {
-            let published = row.sinks.iter().all(|sink| *sink == SinkRow::Published);
-            row.state == State::Disabled || (row.state == State::Fresh && published)
+        let is_well = |row: &TenantStatus| {
+            let published = row.sinks.iter().all(|sink| *sink == SinkStatus::Published);
+            row.state == TenantState::Disabled || (row.state == TenantState::Fresh && published)
         };
         let mut bad = self.engine.page(now, Slot(0), usize::MAX);
         bad.retain(|row| !is_well(row));
-        bad.sort_by(|a, b| (a.state, &a.id).cmp(&(b.state, &b.id)));
+        bad.sort_by(|a, b| (a.state.rank(), &a.id).cmp(&(b.state.rank(), &b.id)));
         bad.into_iter().map(|row| rows::tenant_row(row, &self.hands.ways, now)).collect()
     }
 
@@ -159,7 +159,7 @@ impl View<'_> {
                 held_back: (last.held_back > 0).then_some(HeldBack { removed: last.held_back as u64 }),
             },
             state: state_health(self.hands.state.trouble()),
-            holds: self.engine.holds(now).iter().map(|hold| self.hands.ways.row(hold)).collect(),
+            holds: self.engine.held_calls(now).iter().map(|hold| self.hands.ways.row(hold)).collect(),
             api_paused_until: summary.paused_until.map(|at| (now.wall + at.since(now.boot)).rfc3339()),
             log_lines_lost: backlog.lost,
             warnings,

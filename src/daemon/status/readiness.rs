@@ -1,7 +1,7 @@
 //! When the daemon is ready: every tenant had an outcome and every sink an attempt, or 30 seconds have passed.
 
-use crate::domain::BootMs;
-use crate::engine::{State, Summary};
+use crate::domain::{BootMs, TenantState};
+use crate::engine::Summary;
 
 /// `READY=1` comes after so long even if some tenant had no outcome yet, in milliseconds.
 const READY_AFTER_MS: u64 = 30_000;
@@ -30,7 +30,8 @@ impl Readiness {
     /// It is ready from here on.
     pub(crate) fn become_ready(&mut self, summary: &Summary) {
         self.ready = true;
-        let (pending, unpublished) = (summary.counts.of(State::Pending), summary.counts.of(State::Unpublished));
+        let (pending, unpublished) =
+            (summary.counts.of(TenantState::Pending), summary.counts.of(TenantState::Unpublished));
         let total = summary.counts.total();
         match pending + unpublished {
             0 if total == 0 => tracing::info!(

@@ -3,8 +3,8 @@
 use super::super::executor::running_config::Ways;
 use crate::config::Config;
 use crate::control::protocol::{self, Counts, LastError, SinkState, TenantFilter, TenantRow};
-use crate::domain::{Names, Now, TenantId, WallMs};
-use crate::engine::{Row, SinkRow, State};
+use crate::domain::{Names, Now, TenantId, TenantState, WallMs};
+use crate::engine::{SinkStatus, TenantStatus};
 
 /// The tenants after `after` whose app `filter` admits, in the order of their ids.
 pub(super) fn ids_after<'a>(
@@ -23,7 +23,7 @@ pub(super) fn ids_after<'a>(
 }
 
 /// One row, as it goes over the socket.
-pub(super) fn tenant_row(row: Row, ways: &Ways, now: Now) -> TenantRow {
+pub(super) fn tenant_row(row: TenantStatus, ways: &Ways, now: Now) -> TenantRow {
     let config = ways.config.as_ref();
     let names = config.apps.get(&row.id.app).map(|app| app.names_of(&row.id.app, &row.id.corp_id));
     let in_s = |at: WallMs| {
@@ -35,8 +35,8 @@ pub(super) fn tenant_row(row: Row, ways: &Ways, now: Now) -> TenantRow {
         corp_id: row.id.corp_id.as_str().to_owned(),
         name: names.as_ref().and_then(|names| names.name.as_ref()).map(|name| name.as_str().to_owned()),
         state: state(row.state),
-        expires_at: row.expires.map(WallMs::rfc3339),
-        expires_in_s: row.expires.map(in_s),
+        expires_at: row.expires_at.map(WallMs::rfc3339),
+        expires_in_s: row.expires_at.map(in_s),
         next_refresh_at: row.next_call.map(WallMs::rfc3339),
         next_refresh_in_s: row.next_call.map(in_s),
         why: match &row.hold {
@@ -45,24 +45,24 @@ pub(super) fn tenant_row(row: Row, ways: &Ways, now: Now) -> TenantRow {
         },
         fingerprint: row.fingerprint.map(|fingerprint| fingerprint.to_string()),
         sinks: names.map(|names| sink_rows(&row, config, &names)).unwrap_or_default(),
-        last_error: row.trouble.map(|trouble| LastError {
-            kind: trouble.failure.kind.as_str().to_owned(),
-            code: trouble.failure.code.map(Into::into),
-            requestid: trouble.failure.request_id.map(Into::into),
-            detail: trouble.failure.detail.into(),
-            at: Some(trouble.at.rfc3339()),
+        last_error: row.failure.map(|failure| LastError {
+            kind: failure.failure.kind.as_str().to_owned(),
+            code: failure.failure.code.map(Into::into),
+            requestid: failure.failure.request_id.map(Into::into),
+            detail: failure.failure.detail.into(),
+            at: Some(failure.at.rfc3339()),
         }),
     }
 }
 
-fn sink_rows(row: &Row, config: &Config, names: &Names) -> Vec<protocol::SinkRow> {
+fn sink_rows(row: &TenantStatus, config: &Config, names: &Names) -> Vec<protocol::SinkRow> {
     let Some(app) = config.apps.get(&row.id.app) else { return Vec::new() };
     let specs = app.sinks_of(&row.id.corp_id).iter();
     let rows = specs.zip(&row.sinks).map(|(spec, sink)| {
         let (state, error) = match sink {
-            SinkRow::Published => (SinkState::Published, None),
-            SinkRow::Pending => (SinkState::Pending, None),
-            SinkRow::Failing(failure) => (SinkState::Failing, failure.as_ref().map(ToString::to_string)),
+            SinkStatus::Published => (SinkState::Published, None),
+            SinkStatus::Pending => (SinkState::Pending, None),
+            SinkStatus::Failing(failure) => (SinkState::Failing, failure.as_ref().map(ToString::to_string)),
         };
         protocol::SinkRow { place: spec.place(names).to_string(), state, error }
     });
@@ -70,20 +70,20 @@ fn sink_rows(row: &Row, config: &Config, names: &Names) -> Vec<protocol::SinkRow
 }
 
 /// The engine's counts, as they go over the socket; states without tenants are left out.
-pub(super) fn counts(counts: &crate::engine::Counts) -> Counts {
-    let present = State::ALL.into_iter().filter(|&s| counts.of(s) > 0);
-    present.map(|s| (state(s), counts.of(s).into())).collect()
+pub(super) fn counts(counts: &crate::domain::Counts) -> Counts {
+    let present = TenantState::WORST_FIRST.into_iter().filter(|&s| counts.of(s) > 0);
+    present.map(|s| (state(s), counts.of(s))).collect()
 }
 
-pub(super) fn state(state: State) -> protocol::State {
+pub(super) fn state(state: TenantState) -> protocol::State {
     match state {
-        State::Pending => protocol::State::Pending,
-        State::Fresh => protocol::State::Fresh,
-        State::Due => protocol::State::Due,
-        State::Failing => protocol::State::Failing,
-        State::Refused => protocol::State::Refused,
-        State::Unpublished => protocol::State::Unpublished,
-        State::Expired => protocol::State::Expired,
-        State::Disabled => protocol::State::Disabled,
+        TenantState::Pending => protocol::State::Pending,
+        TenantState::Fresh => protocol::State::Fresh,
+        TenantState::Due => protocol::State::Due,
+        TenantState::Failing => protocol::State::Failing,
+        TenantState::Refused => protocol::State::Refused,
+        TenantState::Unpublished => protocol::State::Unpublished,
+        TenantState::Expired => protocol::State::Expired,
+        TenantState::Disabled => protocol::State::Disabled,
     }
 }

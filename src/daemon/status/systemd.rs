@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 
 use super::super::reload;
-use crate::domain::BootMs;
-use crate::engine::{State, Summary};
+use crate::domain::{BootMs, TenantState};
+use crate::engine::Summary;
 
 use crate::system::clock;
 use crate::system::sd_notify::{self, Manager, Sent};
@@ -173,11 +173,11 @@ impl Service {
 
 /// `3 fresh, 1 refused; worst: crm/ding1 is refused`.
 pub(crate) fn status_line(summary: &Summary, worst: Option<&str>, complaint: Option<&str>) -> String {
-    let counts: Vec<String> = State::ALL
+    let counts: Vec<String> = TenantState::WORST_FIRST
         .iter()
         .rev()
         .map(|&state| {
-            (summary.counts.of(state), if state == State::Unpublished { "not published" } else { state.as_str() })
+            (summary.counts.of(state), if state == TenantState::Unpublished { "not published" } else { state.as_str() })
         })
         .filter(|(count, _)| *count > 0)
         .map(|(count, name)| format!("{count} {name}"))

@@ -9,24 +9,24 @@ use crate::domain::token::Fingerprint;
 
 /// Whom a memory is about, and in which respect. There is at most one memory for each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
-    /// An origin: this machine's address is banned there. A [`Memory::Paused`].
+pub enum SavedKey {
+    /// An origin: this machine's address is banned there. A [`SavedState::Paused`].
     Ban(OriginId),
-    /// An origin: it is too busy for our usual pace. A [`Memory::Slowed`].
+    /// An origin: it is too busy for our usual pace. A [`SavedState::Slowed`].
     Pace(OriginId),
-    /// The same of all origins together, as earlier releases remembered a ban. A [`Memory::Paused`].
+    /// The same of all origins together, as earlier releases remembered a ban. A [`SavedState::Paused`].
     EveryBan,
-    /// The same of all origins together, as earlier releases remembered their pace. A [`Memory::Slowed`].
+    /// The same of all origins together, as earlier releases remembered their pace. A [`SavedState::Slowed`].
     EveryPace,
-    /// An app whose tenants would all fail alike. A [`Memory::Broken`].
+    /// An app whose tenants would all fail alike. A [`SavedState::Broken`].
     Breaker(AppName),
-    /// An app's rate. A [`Memory::Slowed`].
+    /// An app's rate. A [`SavedState::Slowed`].
     Rate(AppName),
-    /// A tenant. A [`Memory::Failing`] or a [`Memory::Unextended`].
+    /// A tenant. A [`SavedState::Failing`] or a [`SavedState::Unextended`].
     Tenant(TenantId),
 }
 
-impl Subject {
+impl SavedKey {
     /// The app that it belongs to, if it belongs to one.
     pub fn app(&self) -> Option<&AppName> {
         match self {
@@ -39,7 +39,7 @@ impl Subject {
 
 /// What is remembered.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Memory {
+pub enum SavedState {
     /// No calls before the end of this wait.
     Paused(Wait),
     /// Calls are slower than configured.

@@ -49,9 +49,9 @@ pub struct Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
     /// When the call was sent.
-    pub asked: WallMs,
+    pub requested_at: WallMs,
     /// When the token stops working.
-    pub expires: WallMs,
+    pub expires_at: WallMs,
     /// Which token.
     pub fingerprint: Fingerprint,
 }
@@ -59,7 +59,7 @@ pub struct Record {
 impl Record {
     /// The life that the answer promised, in seconds.
     pub fn lifetime_s(&self) -> u32 {
-        u32::try_from(self.expires.since(self.asked) / 1000).unwrap_or(u32::MAX)
+        u32::try_from(self.expires_at.since(self.requested_at) / 1000).unwrap_or(u32::MAX)
     }
 
     /// Where a moment of this record's wall-clock life lies on the boot clock, as seen from `now`.

@@ -7,13 +7,12 @@ mod route;
 pub(crate) use origin::{BAN_MS, Origin};
 pub(crate) use route::{Candidate, Route, RouteGate};
 
-use crate::domain::{AppName, AppPolicy, BootMs, CallPath, FailureKind, Freshness, Now, Slot};
+use crate::domain::{AppName, AppPolicy, BootMs, CallPath, Counts, FailureKind, Freshness, Now, Slot};
 use crate::engine::Engine;
 use crate::engine::breaker::Breaker as CallBreaker;
 use crate::engine::calls::{Gate, Limiter, Queue, Share};
 use crate::engine::messages::Notice;
 use crate::engine::scheduler::Revisit;
-use crate::engine::status::Counts;
 
 /// An app's place in the engine's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,6 +76,11 @@ impl Breaker {
 }
 
 impl App {
+    /// How many tenants it has.
+    pub(crate) fn members(&self) -> usize {
+        usize::try_from(self.counts.total()).unwrap_or(usize::MAX)
+    }
+
     /// Whether a call is under way, or would be sent if the limits and the shares allowed it.
     pub(crate) fn wants_calls(&self) -> bool {
         self.share.in_flight() > 0 || (self.breaker.is_none() && self.gate != Gate::Closed)
@@ -174,7 +178,7 @@ impl Engine {
         }
         self.leave_path(now, ix, before);
         if let Some(open) = failed.into_opened() {
-            self.say(Notice::CallsResume { scope: self.scope_of(ix) });
+            self.say(Notice::BreakerClosed { scope: self.scope_of(ix) });
             self.let_go(now, ix, open, None);
         }
         self.regate(now, ix);

@@ -3,7 +3,7 @@
 //! A ban needs evidence, since it stops all of an origin's apps for minutes: DingTalk's own marker, or a page that forbids,
 //! shown to several tenants within seconds. It ends with one probe (`docs/decisions/0033-bans.md`).
 
-use crate::domain::{BootMs, Failure, FailureKind, Memory, Now, Rate, Slot, Wait};
+use crate::domain::{BootMs, Failure, FailureKind, Now, Rate, SavedState, Slot, Wait};
 use crate::engine::calls::Limiter;
 
 /// How long a ban lasts before it is probed, in milliseconds.
@@ -143,8 +143,8 @@ impl Origin {
     }
 
     /// What a successor should know: a ban, and how slow it is.
-    pub(crate) fn to_remember(&self, now: Now) -> (Option<Memory>, Option<Memory>) {
-        let ban = self.ban.as_ref().map(|ban| Memory::Paused(Wait::until(now, ban.until)));
+    pub(crate) fn to_remember(&self, now: Now) -> (Option<SavedState>, Option<SavedState>) {
+        let ban = self.ban.as_ref().map(|ban| SavedState::Paused(Wait::until(now, ban.until)));
         (ban, self.pace.as_ref().and_then(|pace| pace.to_remember(now)))
     }
 

@@ -88,11 +88,11 @@ impl Engine {
         }
         let path = app.path;
         if let Some(tried) = app.endpoint.answered(now.boot, served) {
-            self.say(Notice::CallsResume { scope: self.scope_of(ix) });
+            self.say(Notice::BreakerClosed { scope: self.scope_of(ix) });
             self.let_go(now, ix, tried, Some(slot));
         }
         if self.route_mut(path.route).breaker.answered(now.boot, served).is_some() {
-            self.say(Notice::CallsResume { scope: Scope::Route(path.route) });
+            self.say(Notice::BreakerClosed { scope: Scope::Route(path.route) });
             self.resume_route(now, path.route);
         }
         if self.origin_mut(path.origin).served(sent) {
@@ -111,7 +111,7 @@ impl Engine {
         let began = self.troubles.get(&slot).map_or(now.boot, |trouble| trouble.began);
         let route = self.route(app.path.route);
         let (others_served, id) = (route.breaker.served(), app.path.route);
-        let (members, is_open) = (app.counts.total() as usize, app.endpoint.is_open());
+        let (members, is_open) = (app.members(), app.endpoint.is_open());
         // An app of one or two cannot tell from its own calls whether it is the endpoint.
         let has_own = (members < ENOUGH && others_served > began) || others_served > began + OTHERS_SERVED_MS;
         let has_own = has_own && now.boot.since(others_served) < AWAY_MS;
@@ -152,7 +152,7 @@ impl Engine {
         let (id, began) = (app.path.route, app.endpoint.trouble_since());
         let on_it = |other: &&AppIx| {
             let other = self.app(**other);
-            other.path.route == id && other.policy.enabled && other.counts.total() > 0
+            other.path.route == id && other.policy.enabled && other.members() > 0
         };
         let members = self.app_index.values().filter(on_it).count();
         if members < 2 && !self.route(id).breaker.is_open() {
@@ -170,7 +170,7 @@ impl Engine {
     }
 
     fn say_held(&mut self, scope: Scope, failure: &Failure) {
-        self.say(Notice::CallsHeld { scope, failure: failure.clone() });
+        self.say(Notice::BreakerOpened { scope, failure: failure.clone() });
     }
 
     /// A route carries calls again: its apps that were thought not to be answered are probed at once.

@@ -57,7 +57,7 @@ impl Engine {
         let broken = app.breaker.take().is_some();
         if broken || was_broken {
             let app = app.name.clone();
-            self.say(Notice::AppMended { app });
+            self.say(Notice::AppRecovered { app });
         }
         if broken {
             self.remember_breaker(now, ix);
@@ -77,7 +77,7 @@ impl Engine {
                 let app = self.app_mut(ix);
                 if app.limiter.slow_down(now.boot, hold) {
                     let (scope, percent) = (Scope::App(app.name.clone()), app.limiter.percent());
-                    self.say(Notice::SlowedDown { scope, failure: failure.clone(), percent });
+                    self.say(Notice::Throttled { scope, failure: failure.clone(), percent });
                 }
                 self.remember_rate(now, ix);
                 self.hold_others(now, slot, failure);
@@ -100,7 +100,7 @@ impl Engine {
         let total = self.total_rate;
         if self.origin_mut(id).slow_down(now.boot, total, hold_ms) {
             let percent = self.origin(id).percent();
-            self.say(Notice::SlowedDown { scope: Scope::Origin(id), failure: failure.clone(), percent });
+            self.say(Notice::Throttled { scope: Scope::Origin(id), failure: failure.clone(), percent });
         }
         self.remember_pace(now, id);
     }
@@ -108,7 +108,7 @@ impl Engine {
     /// The address is banned from the endpoint's host: whoever calls from it stops.
     fn banned(&mut self, now: Now, id: OriginId, failure: &Failure) {
         if self.origin_mut(id).bans(now.boot, failure) {
-            self.say(Notice::Paused { origin: id, failure: failure.clone(), for_ms: BAN_MS });
+            self.say(Notice::Banned { origin: id, failure: failure.clone(), for_ms: BAN_MS });
         }
         let total = self.total_rate;
         self.origin_mut(id).slow_down(now.boot, total, 0);
@@ -126,12 +126,12 @@ impl Engine {
         if failure.kind.blame() == Blame::EveryoneTooFast {
             let id = self.app(ix).path.route;
             if self.route_mut(id).breaker.hold(now.boot, ix, asked, failure) {
-                self.say(Notice::CallsHeld { scope: Scope::Route(id), failure: failure.clone() });
+                self.say(Notice::BreakerOpened { scope: Scope::Route(id), failure: failure.clone() });
             }
             self.regate_apps_of(now, id);
-        } else if self.app(ix).counts.total() > 1 {
+        } else if self.app(ix).members() > 1 {
             if self.app_mut(ix).endpoint.hold(now.boot, slot, asked, failure) {
-                self.say(Notice::CallsHeld { scope: self.scope_of(ix), failure: failure.clone() });
+                self.say(Notice::BreakerOpened { scope: self.scope_of(ix), failure: failure.clone() });
             }
             self.regate(now, ix);
         }

@@ -107,8 +107,8 @@ impl Engine {
             }
         } else {
             // Its life began when it was first asked for; the wall clock may have been set since.
-            let asked = new.asked - asked_ms_later(&old, &new);
-            self.keep(now, ticket, Held { asked, ..new }, true);
+            let requested_at = new.requested_at - asked_ms_later(&old, &new);
+            self.keep(now, ticket, Held { requested_at, ..new }, true);
         }
         self.remember_unextended(slot);
         let at = self.tenants[slot].held.map_or(now.boot, |held| held.expires_boot);
@@ -132,10 +132,11 @@ impl Engine {
         });
         self.begin_commit(slot);
         self.mark_dirty(slot, mask);
-        let record = Record { asked: held.asked, expires: held.expires, fingerprint: held.fingerprint };
+        let record =
+            Record { requested_at: held.requested_at, expires_at: held.expires_at, fingerprint: held.fingerprint };
         let (fingerprint, lifetime_s) = (held.fingerprint, record.lifetime_s());
         let Some(id) = self.id(slot) else { return };
-        self.outbox.push_back(Action::Keep { ticket, id: id.clone(), record });
+        self.outbox.push_back(Action::Commit { ticket, id: id.clone(), record });
         self.say(match renewed {
             true => Notice::Renewed { tenant: id, fingerprint, lifetime_s },
             false => Notice::Rotated { tenant: id, fingerprint, lifetime_s },
@@ -183,7 +184,7 @@ impl Engine {
             self.remember_failure(now, slot);
         }
         // Of many that fail alike, the breaker says it once.
-        if doing != Doing::Endpoint || self.app(self.tenants[slot].app).counts.total() < ENOUGH as u32 {
+        if doing != Doing::Endpoint || self.app(self.tenants[slot].app).members() < ENOUGH {
             self.complain(now, slot, failure);
         }
     }
@@ -212,13 +213,13 @@ impl Engine {
 
 /// The token's life is counted from before the call, so it never seems longer than the endpoint thinks it is.
 fn held_from(now: Now, called: BootMs, seq: u32, grant: Grant) -> Held {
-    let asked = now.wall - now.boot.since(called);
+    let requested_at = now.wall - now.boot.since(called);
     let life = u64::from(grant.lifetime_s) * 1000;
     Held {
         seq,
         fingerprint: grant.fingerprint,
-        asked,
-        expires: asked + life,
+        requested_at,
+        expires_at: requested_at + life,
         expires_boot: called + life,
         restored: false,
     }

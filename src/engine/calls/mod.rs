@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 use crate::domain::{BootMs, Now, RouteId, Slot, Ticket};
 use crate::engine::Engine;
 use crate::engine::apps::{App, AppIx, Candidate, Route, RouteGate};
-use crate::engine::messages::{Action, Room};
+use crate::engine::messages::{Action, Capacity};
 use crate::engine::scheduler::backoff::millis;
 use crate::engine::tenants::{Class, Phase, Standing, Table};
 use call_queue::Best;
@@ -352,11 +352,11 @@ impl Engine {
     }
 
     /// The call that goes first, if there is room, and the limits allow one.
-    pub(crate) fn next_call(&mut self, now: Now, room: &Room) -> Option<Action> {
+    pub(crate) fn next_call(&mut self, now: Now, room: &Capacity) -> Option<Action> {
         if room.calls == 0 || now.boot < self.total.next_at() {
             return None;
         }
-        let most = room.calls_most.max(1);
+        let most = room.max_calls.max(1);
         self.calls.most = most;
         let free = u32::try_from(most.saturating_sub(self.calls.in_flight)).unwrap_or(u32::MAX).max(1);
         self.relax(now, free);

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::{BootMs, Memory, Now, Rate, Wait};
+use crate::domain::{BootMs, Now, Rate, SavedState, Wait};
 
 /// In a millisecond.
 const NS: u64 = 1_000_000;
@@ -123,9 +123,9 @@ impl Limiter {
     }
 
     /// What a successor should know: how slow it is, if it is.
-    pub(crate) fn to_remember(&self, now: Now) -> Option<Memory> {
+    pub(crate) fn to_remember(&self, now: Now) -> Option<SavedState> {
         let share = u16::try_from(self.share).ok().filter(|_| self.share < FULL)?;
-        Some(Memory::Slowed { share, hold: Wait::until(now, self.hold_until) })
+        Some(SavedState::Slowed { share, hold: Wait::until(now, self.hold_until) })
     }
 
     /// Goes on as slowly as a predecessor went.

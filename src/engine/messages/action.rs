@@ -1,7 +1,7 @@
 //! What comes out: actions.
 
 use super::Notice;
-use crate::domain::{LaneId, Memory, Place, Record, RootId, SinkId, Subject, TenantId, Ticket};
+use crate::domain::{LaneId, Place, Record, RootId, SavedKey, SavedState, SinkId, TenantId, Ticket};
 
 /// Names one withdrawal that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,9 +12,9 @@ pub struct WithdrawId(pub u32);
 pub enum Action {
     /// Ask the endpoint for this tenant's token, now.
     Call(Ticket),
-    /// Commit the answer under this ticket, then send [`Event::Kept`]. The tenant is named, since its slot may be another's
+    /// Commit the answer under this ticket, then send [`Event::CommitEnded`]. The tenant is named, since its slot may be another's
     /// by the time that this is carried out.
-    Keep {
+    Commit {
         /// Which answer.
         ticket: Ticket,
         /// Whose token it is.
@@ -42,13 +42,13 @@ pub enum Action {
     /// Every sink has had its attempt: the token of this ticket need not be held in memory.
     Release(Ticket),
     /// Drop what the database holds of this tenant.
-    Forget(TenantId),
+    DeleteRecord(TenantId),
     /// Tell the times of these tokens anew in the database, where it still holds them: the wall clock was set.
-    Amend(Vec<(TenantId, Record)>),
+    UpdateRecords(Vec<(TenantId, Record)>),
     /// Keep this over a restart, in place of what was to be remembered so far; `None`: nothing any more.
-    Remember(Subject, Option<Box<Memory>>),
+    Save(SavedKey, Option<Box<SavedState>>),
     /// Tell the operator.
-    Say(Notice),
+    Notify(Notice),
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::WithdrawId;
 use crate::domain::{
-    Change, Failure, Freshness, Grant, LaneId, Memory, Place, Rate, Record, RootId, SinkFailure, SinkId, Subject,
+    Change, Failure, Freshness, Grant, LaneId, Place, Rate, Record, RootId, SavedKey, SavedState, SinkFailure, SinkId,
     TenantId, Ticket, Wrote,
 };
 
@@ -12,21 +12,21 @@ pub enum Event {
     /// One step of a plan.
     Change(Change),
     /// What the state remembers of apps and tenants that are yet to be added, and of everybody.
-    Recalled(Vec<(Subject, Memory)>),
+    Restored(Vec<(SavedKey, SavedState)>),
     /// The limit on all calls together is this from here on.
-    Limit(Rate),
+    TotalRate(Rate),
     /// A call ended.
     Called(Ticket, Result<Grant, Failure>),
     /// The state turned out to hold these tokens, of tenants that may have none: it could not be read at the start. With
     /// [`Freshness::Stale`], they were obtained with other credentials than those of today.
-    Found(Vec<(TenantId, Record)>, Freshness),
+    TokensFound(Vec<(TenantId, Record)>, Freshness),
     /// The state lost what it was to remember, and takes it again.
-    Forgotten,
+    SavedStateLost,
     /// The database does not hold the token of this ticket, or not whole: it must be fetched anew.
-    Lost(Ticket),
+    TokenLost(Ticket),
     /// A token is in the database, or cannot be for now (it is unwritable, or hangs) and stays in memory: either way it may be
     /// published. Told once.
-    Kept(Ticket),
+    CommitEnded(Ticket),
     /// An [`Action::Publish`] or [`Action::Expire`] ended.
     Published(Ticket, SinkId, Result<Wrote, SinkFailure>),
     /// An [`Action::Withdraw`] ended.
@@ -36,22 +36,22 @@ pub enum Event {
     /// These places belong to somebody again: withdrawals of them that have not succeeded yet are off.
     Reclaimed(Vec<Place>),
     /// Somebody else changed what was published; it must be looked at again.
-    Touched(Ticket, SinkId),
+    Drifted(Ticket, SinkId),
     /// Nothing that was sent to this lane moves, and has not for a while; how that is told.
-    LaneHangs(LaneId, SinkFailure),
+    LaneStalled(LaneId, SinkFailure),
     /// The lane moves again.
-    LaneMoves(LaneId),
+    LaneResumed(LaneId),
     /// The wall clock was set.
     ClockStepped,
 }
 
 /// What the shell can take on right now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct Capacity {
     /// Calls that may begin.
     pub calls: usize,
     /// Calls that may be under way at all: what shares of it are reckoned from.
-    pub calls_most: usize,
+    pub max_calls: usize,
     /// Publications, by lane; a lane that is not listed has no room.
     pub lanes: Vec<usize>,
 }

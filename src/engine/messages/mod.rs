@@ -5,5 +5,5 @@ mod event;
 mod notice;
 
 pub use action::{Action, WithdrawId};
-pub use event::{Event, Room};
+pub use event::{Capacity, Event};
 pub use notice::{Notice, Scope};

@@ -46,7 +46,7 @@ pub enum Notice {
         next_in_ms: u64,
     },
     /// A tenant's calls succeed again.
-    Mended {
+    Recovered {
         /// Whose.
         tenant: TenantId,
         /// How many had failed in a row.
@@ -67,12 +67,12 @@ pub enum Notice {
         next_in_ms: u64,
     },
     /// An app's calls succeed again.
-    AppMended {
+    AppRecovered {
         /// Which app.
         app: AppName,
     },
     /// An app, or everybody who calls from an origin, calls more slowly.
-    SlowedDown {
+    Throttled {
         /// Who.
         scope: Scope,
         /// What the endpoint said.
@@ -81,7 +81,7 @@ pub enum Notice {
         percent: u8,
     },
     /// No calls at all from an origin for a while.
-    Paused {
+    Banned {
         /// Which origin.
         origin: OriginId,
         /// What the endpoint said.
@@ -91,14 +91,14 @@ pub enum Notice {
     },
     /// Nobody of an app, or of a route, gets an answer, or an answer asked it to wait: one probe at a time stands for all.
     /// Said at the start, when the kind changes, and once an hour.
-    CallsHeld {
+    BreakerOpened {
         /// Whose calls.
         scope: Scope,
         /// What the last one said.
         failure: Failure,
     },
     /// A probe succeeded: all of them resume.
-    CallsResume {
+    BreakerClosed {
         /// Whose calls.
         scope: Scope,
     },
@@ -114,7 +114,7 @@ pub enum Notice {
         next_in_ms: u64,
     },
     /// Publication below a sink root succeeds again.
-    SinkMended {
+    SinkRecovered {
         /// Which root.
         root: RootId,
     },
@@ -150,14 +150,14 @@ pub enum Notice {
         root: RootId,
     },
     /// Publications to a lane do not come back.
-    LaneHangs {
+    LaneStalled {
         /// Which lane.
         lane: LaneId,
         /// What is known of it.
         failure: SinkFailure,
     },
     /// They do again.
-    LaneMoves {
+    LaneResumed {
         /// Which lane.
         lane: LaneId,
     },

@@ -7,7 +7,7 @@ use crate::domain::{
     LaneId, Now, OnExpiry, Outlet, Place, RootId, SinkFailure, SinkId, SinkSetId, Slot, Ticket, Wrote,
 };
 use crate::engine::Engine;
-use crate::engine::messages::{Action, Notice, Room, WithdrawId};
+use crate::engine::messages::{Action, Capacity, Notice, WithdrawId};
 
 impl Engine {
     /// Makes sinks of a tenant dirty.
@@ -30,7 +30,7 @@ impl Engine {
     }
 
     /// The next publication or withdrawal that a lane has room for.
-    pub(crate) fn next_publication(&mut self, now: Now, room: &Room) -> Option<Action> {
+    pub(crate) fn next_publication(&mut self, now: Now, room: &Capacity) -> Option<Action> {
         for (number, _) in room.lanes.iter().enumerate().filter(|(_, free)| **free > 0) {
             let lane = LaneId(u16::try_from(number).unwrap_or(u16::MAX));
             while let Some(item) = self.publisher.pop(lane) {
@@ -104,7 +104,7 @@ impl Engine {
                     self.note_repair(now, slot, sink, root, wrote);
                 }
                 if self.publisher.succeeded(root, Item::Sink(slot, sink)) {
-                    self.say(Notice::SinkMended { root });
+                    self.say(Notice::SinkRecovered { root });
                 }
             }
             Err(failure) => {
@@ -122,7 +122,7 @@ impl Engine {
             Ok(()) => {
                 self.publisher.withdrawals.end(id);
                 if self.publisher.succeeded(root, Item::Withdraw(id)) {
-                    self.say(Notice::SinkMended { root });
+                    self.say(Notice::SinkRecovered { root });
                 }
             }
             Err(failure) => self.sink_failed(now, (root, lane), Item::Withdraw(id), failure),
@@ -141,20 +141,20 @@ impl Engine {
 
     pub(crate) fn lane_hangs(&mut self, lane: LaneId, failure: SinkFailure) {
         if self.publisher.set_hanging(lane, Some(failure.clone())) {
-            self.say(Notice::LaneHangs { lane, failure });
+            self.say(Notice::LaneStalled { lane, failure });
         }
     }
 
     pub(crate) fn lane_moves(&mut self, lane: LaneId) {
         if self.publisher.set_hanging(lane, None) {
-            self.say(Notice::LaneMoves { lane });
+            self.say(Notice::LaneResumed { lane });
         }
     }
 
     /// Places that were withdrawn, or were to be, belong to somebody again.
     pub(crate) fn reclaimed(&mut self, places: &[Place]) {
         for root in self.publisher.reclaim(places) {
-            self.say(Notice::SinkMended { root });
+            self.say(Notice::SinkRecovered { root });
         }
     }
 
@@ -203,7 +203,7 @@ impl Engine {
         for sink in sinks(tenant.sinks.forget()) {
             let Some(Outlet { root, .. }) = self.publisher.policy(set, sink) else { continue };
             if self.publisher.retries.forget(root, Item::Sink(slot, sink)) {
-                self.say(Notice::SinkMended { root });
+                self.say(Notice::SinkRecovered { root });
             }
         }
     }

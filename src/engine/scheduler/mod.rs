@@ -70,7 +70,7 @@ impl Engine {
     pub(crate) fn refresh_point(&self, slot: Slot, held: &Held) -> BootMs {
         let tenant = &self.tenants[slot];
         let life = held.lifetime_ms();
-        let jitter = backoff::hash([self.seed, tenant.hash.into(), held.asked.0]);
+        let jitter = backoff::hash([self.seed, tenant.hash.into(), held.requested_at.0]);
         let after = due_after_ms(self.app(tenant.app).policy.refresh, life, jitter);
         // In this order: a token from the state may have been asked for before this machine booted.
         let exact = held.expires_boot - (life - after);

@@ -51,17 +51,17 @@ impl Held {
         if self.expires_boot == BootMs(0) {
             return false; // from before this machine booted: that is all that is known on the boot clock
         }
-        let (before, life) = (self.expires, self.lifetime_ms());
-        self.expires = match self.expires_boot >= now.boot {
+        let (before, life) = (self.expires_at, self.lifetime_ms());
+        self.expires_at = match self.expires_boot >= now.boot {
             true => now.wall + self.expires_boot.since(now.boot),
             false => now.wall - now.boot.since(self.expires_boot),
         };
-        self.asked = self.expires - life;
-        self.expires.0.abs_diff(before.0) >= WORTH_MS
+        self.requested_at = self.expires_at - life;
+        self.expires_at.0.abs_diff(before.0) >= WORTH_MS
     }
 
     fn record(&self) -> Record {
-        Record { asked: self.asked, expires: self.expires, fingerprint: self.fingerprint }
+        Record { requested_at: self.requested_at, expires_at: self.expires_at, fingerprint: self.fingerprint }
     }
 }
 
@@ -80,7 +80,7 @@ impl Engine {
             // Where asking before the expiry is known to bring nothing, it still does not.
             let pointless = tenant.due >= held.expires_boot;
             if held.restored {
-                held.expires_boot = held.expires_boot.min(Record::on_boot_clock(held.expires, now));
+                held.expires_boot = held.expires_boot.min(Record::on_boot_clock(held.expires_at, now));
             }
             held.tell_anew(now);
             let (held, waits_for_refresh) = (*held, tenant.phase == Phase::Waiting && !in_trouble);
@@ -118,14 +118,14 @@ impl Engine {
             }
         }
         if !amended.is_empty() {
-            self.outbox.push_back(Action::Amend(amended));
+            self.outbox.push_back(Action::UpdateRecords(amended));
         }
     }
 
     /// A token's life turned out to be another than the database has it.
     pub(crate) fn amend(&mut self, slot: Slot) {
         if let (Some(held), Some(id)) = (self.tenants[slot].held, self.id(slot)) {
-            self.outbox.push_back(Action::Amend(vec![(id, held.record())]));
+            self.outbox.push_back(Action::UpdateRecords(vec![(id, held.record())]));
         }
     }
 }

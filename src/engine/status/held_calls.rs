@@ -1,6 +1,6 @@
 //! What holds calls back, as `status` sees it.
 
-use super::Hold;
+use super::HeldCalls;
 use crate::domain::{BootMs, Failure, Now, OriginId, RouteId};
 use crate::engine::Engine;
 use crate::engine::apps::{App, RouteGate};
@@ -12,7 +12,7 @@ use crate::engine::tenants::Tenant;
 impl Engine {
     /// Everything that holds calls back: bans, then routes and apps that are not answered, then apps whose credentials are
     /// not accepted.
-    pub fn holds(&self, now: Now) -> Vec<Hold> {
+    pub fn held_calls(&self, now: Now) -> Vec<HeldCalls> {
         let origins = self.origins.keys().filter_map(|&id| self.hold_of_origin(now, id));
         let routes = self.routes.keys().filter_map(|&id| self.hold_of_route(now, id));
         let apps = self.app_index.values().map(|&ix| self.app(ix)).filter(|app| !app.gone);
@@ -20,21 +20,21 @@ impl Engine {
     }
 
     /// What holds a tenant's calls back that is not its own doing: the widest first.
-    pub(crate) fn hold_on(&self, now: Now, tenant: &Tenant) -> Option<Hold> {
+    pub(crate) fn hold_on(&self, now: Now, tenant: &Tenant) -> Option<HeldCalls> {
         let app = self.app(tenant.app);
         let path = app.path;
         let wide = self.hold_of_origin(now, path.origin).or_else(|| self.hold_of_route(now, path.route));
         wide.or_else(|| self.hold_of_app(now, app))
     }
 
-    fn hold_of_origin(&self, now: Now, id: OriginId) -> Option<Hold> {
+    fn hold_of_origin(&self, now: Now, id: OriginId) -> Option<HeldCalls> {
         let origin = self.origin(id);
         let ban = origin.ban().filter(|_| origin.apps > 0)?;
         let next = origin.next_at();
         Some(hold(now, Scope::Origin(id), &ban.failure, ban.since, next))
     }
 
-    fn hold_of_route(&self, now: Now, id: RouteId) -> Option<Hold> {
+    fn hold_of_route(&self, now: Now, id: RouteId) -> Option<HeldCalls> {
         let route = self.route(id);
         let Open { failure, since, .. } = route.breaker.opened()?;
         let next = match route.gate {
@@ -44,8 +44,8 @@ impl Engine {
         Some(hold(now, Scope::Route(id), failure, *since, next))
     }
 
-    fn hold_of_app(&self, now: Now, app: &App) -> Option<Hold> {
-        if !app.policy.enabled || app.counts.total() == 0 {
+    fn hold_of_app(&self, now: Now, app: &App) -> Option<HeldCalls> {
+        if !app.policy.enabled || app.members() == 0 {
             return None; // nobody there waits for a call
         }
         let scope = || Scope::App(app.name.clone());
@@ -63,7 +63,7 @@ impl Engine {
     }
 }
 
-fn hold(now: Now, scope: Scope, failure: &Failure, since: BootMs, next: Option<BootMs>) -> Hold {
+fn hold(now: Now, scope: Scope, failure: &Failure, since: BootMs, next: Option<BootMs>) -> HeldCalls {
     let next_probe = next.map(|at| now.wall + at.since(now.boot));
-    Hold { scope, failure: failure.clone(), since: now.wall - now.boot.since(since), next_probe }
+    HeldCalls { scope, failure: failure.clone(), since: now.wall - now.boot.since(since), next_probe }
 }

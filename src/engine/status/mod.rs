@@ -3,95 +3,14 @@
 mod held_calls;
 
 use crate::domain::{
-    AppName, BootMs, Failure, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot,
-    TenantId, Ticket, WallMs,
+    AppName, BootMs, Counts, Failure, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot,
+    TenantId, TenantState, Ticket, WallMs,
 };
 use crate::engine::Engine;
 use crate::engine::apps::App;
 use crate::engine::messages::Scope;
 use crate::engine::publisher::Visible;
-use crate::engine::tenants::{Phase, Standing, Tenant, Trouble};
-
-/// The state of a tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum State {
-    /// Its token expired before it could be renewed, or its readers still have one that expired.
-    Expired,
-    /// The endpoint says no: not authorised, suspect corp_id, wrong credentials.
-    Refused,
-    /// Its token is valid, and readers do not see it: publication fails, or takes too long.
-    Unpublished,
-    /// The last call failed.
-    Failing,
-    /// It never had a token.
-    Pending,
-    /// Past its refresh point, still valid.
-    Due,
-    /// Its token is valid, and its refresh point lies ahead.
-    Fresh,
-    /// The config says that it is to be left alone.
-    Disabled,
-}
-
-impl State {
-    /// Every state, worst first.
-    pub const ALL: [Self; 8] = [
-        Self::Expired,
-        Self::Refused,
-        Self::Unpublished,
-        Self::Failing,
-        Self::Pending,
-        Self::Due,
-        Self::Fresh,
-        Self::Disabled,
-    ];
-
-    /// The stable name, as in JSON and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Refused => "refused",
-            Self::Unpublished => "unpublished",
-            Self::Failing => "failing",
-            Self::Pending => "pending",
-            Self::Due => "due",
-            Self::Fresh => "fresh",
-            Self::Disabled => "disabled",
-        }
-    }
-}
-
-/// How many tenants are in each state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts([u32; 8]);
-
-impl Counts {
-    /// How many are in `state`.
-    pub fn of(&self, state: State) -> u32 {
-        self.0[state as usize]
-    }
-
-    /// How many there are.
-    pub fn total(&self) -> u32 {
-        self.0.iter().sum()
-    }
-
-    pub(crate) fn add(&mut self, state: State) {
-        self.0[state as usize] += 1;
-    }
-
-    pub(crate) fn take(&mut self, state: State) {
-        self.0[state as usize] -= 1;
-    }
-
-    fn move_all(&mut self, from: State, to: State) {
-        self.0[to as usize] += std::mem::take(&mut self.0[from as usize]);
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine += theirs);
-    }
-}
+use crate::engine::tenants::{Phase, Standing, Tenant, TenantFailure};
 
 /// Everything about all tenants that can be told without visiting them.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,7 +48,7 @@ pub struct AppSummary {
 
 /// Calls that are held back, but for a probe now and then.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Hold {
+pub struct HeldCalls {
     /// Whose calls.
     pub scope: Scope,
     /// What the last failed call said.
@@ -142,34 +61,34 @@ pub struct Hold {
 
 /// One tenant.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct TenantStatus {
     /// Where the page after this row begins.
     pub slot: Slot,
     /// Which tenant.
     pub id: TenantId,
     /// Its state.
-    pub state: State,
+    pub state: TenantState,
     /// Which token it has.
     pub fingerprint: Option<Fingerprint>,
     /// When that stops working.
-    pub expires: Option<WallMs>,
+    pub expires_at: Option<WallMs>,
     /// When its next call is due, where that is known.
     pub next_call: Option<WallMs>,
     /// Why then.
     pub why: &'static str,
     /// What holds its call back that is due, if something does that is not its own.
-    pub hold: Option<Hold>,
+    pub hold: Option<HeldCalls>,
     /// How many calls have failed in a row.
     pub failures: u16,
     /// What ails it.
-    pub trouble: Option<Trouble>,
+    pub failure: Option<TenantFailure>,
     /// Its sinks, in the order of the config.
-    pub sinks: Vec<SinkRow>,
+    pub sinks: Vec<SinkStatus>,
 }
 
 /// One sink of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SinkRow {
+pub enum SinkStatus {
     /// It equals the record.
     Published,
     /// It does not yet.
@@ -198,7 +117,7 @@ impl Engine {
         apps.iter().for_each(|app| counts.merge(&app.counts));
         Summary {
             counts,
-            every_tenant_had_an_outcome: counts.of(State::Pending) == 0,
+            every_tenant_had_an_outcome: counts.of(TenantState::Pending) == 0,
             every_sink_had_an_attempt: self.publisher.is_idle(),
             calls_are_wanted: self.app_index.values().any(|&ix| self.is_worth_waiting(ix)),
             paused_until: self.paused_until(),
@@ -207,7 +126,7 @@ impl Engine {
     }
 
     /// Up to `most` rows from slot `from` on. Each row is consistent; the list as a whole need not be.
-    pub fn page(&self, now: Now, from: Slot, most: usize) -> Vec<Row> {
+    pub fn page(&self, now: Now, from: Slot, most: usize) -> Vec<TenantStatus> {
         self.tenants
             .slots_from(from)
             .filter(|&slot| !self.tenants[slot].gone)
@@ -217,37 +136,32 @@ impl Engine {
     }
 
     /// A tenant in this state, if there is one. Visits those that are not fresh, and their neighbours, until it finds one.
-    pub fn first_in(&self, now: Now, state: State) -> Option<Row> {
+    pub fn first_in(&self, now: Now, state: TenantState) -> Option<TenantStatus> {
         let shown = |slot: &Slot| self.shown_state(self.tenants[*slot].state, self.app(self.tenants[*slot].app));
         let fits = |slot: &Slot| !self.tenants[*slot].gone && shown(slot) == state;
         let found = match state {
-            State::Fresh | State::Disabled => self.tenants.slots_from(Slot(0)).find(fits),
+            TenantState::Fresh | TenantState::Disabled => self.tenants.slots_from(Slot(0)).find(fits),
             _ => self.tenants.unfresh().find(fits),
         };
         Some(self.row(now, found?))
-    }
-
-    /// How many tenants there are.
-    pub fn tenant_count(&self) -> usize {
-        self.app_index.values().map(|&ix| self.app(ix).counts.total() as usize).sum()
     }
 
     /// The row of one tenant.
     ///
     /// # Panics
     /// If the slot is free.
-    pub fn row(&self, now: Now, slot: Slot) -> Row {
+    pub fn row(&self, now: Now, slot: Slot) -> TenantStatus {
         let tenant = &self.tenants[slot];
         let app = self.app(tenant.app);
         let hold = if matches!(tenant.phase, Phase::Ready(_)) { self.hold_on(now, tenant) } else { None };
         let in_trouble = self.troubles.contains_key(&slot);
         let (next_call, why) = next_call((tenant, self.standing(slot), in_trouble), app, hold.as_ref(), now);
-        Row {
+        TenantStatus {
             slot,
             id: TenantId { app: app.name.clone(), corp_id: tenant.corp_id.clone() },
             state: self.shown_state(tenant.state, app),
             fingerprint: tenant.held.map(|held| held.fingerprint),
-            expires: tenant.held.map(|held| held.expires),
+            expires_at: tenant.held.map(|held| held.expires_at),
             next_call,
             why: if tenant.sinks.visible == Visible::Expired {
                 "readers have an expired token: publication fails"
@@ -256,7 +170,7 @@ impl Engine {
             },
             hold: hold.filter(|_| tenant.sinks.visible != Visible::Expired),
             failures: tenant.failures,
-            trouble: self.troubles.get(&slot).cloned(),
+            failure: self.troubles.get(&slot).cloned(),
             sinks: self.sink_rows(slot),
         }
     }
@@ -265,7 +179,7 @@ impl Engine {
     /// today.
     pub fn record(&self, slot: Slot) -> Option<Record> {
         let held = self.tenants.get(slot)?.held?;
-        Some(Record { asked: held.asked, expires: held.expires, fingerprint: held.fingerprint })
+        Some(Record { requested_at: held.requested_at, expires_at: held.expires_at, fingerprint: held.fingerprint })
     }
 
     /// The ticket of the token that a tenant has: the one that may be published.
@@ -293,36 +207,38 @@ impl Engine {
         self.publisher.failing_roots()
     }
 
-    fn sink_rows(&self, slot: Slot) -> Vec<SinkRow> {
+    fn sink_rows(&self, slot: Slot) -> Vec<SinkStatus> {
         let tenant = &self.tenants[slot];
         let row = |(sink, policy): (SinkId, &Outlet)| match &tenant.sinks {
             states if states.is_failing(sink) => {
-                SinkRow::Failing(self.publisher.failure_of(policy.root, slot, sink).cloned())
+                SinkStatus::Failing(self.publisher.failure_of(policy.root, slot, sink).cloned())
             }
             states if states.is_dirty(sink) || states.is_in_flight(sink) => match self.publisher.hangs(policy.lane) {
-                Some(failure) => SinkRow::Failing(Some(failure.clone())),
-                None => SinkRow::Pending,
+                Some(failure) => SinkStatus::Failing(Some(failure.clone())),
+                None => SinkStatus::Pending,
             },
-            _ if tenant.held.is_none() || self.publisher.has_drifted(slot, sink) => SinkRow::Pending,
-            _ => SinkRow::Published,
+            _ if tenant.held.is_none() || self.publisher.has_drifted(slot, sink) => SinkStatus::Pending,
+            _ => SinkStatus::Published,
         };
         (0..).map(SinkId).zip(self.publisher.set(tenant.sink_set).iter().take(SinkId::MAX)).map(row).collect()
     }
 
     /// What a tenant's state looks like from outside: an app's trouble is that of all its tenants that need a call, and so
     /// is that of an endpoint which answers nobody.
-    fn shown_state(&self, state: State, app: &App) -> State {
+    fn shown_state(&self, state: TenantState, app: &App) -> TenantState {
         match state {
-            _ if !app.policy.enabled => State::Disabled,
-            State::Pending | State::Due | State::Failing if app.breaker.is_some() => State::Refused,
-            State::Pending | State::Due if self.is_held(app) => State::Failing,
+            _ if !app.policy.enabled => TenantState::Disabled,
+            TenantState::Pending | TenantState::Due | TenantState::Failing if app.breaker.is_some() => {
+                TenantState::Refused
+            }
+            TenantState::Pending | TenantState::Due if self.is_held(app) => TenantState::Failing,
             _ => state,
         }
     }
 
     fn shown_counts(&self, app: &App) -> Counts {
         let mut counts = app.counts;
-        for state in State::ALL {
+        for state in TenantState::WORST_FIRST {
             let shown = self.shown_state(state, app);
             if shown != state {
                 counts.move_all(state, shown);
@@ -340,19 +256,19 @@ impl Engine {
         }
         let refused = self.troubles.get(&slot).map(|trouble| trouble.refused);
         let state = match (tenant.held.is_some(), refused) {
-            (true, _) if !tenant.is_valid(now.boot) || tenant.sinks.visible == Visible::Expired => State::Expired,
-            (_, Some(true)) => State::Refused,
-            (true, _) if tenant.sinks.visible == Visible::Outdated => State::Unpublished,
-            (_, Some(false)) => State::Failing,
-            (false, None) => State::Pending,
-            (true, None) if tenant.phase == Phase::Waiting && !tenant.stale => State::Fresh,
-            (true, None) => State::Due,
+            (true, _) if !tenant.is_valid(now.boot) || tenant.sinks.visible == Visible::Expired => TenantState::Expired,
+            (_, Some(true)) => TenantState::Refused,
+            (true, _) if tenant.sinks.visible == Visible::Outdated => TenantState::Unpublished,
+            (_, Some(false)) => TenantState::Failing,
+            (false, None) => TenantState::Pending,
+            (true, None) if tenant.phase == Phase::Waiting && !tenant.stale => TenantState::Fresh,
+            (true, None) => TenantState::Due,
         };
         let (ix, before) = (tenant.app, tenant.state);
         if state != before {
             self.tenants.set_state(slot, state);
             let counts = &mut self.app_mut(ix).counts;
-            counts.take(before);
+            counts.remove(before);
             counts.add(state);
         }
     }
@@ -361,7 +277,7 @@ impl Engine {
 fn next_call(
     (tenant, standing, in_trouble): (&Tenant, Standing, bool),
     app: &App,
-    hold: Option<&Hold>,
+    hold: Option<&HeldCalls>,
     now: Now,
 ) -> (Option<WallMs>, &'static str) {
     let told = |at: BootMs| Some(now.wall + at.since(now.boot));

@@ -2,12 +2,13 @@
 
 use super::table::Past;
 use super::tenant::{Held, IDLE, Phase, Tenant};
-use crate::domain::{BootMs, Change, CorpId, Freshness, LaneId, Now, Place, Record, RootId, SinkSetId, Slot, TenantId};
+use crate::domain::{
+    BootMs, Change, CorpId, Freshness, LaneId, Now, Place, Record, RootId, SinkSetId, Slot, TenantId, TenantState,
+};
 use crate::engine::Engine;
 use crate::engine::apps::AppIx;
 use crate::engine::messages::Action;
 use crate::engine::publisher::SinkStates;
-use crate::engine::status::State;
 
 impl Engine {
     pub(crate) fn apply(&mut self, now: Now, change: Change) {
@@ -15,7 +16,7 @@ impl Engine {
             Change::SinkSet { id, outlets } => self.define_sinks(id, outlets),
             Change::App { name, policy, path, freshness } => self.set_app(now, name, policy, path, freshness),
             Change::Added { id, sinks, record } => self.add(now, id, sinks, record),
-            Change::Resinked { id, sinks, withdraw } => self.resink(now, &id, sinks, withdraw),
+            Change::SinksChanged { id, sinks, withdraw } => self.resink(now, &id, sinks, withdraw),
             Change::Removed { id, withdraw } => self.remove(now, &id, withdraw),
             Change::AppGone { name } => {
                 if let Some(&ix) = self.app_index.get(&name) {
@@ -39,7 +40,7 @@ impl Engine {
         let slot = self.tenants.insert(ix, &id.corp_id, newcomer);
         let app = self.app_mut(ix);
         app.tenants += 1;
-        app.counts.add(State::Pending);
+        app.counts.add(TenantState::Pending);
         let mut due = now.boot;
         // Of a token that was given to two, an older version published both.
         let own = |record: &Record| self.refusal_of_shared(now, slot, record.fingerprint).is_none();
@@ -47,7 +48,7 @@ impl Engine {
             let held = Self::restored(now, record, self.tenants[slot].seq);
             self.hold(slot, Some(held));
             // A token that was asked for later than now was recorded on another clock: nobody knows how long it lives.
-            due = if record.asked > now.wall { now.boot } else { self.refresh_point(slot, &held) };
+            due = if record.requested_at > now.wall { now.boot } else { self.refresh_point(slot, &held) };
             self.mark_dirty(slot, u16::MAX);
         }
         let due = self.recall_tenant(now, slot, &id).unwrap_or(due);
@@ -68,7 +69,7 @@ impl Engine {
             self.hold(slot, Some(held));
             let tenant = &mut self.tenants[slot];
             tenant.stale |= freshness == Freshness::Stale;
-            let is_due = tenant.stale || record.asked > now.wall;
+            let is_due = tenant.stale || record.requested_at > now.wall;
             self.mark_dirty(slot, u16::MAX);
             let at = if is_due { now.boot } else { self.refresh_point(slot, &held) };
             let tenant = &self.tenants[slot];
@@ -91,7 +92,7 @@ impl Engine {
             held: None,
             seq: past.seq.wrapping_add(1), // the number of the token from the state, should there be one
             phase: Phase::Waiting,
-            state: State::Pending,
+            state: TenantState::Pending,
             failures: 0,
             due: BootMs(0),
             called: BootMs(0),
@@ -109,13 +110,13 @@ impl Engine {
     /// A token that the state remembers. Its life was told on the wall clock; should that be wrong today, it still has no more
     /// than its whole life ahead of it.
     fn restored(now: Now, record: Record, seq: u32) -> Held {
-        let latest = now.boot + record.expires.since(record.asked);
+        let latest = now.boot + record.expires_at.since(record.requested_at);
         Held {
             seq,
             fingerprint: record.fingerprint,
-            asked: record.asked,
-            expires: record.expires,
-            expires_boot: Record::on_boot_clock(record.expires, now).min(latest),
+            requested_at: record.requested_at,
+            expires_at: record.expires_at,
+            expires_boot: Record::on_boot_clock(record.expires_at, now).min(latest),
             restored: true,
         }
     }
@@ -164,12 +165,12 @@ impl Engine {
             self.leave_queue(slot);
         }
         let (ix, state) = (self.tenants[slot].app, self.tenants[slot].state);
-        self.app_mut(ix).counts.take(state);
+        self.app_mut(ix).counts.remove(state);
         self.troubles.remove(&slot);
         self.forget_readers(slot);
         self.forget_on_path(slot);
         self.wheel.clear(&mut self.tenants, slot);
-        self.outbox.push_back(Action::Forget(id.clone()));
+        self.outbox.push_back(Action::DeleteRecord(id.clone()));
         self.withdraw(slot, withdraw, busy);
         self.regate(now, ix);
         self.bury(now, slot);

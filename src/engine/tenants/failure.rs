@@ -13,7 +13,7 @@ pub(crate) const REMIND_MS: u64 = 60 * 60 * 1000;
 
 /// What ails a tenant.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Trouble {
+pub struct TenantFailure {
     /// What the last failed call said.
     pub failure: Failure,
     /// When the first one in a row failed.
@@ -28,7 +28,7 @@ pub struct Trouble {
     said: Option<((FailureKind, bool), BootMs)>,
 }
 
-impl Trouble {
+impl TenantFailure {
     fn new(failure: Failure, now: Now) -> Self {
         Self { failure, since: now.wall, at: now.wall, began: now.boot, refused: false, unknown: 0, said: None }
     }
@@ -85,8 +85,8 @@ impl Engine {
     }
 
     /// Remembers, for `status`, what became of a tenant's call.
-    pub(crate) fn note_trouble(&mut self, now: Now, slot: Slot, failure: &Failure) -> &mut Trouble {
-        let trouble = self.troubles.entry(slot).or_insert_with(|| Trouble::new(failure.clone(), now));
+    pub(crate) fn note_trouble(&mut self, now: Now, slot: Slot, failure: &Failure) -> &mut TenantFailure {
+        let trouble = self.troubles.entry(slot).or_insert_with(|| TenantFailure::new(failure.clone(), now));
         trouble.at = now.wall;
         let is_transient =
             |failure: &Failure| failure.kind.blame() == Blame::Transient && failure.kind != FailureKind::ShortLived;
@@ -130,7 +130,7 @@ impl Engine {
         if self.troubles.remove(&slot).is_some_and(|trouble| trouble.said.is_some())
             && let Some(tenant) = self.id(slot)
         {
-            self.say(Notice::Mended { tenant, attempts });
+            self.say(Notice::Recovered { tenant, attempts });
         }
     }
 

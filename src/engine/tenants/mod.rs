@@ -8,6 +8,6 @@ mod tenant;
 
 pub(crate) use duplicate_tokens::Holders;
 pub(crate) use failure::REMIND_MS;
-pub use failure::Trouble;
+pub use failure::TenantFailure;
 pub(crate) use table::Table;
 pub(crate) use tenant::{Class, Held, IDLE, PATIENCE_MS, Phase, Standing, Tenant};

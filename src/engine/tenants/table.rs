@@ -6,9 +6,8 @@ use std::ops::{Index, IndexMut};
 use hashbrown::HashTable;
 
 use super::tenant::Tenant;
-use crate::domain::{CorpId, Slot};
+use crate::domain::{CorpId, Slot, TenantState};
 use crate::engine::apps::AppIx;
-use crate::engine::status::State;
 
 /// Tenants lie side by side in chunks of this many, so that a table which grows moves nobody.
 const CHUNK: usize = 512;
@@ -177,7 +176,7 @@ impl Table {
         &mut self.chunks[chunk].links[place]
     }
 
-    pub(crate) fn set_state(&mut self, slot: Slot, state: State) {
+    pub(crate) fn set_state(&mut self, slot: Slot, state: TenantState) {
         let before = std::mem::replace(&mut self[slot].state, state);
         let unfresh = &mut self.chunks[position(slot).0].unfresh;
         *unfresh = *unfresh + is_unfresh(state) - is_unfresh(before);
@@ -186,7 +185,7 @@ impl Table {
     /// The slots of tenants that are not fresh, of those included that left. Where all are fresh, nobody is visited.
     pub(crate) fn unfresh(&self) -> impl Iterator<Item = Slot> {
         let places = self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.unfresh > 0).flat_map(slots_of);
-        places.filter(|(_, tenant)| tenant.state != State::Fresh).map(|(slot, _)| slot)
+        places.filter(|(_, tenant)| tenant.state != TenantState::Fresh).map(|(slot, _)| slot)
     }
 
     /// All taken slots from `from` on.
@@ -209,8 +208,8 @@ fn slots_of((number, chunk): (usize, &Chunk)) -> impl Iterator<Item = (Slot, &Te
     })
 }
 
-fn is_unfresh(state: State) -> u16 {
-    u16::from(state != State::Fresh)
+fn is_unfresh(state: TenantState) -> u16 {
+    u16::from(state != TenantState::Fresh)
 }
 
 impl Index<Slot> for Table {

@@ -1,10 +1,9 @@
 //! One tenant, in 128 bytes.
 
-use crate::domain::{BootMs, CorpId, Fingerprint, SinkSetId, Slot, Ticket, WallMs};
+use crate::domain::{BootMs, CorpId, Fingerprint, SinkSetId, Slot, TenantState, Ticket, WallMs};
 use crate::engine::apps::AppIx;
 use crate::engine::calls::Doubt;
 use crate::engine::publisher::SinkStates;
-use crate::engine::status::State;
 
 /// Where a tenant stands between two calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +53,8 @@ pub(crate) struct Held {
     /// Which call brought it.
     pub(crate) seq: u32,
     pub(crate) fingerprint: Fingerprint,
-    pub(crate) asked: WallMs,
-    pub(crate) expires: WallMs,
+    pub(crate) requested_at: WallMs,
+    pub(crate) expires_at: WallMs,
     /// The same moment as `expires`, on the clock that does not step.
     pub(crate) expires_boot: BootMs,
     /// It came from the state: its life was told on the wall clock, which is right even if `expires_boot` is not.
@@ -65,7 +64,7 @@ pub(crate) struct Held {
 impl Held {
     /// Its whole life, in milliseconds.
     pub(crate) fn lifetime_ms(&self) -> u64 {
-        self.expires.since(self.asked)
+        self.expires_at.since(self.requested_at)
     }
 
     /// From when on less than a tenth of its life is left.
@@ -89,7 +88,7 @@ pub(crate) struct Tenant {
     pub(crate) seq: u32,
     pub(crate) phase: Phase,
     /// As counted in the app's summary.
-    pub(crate) state: State,
+    pub(crate) state: TenantState,
     /// Failures in a row.
     pub(crate) failures: u16,
     /// The next call is due; in [`Phase::Waiting`] only.

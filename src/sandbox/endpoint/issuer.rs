@@ -32,7 +32,7 @@ pub fn sequence_of(token: &str) -> Option<u32> {
 #[derive(Default)]
 struct IssueHistory {
     sequence: u32,
-    expires: Option<Instant>,
+    expires_at: Option<Instant>,
     log: VecDeque<(String, u64, u32)>,
 }
 
@@ -68,7 +68,7 @@ impl Issuer {
         }
         let tenant = apps.get_mut(client_id).expect("it was inserted above if it was missing");
 
-        let left = tenant.expires.map(|at| at.saturating_duration_since(terms.now)).filter(|left| !left.is_zero());
+        let left = tenant.expires_at.map(|at| at.saturating_duration_since(terms.now)).filter(|left| !left.is_zero());
         let whole = Duration::from_secs(terms.lifetime_s.into());
         let life = match (terms.mode, left) {
             (TokenMode::Remaining, Some(left)) => left,
@@ -77,7 +77,7 @@ impl Issuer {
         if terms.mode == TokenMode::New || left.is_none() {
             tenant.sequence += 1;
         }
-        tenant.expires = Some(terms.now + life);
+        tenant.expires_at = Some(terms.now + life);
         // A life of less than a second is still said in whole seconds.
         let expires_in_s = u32::try_from(life.as_secs()).unwrap_or(u32::MAX).max(1);
         let token = token(self.seed, client_id, corp_id, tenant.sequence);

@@ -19,7 +19,7 @@ use super::message::{Applied, Late, SetAside};
 use super::pending::Pending;
 use super::snapshot::Snapshot;
 use super::stall::Watched;
-use crate::domain::{AppName, Fingerprint, Memory, Record, Subject, TenantId, Token, WallMs};
+use crate::domain::{AppName, Fingerprint, Record, SavedKey, SavedState, TenantId, Token, WallMs};
 
 /// The layout of the tables. A higher number than this is a newer version's.
 const FORMAT: u64 = 1;
@@ -56,7 +56,7 @@ pub(super) enum Trouble {
 #[derive(Debug)]
 pub(super) struct Contents {
     pub(super) restored: Snapshot,
-    pub(super) memories: Vec<(Subject, Memory)>,
+    pub(super) memories: Vec<(SavedKey, SavedState)>,
     pub(super) applied: Applied,
     pub(super) seed: u64,
     pub(super) last_commit: Option<WallMs>,
@@ -309,7 +309,8 @@ fn amend(
 
 /// Whether the times of two records are so far apart that it is worth a write.
 fn differ(old: &Record, new: &Record) -> bool {
-    old.expires.0.abs_diff(new.expires.0) >= WORTH_MS || old.asked.0.abs_diff(new.asked.0) >= WORTH_MS
+    old.expires_at.0.abs_diff(new.expires_at.0) >= WORTH_MS
+        || old.requested_at.0.abs_diff(new.requested_at.0) >= WORTH_MS
 }
 
 fn write_texts(txn: &redb::WriteTransaction, texts: &[(PathBuf, String)]) -> Result<(), redb::Error> {

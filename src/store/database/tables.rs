@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
 
 use super::codec::saved_state;
-use crate::domain::{Memory, Subject};
+use crate::domain::{SavedKey, SavedState};
 
 /// The key of a subject to its [`saved_state`].
 const MEMORIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("memories");
 
 /// Writes each in place of what was remembered of its subject.
-pub(super) fn write(txn: &WriteTransaction, memories: &BTreeMap<Subject, Option<Memory>>) -> Result<(), redb::Error> {
+pub(super) fn write(
+    txn: &WriteTransaction,
+    memories: &BTreeMap<SavedKey, Option<SavedState>>,
+) -> Result<(), redb::Error> {
     let mut table = txn.open_table(MEMORIES)?;
     for (subject, memory) in memories {
         let key = saved_state::key(subject);
@@ -24,7 +27,7 @@ pub(super) fn write(txn: &WriteTransaction, memories: &BTreeMap<Subject, Option<
 }
 
 /// Reads those that are whole, and counts those that are not.
-pub(super) fn read(txn: &ReadTransaction) -> Result<(Vec<(Subject, Memory)>, u64), redb::Error> {
+pub(super) fn read(txn: &ReadTransaction) -> Result<(Vec<(SavedKey, SavedState)>, u64), redb::Error> {
     let table = match txn.open_table(MEMORIES) {
         Ok(table) => table,
         Err(TableError::TableDoesNotExist(_)) => return Ok((Vec::new(), 0)),

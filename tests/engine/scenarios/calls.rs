@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use corptokend::domain::*;
-use corptokend::engine::{Notice, State};
+use corptokend::engine::Notice;
 
 use super::fixture::*;
 
@@ -14,7 +14,7 @@ fn every_new_tenant_is_served_in_the_time_that_the_rate_allows() {
     let mut daemon = daemon();
     add(&mut daemon, 0..300);
     daemon.run_ms(300 * 1000 / 15 * 102 / 100 + 500);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 300);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 300);
     assert_eq!((daemon.seen.calls.len(), daemon.places().len()), (300, 300));
 }
 
@@ -56,7 +56,7 @@ fn a_restored_valid_token_is_not_called_for_and_is_published_once() {
     daemon.run_ms(HOUR);
     assert_eq!(daemon.seen.calls, []);
     assert_eq!((daemon.seen.attempts.len(), daemon.places().len()), (50, 50));
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 50);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 50);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_token_that_was_recorded_in_the_future_is_asked_for_at_once() {
     let start = daemon.now().boot.0;
     daemon.clock.set_wall(WallMs(0)); // no battery: it is 1970
     let asked = WallMs(1_700_000_000_000);
-    let record = Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(5) };
+    let record = Record { requested_at: asked, expires_at: asked + 7_200_000, fingerprint: Fingerprint(5) };
     daemon.store_token(&tenant(0), record);
     daemon.change(Change::Added { id: tenant(0), sinks: SinkSetId(0), record: Some(record) });
     daemon.run_ms(HOUR);
@@ -95,7 +95,7 @@ fn a_crowd_of_new_tenants_lets_no_old_token_expire() {
     daemon.run_ms(2 * HOUR);
     let expired = daemon.seen.notices.iter().filter(|(_, said)| matches!(said, Notice::Expired { .. })).count();
     assert_eq!(expired, 0);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Pending), 0);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Pending), 0);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn an_expired_token_goes_before_tenants_that_never_had_one() {
     add(&mut daemon, 1..100);
     restore(&mut daemon, 0, 7_199);
     daemon.run_ms(5_000);
-    assert_eq!(state(&daemon, 0), State::Expired);
+    assert_eq!(state(&daemon, 0), TenantState::Expired);
     daemon.capacity.calls = 64;
     daemon.run_ms(10);
     assert_eq!(daemon.seen.calls[0].1, tenant(0));
@@ -125,7 +125,7 @@ fn an_endpoint_that_answers_the_remaining_life_gets_three_calls_a_lifetime() {
     add(&mut daemon, 0..1);
     daemon.run_ms(20 * HOUR);
     assert!((20..=31).contains(&daemon.seen.calls.len()), "{} calls in ten lifetimes", daemon.seen.calls.len());
-    assert_eq!(state(&daemon, 0), State::Fresh);
+    assert_eq!(state(&daemon, 0), TenantState::Fresh);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_suspend_of_days_is_made_up_for_at_once() {
     daemon.run_ms(60_000);
     daemon.pass(3 * 24 * HOUR);
     daemon.run_ms(3_000);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 30);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 30);
 }
 
 #[test]
@@ -165,10 +165,10 @@ fn a_disabled_app_is_left_alone_and_comes_back() {
     set_policy(&mut daemon, AppPolicy { enabled: false, ..policy() }, Freshness::Current);
     daemon.run_ms(3 * HOUR);
     assert_eq!((daemon.seen.calls.len(), daemon.places().len()), (10, 10));
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Disabled), 10);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Disabled), 10);
     set_policy(&mut daemon, policy(), Freshness::Current);
     daemon.run_ms(10_000);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 10);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 10);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What becomes of places that somebody else touches, once and again, and what is told of lanes that do not move.
 
 use corptokend::domain::*;
-use corptokend::engine::{Event, Notice, SinkRow};
+use corptokend::engine::{Event, Notice, SinkStatus};
 
 use super::fixture::*;
 use crate::model::Daemon;
@@ -83,7 +83,7 @@ fn a_fight_is_given_less_and_less_and_ends_right() {
     assert_eq!(said(&daemon, |n| matches!(n, Notice::SinkContested { .. })), 1);
     assert_eq!(daemon.engine.contested().collect::<Vec<_>>(), [(RootId(0), 1)]);
     assert!(!is_there(&daemon, 0), "it waits for its turn");
-    assert_eq!(daemon.engine.row(daemon.now(), slot(&daemon, 0)).sinks, [SinkRow::Pending]);
+    assert_eq!(daemon.engine.row(daemon.now(), slot(&daemon, 0)).sinks, [SinkStatus::Pending]);
 
     // A neighbour has nothing to do with it.
     let neighbour = slot(&daemon, 1);
@@ -166,14 +166,14 @@ fn a_lane_that_hangs_is_told_of_once_and_shown_until_it_moves() {
     daemon.run_ms(15_000);
     let lane = lane_of(RootId(0));
     let hangs = || SinkFailure { kind: SinkFailureKind::Hangs, detail: "it hangs".into() };
-    daemon.tell(Event::LaneHangs(lane, hangs()));
-    daemon.tell(Event::LaneHangs(lane, hangs()));
+    daemon.tell(Event::LaneStalled(lane, hangs()));
+    daemon.tell(Event::LaneStalled(lane, hangs()));
     let row = daemon.engine.row(daemon.now(), slot(&daemon, 0));
-    assert_eq!(row.sinks, [SinkRow::Failing(Some(hangs()))]);
+    assert_eq!(row.sinks, [SinkStatus::Failing(Some(hangs()))]);
     daemon.run_ms(60_000);
-    daemon.tell(Event::LaneMoves(lane));
-    daemon.tell(Event::LaneMoves(lane));
-    assert_eq!(daemon.engine.row(daemon.now(), slot(&daemon, 0)).sinks, [SinkRow::Published]);
-    let told = |n: &Notice| matches!(n, Notice::LaneHangs { .. } | Notice::LaneMoves { .. });
+    daemon.tell(Event::LaneResumed(lane));
+    daemon.tell(Event::LaneResumed(lane));
+    assert_eq!(daemon.engine.row(daemon.now(), slot(&daemon, 0)).sinks, [SinkStatus::Published]);
+    let told = |n: &Notice| matches!(n, Notice::LaneStalled { .. } | Notice::LaneResumed { .. });
     assert_eq!(said(&daemon, told), 2);
 }

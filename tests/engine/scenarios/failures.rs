@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use corptokend::domain::*;
-use corptokend::engine::{Notice, Scope, State};
+use corptokend::engine::{Notice, Scope};
 
 use super::fixture::*;
 use crate::model::{Daemon, Reply};
@@ -37,7 +37,7 @@ fn a_wrong_secret_is_probed_by_one_tenant_of_ten_thousand() {
     daemon.run_ms(2 * HOUR);
     assert!((8..=14).contains(&daemon.seen.calls.len()), "{} calls in two hours", daemon.seen.calls.len());
     let summary = daemon.engine.summary(daemon.now());
-    assert_eq!(summary.counts.of(State::Refused), 10_000);
+    assert_eq!(summary.counts.of(TenantState::Refused), 10_000);
     assert!(summary.every_tenant_had_an_outcome);
     assert_eq!(said(&daemon, |n| matches!(n, Notice::AppBroken { .. })).len(), 2, "at the start and after an hour");
 }
@@ -50,8 +50,8 @@ fn all_tenants_resume_when_the_secret_is_right_again() {
     daemon.run_ms(HOUR);
     failure.set(None);
     daemon.run_ms(HOUR / 4 + 10_000);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 100);
-    assert_eq!(said(&daemon, |n| matches!(n, Notice::AppMended { .. })).len(), 1);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 100);
+    assert_eq!(said(&daemon, |n| matches!(n, Notice::AppRecovered { .. })).len(), 1);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn all_tenants_resume_at_once_when_the_secret_changes() {
     failure.set(None);
     set_policy(&mut daemon, policy(), Freshness::Stale);
     daemon.run_ms(8_000);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 100);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 100);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_breaker_whose_probe_left_the_config_probes_with_another() {
     let probed = daemon.seen.calls.last().unwrap().1.clone();
     daemon.change(Change::Removed { id: probed, withdraw: Vec::new() });
     daemon.run_ms(5_000);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 1);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 1);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_new_tenant_with_four_unknown_errors_is_suspect_and_tried_every_quarter_of_a
     let calls = calls_of(&daemon, 0);
     assert!(calls[3] < 60_000, "{calls:?}");
     assert!(calls.windows(2).skip(3).all(|pair| pair[1] - pair[0] >= 900_000), "{calls:?}");
-    assert_eq!((calls.len(), state(&daemon, 0)), (11, State::Refused));
+    assert_eq!((calls.len(), state(&daemon, 0)), (11, TenantState::Refused));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn one_unknown_error_after_an_outage_makes_nobody_suspect() {
         daemon.run_ms(500);
     }
     daemon.run_ms(500);
-    assert_eq!(state(&daemon, 0), State::Failing);
+    assert_eq!(state(&daemon, 0), TenantState::Failing);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_tenant_that_worked_before_is_never_suspect() {
     daemon.run_ms(1_000);
     switchable(&mut daemon, FailureKind::SuspectCorp);
     daemon.run_ms(2 * HOUR - 60_000);
-    assert_eq!(state(&daemon, 0), State::Failing);
+    assert_eq!(state(&daemon, 0), TenantState::Failing);
     assert!(daemon.seen.calls.len() > 8, "{}", daemon.seen.calls.len());
 }
 
@@ -146,8 +146,8 @@ fn an_unauthorised_tenant_is_tried_every_quarter_of_an_hour_and_stops_nobody_els
     add(&mut daemon, 0..10);
     daemon.run_ms(HOUR);
     assert_eq!(calls_of(&daemon, 0).len(), 4);
-    assert_eq!(state(&daemon, 0), State::Refused);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 9);
+    assert_eq!(state(&daemon, 0), TenantState::Refused);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 9);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn throttling_halves_the_rate_which_then_recovers() {
     assert!(during(10_150, 11_000) == 0, "a pause of a second");
     assert!((65..=75).contains(&during(11_000, 21_000)), "{} in ten seconds", during(11_000, 21_000));
     assert!(during(120_000, 130_000) >= 145, "{} in ten seconds", during(120_000, 130_000));
-    assert_eq!(said(&daemon, |n| matches!(n, Notice::SlowedDown { percent: 50, .. })).len(), 1);
+    assert_eq!(said(&daemon, |n| matches!(n, Notice::Throttled { percent: 50, .. })).len(), 1);
 }
 
 #[test]
@@ -177,13 +177,13 @@ fn a_throttled_tenant_is_still_called_when_its_refresh_point_moves_away() {
     daemon.run_ms(HOUR / 5 - 10_000);
     daemon.endpoint.respond_with(|_, _| throttled(30));
     daemon.run_ms(13_000);
-    assert_eq!(state(&daemon, 0), State::Failing);
+    assert_eq!(state(&daemon, 0), TenantState::Failing);
     daemon.endpoint.respond_with(new_tokens(7200));
     set_policy(&mut daemon, refresh(0.9), Freshness::Current);
     set_policy(&mut daemon, AppPolicy { enabled: false, ..refresh(0.9) }, Freshness::Current);
     set_policy(&mut daemon, refresh(0.8), Freshness::Current);
     daemon.run_ms(60_000);
-    assert_eq!(state(&daemon, 0), State::Fresh);
+    assert_eq!(state(&daemon, 0), TenantState::Fresh);
 }
 
 #[test]
@@ -213,8 +213,8 @@ fn one_tenant_that_is_asked_to_wait_for_an_hour_stops_none_of_its_apps_forty_oth
     });
     add(&mut daemon, 0..41);
     daemon.run_ms(12_000);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 40);
-    assert!(daemon.engine.holds(daemon.now()).is_empty(), "nobody is held but the tenant itself");
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 40);
+    assert!(daemon.engine.held_calls(daemon.now()).is_empty(), "nobody is held but the tenant itself");
     daemon.run_ms(HOUR);
     assert!((12..=14).contains(&calls_of(&daemon, 0).len()), "every five minutes: {:?}", calls_of(&daemon, 0));
 }
@@ -225,11 +225,11 @@ fn an_app_that_is_asked_to_wait_is_probed_ever_less_often_and_shows_why() {
     daemon.endpoint.respond_with(|_, _| throttled(3600));
     add(&mut daemon, 0..200);
     daemon.run_ms(10_000);
-    let [hold] = &daemon.engine.holds(daemon.now())[..] else { panic!("one hold") };
+    let [hold] = &daemon.engine.held_calls(daemon.now())[..] else { panic!("one hold") };
     assert_eq!((&hold.scope, hold.failure.kind), (&Scope::App(app()), FailureKind::AppThrottled));
     daemon.run_ms(HOUR);
     assert!((15..=40).contains(&daemon.seen.calls.len()), "{} calls in an hour", daemon.seen.calls.len());
-    assert_eq!(said(&daemon, |n| matches!(n, Notice::CallsHeld { .. })).len(), 1);
+    assert_eq!(said(&daemon, |n| matches!(n, Notice::BreakerOpened { .. })).len(), 1);
 }
 
 #[test]
@@ -247,8 +247,8 @@ fn a_ban_stops_everything_for_five_minutes() {
     daemon.run_ms(HOUR / 4);
     let next = daemon.seen.calls[before].0 - daemon.seen.calls[0].0;
     assert!((300_000..301_000).contains(&next), "{next}");
-    assert_eq!(said(&daemon, |n| matches!(n, Notice::Paused { .. })).len(), 1);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 50);
+    assert_eq!(said(&daemon, |n| matches!(n, Notice::Banned { .. })).len(), 1);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 50);
 }
 
 #[test]
@@ -279,6 +279,6 @@ fn a_failure_is_said_when_it_starts_when_its_kind_changes_once_an_hour_and_when_
     assert_eq!(failing(&daemon), 3);
     failure.set(None);
     daemon.run_ms(HOUR / 4);
-    assert_eq!(said(&daemon, |n| matches!(n, Notice::Mended { .. })).len(), 1);
-    assert_eq!(state(&daemon, 0), State::Fresh);
+    assert_eq!(said(&daemon, |n| matches!(n, Notice::Recovered { .. })).len(), 1);
+    assert_eq!(state(&daemon, 0), TenantState::Fresh);
 }

@@ -2,7 +2,6 @@
 //! asked for, by what is heard of a way that is no longer gone.
 
 use corptokend::domain::*;
-use corptokend::engine::State;
 
 use super::fixture::*;
 use crate::model::Daemon;
@@ -13,9 +12,9 @@ fn limit_all(daemon: &mut Daemon, rate: Rate) {
     daemon.set_total(rate);
 }
 
-fn expired(daemon: &Daemon, app: &str) -> u32 {
+fn expired(daemon: &Daemon, app: &str) -> u64 {
     let summary = daemon.engine.summary(daemon.now());
-    summary.apps.iter().find(|summary| summary.name == name(app)).unwrap().counts.of(State::Expired)
+    summary.apps.iter().find(|summary| summary.name == name(app)).unwrap().counts.of(TenantState::Expired)
 }
 
 #[test]
@@ -47,7 +46,7 @@ fn an_app_whose_calls_hang_leaves_slots_to_others_on_its_route_beside_a_third() 
 #[test]
 fn with_one_slot_a_new_app_gets_its_turn_beside_one_that_always_has_work() {
     let mut daemon = daemon(&[("b", way(1), fast(), 3_000)]);
-    (daemon.capacity.calls, daemon.capacity.calls_most) = (1, 1);
+    (daemon.capacity.calls, daemon.capacity.max_calls) = (1, 1);
     daemon.endpoint.respond_with(new_tokens(30));
     daemon.run_ms(120_000);
     let policy = AppPolicy { rate: fast(), ..policy() };
@@ -112,7 +111,11 @@ fn a_late_answer_over_another_way_bans_and_slows_nobody_on_the_new_one() {
         let policy = AppPolicy { rate: fast(), ..policy() };
         daemon.change(Change::App { name: name("a"), policy, path: way(2), freshness: Freshness::Current });
         daemon.run_ms(10_000);
-        assert!(daemon.engine.holds(daemon.now()).is_empty(), "{kind}: {:?}", daemon.engine.holds(daemon.now()));
+        assert!(
+            daemon.engine.held_calls(daemon.now()).is_empty(),
+            "{kind}: {:?}",
+            daemon.engine.held_calls(daemon.now())
+        );
         assert_eq!((fresh(&daemon, "a"), fresh(&daemon, "b")), (50, 50), "{kind}");
     }
 }
@@ -155,7 +158,7 @@ fn few_slots_are_shared_with_ten_routes_once_it_is_known_that_they_hang() {
     apps.push(("b", way(1), Rate::per_second(15), 20));
     for most in [2, 3, 4] {
         let mut daemon = daemon(&apps);
-        (daemon.capacity.calls, daemon.capacity.calls_most) = (most, most);
+        (daemon.capacity.calls, daemon.capacity.max_calls) = (most, most);
         beside(&mut daemon, 40, SICK_FROM, hangs);
         daemon.run_ms(SICK_FROM + 200_000);
         // Before that, each holds a slot until its first call is given up.
@@ -171,7 +174,7 @@ fn probes_of_what_is_down_and_calls_to_what_is_new_do_not_take_both_of_two_slots
     let mut apps: Vec<_> = (100..).zip(down).map(|(n, app)| (app, way(n), fast(), 10)).collect();
     apps.push(("b", way(1), Rate::per_second(15), 20));
     let mut daemon = daemon(&apps);
-    (daemon.capacity.calls, daemon.capacity.calls_most) = (2, 2);
+    (daemon.capacity.calls, daemon.capacity.max_calls) = (2, 2);
     beside(&mut daemon, 40, 0, hangs);
     daemon.run_ms(400_000);
     daemon.seen.calls.clear();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use corptokend::domain::*;
-use corptokend::engine::{Room, State};
+use corptokend::engine::Capacity;
 
 use crate::model::{self, Daemon, Reply};
 
@@ -64,7 +64,8 @@ pub(crate) fn add(daemon: &mut Daemon, tenants: std::ops::Range<usize>) {
 /// Adds a tenant that the state remembers: asked for `age_s` ago, good for two hours from then.
 pub(crate) fn restore(daemon: &mut Daemon, n: usize, age_s: u64) {
     let asked = daemon.now().wall - age_s * 1000;
-    let record = Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(1_000_000 + n as u64) };
+    let record =
+        Record { requested_at: asked, expires_at: asked + 7_200_000, fingerprint: Fingerprint(1_000_000 + n as u64) };
     daemon.store_token(&tenant(n), record);
     daemon.change(Change::Added { id: tenant(n), sinks: SinkSetId(0), record: Some(record) });
 }
@@ -73,7 +74,7 @@ pub(crate) fn fails(kind: FailureKind) -> Reply {
     (20, Err(Failure::new(kind, "as the test wants it")))
 }
 
-pub(crate) fn state(daemon: &Daemon, n: usize) -> State {
+pub(crate) fn state(daemon: &Daemon, n: usize) -> TenantState {
     daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(n)).unwrap()).state
 }
 
@@ -84,7 +85,7 @@ pub(crate) fn calls_of(daemon: &Daemon, n: usize) -> Vec<u64> {
 
 /// A daemon without apps that has room for so many calls, and eight jobs in each of four lanes.
 pub(crate) fn empty_daemon(boot_ms: u64) -> Daemon {
-    Daemon::new(boot_ms, 7, Rate::per_second(400), Room { calls: 64, calls_most: 64, lanes: vec![8; 4] })
+    Daemon::new(boot_ms, 7, Rate::per_second(400), Capacity { calls: 64, max_calls: 64, lanes: vec![8; 4] })
 }
 
 pub(crate) fn sink_set(number: u32, outlets: &[Outlet]) -> Change {

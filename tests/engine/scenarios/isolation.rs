@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use corptokend::domain::*;
-use corptokend::engine::{Scope, State};
+use corptokend::engine::Scope;
 
 use super::fixture::*;
 use crate::model::{Daemon, Reply};
@@ -66,9 +66,9 @@ pub(crate) fn latest(daemon: &Daemon, app: &str, lifetime_s: u64) -> u64 {
     last.values().map(|before| (end - before).saturating_sub(lifetime_s * 1000 * 3 / 4)).fold(worst, u64::max)
 }
 
-pub(crate) fn fresh(daemon: &Daemon, app: &str) -> u32 {
+pub(crate) fn fresh(daemon: &Daemon, app: &str) -> u64 {
     let summary = daemon.engine.summary(daemon.now());
-    summary.apps.iter().find(|summary| summary.name == name(app)).unwrap().counts.of(State::Fresh)
+    summary.apps.iter().find(|summary| summary.name == name(app)).unwrap().counts.of(TenantState::Fresh)
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_hundred_routes_that_hang_from_the_start_leave_slots_for_one_that_answers() 
     beside(&mut daemon, 40, 0, hangs);
     daemon.run_ms(60_000);
     assert_eq!(
-        daemon.engine.summary(daemon.now()).apps.iter().filter(|app| app.counts.of(State::Fresh) > 0).count(),
+        daemon.engine.summary(daemon.now()).apps.iter().filter(|app| app.counts.of(TenantState::Fresh) > 0).count(),
         1
     );
     daemon.run_ms(120_000);
@@ -137,7 +137,7 @@ fn ten_routes_that_stop_answering_leave_slots_for_one_that_does() {
 fn few_slots_are_shared_too() {
     for most in [2, 3, 4, 8] {
         let mut daemon = daemon(&[("a", way(2), fast(), 500), ("b", way(1), Rate::per_second(15), 60)]);
-        (daemon.capacity.calls, daemon.capacity.calls_most) = (most, most);
+        (daemon.capacity.calls, daemon.capacity.max_calls) = (most, most);
         beside(&mut daemon, 40, SICK_FROM, hangs);
         daemon.run_ms(SICK_FROM + 200_000);
         assert!(latest(&daemon, "b", 40) <= 1_000, "{most} slots: {} ms", latest(&daemon, "b", 40));
@@ -147,7 +147,7 @@ fn few_slots_are_shared_too() {
 #[test]
 fn with_one_slot_a_call_that_hangs_delays_others_by_its_time_limit_and_not_for_ever() {
     let mut daemon = daemon(&[("a", way(2), fast(), 500), ("b", way(1), Rate::per_second(15), 60)]);
-    (daemon.capacity.calls, daemon.capacity.calls_most) = (1, 1);
+    (daemon.capacity.calls, daemon.capacity.max_calls) = (1, 1);
     beside(&mut daemon, 120, SICK_FROM, hangs);
     daemon.run_ms(SICK_FROM + 600_000);
     assert!(latest(&daemon, "b", 120) <= 35_000, "{} ms", latest(&daemon, "b", 120));
@@ -196,7 +196,7 @@ fn a_ban_stops_those_alone_that_call_the_same_host_from_the_same_address() {
     daemon.run_ms(SICK_FROM + 250_000);
     assert!(latest(&daemon, "b", 60) <= 1_000, "b calls another host");
     assert_eq!(fresh(&daemon, "c"), 0, "c calls the host that banned a");
-    let holds = daemon.engine.holds(daemon.now());
+    let holds = daemon.engine.held_calls(daemon.now());
     assert!(holds.iter().any(|hold| hold.scope == Scope::Origin(OriginId(2))), "{holds:?}");
     assert_eq!(daemon.engine.summary(daemon.now()).paused_until, None, "not everybody is paused");
 }
@@ -238,7 +238,7 @@ fn several_apps_that_fail_open_the_breaker_of_their_route_and_one_probe_stands_f
     let mut daemon = daemon(&apps);
     beside(&mut daemon, 60, SICK_FROM, || fails(FailureKind::Unreachable));
     daemon.run_ms(SICK_FROM + 60_000);
-    let holds = daemon.engine.holds(daemon.now());
+    let holds = daemon.engine.held_calls(daemon.now());
     assert!(holds.iter().any(|hold| hold.scope == Scope::Route(RouteId(1))), "{holds:?}");
     let before = daemon.seen.calls.len();
     daemon.run_ms(HOUR / 2);
@@ -246,7 +246,7 @@ fn several_apps_that_fail_open_the_breaker_of_their_route_and_one_probe_stands_f
     assert!(in_vain <= 122, "{in_vain} calls in half an hour, of 20 apps");
     daemon.endpoint.respond_with(new_tokens(60));
     daemon.run_ms(16_000 + 20 * 1000 / 15 + 1_000);
-    let expired = daemon.engine.summary(daemon.now()).counts.of(State::Expired);
+    let expired = daemon.engine.summary(daemon.now()).counts.of(TenantState::Expired);
     assert_eq!(expired, 0);
 }
 

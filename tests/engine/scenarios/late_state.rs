@@ -1,21 +1,21 @@
 //! A state that cannot be read for now, that can be read late, and that is begun anew.
 
 use corptokend::domain::*;
-use corptokend::engine::{Event, State};
+use corptokend::engine::Event;
 
 use super::fixture::*;
 use crate::model::Daemon;
 
 fn record_from(daemon: &Daemon, n: usize, age_s: u64) -> Record {
     let asked = daemon.now().wall - age_s * 1000;
-    Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(1_000_000 + n as u64) }
+    Record { requested_at: asked, expires_at: asked + 7_200_000, fingerprint: Fingerprint(1_000_000 + n as u64) }
 }
 
 /// The state turns out to hold a token that was asked for so long ago.
 fn find(daemon: &mut Daemon, n: usize, age_s: u64, freshness: Freshness) {
     let record = record_from(daemon, n, age_s);
     daemon.store_token(&tenant(n), record);
-    daemon.tell(Event::Found(vec![(tenant(n), record)], freshness));
+    daemon.tell(Event::TokensFound(vec![(tenant(n), record)], freshness));
 }
 
 fn shows(daemon: &Daemon, n: usize) -> Option<Fingerprint> {
@@ -28,7 +28,7 @@ fn a_token_that_is_found_late_serves_a_tenant_that_could_not_be_called_for() {
     daemon.endpoint.respond_with(|_, _| fails(FailureKind::ServerError));
     add(&mut daemon, 0..1);
     daemon.run_ms(10_000);
-    assert_eq!((shows(&daemon, 0), state(&daemon, 0)), (None, State::Failing));
+    assert_eq!((shows(&daemon, 0), state(&daemon, 0)), (None, TenantState::Failing));
     find(&mut daemon, 0, 60, Freshness::Current);
     daemon.run_ms(1_000);
     assert_eq!(shows(&daemon, 0), Some(Fingerprint(1_000_000)));
@@ -37,7 +37,7 @@ fn a_token_that_is_found_late_serves_a_tenant_that_could_not_be_called_for() {
     daemon.run_ms(HOUR);
     assert_eq!(daemon.seen.calls.len(), calls, "it is not due yet");
     daemon.run_ms(HOUR);
-    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (calls + 1, State::Fresh));
+    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (calls + 1, TenantState::Fresh));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_token_that_is_found_late_does_not_replace_a_newer_one_nor_one_that_is_being
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
     let newer = shows(&daemon, 0);
-    daemon.tell(Event::Found(vec![(tenant(0), record_from(&daemon, 0, 60))], Freshness::Current));
+    daemon.tell(Event::TokensFound(vec![(tenant(0), record_from(&daemon, 0, 60))], Freshness::Current));
     daemon.run_ms(1_000);
     assert_eq!(shows(&daemon, 0), newer);
     // A call that is under way brings a newer one, too.
@@ -73,7 +73,7 @@ fn a_token_of_other_credentials_is_published_and_fetched_anew_at_once() {
     find(&mut daemon, 0, 60, Freshness::Stale);
     daemon.run_ms(HOUR / 2);
     assert!(shows(&daemon, 0).is_some_and(|shown| shown != Fingerprint(1_000_000)));
-    assert_eq!(state(&daemon, 0), State::Fresh);
+    assert_eq!(state(&daemon, 0), TenantState::Fresh);
 }
 
 #[test]
@@ -83,10 +83,10 @@ fn what_cannot_be_read_for_now_is_tried_again_and_not_called_for() {
     daemon.sinks.attempt_with(move |_, _, _| (1, Err(unreadable())));
     restore(&mut daemon, 0, 60);
     daemon.run_ms(60_000);
-    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (0, State::Unpublished));
+    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (0, TenantState::Unpublished));
     daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Replaced)));
     daemon.run_ms(60_000);
-    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (0, State::Fresh));
+    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (0, TenantState::Fresh));
     assert_eq!(shows(&daemon, 0), Some(Fingerprint(1_000_000)));
 }
 
@@ -100,7 +100,7 @@ fn a_token_that_is_lost_while_its_tenant_waits_for_its_turn_holds_nobody_up() {
     let other = AppName::new("hr").unwrap();
     let another = |freshness| Change::App { name: other.clone(), policy: policy(), path: way(1), freshness };
     let id = TenantId { app: other.clone(), corp_id: CorpId::new("ding0").unwrap() };
-    let record = Record { expires: daemon.now().wall + 7_300_000, ..record_from(&daemon, 0, 0) };
+    let record = Record { expires_at: daemon.now().wall + 7_300_000, ..record_from(&daemon, 0, 0) };
     daemon.store_token(&id, record);
     daemon.change(another(Freshness::Current));
     daemon.change(Change::Added { id: id.clone(), sinks: SinkSetId(0), record: Some(record) });
@@ -110,7 +110,7 @@ fn a_token_that_is_lost_while_its_tenant_waits_for_its_turn_holds_nobody_up() {
     daemon.run_ms(200);
     let slot = daemon.engine.slot(&tenant(0)).unwrap();
     let ticket = daemon.engine.ticket(slot).unwrap();
-    daemon.tell(Event::Lost(ticket));
+    daemon.tell(Event::TokenLost(ticket));
     // The one whose token is lost was called a moment ago, and must wait for a second; the other need not.
     daemon.capacity.calls = 64;
     daemon.run_ms(100);
@@ -131,7 +131,7 @@ fn a_state_that_was_begun_anew_is_told_all_that_the_last_one_knew() {
     let before = daemon.store.saved.clone();
     assert_eq!(before.len(), 3, "{before:?}");
     daemon.store.saved.clear();
-    daemon.tell(Event::Forgotten);
+    daemon.tell(Event::SavedStateLost);
     daemon.run_ms(200);
     assert_eq!(daemon.store.saved.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use corptokend::domain::*;
-use corptokend::engine::{Notice, Scope, State};
+use corptokend::engine::{Notice, Scope};
 
 use super::fixture::*;
 use crate::model::{Daemon, Reply};
@@ -37,9 +37,9 @@ fn outage(daemon: &mut Daemon, lifetime_s: u32) -> Rc<Cell<Option<FailureKind>>>
     failure
 }
 
-fn expired(daemon: &Daemon) -> u32 {
+fn expired(daemon: &Daemon) -> u64 {
     let counts = daemon.engine.summary(daemon.now()).counts;
-    counts.of(State::Expired) + counts.of(State::Pending)
+    counts.of(TenantState::Expired) + counts.of(TenantState::Pending)
 }
 
 /// Lives on until nobody is without a token; returns for how long, in milliseconds.
@@ -104,8 +104,8 @@ fn an_outage_and_its_end_are_said_once_and_once_an_hour() {
     let count = |chosen: fn(&Notice) -> bool| {
         daemon.seen.notices.iter().filter(|(at, said)| *at >= beginning && chosen(said)).count()
     };
-    assert_eq!(count(|said| matches!(said, Notice::CallsHeld { scope: Scope::App(_), .. })), 3);
-    assert_eq!(count(|said| matches!(said, Notice::CallsResume { .. })), 1);
+    assert_eq!(count(|said| matches!(said, Notice::BreakerOpened { scope: Scope::App(_), .. })), 3);
+    assert_eq!(count(|said| matches!(said, Notice::BreakerClosed { .. })), 1);
     assert!(count(|said| matches!(said, Notice::Failing { .. })) <= 3, "those that met it first");
 }
 
@@ -118,13 +118,13 @@ fn while_an_endpoint_is_away_its_tenants_have_had_an_outcome_and_show_when_it_is
     let summary = daemon.engine.summary(daemon.now());
     assert!(summary.every_tenant_had_an_outcome, "READY does not wait for it");
     assert!(!summary.calls_are_wanted, "`once` does not wait for it");
-    assert_eq!(summary.counts.of(State::Failing), 50);
+    assert_eq!(summary.counts.of(TenantState::Failing), 50);
     let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(40)).unwrap());
     let hold = row.hold.expect("it waits for the endpoint");
     assert_eq!((hold.scope, hold.failure.kind), (Scope::App(app()), FailureKind::Unreachable));
     let in_ms = hold.next_probe.expect("a probe").since(daemon.now().wall);
     assert!(in_ms <= 15_000, "{in_ms}");
-    assert_eq!(daemon.engine.holds(daemon.now()).len(), 1);
+    assert_eq!(daemon.engine.held_calls(daemon.now()).len(), 1);
 }
 
 #[test]
@@ -152,9 +152,9 @@ fn one_tenant_whose_calls_fail_alone_is_backed_off_from_and_moves_nobody_else() 
         daemon.run_ms(2 * HOUR);
         let calls = calls_of(&daemon, 0).len();
         assert!(calls < 110, "{kind}: {calls} calls in two hours");
-        assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 39, "{kind}");
+        assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 39, "{kind}");
         assert_late(&daemon, 600, 1_000, |id| *id != tenant(0), kind);
-        assert!(daemon.engine.holds(daemon.now()).is_empty(), "{kind}");
+        assert!(daemon.engine.held_calls(daemon.now()).is_empty(), "{kind}");
     }
 }
 
@@ -172,7 +172,7 @@ fn many_tenants_whose_calls_fail_for_reasons_of_their_own_move_nobody_else() {
         set_policy(&mut daemon, AppPolicy { rate: Rate::per_second(100), ..policy() }, Freshness::Current);
         add(&mut daemon, 0..600);
         daemon.run_ms(2 * HOUR);
-        let fresh = daemon.engine.summary(daemon.now()).counts.of(State::Fresh);
+        let fresh = daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh);
         assert!((295..=300).contains(&fresh), "{kind}: {fresh} are fresh, or due at this moment");
         // Calls that hang are not told from others before their time is up, so three hundred at once cost time.
         let most_ms = if kind == FailureKind::Timeout { 300_000 } else { 5_000 };
@@ -208,14 +208,14 @@ fn a_new_way_to_the_endpoint_is_tried_at_once() {
     let path = way(2);
     daemon.change(Change::App { name: app(), policy: policy(), path, freshness: Freshness::Current });
     daemon.run_ms(5_000);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 50);
-    assert!(daemon.engine.holds(daemon.now()).is_empty());
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 50);
+    assert!(daemon.engine.held_calls(daemon.now()).is_empty());
 }
 
 #[test]
 fn with_a_single_slot_an_outage_ends_as_soon() {
     let mut daemon = daemon();
-    (daemon.capacity.calls, daemon.capacity.calls_most) = (1, 1);
+    (daemon.capacity.calls, daemon.capacity.max_calls) = (1, 1);
     let away = outage(&mut daemon, 30);
     add(&mut daemon, 0..20);
     daemon.run_ms(60_000);
@@ -234,6 +234,6 @@ fn a_refresh_while_a_disabled_apps_endpoint_is_away_is_not_wanted() {
     set_policy(&mut daemon, AppPolicy { enabled: false, ..policy() }, Freshness::Current);
     let before = daemon.seen.calls.len();
     daemon.run_ms(HOUR);
-    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (before, State::Disabled));
-    assert!(daemon.engine.holds(daemon.now()).is_empty(), "nobody waits there");
+    assert_eq!((daemon.seen.calls.len(), state(&daemon, 0)), (before, TenantState::Disabled));
+    assert!(daemon.engine.held_calls(daemon.now()).is_empty(), "nobody waits there");
 }

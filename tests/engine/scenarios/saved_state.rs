@@ -1,7 +1,7 @@
 //! What is still known after a restart, and after the clock was set.
 
 use corptokend::domain::*;
-use corptokend::engine::{Notice, State};
+use corptokend::engine::Notice;
 
 use super::fixture::*;
 use crate::model::Daemon;
@@ -44,16 +44,16 @@ fn a_refused_tenant_is_not_called_before_its_time_by_the_next_process() {
     let daemon = failing(FailureKind::Unauthorized, 3);
     let mut next = restart(daemon, 4 * MINUTE, 0..3);
     let restarted = next.now();
-    assert_eq!(state(&next, 0), State::Refused);
+    assert_eq!(state(&next, 0), TenantState::Refused);
     assert!(next.engine.summary(next.now()).every_tenant_had_an_outcome, "READY does not wait for it");
-    let trouble = next.engine.row(next.now(), next.engine.slot(&tenant(0)).unwrap()).trouble.unwrap();
+    let trouble = next.engine.row(next.now(), next.engine.slot(&tenant(0)).unwrap()).failure.unwrap();
     assert_eq!(trouble.failure.kind, FailureKind::Unauthorized);
     mend(&mut next);
     next.run_ms(HOUR);
     let waited = first_call(&next, restarted).unwrap();
     assert!((599_000..601_000).contains(&waited), "{waited} ms after the restart, 5 of 15 minutes being over");
-    assert_eq!(state(&next, 0), State::Fresh);
-    let mended = next.seen.notices.iter().filter(|(_, said)| matches!(said, Notice::Mended { .. })).count();
+    assert_eq!(state(&next, 0), TenantState::Fresh);
+    let mended = next.seen.notices.iter().filter(|(_, said)| matches!(said, Notice::Recovered { .. })).count();
     assert_eq!((mended, next.store.saved.len()), (3, 0), "its end is told, and nothing is left of it");
 }
 
@@ -69,7 +69,7 @@ fn backoff_of_its_own_goes_on_where_it_was() {
     daemon.run_ms(HOUR);
     let calls = calls_of(&daemon, 0).len();
     let mut next = restart(daemon, 0, 0..5);
-    assert_eq!(state(&next, 0), State::Failing);
+    assert_eq!(state(&next, 0), TenantState::Failing);
     next.run_ms(HOUR);
     let after = calls_of(&next, 0).len();
     assert!(calls > 8 && calls < 40 && after < 30, "{calls} calls before, {after} in the hour after the restart");
@@ -84,7 +84,7 @@ fn nobody_waits_after_a_restart_for_what_was_the_endpoints() {
         let mut next = restart(daemon, 0, 0..tenants);
         mend(&mut next);
         next.run_ms(5_000);
-        assert_eq!(next.engine.summary(next.now()).counts.of(State::Fresh) as usize, tenants);
+        assert_eq!(next.engine.summary(next.now()).counts.of(TenantState::Fresh) as usize, tenants);
     }
 }
 
@@ -92,28 +92,32 @@ fn nobody_waits_after_a_restart_for_what_was_the_endpoints() {
 fn what_earlier_releases_remembered_of_everybody_is_every_origins() {
     let mut daemon = daemon();
     let wait = Wait { told: daemon.now().wall, until: daemon.now().wall + 5 * MINUTE };
-    daemon.store.saved.insert(Subject::EveryBan, Memory::Paused(wait));
-    daemon.store.saved.insert(Subject::EveryPace, Memory::Slowed { share: 512, hold: wait.cut_short() });
+    daemon.store.saved.insert(SavedKey::EveryBan, SavedState::Paused(wait));
+    daemon.store.saved.insert(SavedKey::EveryPace, SavedState::Slowed { share: 512, hold: wait.cut_short() });
     let mut next = restart(daemon, MINUTE, 0..0);
     let restarted = next.now();
     add(&mut next, 0..3);
     mend(&mut next);
     next.run_ms(1_000);
     let subjects: Vec<_> = next.store.saved.keys().cloned().collect();
-    assert_eq!(subjects, [Subject::Ban(OriginId(1)), Subject::Pace(OriginId(1))], "from here on it is told by origin");
+    assert_eq!(
+        subjects,
+        [SavedKey::Ban(OriginId(1)), SavedKey::Pace(OriginId(1))],
+        "from here on it is told by origin"
+    );
     next.run_ms(HOUR);
     let waited = first_call(&next, restarted).unwrap();
     assert!((240_000..241_100).contains(&waited), "{waited} ms after the restart, one of five minutes being over");
-    assert!(!next.store.saved.contains_key(&Subject::Ban(OriginId(1))));
+    assert!(!next.store.saved.contains_key(&SavedKey::Ban(OriginId(1))));
 }
 
 #[test]
 fn a_suspect_is_still_suspect() {
     let mut daemon = failing(FailureKind::SuspectCorp, 1);
     daemon.run_ms(MINUTE);
-    assert_eq!(state(&daemon, 0), State::Refused);
+    assert_eq!(state(&daemon, 0), TenantState::Refused);
     let mut next = restart(daemon, 0, 0..1);
-    assert_eq!(state(&next, 0), State::Refused);
+    assert_eq!(state(&next, 0), TenantState::Refused);
     next.run_ms(12 * MINUTE);
     assert_eq!(next.seen.calls, []);
 }
@@ -126,14 +130,14 @@ fn a_broken_app_gets_one_probe_when_that_is_due() {
     let mut next = restart(daemon, 1_000, 0..1_000);
     let summary = next.engine.summary(next.now());
     assert_eq!(summary.apps[0].broken, Some(FailureKind::WrongCredentials));
-    assert_eq!(summary.counts.of(State::Refused), 1_000);
+    assert_eq!(summary.counts.of(TenantState::Refused), 1_000);
     next.run_ms(HOUR);
     let waited = next.seen.calls[0].0 - last;
     assert!((900_000..901_000).contains(&waited), "the probe came {waited} ms after the last");
     assert!(next.seen.calls.len() <= 4, "{} calls in an hour", next.seen.calls.len());
     mend(&mut next);
     next.run_ms(HOUR);
-    assert_eq!(next.engine.summary(next.now()).counts.of(State::Fresh), 1_000);
+    assert_eq!(next.engine.summary(next.now()).counts.of(TenantState::Fresh), 1_000);
     assert!(next.store.saved.is_empty(), "{:?}", next.store.saved);
 }
 
@@ -148,7 +152,7 @@ fn new_credentials_leave_nothing_of_the_failures_with_the_old_ones() {
         let mut next = restart(daemon, 0, 0..5);
         mend(&mut next);
         next.run_ms(5_000);
-        assert_eq!(next.engine.summary(next.now()).counts.of(State::Fresh), 5, "{kind}");
+        assert_eq!(next.engine.summary(next.now()).counts.of(TenantState::Fresh), 5, "{kind}");
     }
 }
 
@@ -162,8 +166,8 @@ fn a_ban_is_kept() {
     next.run_ms(HOUR);
     let waited = next.seen.calls[0].0 - banned;
     assert!((300_000..302_000).contains(&waited), "the next call came {waited} ms after the last");
-    assert_eq!(next.engine.summary(next.now()).counts.of(State::Fresh), 50);
-    assert!(!next.store.saved.contains_key(&Subject::Ban(OriginId(1))), "{:?}", next.store.saved);
+    assert_eq!(next.engine.summary(next.now()).counts.of(TenantState::Fresh), 50);
+    assert!(!next.store.saved.contains_key(&SavedKey::Ban(OriginId(1))), "{:?}", next.store.saved);
 }
 
 #[test]
@@ -198,7 +202,7 @@ fn a_throttled_app_goes_on_slowly() {
     next.run_ms(10_000);
     assert!((1..20).contains(&next.seen.calls.len()), "{} calls in ten seconds at 15/s", next.seen.calls.len());
     next.run_ms(HOUR);
-    assert_eq!(next.engine.summary(next.now()).counts.of(State::Fresh), 100);
+    assert_eq!(next.engine.summary(next.now()).counts.of(TenantState::Fresh), 100);
 }
 
 /// An endpoint that answers with one token until that expires, and with what is left of its life.
@@ -229,7 +233,7 @@ fn that_a_token_does_not_extend_is_known_to_every_later_process() {
     assert_eq!(calls, 2, "no restart asks again");
     daemon.run_ms(HOUR / 4);
     assert!(daemon.seen.calls.len() <= 2, "{:?}", daemon.seen.calls);
-    assert_eq!(state(&daemon, 0), State::Fresh);
+    assert_eq!(state(&daemon, 0), TenantState::Fresh);
     assert!(daemon.store.saved.is_empty(), "a new token has a new life: {:?}", daemon.store.saved);
 }
 
@@ -239,10 +243,10 @@ fn a_failure_from_before_the_token_is_over() {
     let mut daemon = restart(daemon, 0, 0..1);
     // As an older release does, which knows nothing of what is remembered.
     let asked = daemon.now().wall;
-    let record = Record { asked, expires: asked + 7_200_000, fingerprint: Fingerprint(5) };
+    let record = Record { requested_at: asked, expires_at: asked + 7_200_000, fingerprint: Fingerprint(5) };
     daemon.store_token(&tenant(0), record);
     let next = restart(daemon, 1_000, 0..1);
-    assert_eq!(state(&next, 0), State::Fresh);
+    assert_eq!(state(&next, 0), TenantState::Fresh);
 }
 
 #[test]
@@ -264,7 +268,7 @@ fn the_database_is_told_when_the_clock_is_set() {
         assert_eq!((before.len(), next.seen.calls.len()), (1, 0), "nobody is called before its time after {by} ms");
         next.run_ms(HOUR);
         assert!(next.seen.notices.iter().all(|(_, said)| !matches!(said, Notice::Expired { .. })), "nobody expires");
-        assert_eq!(next.engine.summary(next.now()).counts.of(State::Fresh), 2_500);
+        assert_eq!(next.engine.summary(next.now()).counts.of(TenantState::Fresh), 2_500);
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use corptokend::domain::*;
-use corptokend::engine::{Event, Notice, SinkRow, State};
+use corptokend::engine::{Event, Notice, SinkStatus};
 
 use super::fixture::*;
 use crate::model::{Daemon, Reply};
@@ -102,7 +102,7 @@ fn a_failing_sink_is_retried_alone_with_backoff_and_without_calls() {
     let tries = attempts(&daemon, RAW, 0);
     assert!((60..200).contains(&tries), "{tries} tries in half an hour");
     let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(0)).unwrap());
-    assert!(matches!(&row.sinks[..], [SinkRow::Failing(Some(_)), SinkRow::Published]), "{row:?}");
+    assert!(matches!(&row.sinks[..], [SinkStatus::Failing(Some(_)), SinkStatus::Published]), "{row:?}");
     broken.set(false);
     daemon.run_ms(31_000);
     assert_eq!((daemon.places().len(), daemon.seen.calls.len()), (40, 20));
@@ -117,7 +117,7 @@ fn a_failing_root_is_said_at_the_start_once_an_hour_and_at_the_end() {
     assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkFailing { .. })), 2);
     broken.set(false);
     daemon.run_ms(31_000);
-    assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkMended { .. })), 1);
+    assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkRecovered { .. })), 1);
     assert_eq!(daemon.places().len(), 800);
 }
 
@@ -131,13 +131,13 @@ fn a_root_whose_failing_tenants_left_fails_no_more() {
     broken.set(false);
     daemon.run_ms(31_000);
     assert!(daemon.places().contains_key(&place(&outlet(RAW), &tenant(399))), "the last one is not forgotten");
-    assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkMended { .. })), 1);
+    assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkRecovered { .. })), 1);
 
     broken.set(true);
     daemon.change(Change::Added { id: tenant(400), sinks: SinkSetId(0), record: None });
     daemon.run_ms(5_000);
     daemon.change(Change::Removed { id: tenant(400), withdraw: Vec::new() });
-    assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkMended { .. })), 2);
+    assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkRecovered { .. })), 2);
     daemon.run_ms(1_000);
     let wakes = daemon.seen.wakes;
     daemon.run_ms(HOUR / 2);
@@ -154,7 +154,7 @@ fn one_place_that_fails_for_ever_does_not_unsettle_its_root() {
     add(&mut daemon, 0..10);
     daemon.run_ms(HOUR / 2);
     assert_eq!(daemon.places().len(), 19);
-    assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkFailing { .. } | Notice::SinkMended { .. })), 1);
+    assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkFailing { .. } | Notice::SinkRecovered { .. })), 1);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn changed_sinks_are_published_without_a_call_and_left_places_are_emptied() {
     daemon.change(sink_set(1, &[outlet(2)]));
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
-    daemon.change(Change::Resinked { id: tenant(0), sinks: SinkSetId(1), withdraw: left(0, 0) });
+    daemon.change(Change::SinksChanged { id: tenant(0), sinks: SinkSetId(1), withdraw: left(0, 0) });
     daemon.run_ms(1_000);
     assert_eq!(daemon.places().keys().collect::<Vec<_>>(), [&place(&outlet(2), &tenant(0))]);
     assert_eq!(daemon.seen.calls.len(), 1);
@@ -257,11 +257,11 @@ fn a_clock_step_moves_the_expiry_that_is_shown_and_calls_nobody() {
     daemon.step_clock(-86_400_000);
     daemon.run_ms(1_000);
     assert_eq!((attempts(&daemon, RAW, 0), attempts(&daemon, JSON, 0)), (1, 2));
-    let shown = daemon.places()[&place(&outlet(JSON), &tenant(0))].expires;
+    let shown = daemon.places()[&place(&outlet(JSON), &tenant(0))].expires_at;
     let left = shown.since(daemon.now().wall);
     assert!((7_180_000..7_200_000).contains(&left), "{left}");
     assert_eq!(daemon.seen.calls.len(), 10);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 10);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 10);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn a_failing_place_is_tried_again_even_if_all_those_before_it_left() {
     }
 }
 
-fn state(daemon: &Daemon, n: usize) -> State {
+fn state(daemon: &Daemon, n: usize) -> TenantState {
     let slot = daemon.engine.slot(&tenant(n)).unwrap();
     let state = daemon.engine.row(daemon.now(), slot).state;
     assert_eq!(daemon.engine.summary(daemon.now()).counts.of(state), 1, "the counts are kept up to date");
@@ -325,21 +325,21 @@ fn a_token_that_a_sink_refuses_is_not_fresh_and_once_its_predecessor_expired_it_
     let mut daemon = two_formats();
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
-    assert_eq!(state(&daemon, 0), State::Fresh);
-    let expires = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(0)).unwrap()).expires.unwrap();
+    assert_eq!(state(&daemon, 0), TenantState::Fresh);
+    let expires = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(0)).unwrap()).expires_at.unwrap();
     let broken = breakable(&mut daemon, RAW);
     set_policy(&mut daemon, policy(), Freshness::Stale);
     daemon.run_ms(1_000);
-    assert_eq!(state(&daemon, 0), State::Unpublished, "one attempt is enough");
+    assert_eq!(state(&daemon, 0), TenantState::Unpublished, "one attempt is enough");
     // It is renewed on and on, and readers have the first one all the while.
     daemon.run_ms(expires.since(daemon.now().wall) - 1_000);
-    assert_eq!(state(&daemon, 0), State::Unpublished);
+    assert_eq!(state(&daemon, 0), TenantState::Unpublished);
     daemon.run_ms(60_000);
-    assert_eq!(state(&daemon, 0), State::Expired);
+    assert_eq!(state(&daemon, 0), TenantState::Expired);
     assert_eq!(count(&daemon, |n| matches!(n, Notice::Expired { .. })), 0, "the tenant's own did not expire");
     broken.set(false);
     daemon.run_ms(60_000);
-    assert_eq!(state(&daemon, 0), State::Fresh);
+    assert_eq!(state(&daemon, 0), TenantState::Fresh);
 }
 
 #[test]
@@ -350,15 +350,15 @@ fn a_token_that_takes_long_on_its_way_is_not_fresh_meanwhile() {
     daemon.sinks.attempt_with(|_, _, _| (60_000, Ok(Wrote::Replaced)));
     set_policy(&mut daemon, policy(), Freshness::Stale);
     daemon.run_ms(4_000);
-    assert_eq!(state(&daemon, 0), State::Fresh, "a moment on its way is no matter");
+    assert_eq!(state(&daemon, 0), TenantState::Fresh, "a moment on its way is no matter");
     daemon.run_ms(4_000);
     daemon.tell(Event::ClockStepped); // whatever wakes it
     daemon.run_ms(6_000);
     daemon.tell(Event::ClockStepped);
-    assert_eq!(state(&daemon, 0), State::Unpublished);
+    assert_eq!(state(&daemon, 0), TenantState::Unpublished);
     daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Replaced)));
     daemon.run_ms(240_000);
-    assert_eq!(state(&daemon, 0), State::Fresh);
+    assert_eq!(state(&daemon, 0), TenantState::Fresh);
 }
 
 #[test]
@@ -367,13 +367,13 @@ fn a_token_that_is_renewed_every_few_seconds_is_not_fresh_while_none_comes_throu
     daemon.endpoint.respond_with(new_tokens(6));
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
-    assert_eq!(state(&daemon, 0), State::Fresh);
+    assert_eq!(state(&daemon, 0), TenantState::Fresh);
     daemon.sinks.attempt_with(|_, _, _| (600_000, Ok(Wrote::Replaced)));
     daemon.run_ms(20_000);
-    assert_eq!(state(&daemon, 0), State::Expired, "its readers have the first one");
+    assert_eq!(state(&daemon, 0), TenantState::Expired, "its readers have the first one");
     daemon.sinks.attempt_with(|_, _, _| (1, Ok(Wrote::Replaced)));
     daemon.run_ms(600_000);
-    assert_eq!(state(&daemon, 0), State::Fresh);
+    assert_eq!(state(&daemon, 0), TenantState::Fresh);
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn a_tenant_that_leaves_unpublished_is_counted_no_more() {
     let _broken = breakable(&mut daemon, RAW);
     add(&mut daemon, 0..1);
     daemon.run_ms(1_000);
-    assert_eq!(state(&daemon, 0), State::Unpublished);
+    assert_eq!(state(&daemon, 0), TenantState::Unpublished);
     daemon.change(Change::Removed { id: tenant(0), withdraw: Vec::new() });
     daemon.run_ms(60_000);
     assert_eq!(daemon.engine.summary(daemon.now()).counts.total(), 0);
@@ -396,8 +396,11 @@ fn many_publications_of_one_app_do_not_delay_the_single_one_of_another() {
     daemon.capacity.lanes[0] = 0;
     (0..3000).for_each(|n| restore(&mut daemon, n, 60));
     let id = TenantId { app: other, corp_id: CorpId::new("ding1").unwrap() };
-    let record =
-        Record { asked: daemon.now().wall, expires: daemon.now().wall + 7_200_000, fingerprint: Fingerprint(1) };
+    let record = Record {
+        requested_at: daemon.now().wall,
+        expires_at: daemon.now().wall + 7_200_000,
+        fingerprint: Fingerprint(1),
+    };
     daemon.store_token(&id, record);
     daemon.change(Change::Added { id: id.clone(), sinks: SinkSetId(0), record: Some(record) });
     daemon.capacity.lanes[0] = 8;
@@ -441,7 +444,7 @@ fn each_failing_place_shows_what_went_wrong_there_and_not_elsewhere() {
     daemon.run_ms(200_000);
     for n in 0..1500 {
         let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(n)).unwrap());
-        let SinkRow::Failing(Some(failure)) = &row.sinks[0] else { panic!("{row:?}") };
+        let SinkStatus::Failing(Some(failure)) = &row.sinks[0] else { panic!("{row:?}") };
         let kind = if n == 3 { SinkFailureKind::Unsafe } else { SinkFailureKind::Full };
         assert_eq!(failure.kind, kind, "{n}: {failure}");
         // Of a great many only the kind is remembered.
@@ -464,5 +467,5 @@ fn what_waits_for_a_lane_that_hangs_goes_on_in_another_that_serves_it_from_then_
     daemon.change(sink_set(0, &[Outlet { lane: LaneId(1), ..outlet(0) }]));
     daemon.run_ms(31_000);
     assert_eq!(daemon.places().len(), 20);
-    assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkMended { .. })), 1);
+    assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkRecovered { .. })), 1);
 }

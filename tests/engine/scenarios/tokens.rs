@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use corptokend::domain::*;
-use corptokend::engine::{Engine, Event, Notice, Room, State};
+use corptokend::engine::{Capacity, Engine, Event, Notice};
 
 use super::fixture::*;
 use crate::model::Daemon;
@@ -25,7 +25,7 @@ fn tokens_that_live_too_short_wait_as_after_failures_and_take_nothing_from_their
     daemon.run_ms(600_000);
     add(&mut daemon, 100..110);
     daemon.run_ms(2_000);
-    (100..110).for_each(|n| assert_eq!(state(&daemon, n), State::Fresh, "newcomer {n}"));
+    (100..110).for_each(|n| assert_eq!(state(&daemon, n), TenantState::Fresh, "newcomer {n}"));
     daemon.run_ms(2 * HOUR);
     let expired = |said: &Notice| matches!(said, Notice::Expired { tenant } if number_of(tenant) >= 40);
     assert!(!daemon.seen.notices.iter().any(|(_, said)| expired(said)));
@@ -42,8 +42,8 @@ fn tokens_that_live_too_short_wait_as_after_failures_and_take_nothing_from_their
         assert!((1..=3).contains(&said), "said at first and once an hour, but {said} times");
     }
     let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(0)).unwrap());
-    assert_eq!((row.state, row.why), (State::Expired, "its tokens live too short to be kept fresh"));
-    assert!(row.trouble.unwrap().failure.detail.starts_with("tokens live 1 s: too short"));
+    assert_eq!((row.state, row.why), (TenantState::Expired, "its tokens live too short to be kept fresh"));
+    assert!(row.failure.unwrap().failure.detail.starts_with("tokens live 1 s: too short"));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_life_is_too_short_only_where_the_limits_do_not_allow_it_and_until_a_longer_
     add(&mut daemon, 0..40);
     daemon.run_ms(600_000);
     // 40 tenants of 10 s take 6 calls a second, and 15 are allowed.
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Failing), 0);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Failing), 0);
     assert!(
         !daemon.seen.notices.iter().any(|(_, said)| matches!(said, Notice::Expired { .. } | Notice::Failing { .. }))
     );
@@ -65,7 +65,7 @@ fn a_life_is_too_short_only_where_the_limits_do_not_allow_it_and_until_a_longer_
     );
     daemon.endpoint.respond_with(new_tokens(7200));
     daemon.run_ms(400_000);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Fresh), 200);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 200);
 }
 
 #[test]
@@ -77,10 +77,10 @@ fn a_token_that_another_organisation_has_is_refused_and_not_published() {
     daemon.run_ms(1_000);
     add(&mut daemon, 1..2);
     daemon.run_ms(1_000);
-    assert_eq!((state(&daemon, 0), state(&daemon, 1)), (State::Fresh, State::Refused));
+    assert_eq!((state(&daemon, 0), state(&daemon, 1)), (TenantState::Fresh, TenantState::Refused));
     assert_eq!((daemon.places().len(), daemon.stored(&tenant(1))), (1, None), "only the first has one");
     let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(1)).unwrap());
-    let failure = row.trouble.unwrap().failure;
+    let failure = row.failure.unwrap().failure;
     assert_eq!(failure.kind, FailureKind::SharedToken);
     assert!(failure.detail.contains(&tenant(0).to_string()), "{failure}");
     let said = |said: &Notice| matches!(said, Notice::Failing { tenant: who, .. } if *who == tenant(1));
@@ -88,13 +88,13 @@ fn a_token_that_another_organisation_has_is_refused_and_not_published() {
     // The endpoint renews its first token for the first tenant: that is its own.
     daemon.endpoint.respond_with(shared(14_400));
     daemon.run_ms(2 * HOUR);
-    assert_eq!((state(&daemon, 0), state(&daemon, 1)), (State::Fresh, State::Refused));
+    assert_eq!((state(&daemon, 0), state(&daemon, 1)), (TenantState::Fresh, TenantState::Refused));
     let refused = calls_of(&daemon, 1).len();
     assert!(refused <= 10, "a slow retry, but {refused} calls");
     // Once each gets one of its own, all is well.
     daemon.endpoint.respond_with(new_tokens(7200));
     daemon.run_ms(HOUR / 2);
-    assert_eq!((state(&daemon, 0), state(&daemon, 1)), (State::Fresh, State::Fresh));
+    assert_eq!((state(&daemon, 0), state(&daemon, 1)), (TenantState::Fresh, TenantState::Fresh));
 }
 
 #[test]
@@ -116,7 +116,10 @@ fn two_apps_that_ask_for_one_organisation_may_get_one_token() {
     }
     daemon.run_ms(5_000);
     let state = |id| daemon.engine.row(daemon.now(), daemon.engine.slot(id).unwrap()).state;
-    assert_eq!((state(&tenant(0)), state(&twin), state(&other)), (State::Fresh, State::Fresh, State::Refused));
+    assert_eq!(
+        (state(&tenant(0)), state(&twin), state(&other)),
+        (TenantState::Fresh, TenantState::Fresh, TenantState::Refused)
+    );
 }
 
 #[test]
@@ -124,13 +127,13 @@ fn a_token_that_was_kept_for_two_is_given_back_to_the_first_alone() {
     let mut daemon = daemon();
     daemon.endpoint.respond_with(|_, _| fails(FailureKind::Timeout));
     let now = daemon.now().wall;
-    let record = Record { asked: now - 1000, expires: now + HOUR, fingerprint: Fingerprint(7) };
+    let record = Record { requested_at: now - 1000, expires_at: now + HOUR, fingerprint: Fingerprint(7) };
     for n in 0..2 {
         daemon.store_token(&tenant(n), record);
         daemon.change(Change::Added { id: tenant(n), sinks: SinkSetId(0), record: Some(record) });
     }
     daemon.run_ms(1_000);
-    assert_eq!((state(&daemon, 0), daemon.places().len(), daemon.seen.calls.len()), (State::Fresh, 1, 1));
+    assert_eq!((state(&daemon, 0), daemon.places().len(), daemon.seen.calls.len()), (TenantState::Fresh, 1, 1));
 }
 
 #[test]
@@ -141,7 +144,7 @@ fn the_tenants_of_a_large_app_are_looked_at_in_pieces_when_its_credentials_chang
     (0..5_000).for_each(|n| restore(&mut daemon, n, 60));
     daemon.run_ms(1_000);
     set_policy(&mut daemon, slow, Freshness::Stale);
-    let fresh = |daemon: &Daemon| daemon.engine.summary(daemon.now()).counts.of(State::Fresh);
+    let fresh = |daemon: &Daemon| daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh);
     assert_eq!(fresh(&daemon), 3_000, "the others have their turn");
     // Who leaves in the middle of it is not looked for.
     (2_000..3_500).for_each(|n| daemon.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
@@ -168,7 +171,7 @@ fn an_answer_to_old_credentials_says_nothing_before_its_tenant_was_looked_at_eit
     set_policy(&mut daemon, policy, Freshness::Stale);
     daemon.run_ms(5_000);
     assert!(!daemon.seen.notices.iter().any(|(_, said)| matches!(said, Notice::AppBroken { .. })));
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Refused), 0);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Refused), 0);
 }
 
 /// How long it takes to carry a change of the app `crm` and its 100 tenants through, beside so many tenants of other apps.
@@ -188,11 +191,11 @@ fn change_beside(others: usize) -> Duration {
             change(&mut engine, Change::Added { id, sinks: SinkSetId(0), record: None });
         }
     }
-    while engine.poll(now, &Room::default()).is_some() {}
+    while engine.poll(now, &Capacity::default()).is_some() {}
     (1..=20)
         .map(|turn| {
             let now = Now { boot: now.boot + 1_000 * turn, ..now };
-            while engine.poll(now, &Room::default()).is_some() {}
+            while engine.poll(now, &Capacity::default()).is_some() {}
             #[expect(clippy::disallowed_methods, reason = "the test measures")]
             let began = std::time::Instant::now();
             let policy = AppPolicy { refresh: Refresh { at: 0.5 + turn as f64 / 100.0, jitter: 0.0 }, ..policy() };
@@ -200,7 +203,7 @@ fn change_beside(others: usize) -> Duration {
                 now,
                 Event::Change(Change::App { name: app(), policy, path: way(1), freshness: Freshness::Current }),
             );
-            while engine.poll(now, &Room::default()).is_some() {}
+            while engine.poll(now, &Capacity::default()).is_some() {}
             began.elapsed()
         })
         .min()
@@ -224,12 +227,12 @@ fn short_lives_are_no_trouble_while_the_rate_allows_them_and_are_forgotten_with_
     });
     add(&mut daemon, 39..80);
     daemon.run_ms(60_000);
-    let failing = |daemon: &Daemon| daemon.engine.summary(daemon.now()).counts.of(State::Failing);
-    assert!(daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(39)).unwrap()).trouble.is_none(), "one may");
+    let failing = |daemon: &Daemon| daemon.engine.summary(daemon.now()).counts.of(TenantState::Failing);
+    assert!(daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(39)).unwrap()).failure.is_none(), "one may");
     add(&mut daemon, 0..39);
     daemon.run_ms(200_000);
     let in_trouble =
-        |daemon: &Daemon, n| daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(n)).unwrap()).trouble.is_some();
+        |daemon: &Daemon, n| daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(n)).unwrap()).failure.is_some();
     assert!((40..80).all(|n| !in_trouble(&daemon, n)), "those that take their share alone are not to blame");
     assert!((0..40).any(|n| in_trouble(&daemon, n)));
     (0..40).for_each(|n| daemon.change(Change::Removed { id: tenant(n), withdraw: Vec::new() }));
@@ -248,6 +251,6 @@ fn who_was_called_with_the_new_credentials_before_its_turn_came_is_not_called_ag
     set_policy(&mut daemon, policy(), Freshness::Stale);
     assert!(daemon.seen.calls.is_empty());
     daemon.run_ms(1_000);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(State::Due) / 1_000, 19, "all have been looked at");
-    assert_eq!((calls_of(&daemon, 0).len(), state(&daemon, 0)), (1, State::Fresh));
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Due) / 1_000, 19, "all have been looked at");
+    assert_eq!((calls_of(&daemon, 0).len(), state(&daemon, 0)), (1, TenantState::Fresh));
 }

@@ -12,37 +12,37 @@
 //! There is no secret in it: a failure tells of an answer what is fit for the log.
 
 use super::token;
-use crate::domain::{Failing, Failure, FailureKind, Fingerprint, Memory, OriginId, Subject, Wait, WallMs};
+use crate::domain::{Failing, Failure, FailureKind, Fingerprint, OriginId, SavedKey, SavedState, Wait, WallMs};
 
 const FORMAT: u8 = 1;
 
 /// The key under which what is remembered of a subject lies.
-pub(crate) fn key(subject: &Subject) -> String {
+pub(crate) fn key(subject: &SavedKey) -> String {
     match subject {
-        Subject::Ban(origin) => format!("!ban!{:016x}", origin.0),
-        Subject::Pace(origin) => format!("!pace!{:016x}", origin.0),
-        Subject::EveryBan => "!ban".into(),
-        Subject::EveryPace => "!total".into(),
-        Subject::Breaker(app) => format!("{app}!breaker"),
-        Subject::Rate(app) => format!("{app}!rate"),
-        Subject::Tenant(id) => id.to_string(),
+        SavedKey::Ban(origin) => format!("!ban!{:016x}", origin.0),
+        SavedKey::Pace(origin) => format!("!pace!{:016x}", origin.0),
+        SavedKey::EveryBan => "!ban".into(),
+        SavedKey::EveryPace => "!total".into(),
+        SavedKey::Breaker(app) => format!("{app}!breaker"),
+        SavedKey::Rate(app) => format!("{app}!rate"),
+        SavedKey::Tenant(id) => id.to_string(),
     }
 }
 
 /// Whom a key is about: neither an app's name nor a corp_id can hold a `!`.
-fn subject(key: &str) -> Option<Subject> {
+fn subject(key: &str) -> Option<SavedKey> {
     match key.split_once('!') {
-        Some(("", "ban")) => Some(Subject::EveryBan),
-        Some(("", "total")) => Some(Subject::EveryPace),
+        Some(("", "ban")) => Some(SavedKey::EveryBan),
+        Some(("", "total")) => Some(SavedKey::EveryPace),
         Some(("", of_origin)) => match of_origin.split_once('!')? {
-            ("ban", origin) => Some(Subject::Ban(origin_id(origin)?)),
-            ("pace", origin) => Some(Subject::Pace(origin_id(origin)?)),
+            ("ban", origin) => Some(SavedKey::Ban(origin_id(origin)?)),
+            ("pace", origin) => Some(SavedKey::Pace(origin_id(origin)?)),
             _ => None,
         },
-        Some((app, "breaker")) => Some(Subject::Breaker(app.parse().ok()?)),
-        Some((app, "rate")) => Some(Subject::Rate(app.parse().ok()?)),
+        Some((app, "breaker")) => Some(SavedKey::Breaker(app.parse().ok()?)),
+        Some((app, "rate")) => Some(SavedKey::Rate(app.parse().ok()?)),
         Some(_) => None,
-        None => Some(Subject::Tenant(key.parse().ok()?)),
+        None => Some(SavedKey::Tenant(key.parse().ok()?)),
     }
 }
 
@@ -51,18 +51,18 @@ fn origin_id(hex: &str) -> Option<OriginId> {
 }
 
 /// Whether such a memory can be about such a subject.
-fn fits(subject: &Subject, memory: &Memory) -> bool {
+fn fits(subject: &SavedKey, memory: &SavedState) -> bool {
     matches!(
         (subject, memory),
-        (Subject::Ban(_) | Subject::EveryBan, Memory::Paused(_))
-            | (Subject::Pace(_) | Subject::EveryPace | Subject::Rate(_), Memory::Slowed { .. })
-            | (Subject::Breaker(_), Memory::Broken { .. })
-            | (Subject::Tenant(_), Memory::Failing(_) | Memory::Unextended(_))
+        (SavedKey::Ban(_) | SavedKey::EveryBan, SavedState::Paused(_))
+            | (SavedKey::Pace(_) | SavedKey::EveryPace | SavedKey::Rate(_), SavedState::Slowed { .. })
+            | (SavedKey::Breaker(_), SavedState::Broken { .. })
+            | (SavedKey::Tenant(_), SavedState::Failing(_) | SavedState::Unextended(_))
     )
 }
 
 /// Writes the entry of `key`.
-pub(crate) fn encode(key: &str, memory: &Memory) -> Vec<u8> {
+pub(crate) fn encode(key: &str, memory: &SavedState) -> Vec<u8> {
     let mut writer = Writer(vec![FORMAT]);
     writer.memory(memory);
     let Writer(mut value) = writer;
@@ -72,7 +72,7 @@ pub(crate) fn encode(key: &str, memory: &Memory) -> Vec<u8> {
 }
 
 /// `None` when the entry is not whole, or of a format that is not known.
-pub(crate) fn decode(key: &str, value: &[u8]) -> Option<(Subject, Memory)> {
+pub(crate) fn decode(key: &str, value: &[u8]) -> Option<(SavedKey, SavedState)> {
     let (body, sum) = value.split_last_chunk::<8>()?;
     if *sum != token::checksum(key.as_bytes(), body) {
         return None;
@@ -86,28 +86,28 @@ pub(crate) fn decode(key: &str, value: &[u8]) -> Option<(Subject, Memory)> {
 struct Writer(Vec<u8>);
 
 impl Writer {
-    fn memory(&mut self, memory: &Memory) {
+    fn memory(&mut self, memory: &SavedState) {
         match memory {
-            Memory::Paused(wait) => {
+            SavedState::Paused(wait) => {
                 self.u8(b'p');
                 self.wait(*wait);
             }
-            Memory::Slowed { share, hold } => {
+            SavedState::Slowed { share, hold } => {
                 self.u8(b's');
                 self.u16(*share);
                 self.wait(*hold);
             }
-            Memory::Broken { kind, probes, probe } => {
+            SavedState::Broken { kind, probes, probe } => {
                 self.u8(b'b');
                 self.text(kind.as_str());
                 self.u16(*probes);
                 self.wait(*probe);
             }
-            Memory::Failing(failing) => {
+            SavedState::Failing(failing) => {
                 self.u8(b'f');
                 self.failing(failing);
             }
-            Memory::Unextended(fingerprint) => {
+            SavedState::Unextended(fingerprint) => {
                 self.u8(b'u');
                 self.u64(fingerprint.0);
             }
@@ -163,13 +163,13 @@ impl Writer {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn memory(&mut self) -> Option<Memory> {
+    fn memory(&mut self) -> Option<SavedState> {
         Some(match self.u8()? {
-            b'p' => Memory::Paused(self.wait()?),
-            b's' => Memory::Slowed { share: self.u16()?, hold: self.wait()? },
-            b'b' => Memory::Broken { kind: self.kind()?, probes: self.u16()?, probe: self.wait()? },
-            b'f' => Memory::Failing(self.failing()?),
-            b'u' => Memory::Unextended(Fingerprint(self.u64()?)),
+            b'p' => SavedState::Paused(self.wait()?),
+            b's' => SavedState::Slowed { share: self.u16()?, hold: self.wait()? },
+            b'b' => SavedState::Broken { kind: self.kind()?, probes: self.u16()?, probe: self.wait()? },
+            b'f' => SavedState::Failing(self.failing()?),
+            b'u' => SavedState::Unextended(Fingerprint(self.u64()?)),
             _ => return None,
         })
     }
@@ -242,7 +242,7 @@ mod tests {
         Wait { told: WallMs(1_000), until: WallMs(until) }
     }
 
-    fn all() -> Vec<(Subject, Memory)> {
+    fn all() -> Vec<(SavedKey, SavedState)> {
         let app = || "crm".parse().unwrap();
         let failure = Failure {
             code: Some("unauthorized.client".into()),
@@ -259,18 +259,21 @@ mod tests {
             next: wait(901_000),
         };
         vec![
-            (Subject::Ban(OriginId(7)), Memory::Paused(wait(301_000))),
-            (Subject::Ban(OriginId(u64::MAX)), Memory::Paused(wait(301_000))),
-            (Subject::Pace(OriginId(7)), Memory::Slowed { share: 512, hold: wait(2_000) }),
-            (Subject::EveryBan, Memory::Paused(wait(301_000))),
-            (Subject::EveryPace, Memory::Slowed { share: 512, hold: wait(2_000) }),
-            (Subject::Rate(app()), Memory::Slowed { share: 16, hold: wait(3_000) }),
+            (SavedKey::Ban(OriginId(7)), SavedState::Paused(wait(301_000))),
+            (SavedKey::Ban(OriginId(u64::MAX)), SavedState::Paused(wait(301_000))),
+            (SavedKey::Pace(OriginId(7)), SavedState::Slowed { share: 512, hold: wait(2_000) }),
+            (SavedKey::EveryBan, SavedState::Paused(wait(301_000))),
+            (SavedKey::EveryPace, SavedState::Slowed { share: 512, hold: wait(2_000) }),
+            (SavedKey::Rate(app()), SavedState::Slowed { share: 16, hold: wait(3_000) }),
             (
-                Subject::Breaker(app()),
-                Memory::Broken { kind: FailureKind::WrongCredentials, probes: 3, probe: wait(31_000) },
+                SavedKey::Breaker(app()),
+                SavedState::Broken { kind: FailureKind::WrongCredentials, probes: 3, probe: wait(31_000) },
             ),
-            (Subject::Tenant("crm/ding1".parse().unwrap()), Memory::Failing(failing)),
-            (Subject::Tenant("crm/ding2".parse().unwrap()), Memory::Unextended(Fingerprint(0x1234_5678_9abc_def0))),
+            (SavedKey::Tenant("crm/ding1".parse().unwrap()), SavedState::Failing(failing)),
+            (
+                SavedKey::Tenant("crm/ding2".parse().unwrap()),
+                SavedState::Unextended(Fingerprint(0x1234_5678_9abc_def0)),
+            ),
         ]
     }
 
@@ -306,7 +309,7 @@ mod tests {
             assert!(others.map(|(other, _)| key(&other)).all(|key| decode(&key, &value).is_none()));
         }
         // A whole entry that nobody would have written.
-        let strange = Memory::Paused(wait(1));
+        let strange = SavedState::Paused(wait(1));
         assert_eq!(decode("crm/ding1", &encode("crm/ding1", &strange)), None);
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn encode(key: &str, record: &Record, token: &Token) -> Zeroizing<Vec
     // The exact size: a buffer that grew would leave pieces of the token behind.
     let mut value = Zeroizing::new(Vec::with_capacity(HEAD + token.len() + CHECKSUM));
     value.push(FORMAT);
-    for number in [record.asked.0, record.expires.0, record.fingerprint.0] {
+    for number in [record.requested_at.0, record.expires_at.0, record.fingerprint.0] {
         value.extend_from_slice(&number.to_be_bytes());
     }
     value.extend_from_slice(token);
@@ -60,10 +60,10 @@ fn decode<'a>(key: &str, value: &'a [u8]) -> Option<(Record, &'a [u8])> {
         return None;
     }
     let (numbers, _) = numbers.as_chunks::<8>();
-    let [asked, expires, fingerprint] = numbers else { return None };
+    let [requested_at, expires_at, fingerprint] = numbers else { return None };
     let record = Record {
-        asked: WallMs(u64::from_be_bytes(*asked)),
-        expires: WallMs(u64::from_be_bytes(*expires)),
+        requested_at: WallMs(u64::from_be_bytes(*requested_at)),
+        expires_at: WallMs(u64::from_be_bytes(*expires_at)),
         fingerprint: Fingerprint(u64::from_be_bytes(*fingerprint)),
     };
     Some((record, token))
@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn record(token: &Token) -> Record {
-        Record { asked: WallMs(1_000), expires: WallMs(7_201_000), fingerprint: token.fingerprint() }
+        Record { requested_at: WallMs(1_000), expires_at: WallMs(7_201_000), fingerprint: token.fingerprint() }
     }
 
     #[test]
