@@ -69,7 +69,7 @@ fn ticks_of(thread: &str) -> u64 {
 }
 
 /// Waits for the report that a place was touched; floods are reported as well.
-fn touched_slot(desk: &mut Desk) -> u32 {
+fn drifted_slot(desk: &mut Desk) -> u32 {
     loop {
         match desk.next(PATIENCE).expect("a report in time") {
             LaneReport::Drifted { ticket, .. } => return ticket.slot.0,
@@ -99,7 +99,7 @@ fn a_flood_of_writes_delays_no_neighbours_repair_and_is_not_read_for_long() {
     while begun.elapsed() < Duration::from_secs(5) {
         fs::remove_file(quiet.join("crm/ding1")).unwrap();
         let removed = Instant::now();
-        assert_eq!(touched_slot(&mut desk), 1);
+        assert_eq!(drifted_slot(&mut desk), 1);
         assert_eq!(publish_as(&mut desk, 1, &of_quiet, "ding1"), Wrote::Replaced);
         // The same place is reported once a second at most, so the first is the one that counts.
         longest = longest.max(if repairs == 0 { removed.elapsed() } else { Duration::ZERO });
@@ -119,7 +119,7 @@ fn a_flood_of_writes_delays_no_neighbours_repair_and_is_not_read_for_long() {
     // What is altered below it is set right all the same, once it is looked at.
     fs::remove_file(loud.join("crm/ding1")).unwrap();
     drop(flooder);
-    assert_eq!(touched_slot(&mut desk), 0);
+    assert_eq!(drifted_slot(&mut desk), 0);
     assert_eq!(publish_as(&mut desk, 0, &of_loud, "ding1"), Wrote::Replaced);
 }
 
@@ -134,7 +134,7 @@ fn files_in_a_directory_that_is_flooded_are_repaired_soon_all_the_while() {
     while desk.floods.is_empty() || begun.elapsed() < Duration::from_secs(9) {
         fs::remove_file(directory.path().join("crm/ding1")).unwrap();
         let removed = Instant::now();
-        assert_eq!(touched_slot(&mut desk), 0);
+        assert_eq!(drifted_slot(&mut desk), 0);
         longest = longest.max(removed.elapsed());
         assert_eq!(publish_as(&mut desk, 0, &spec, "ding1"), Wrote::Replaced);
     }

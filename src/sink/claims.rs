@@ -1,6 +1,6 @@
-//! Whose each place is. The config sees to it that no two sinks have one path; but links, bind mounts and `/proc/self/root`
-//! give a directory several paths. So each file is claimed by what it is, (device, inode of its directory, name), in the name
-//! of the path that leads to it: a second path to the same file is a second sink, and is refused. The first keeps its place.
+//! Which sink owns a place. The config admits no two sinks with one path; but links, bind mounts and `/proc/self/root` give a
+//! directory several paths. So each file is claimed by identity (device and inode of its directory, name), for the path that
+//! leads to it: a second path to the same file is another sink, and is refused. The first keeps the place.
 //!
 //! A claim is 12 bytes, in a table that is half to nearly full: 15 to 30 bytes a file. All lanes share them.
 
@@ -14,37 +14,37 @@ use hashbrown::HashTable;
 
 use crate::system::permissions::{Entry, Identity, Reserved};
 
-/// All places that are claimed, and those that are nobody's to claim.
+/// The claimed places, and those that no sink may claim.
 #[derive(Debug, Default)]
 pub struct Claims {
     /// Never held over a system call.
-    book: Mutex<Book>,
+    table: Mutex<ClaimTable>,
 }
 
-/// Why a place could not be claimed.
+/// Why a claim was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// It is the daemon's own: this.
+pub(super) enum ClaimError {
+    /// The place is the daemon's own: this.
     Reserved(&'static str),
-    /// Another path leads to it, and its sink was first.
+    /// Another path claimed it first.
     Taken,
 }
 
-/// A place that was claimed by way of two paths, and refused to the second.
+/// A place that was claimed by two paths, and refused to the second.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Contest {
     /// The place.
     pub entry: Entry,
-    /// Who holds it: [`Claims::holder`] of the directory's path.
+    /// The first: [`Claims::holder`] of its directory's path.
     pub holder: Holder,
 }
 
-/// A directory's path in few bytes.
+/// A hash of a directory's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Holder(u32);
 
 #[derive(Debug, Default)]
-struct Book {
+struct ClaimTable {
     hasher: RandomState,
     claims: HashTable<Claim>,
     reserved: Reserved,
@@ -65,52 +65,51 @@ impl Claim {
 }
 
 impl Claims {
-    /// What no sink may write from here on.
+    /// Replaces the places that no sink may claim.
     pub fn reserve(&self, reserved: Reserved) {
-        self.book().reserved = reserved;
+        self.table().reserved = reserved;
     }
 
-    /// The name under which places are claimed by way of a directory's path.
+    /// The holder of what is claimed by this directory's path.
     pub fn holder(&self, directory: &Path) -> Holder {
-        self.book().holder(directory)
+        self.table().holder(directory)
     }
 
-    /// Places that were refused to a second sink since this was last asked. Whether the first still has them is for
-    /// the caller to find out.
+    /// Takes the refusals since the last call. Whether the first path still leads to the place is for the caller to find out.
     pub fn contests(&self) -> Vec<Contest> {
-        self.book().contests.drain().collect()
+        self.table().contests.drain().collect()
     }
 
-    /// The holder has this place no more.
+    /// The first holder has left the place: releases its claim.
     pub fn settle(&self, contest: &Contest) {
         let (directory, name) = &contest.entry;
-        self.book().release(*directory, name, contest.holder);
+        self.table().release(*directory, name, contest.holder);
     }
 
     /// Claims `name` in `directory`, reached by `path`.
-    pub(super) fn claim(&self, directory: Identity, name: &OsStr, path: &Path) -> Result<(), Refused> {
-        self.book().claim(directory, name, path)
+    pub(super) fn claim(&self, directory: Identity, name: &OsStr, path: &Path) -> Result<(), ClaimError> {
+        self.table().claim(directory, name, path)
     }
 
-    /// What of the daemon's own `name` in `directory` is.
+    /// What the place is, if it is the daemon's own.
     pub(super) fn is_reserved(&self, directory: Identity, name: &OsStr) -> Option<&'static str> {
-        self.book().reserved.what(directory, name)
+        self.table().reserved.what(directory, name)
     }
 
-    /// Gives up a claim, if there is one. `false`: the place is another's by now, or the daemon's own.
+    /// Releases a claim, if there is one. `false` if the place is another's by now, or the daemon's own.
     pub(super) fn release(&self, directory: Identity, name: &OsStr, path: &Path) -> bool {
-        let mut book = self.book();
-        let holder = book.holder(path);
-        book.reserved.what(directory, name).is_none() && book.release(directory, name, holder)
+        let mut table = self.table();
+        let holder = table.holder(path);
+        table.reserved.what(directory, name).is_none() && table.release(directory, name, holder)
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        // A claim is made or not made; nothing is left half done.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, ClaimTable> {
+        // No panic leaves a claim half made.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
+impl ClaimTable {
     fn holder(&self, directory: &Path) -> Holder {
         #[expect(clippy::cast_possible_truncation, reason = "half of a hash is a hash")]
         Holder(self.hasher.hash_one(directory.as_os_str()) as u32)
@@ -120,16 +119,16 @@ impl Book {
         self.hasher.hash_one((directory, name))
     }
 
-    fn claim(&mut self, directory: Identity, name: &OsStr, path: &Path) -> Result<(), Refused> {
+    fn claim(&mut self, directory: Identity, name: &OsStr, path: &Path) -> Result<(), ClaimError> {
         if let Some(what) = self.reserved.what(directory, name) {
-            return Err(Refused::Reserved(what));
+            return Err(ClaimError::Reserved(what));
         }
         let (hash, holder) = (self.hash(directory, name), self.holder(path));
         match self.claims.find(hash, |claim| claim.hash() == hash).map(|claim| claim.holder) {
             Some(first) if first == holder => Ok(()),
             Some(first) => {
                 self.contests.insert(Contest { entry: (directory, name.to_owned()), holder: first });
-                Err(Refused::Taken)
+                Err(ClaimError::Taken)
             }
             None => {
                 #[expect(clippy::cast_possible_truncation, reason = "it is cut in halves")]
@@ -172,10 +171,10 @@ mod tests {
         let [first, second] = [Path::new("/a"), Path::new("/b")];
         assert_eq!(claims.claim(directory(), name, first), Ok(()));
         assert_eq!(claims.claim(directory(), name, first), Ok(()), "again");
-        assert_eq!(claims.claim(directory(), name, second), Err(Refused::Taken));
+        assert_eq!(claims.claim(directory(), name, second), Err(ClaimError::Taken));
         assert_eq!(claims.claim(directory(), other, second), Ok(()), "another name in the same directory");
         assert!(!claims.release(directory(), name, second), "it is not the second's to give up");
-        assert_eq!(claims.claim(directory(), name, second), Err(Refused::Taken));
+        assert_eq!(claims.claim(directory(), name, second), Err(ClaimError::Taken));
         assert!(claims.release(directory(), name, first));
         assert_eq!(claims.claim(directory(), name, second), Ok(()));
     }
@@ -193,7 +192,7 @@ mod tests {
         claims.settle(&contests[0]);
         assert_eq!(
             claims.claim(directory(), name, Path::new("/a")),
-            Err(Refused::Taken),
+            Err(ClaimError::Taken),
             "settled for the first alone"
         );
     }
@@ -204,11 +203,14 @@ mod tests {
         let mut reserved = Reserved::default();
         reserved.entries.insert((directory(), name.into()), "the state");
         claims.reserve(reserved.clone());
-        assert_eq!(claims.claim(directory(), name, Path::new("/a")), Err(Refused::Reserved("the state")));
+        assert_eq!(claims.claim(directory(), name, Path::new("/a")), Err(ClaimError::Reserved("the state")));
         assert!(!claims.release(directory(), name, Path::new("/a")));
         assert_eq!(claims.claim(directory(), OsStr::new("x"), Path::new("/a")), Ok(()));
         reserved.directories.insert(directory(), "the drop-ins");
         claims.reserve(reserved);
-        assert_eq!(claims.claim(directory(), OsStr::new("y"), Path::new("/a")), Err(Refused::Reserved("the drop-ins")));
+        assert_eq!(
+            claims.claim(directory(), OsStr::new("y"), Path::new("/a")),
+            Err(ClaimError::Reserved("the drop-ins"))
+        );
     }
 }

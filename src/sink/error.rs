@@ -1,4 +1,4 @@
-//! What an operator reads when a publication fails: what was being done, to what, why it failed, how to mend it.
+//! Failures of a publication, as an operator reads them: what was being done, to what, why it failed, what to do about it.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -25,20 +25,20 @@ pub(super) fn within(directory: &Path, doing: &str, path: &Path, errno: Errno) -
     with_remedy(doing, path, errno, remedy)
 }
 
-/// As [`of`], where the caller knows better what helps.
+/// As [`of`], with a remedy that the caller knows better.
 pub(super) fn with_remedy(doing: &str, path: &Path, errno: Errno, remedy: impl Display) -> SinkFailure {
     SinkFailure {
         kind: kind(errno),
-        detail: format!("cannot {doing} {}: {}; {remedy}", path.display(), said(errno)).into(),
+        detail: format!("cannot {doing} {}: {}; {remedy}", path.display(), text(errno)).into(),
     }
 }
 
-/// A path that is not what it must be.
+/// A path that must not be used as it is.
 pub(super) fn unsafe_path(path: &Path, why: impl Display) -> SinkFailure {
     SinkFailure { kind: SinkFailureKind::Unsafe, detail: format!("{} {why}", path.display()).into() }
 }
 
-/// A place that is the daemon's own.
+/// A place that belongs to the daemon itself.
 pub(super) fn reserved(path: &Path, what: &str) -> SinkFailure {
     let detail = format!(
         "{} is {what}, reached by another path (a link or a mount), and no sink may be there: choose another path for the \
@@ -48,7 +48,7 @@ pub(super) fn reserved(path: &Path, what: &str) -> SinkFailure {
     SinkFailure { kind: SinkFailureKind::Taken, detail: detail.into() }
 }
 
-/// A place that another sink has already.
+/// A place that another sink has claimed.
 pub(super) fn taken(path: &Path) -> SinkFailure {
     let detail = format!(
         "{} is the place of another sink too, which reaches it by another path (a link or a mount) and keeps it: give each \
@@ -58,7 +58,7 @@ pub(super) fn taken(path: &Path) -> SinkFailure {
     SinkFailure { kind: SinkFailureKind::Taken, detail: detail.into() }
 }
 
-/// What kind of trouble an error of a file system is.
+/// The kind of a file system's error.
 pub(super) fn kind(errno: Errno) -> SinkFailureKind {
     match errno {
         Errno::NOSPC | Errno::DQUOT | Errno::MLINK => SinkFailureKind::Full,
@@ -70,8 +70,8 @@ pub(super) fn kind(errno: Errno) -> SinkFailureKind {
     }
 }
 
-/// The kernel's own words.
-pub(super) fn said(errno: Errno) -> String {
+/// The system's text for an error.
+pub(super) fn text(errno: Errno) -> String {
     std::io::Error::from(errno).to_string()
 }
 

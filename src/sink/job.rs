@@ -88,3 +88,12 @@ pub enum LaneReport {
         root: Arc<Path>,
     },
 }
+
+/// Which publication: the last ticket of the place, and which of the tenant's sinks.
+pub(crate) type PublicationId = (Ticket, SinkId);
+
+impl LaneReport {
+    pub(crate) fn drifted((ticket, sink): PublicationId) -> Self {
+        Self::Drifted { ticket, sink }
+    }
+}

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::file::{Directories, Directory, Me, Missing, Rules, could_be_made, try_directory};
+use super::file::{DaemonUser, DirHandle, DirPolicy, DirectoryCache, IfMissing, could_be_made, probe_directory};
 use crate::domain::{FileSink, Names, Place, SinkFailure, SinkKind, SinkSpec};
 
 /// Tries sinks, and remembers what came of it: tenants mostly share a directory, and it is tried once.
 pub struct Probe {
-    directories: Directories,
-    me: Me,
+    directories: DirectoryCache,
+    me: DaemonUser,
     tried: HashMap<(PathBuf, Role, Demands), Result<(), SinkFailure>>,
 }
 
@@ -45,8 +45,8 @@ impl Default for Probe {
 impl Probe {
     /// Nothing is tried yet.
     pub fn new() -> Self {
-        let me = Me::current();
-        Self { directories: Directories::new(me, Arc::default()), me, tried: HashMap::new() }
+        let me = DaemonUser::current();
+        Self { directories: DirectoryCache::new(me, Arc::default()), me, tried: HashMap::new() }
     }
 
     /// Tries whether a publication to this sink could succeed for the tenant of these names. For a file: that the fixed
@@ -69,17 +69,17 @@ impl Probe {
         self.once(directory, Role::Final, sink, |probe| {
             let fixed = sink.fixed_part();
             let Some(last) = probe.last_existing(fixed, directory)? else {
-                return could_be_made(fixed, &Rules::of(sink), probe.me);
+                return could_be_made(fixed, &DirPolicy::of(sink), probe.me);
             };
             let role = if last.path() == directory { Role::Final } else { Role::Passage };
             match role {
                 Role::Final => {
-                    last.verify(&Rules::of(sink), probe.me)?;
-                    try_directory(&last, sink)
+                    last.verify(&DirPolicy::of(sink), probe.me)?;
+                    probe_directory(&last, sink)
                 }
                 Role::Passage => probe.once(last.path(), role, sink, |probe| {
-                    last.verify_passage(&Rules::of(sink), probe.me)?;
-                    try_directory(&last, sink)
+                    last.verify_passage(&DirPolicy::of(sink), probe.me)?;
+                    probe_directory(&last, sink)
                 }),
             }
         })
@@ -104,9 +104,9 @@ impl Probe {
     }
 
     /// The deepest directory that exists, from `fixed` down to `directory`; `None` when not even `fixed` does.
-    fn last_existing(&mut self, fixed: &Path, directory: &Path) -> Result<Option<Rc<Directory>>, SinkFailure> {
+    fn last_existing(&mut self, fixed: &Path, directory: &Path) -> Result<Option<Rc<DirHandle>>, SinkFailure> {
         for above in directory.ancestors().take_while(|above| above.starts_with(fixed)) {
-            if let Some(found) = self.directories.open(fixed, above, Missing::Leave)? {
+            if let Some(found) = self.directories.open(fixed, above, IfMissing::Leave)? {
                 return Ok(Some(found));
             }
         }

@@ -37,14 +37,14 @@ fn whatever_is_done_to_a_key_is_noticed_and_mended() {
         publish_as(&mut desk, 7, &spec, "ding1");
         let key = ring.find("user", "ding1").unwrap();
         keyctl(&[&[verb, key.as_str()], arguments].concat()).unwrap();
-        assert_eq!(desk.touched(SOON), Some(7), "{verb} {arguments:?}");
+        assert_eq!(desk.drifted(SOON), Some(7), "{verb} {arguments:?}");
         let wrote = publish_as(&mut desk, 7, &spec, "ding1");
         assert_ne!(wrote, Wrote::Unchanged, "{verb} {arguments:?}");
         let key = ring.find("user", "ding1").unwrap();
         assert_eq!(keyctl(&["print", &key]).unwrap(), "t-1");
         assert!(keyctl(&["rdescribe", &key]).unwrap().contains(";3f0b0000;"));
     }
-    assert_eq!(desk.touched(QUIET), None, "each is reported once, and the other not at all");
+    assert_eq!(desk.drifted(QUIET), None, "each is reported once, and the other not at all");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_keyring_that_is_cleared_or_taken_away_is_noticed_for_all_its_keys() {
         publish_as(&mut desk, 0, &spec, "ding0");
         publish_as(&mut desk, 1, &spec, "ding1");
         vandal();
-        let mut slots = [desk.touched(SOON), desk.touched(SOON)];
+        let mut slots = [desk.drifted(SOON), desk.drifted(SOON)];
         slots.sort();
         assert_eq!(slots, [Some(0), Some(1)]);
         assert_eq!(publish_as(&mut desk, 0, &spec, "ding0"), Wrote::Replaced);
@@ -84,7 +84,7 @@ fn another_timeout_is_put_right_without_further_words() {
         let key = ring.find("user", "ding1").unwrap();
         keyctl(&["timeout", &key, timeout]).unwrap();
         assert!(!timeout_of(&key).ends_with(right));
-        assert_eq!(desk.touched(QUIET), None);
+        assert_eq!(desk.drifted(QUIET), None);
         assert!(timeout_of(&key).ends_with(right), "{}", timeout_of(&key));
     }
 }
@@ -101,10 +101,10 @@ fn what_the_lane_the_kernel_and_readers_do_is_not_reported() {
     let key = ring.find("user", "ding1").unwrap();
     keyctl(&["print", &key]).unwrap();
     // The clock of the lane stands still, so to it the key is alive: the kernel is only given two seconds at a time.
-    assert_eq!(desk.touched(2 * QUIET), None);
+    assert_eq!(desk.drifted(2 * QUIET), None);
     let mut desk = Desk::keys(seconds_before_expiry(0));
     publish_as(&mut desk, 0, &spec, "ding3");
-    assert_eq!(desk.touched(3 * QUIET), None, "its time was over");
+    assert_eq!(desk.drifted(3 * QUIET), None, "its time was over");
     assert_eq!(ring.find("user", "ding3"), None);
 }
 
@@ -140,7 +140,7 @@ fn looking_at_the_keys_costs_next_to_nothing() {
         publish_as(&mut desk, slot, &ring.sink(OnExpiry::Delete), &format!("ding{slot}"));
     }
     let before = lane_cpu();
-    assert_eq!(desk.touched(WHILE), None);
+    assert_eq!(desk.drifted(WHILE), None);
     let spent = lane_cpu() - before;
     eprintln!("{KEYS} keys: {spent:?} of CPU in {WHILE:?}");
     assert!(spent < WHILE / 100, "{spent:?} in {WHILE:?}");
@@ -164,8 +164,8 @@ fn of_many_keys_none_is_forgotten() {
         keyctl(&["unlink", &ring.find("user", &format!("ding{slot}")).unwrap(), &ring.find("keyring", "crm").unwrap()])
             .unwrap();
     }
-    let mut slots = [0; 3].map(|_| desk.touched(5 * SOON).expect("each is noticed"));
+    let mut slots = [0; 3].map(|_| desk.drifted(5 * SOON).expect("each is noticed"));
     slots.sort_unstable();
     assert_eq!(slots, [0, 499, 999]);
-    assert_eq!(desk.touched(QUIET), None);
+    assert_eq!(desk.drifted(QUIET), None);
 }

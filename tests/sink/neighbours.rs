@@ -42,7 +42,7 @@ fn no_file_that_is_forged_right_after_the_first_publication_to_its_directory_sta
         let forger = forge(root.clone());
         publish_as(&mut desk, round, &spec, "ding1");
         forger.join().unwrap();
-        assert_eq!(desk.touched(PATIENCE), Some(round));
+        assert_eq!(desk.drifted(PATIENCE), Some(round));
         publish_as(&mut desk, round, &spec, "ding1");
         assert_eq!(fs::read_to_string(root.join("ding1")).unwrap(), "t-1", "round {round}");
     }

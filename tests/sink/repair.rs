@@ -28,8 +28,8 @@ fn is_noticed(vandal: impl FnOnce(&Path)) {
     publish_as(&mut desk, 7, &spec, "ding1");
     publish_as(&mut desk, 8, &spec, "ding2");
     vandal(&path);
-    let mut slots: Vec<u32> = desk.touched(SECOND).into_iter().collect();
-    slots.extend(std::iter::from_fn(|| desk.touched(QUIET)));
+    let mut slots: Vec<u32> = desk.drifted(SECOND).into_iter().collect();
+    slots.extend(std::iter::from_fn(|| desk.drifted(QUIET)));
     slots.sort_unstable();
     let others_too = !path.with_file_name("ding2").exists();
     assert_eq!(slots, if others_too { vec![7, 8] } else { vec![7] }, "each place is reported once");
@@ -87,7 +87,7 @@ fn a_directory_on_the_way_that_was_moved_or_removed_is_noticed() {
     for (slot, vandal) in (0..).zip(vandals) {
         publish_as(&mut desk, slot, &spec, "ding1");
         vandal();
-        assert_eq!(desk.touched(SECOND), Some(slot));
+        assert_eq!(desk.drifted(SECOND), Some(slot));
         assert_eq!(publish_as(&mut desk, slot, &spec, "ding1"), Wrote::Replaced);
     }
     assert_eq!(fs::read_to_string(fixed.join("crm/ding1/token")).unwrap(), "t-1");
@@ -102,7 +102,7 @@ fn a_link_in_place_of_a_directory_is_noticed() {
     publish_as(&mut desk, 0, &spec, "ding1");
     fs::rename(directory.path().join("crm"), elsewhere.path().join("crm")).unwrap();
     symlink(elsewhere.path().join("crm"), directory.path().join("crm")).unwrap();
-    assert_eq!(desk.touched(SECOND), Some(0));
+    assert_eq!(desk.drifted(SECOND), Some(0));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_second_alteration_is_noticed_as_well() {
     for _ in 0..3 {
         publish_as(&mut desk, 0, &spec, "ding1");
         fs::write(&path, "t-2").unwrap();
-        assert_eq!(desk.touched(SECOND + QUIET), Some(0));
+        assert_eq!(desk.drifted(SECOND + QUIET), Some(0));
     }
 }
 
@@ -136,7 +136,7 @@ fn what_the_lane_itself_does_and_what_readers_do_is_not_reported() {
     for n in 0..100 {
         desk.withdraw(&spec, &format!("d{n}")).unwrap();
     }
-    assert_eq!(desk.touched(QUIET), None);
+    assert_eq!(desk.drifted(QUIET), None);
 }
 
 #[test]
@@ -151,14 +151,14 @@ fn a_fight_with_another_writer_is_bounded_and_its_end_is_not_missed() {
         let begun = Instant::now();
         while begun.elapsed() < lasting {
             let _ = fs::remove_file(&path);
-            if let Some(slot) = desk.touched(Duration::from_millis(2)) {
+            if let Some(slot) = desk.drifted(Duration::from_millis(2)) {
                 assert_eq!(publish_as(desk, slot, &spec, "ding1"), Wrote::Replaced);
                 repairs += 1;
             }
         }
     };
     fight(&mut desk, Duration::from_millis(2_500));
-    while let Some(slot) = desk.touched(SECOND + QUIET) {
+    while let Some(slot) = desk.drifted(SECOND + QUIET) {
         publish_as(&mut desk, slot, &spec, "ding1");
         repairs += 1;
     }
@@ -233,7 +233,7 @@ fn with_one_watch(test: &str, body: impl FnOnce()) {
 
 #[test]
 fn directories_that_cannot_be_watched_are_swept_until_they_can() {
-    with_one_watch("directories_that_cannot_be_watched_are_swept_until_they_can", || {
+    with_one_watch("repair::directories_that_cannot_be_watched_are_swept_until_they_can", || {
         let directory = tempdir().unwrap();
         let spec = file_at(directory.path().join("{app}/{corp_id}/token"), |_| {});
         let path = |n: u32| directory.path().join(format!("crm/d{n}/token"));
@@ -244,13 +244,13 @@ fn directories_that_cannot_be_watched_are_swept_until_they_can() {
         assert!(desk.lane.unwatched() >= 3, "{}", desk.lane.unwatched());
         fs::write(path(1), "t-2").unwrap();
         fs::remove_file(path(2)).unwrap();
-        let mut found = [desk.touched(10 * SECOND), desk.touched(10 * SECOND)];
+        let mut found = [desk.drifted(10 * SECOND), desk.drifted(10 * SECOND)];
         found.sort();
         assert_eq!(found, [Some(1), Some(2)]);
 
         fs::write("/proc/sys/user/max_inotify_watches", "1000").unwrap();
         for _ in 0..60 {
-            if let Some(slot) = desk.touched(SECOND) {
+            if let Some(slot) = desk.drifted(SECOND) {
                 publish_as(&mut desk, slot, &spec, &format!("d{slot}"));
             }
             if desk.lane.unwatched() == 0 {
@@ -261,15 +261,15 @@ fn directories_that_cannot_be_watched_are_swept_until_they_can() {
         for slot in 0..3 {
             publish_as(&mut desk, slot, &spec, &format!("d{slot}"));
         }
-        while desk.touched(SECOND + QUIET).is_some() {}
+        while desk.drifted(SECOND + QUIET).is_some() {}
         fs::remove_file(path(0)).unwrap();
-        assert_eq!(desk.touched(SECOND), Some(0));
+        assert_eq!(desk.drifted(SECOND), Some(0));
     });
 }
 
 #[test]
 fn unwatched_directories_are_counted_once_and_forgotten_when_they_go() {
-    with_one_watch("unwatched_directories_are_counted_once_and_forgotten_when_they_go", || {
+    with_one_watch("repair::unwatched_directories_are_counted_once_and_forgotten_when_they_go", || {
         let directory = tempdir().unwrap();
         let spec = file_at(directory.path().join("{app}/{corp_id}/token"), |_| {});
         let mut desk = Desk::files();
@@ -283,7 +283,7 @@ fn unwatched_directories_are_counted_once_and_forgotten_when_they_go() {
             desk.withdraw(&spec, &format!("d{n}")).unwrap();
         }
         for _ in 0..70 {
-            assert_eq!(desk.touched(SECOND), None, "what was withdrawn is not missed");
+            assert_eq!(desk.drifted(SECOND), None, "what was withdrawn is not missed");
             if desk.lane.unwatched() <= 2 {
                 return;
             }

@@ -98,7 +98,7 @@ impl Desk {
     }
 
     /// The slot of the next place that somebody touched, if one is reported in time.
-    pub fn touched(&mut self, within: Duration) -> Option<u32> {
+    pub fn drifted(&mut self, within: Duration) -> Option<u32> {
         match self.next(within)? {
             LaneReport::Drifted { ticket, .. } => Some(ticket.slot.0),
             other => panic!("{other:?}"),

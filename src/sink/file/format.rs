@@ -1,11 +1,11 @@
-//! What stands in a file: the formats, byte for byte.
+//! The content of a published file: the formats, byte for byte.
 
 use zeroize::Zeroizing;
 
 use crate::domain::{Expansion, Format, Names, Placeholder, Template, Token, WallMs};
 
-/// The bytes of a file with this token, which stops working at `expires`. The buffer is large enough from the start, since a
-/// buffer that grows leaves a copy behind that nobody overwrites.
+/// The content of a file with this token, which expires at `expires`. The buffer is large enough from the start, since a
+/// buffer that grows leaves a copy behind that is not zeroized.
 pub fn render(format: &Format, names: &Names, token: &Token, expires: WallMs) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(String::with_capacity(capacity(format, names, token)));
     match format {

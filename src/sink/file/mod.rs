@@ -15,6 +15,6 @@ mod temp_name;
 mod watch;
 mod worker;
 
-pub(super) use dir::{Directories, Directory, Me, Missing, Rules, could_be_made};
+pub(super) use dir::{DaemonUser, DirHandle, DirPolicy, DirectoryCache, IfMissing, could_be_made};
 pub use format::render;
-pub(super) use publish::try_directory;
+pub(super) use publish::probe_directory;

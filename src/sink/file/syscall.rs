@@ -1,5 +1,5 @@
-//! The system calls of a publication, begun again when a signal interrupts them: a file system that lives in another process
-//! or on another machine may answer EINTR to any of them (fuse(4), nfs(5)), and that is no failure.
+//! The system calls of a publication, retried on EINTR: a file system in another process or on another machine may answer it
+//! to any of them (fuse(4), nfs(5)).
 
 use std::ffi::OsStr;
 
@@ -45,17 +45,17 @@ pub(crate) fn renameat(at: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
     retry_on_intr(|| rustix::fs::renameat(&at, from, &at, to))
 }
 
-/// Gives `from` the name `to` if nothing has it: EEXIST otherwise. Where the file system cannot promise that (EINVAL, as over
-/// NFS, or ENOSYS), the name is looked at first: a gap of microseconds, in which a stranger's empty directory could be replaced.
-pub(crate) fn rename_into_gap(at: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
-    let promised = retry_on_intr(|| rustix::fs::renameat_with(&at, from, &at, to, RenameFlags::NOREPLACE));
-    match promised {
+/// Renames `from` to `to` unless that exists (EEXIST). Where the file system has no such call (EINVAL, as over NFS, or ENOSYS),
+/// the name is checked first; within these microseconds a stranger's empty directory could be replaced.
+pub(crate) fn rename_noreplace(at: impl AsFd, from: &OsStr, to: &OsStr) -> Result<()> {
+    let renamed = retry_on_intr(|| rustix::fs::renameat_with(&at, from, &at, to, RenameFlags::NOREPLACE));
+    match renamed {
         Err(Errno::INVAL | Errno::NOSYS) => match statat(&at, to, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Err(Errno::EXIST),
             Err(Errno::NOENT) => renameat(at, from, to),
             Err(errno) => Err(errno),
         },
-        promised => promised,
+        renamed => renamed,
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
         std::fs::create_dir(at("made")).unwrap();
         std::fs::create_dir(at("strange")).unwrap();
         let parent = rustix::fs::open(scratch.path(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
-        let into = |to: &str| rename_into_gap(&parent, OsStr::new("made"), OsStr::new(to));
+        let into = |to: &str| rename_noreplace(&parent, OsStr::new("made"), OsStr::new(to));
         assert_eq!(into("strange"), Err(Errno::EXIST));
         assert!(at("made").exists() && at("strange").exists());
         assert_eq!(into("free"), Ok(()));

@@ -1,4 +1,4 @@
-//! The temporary file that becomes the published one.
+//! The temporary file that becomes the published one by a rename.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -8,41 +8,41 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::dir::Directory;
+use super::dir::DirHandle;
 use super::syscall::{fchmod, fchown, fstat, fsync, openat, renameat, unlinkat, write};
 use super::temp_name::{names_are_taken, under_temporary_name};
 use crate::domain::SinkFailure;
 use crate::sink::error;
 
-/// What a file has to be, its bytes apart.
+/// Mode and owner of a file to be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct FileAttributes {
     pub(crate) mode: u32,
-    /// Who the file is to be given to, where the sink says so.
+    /// The owner and group that the sink names.
     pub(crate) owner: Option<u32>,
     pub(crate) group: Option<u32>,
-    /// Who it then belongs to.
+    /// The owner and group that the file then has.
     pub(crate) uid: u32,
     pub(crate) gid: u32,
 }
 
-/// A file under its temporary name. Dropped before it took its place, it is gone.
-pub(crate) struct Temporary<'a> {
-    directory: &'a Directory,
+/// A file under its temporary name. Unlinked on drop unless [`rename_into_place`](Self::rename_into_place) succeeded.
+pub(crate) struct TempFile<'a> {
+    directory: &'a DirHandle,
     name: OsString,
-    /// The place that it is for, for messages.
+    /// The path to be published, for messages.
     path: &'a Path,
     file: OwnedFd,
-    placed: bool,
+    is_placed: bool,
 }
 
-impl<'a> Temporary<'a> {
-    /// Makes the file for the place `name`, at `path`; only the daemon's user can open it.
-    pub(crate) fn create(directory: &'a Directory, name: &OsStr, path: &'a Path) -> Result<Self, SinkFailure> {
+impl<'a> TempFile<'a> {
+    /// Makes the file that will be `name` in `directory`, at `path`. Only the daemon's user can open it.
+    pub(crate) fn create(directory: &'a DirHandle, name: &OsStr, path: &'a Path) -> Result<Self, SinkFailure> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let make = |temporary: &OsStr| openat(directory.fd(), temporary, flags, Mode::RUSR | Mode::WUSR);
         match under_temporary_name(directory.fd(), name, make) {
-            Ok((name, file)) => Ok(Self { directory, name, path, file, placed: false }),
+            Ok((name, file)) => Ok(Self { directory, name, path, file, is_placed: false }),
             Err(Errno::EXIST) => Err(names_are_taken(path, name)),
             Err(errno) => {
                 let directory = path.parent().unwrap_or(path);
@@ -52,7 +52,7 @@ impl<'a> Temporary<'a> {
     }
 
     /// Writes all of `bytes`.
-    pub(crate) fn fill(&mut self, mut bytes: &[u8]) -> Result<(), SinkFailure> {
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), SinkFailure> {
         while !bytes.is_empty() {
             match write(&self.file, bytes) {
                 Ok(0) => return Err(self.failed("write the temporary file of", Errno::IO)),
@@ -63,8 +63,8 @@ impl<'a> Temporary<'a> {
         Ok(())
     }
 
-    /// Gives the file its group, its mode and, last, its owner, and puts all of it on the disk.
-    pub(crate) fn finish(&mut self, wanted: Wanted) -> Result<(), SinkFailure> {
+    /// Sets group, mode and, last, owner, and syncs the file.
+    pub(crate) fn finish(&mut self, wanted: FileAttributes) -> Result<(), SinkFailure> {
         let stat = fstat(&self.file).map_err(|errno| self.failed("look at the temporary file of", errno))?;
         if let Some(group) = wanted.group.filter(|group| *group != stat.st_gid) {
             fchown(&self.file, None, Some(Gid::from_raw(group))).map_err(|errno| {
@@ -89,13 +89,12 @@ impl<'a> Temporary<'a> {
         fsync(&self.file).map_err(|errno| self.failed("sync the temporary file of", errno))
     }
 
-    /// Gives the file its name. Answers with the file as it was left: this one, even if somebody was so fast that another
-    /// has the name by now.
-    pub(crate) fn take_place(mut self, name: &OsStr) -> Result<Stat, SinkFailure> {
+    /// Renames the file to `name`. Returns the status of this file, even if another has been renamed over it by now.
+    pub(crate) fn rename_into_place(mut self, name: &OsStr) -> Result<Stat, SinkFailure> {
         let fd = self.directory.fd();
         renameat(fd, &self.name, name).map_err(|errno| self.failed("replace", errno))?;
-        self.placed = true;
-        // The rename moved the change time, so this is the time to look.
+        self.is_placed = true;
+        // The rename changed the change time, so only now is the status final.
         fstat(&self.file).map_err(|errno| self.failed("look at", errno))
     }
 
@@ -104,10 +103,10 @@ impl<'a> Temporary<'a> {
     }
 }
 
-impl Drop for Temporary<'_> {
+impl Drop for TempFile<'_> {
     fn drop(&mut self) {
-        if !self.placed {
-            // Should this fail, the next publication to the place finds the file by its name and removes it.
+        if !self.is_placed {
+            // If this fails, the next publication to the place removes the file by its name.
             let _ = unlinkat(self.directory.fd(), &*self.name, AtFlags::empty());
         }
     }

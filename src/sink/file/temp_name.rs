@@ -1,4 +1,4 @@
-//! The names of temporary files and directories.
+//! Temporary names: each follows from the final name, so that a new attempt finds and replaces what an interrupted one left.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,23 +15,17 @@ use crate::sink::error;
 /// The longest name of a directory entry, in bytes (NAME_MAX).
 const NAME_MAX: usize = 255;
 
-/// How many names a temporary file can have: a second is only used where somebody else put something under the first
-/// that cannot be removed.
+/// How many temporary names a place has. The second is used where somebody put something under the first that cannot be
+/// removed.
 const NAMES: u8 = 4;
 
-/// The name under which the file for the place `name` is prepared: always the same, so that a new attempt replaces what
-/// an interrupted one left.
-pub(crate) fn temporary_name(name: &OsStr) -> OsString {
-    nth_name(name, 0)
-}
-
-/// All names under which the file for the place `name` may be prepared, the usual one first.
+/// The temporary names of `name`, the usual one first.
 pub(crate) fn temporary_names(name: &OsStr) -> impl Iterator<Item = OsString> + '_ {
     (0..NAMES).map(|number| nth_name(name, number))
 }
 
-/// No two places have a name in common: what follows the last dot tells the number, and whether the name before it is the
-/// place's own or, being too long, a hash of it.
+/// No two names share a temporary name: what follows the last dot tells the number, and whether the part before it is the
+/// name itself or, where that is too long, its hash.
 fn nth_name(name: &OsStr, number: u8) -> OsString {
     let room = NAME_MAX - "..".len() - TEMPORARY_EXTENSION.len() - "h1".len();
     let (stem, mark) = match name.len() <= room {
@@ -43,8 +37,7 @@ fn nth_name(name: &OsStr, number: u8) -> OsString {
     OsString::from_vec([b".", &stem[..], extension.as_bytes()].concat())
 }
 
-/// Makes something under a temporary name for the place `name`: under the first name at which nothing stands that cannot
-/// be removed. Answers with that name as well.
+/// Makes something under the first temporary name of `name` that is free or can be freed. Returns that name as well.
 ///
 /// # Errors
 /// What `make` met; EEXIST when each of the names is taken.
@@ -63,7 +56,7 @@ pub(crate) fn under_temporary_name<T>(
             other => other,
         };
         match made {
-            // Somebody was faster, and will be again.
+            // Somebody took the name at once, and would do so again.
             Err(Errno::EXIST) => {}
             other => return other.map(|made| (temporary, made)),
         }
@@ -71,7 +64,7 @@ pub(crate) fn under_temporary_name<T>(
     Err(Errno::EXIST)
 }
 
-/// Removes what an interrupted predecessor left under a temporary name: a file, or a directory that is still empty.
+/// Removes a stale file, or a stale directory if it is empty.
 fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
     match unlinkat(directory, name, AtFlags::empty()) {
         Err(Errno::ISDIR) => unlinkat(directory, name, AtFlags::REMOVEDIR),
@@ -79,9 +72,9 @@ fn remove(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
     }
 }
 
-/// What an operator reads when each temporary name is taken.
+/// The failure when each temporary name is taken.
 pub(crate) fn names_are_taken(path: &Path, name: &OsStr) -> SinkFailure {
-    let first = path.with_file_name(temporary_name(name));
+    let first = path.with_file_name(nth_name(name, 0));
     let remedy = format!("remove {} and its like, which somebody else put there", first.display());
     error::with_remedy("prepare a file or directory for", path, Errno::EXIST, remedy)
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use rustix::fd::BorrowedFd;
 
-use super::dir::{Directories, Directory, Me};
+use super::dir::{DaemonUser, DirHandle, DirectoryCache};
 use super::format::render;
 use super::publish;
-use super::watch::Watch;
+use super::watch::FileWatcher;
 use crate::domain::{Place, SinkFailure, SinkFailureKind, SinkKind, Wrote};
 use crate::sink::claims::Claims;
 use crate::sink::job::{Job, LaneReport, Publication};
@@ -19,14 +19,14 @@ use crate::sink::lane::{Lane, Shared, Work};
 
 /// The state of a lane for files.
 pub(crate) struct Files {
-    me: Me,
-    directories: Directories,
-    watch: Watch,
+    me: DaemonUser,
+    directories: DirectoryCache,
+    watch: FileWatcher,
     /// What was found while publishing.
     found: Vec<LaneReport>,
     /// The file system that the lane is for.
     device: Option<u64>,
-    /// Directories on others that were reported.
+    /// DirectoryCache on others that were reported.
     mounted: HashSet<(PathBuf, u64)>,
 }
 
@@ -36,7 +36,7 @@ const MOST_MOUNTED: usize = 1000;
 /// A report that must not be given out before a directory is synced.
 struct Pending {
     report: LaneReport,
-    directory: Option<Rc<Directory>>,
+    directory: Option<Rc<DirHandle>>,
 }
 
 impl Lane {
@@ -72,20 +72,20 @@ impl Lane {
         report: impl Fn(Vec<LaneReport>) + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Shared::new()?;
-        let watch = Watch::new(Arc::clone(&shared))?;
+        let watch = FileWatcher::new(Arc::clone(&shared))?;
         Self::start(name, shared, move || Files::new(device, watch, claims), report)
     }
 }
 
 impl Files {
-    fn new(device: Option<u64>, watch: Watch, claims: Arc<Claims>) -> Self {
-        let me = Me::current();
-        let (directories, found, mounted) = (Directories::new(me, claims), Vec::new(), HashSet::new());
+    fn new(device: Option<u64>, watch: FileWatcher, claims: Arc<Claims>) -> Self {
+        let me = DaemonUser::current();
+        let (directories, found, mounted) = (DirectoryCache::new(me, claims), Vec::new(), HashSet::new());
         Self { me, directories, watch, found, device, mounted }
     }
 
     /// Tells, once, where another file system begins on the way to a directory.
-    fn note_device(&mut self, directory: &Directory) {
+    fn note_device(&mut self, directory: &DirHandle) {
         let device = directory.identity().device();
         if self.device.is_none_or(|own| own == device) || self.mounted.len() >= MOST_MOUNTED {
             return;
@@ -108,7 +108,7 @@ impl Files {
         Pending { report: LaneReport::Published { ticket: job.ticket, sink: job.sink, outcome }, directory }
     }
 
-    fn try_publish(&mut self, job: &Publication) -> Result<(Wrote, Rc<Directory>), SinkFailure> {
+    fn try_publish(&mut self, job: &Publication) -> Result<(Wrote, Rc<DirHandle>), SinkFailure> {
         let spec = job.specs.get(usize::from(job.sink.0)).ok_or_else(|| not_a_file("a sink that does not exist"))?;
         let (SinkKind::File(sink), Place::File(path)) = (&spec.kind, spec.place(&job.names)) else {
             return Err(not_a_file("a keyring"));
@@ -116,7 +116,7 @@ impl Files {
         let bytes = render(&sink.format, &job.names, &job.token, job.expires);
         let watch = &mut self.watch;
         // Before the first publication to a directory: what somebody does right after it is seen, then.
-        let before = |directory: &Directory| watch.begin(directory);
+        let before = |directory: &DirHandle| watch.before_publication(directory);
         let outcome = publish::publish(&mut self.directories, self.me, sink, &path, &bytes, before)?;
         self.found.extend(self.watch.track(&outcome, (job.ticket, job.sink)));
         self.note_device(&outcome.directory);
@@ -152,8 +152,8 @@ impl Work for Files {
         let near = pending.iter().rev().find_map(|pending| pending.directory.clone());
         let mut reports: Vec<LaneReport> = pending.into_iter().map(|pending| pending.settle(&unsynced)).collect();
         reports.append(&mut self.found);
-        // Before the lane's own events fill the queue.
-        reports.extend(self.watch.look(near.as_deref()));
+        // Before the lane's own events write the queue.
+        reports.extend(self.watch.read_events(near.as_deref()));
         reports
     }
 
@@ -162,15 +162,15 @@ impl Work for Files {
     }
 
     fn look_around(&mut self) -> Vec<LaneReport> {
-        let mut reports = self.watch.look(None);
-        reports.extend(self.watch.look_at_clock());
+        let mut reports = self.watch.read_events(None);
+        reports.extend(self.watch.handle_timers());
         reports
     }
 }
 
 impl Pending {
     /// What could not be synced has not been published, nor withdrawn.
-    fn settle(mut self, unsynced: &[(Rc<Directory>, SinkFailure)]) -> LaneReport {
+    fn settle(mut self, unsynced: &[(Rc<DirHandle>, SinkFailure)]) -> LaneReport {
         match (&mut self.report, &self.directory) {
             (LaneReport::Published { outcome, .. }, Some(directory)) => {
                 if let Some((_, failure)) = unsynced.iter().find(|(failed, _)| directory.is_at_or_below(failed)) {

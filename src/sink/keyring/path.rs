@@ -1,54 +1,54 @@
-//! The keyrings between a root and a key: how a path leads to a key, and what is in the way there.
+//! Finds or makes the keyrings on the way to a key, and finds the key.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
 
 use rustix::io::Errno;
 
-use super::sys::{self, Kind, PERMISSIONS, Serial, failed};
+use super::sys::{self, KeyType, PERMISSIONS, Serial, failed};
 use crate::domain::{KeyringRoot, Place, SinkFailure, SinkFailureKind};
 
-/// A key's place, taken apart.
-pub(crate) struct KeyPlace {
+/// A key's place, parsed.
+pub(crate) struct KeyPath {
     root: KeyringRoot,
-    /// The keyrings on the way, and last the key's description.
+    /// The keyrings' names and, last, the key's description.
     pub(crate) path: Vec<String>,
-    /// All of it, for messages.
+    /// The whole place, for messages.
     shown: String,
 }
 
-/// Whether keyrings on the way are made.
+/// Whether missing keyrings are made.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Missing {
+pub(crate) enum MissingKeyrings {
     Make,
     Leave,
 }
 
-/// The keyrings that a batch has met. Others change keyrings too, so nothing is remembered for longer.
+/// The keyrings that a batch has used. Others change keyrings too, so nothing is cached for longer.
 #[derive(Default)]
-pub(crate) struct Rings {
+pub(crate) struct KeyringCache {
     roots: HashMap<KeyringRoot, Serial>,
-    /// What hangs in them.
+    /// What is linked in each.
     links: HashMap<Serial, Vec<Serial>>,
 }
 
-impl Rings {
-    /// From here on, everything is looked at again.
-    pub(crate) fn forget(&mut self) {
+impl KeyringCache {
+    pub(crate) fn clear(&mut self) {
         self.roots.clear();
         self.links.clear();
     }
 
-    /// The keyrings from the root to the one in which the key hangs.
-    pub(crate) fn walk(&mut self, place: &KeyPlace, missing: Missing) -> Result<Vec<Serial>, Trouble> {
-        let mut rings = vec![self.root(place.root).map_err(Trouble::at("open the root keyring of"))?];
+    /// The keyrings from the root to the one that is to hold the key; fewer if some are missing and left so.
+    pub(crate) fn walk(&mut self, place: &KeyPath, missing: MissingKeyrings) -> Result<Vec<Serial>, KeyError> {
+        let mut rings = vec![self.root(place.root).map_err(KeyError::at("open the root keyring of"))?];
         for name in place.rings() {
             let above = rings[rings.len() - 1];
-            let found = self.find(above, Kind::Keyring, name).map_err(Trouble::at("look for the keyring of"))?;
+            let found = self.find(above, KeyType::Keyring, name).map_err(KeyError::at("look for the keyring of"))?;
             match (found, missing) {
                 (Some(ring), _) => rings.push(ring),
-                (None, Missing::Leave) => break,
-                (None, Missing::Make) => {
-                    rings.push(self.make(above, name).map_err(Trouble::at("make the keyring of"))?);
+                (None, MissingKeyrings::Leave) => break,
+                (None, MissingKeyrings::Make) => {
+                    rings.push(self.make(above, name).map_err(KeyError::at("make the keyring of"))?);
                 }
             }
         }
@@ -56,10 +56,10 @@ impl Rings {
     }
 
     pub(crate) fn add(&mut self, ring: Serial, description: &str, payload: &[u8]) -> Result<Serial, Errno> {
-        let added = match sys::add(ring, Kind::User, description, payload) {
+        let added = match sys::add(ring, KeyType::User, description, payload) {
             Err(errno) if is_dead(errno) || errno == Errno::NOKEY => {
-                bury(ring)?;
-                sys::add(ring, Kind::User, description, payload)
+                unlink_dead_keys(ring)?;
+                sys::add(ring, KeyType::User, description, payload)
             }
             other => other,
         }?;
@@ -81,51 +81,51 @@ impl Rings {
     }
 
     fn make(&mut self, above: Serial, name: &str) -> Result<Serial, Errno> {
-        let ring = sys::add(above, Kind::Keyring, name, &[])?;
+        let ring = sys::add(above, KeyType::Keyring, name, &[])?;
         sys::set_permissions(ring, PERMISSIONS)?;
         self.links.remove(&above);
         Ok(ring)
     }
 
-    /// The key of this type and description that hangs directly in `ring`. The kernel's own search is fast, but goes on
-    /// into the keyrings below.
-    pub(crate) fn find(&mut self, ring: Serial, kind: Kind, description: &str) -> Result<Option<Serial>, Errno> {
-        let nearest = match sys::search(ring, kind, description) {
+    /// The key of this type and description directly in `ring`. The kernel's search is fast, but goes on into the keyrings
+    /// below.
+    pub(crate) fn find(&mut self, ring: Serial, key_type: KeyType, description: &str) -> Result<Option<Serial>, Errno> {
+        let nearest = match sys::search(ring, key_type, description) {
             Ok(key) => key,
             Err(Errno::NOKEY) => return Ok(None),
-            // A dead one is in the way of the search; a live keyring of this name may be beside it.
-            Err(errno) if is_dead(errno) && kind == Kind::User => return Ok(None),
-            Err(errno) if is_dead(errno) => return self.scan(ring, kind, description),
+            // The search stops at a dead keyring; a live one of this name may be beside it.
+            Err(errno) if is_dead(errno) && key_type == KeyType::User => return Ok(None),
+            Err(errno) if is_dead(errno) => return self.scan(ring, key_type, description),
             Err(errno) => return Err(errno),
         };
         if self.links_of(ring)?.binary_search(&nearest).is_ok() {
             return Ok(Some(nearest));
         }
-        self.scan(ring, kind, description)
+        self.scan(ring, key_type, description)
     }
 
-    fn scan(&mut self, ring: Serial, kind: Kind, description: &str) -> Result<Option<Serial>, Errno> {
+    fn scan(&mut self, ring: Serial, key_type: KeyType, description: &str) -> Result<Option<Serial>, Errno> {
         let is_it = |key: &&Serial| {
-            sys::describe(**key)
-                .is_ok_and(|found| found.is_keyring == (kind == Kind::Keyring) && found.description == description)
+            sys::describe(**key).is_ok_and(|found| {
+                found.is_keyring == (key_type == KeyType::Keyring) && found.description == description
+            })
         };
         Ok(self.links_of(ring)?.iter().find(is_it).copied())
     }
 
     fn links_of(&mut self, ring: Serial) -> Result<&Vec<Serial>, Errno> {
-        use std::collections::hash_map::Entry;
         match self.links.entry(ring) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(unknown) => Ok(unknown.insert(sys::links(ring)?)),
+            MapEntry::Occupied(known) => Ok(known.into_mut()),
+            MapEntry::Vacant(unknown) => Ok(unknown.insert(sys::links(ring)?)),
         }
     }
 }
 
-/// Expired and revoked keys stay linked until the kernel collects them (`/proc/sys/kernel/keys/gc_delay`, 300 s), and an
-/// expired one can be in the way of its successor.
-pub(crate) fn bury(ring: Serial) -> Result<(), Errno> {
+/// Unlinks expired and revoked keys. They stay linked until the kernel collects them (`/proc/sys/kernel/keys/gc_delay`,
+/// 300 s), and adding a key can fail on an expired one of its name.
+pub(crate) fn unlink_dead_keys(ring: Serial) -> Result<(), Errno> {
     for key in sys::links(ring)? {
-        // What is dead does not even tell its description.
+        // A dead key has no description.
         if sys::describe(key).is_err_and(is_dead) {
             sys::unlink(key, ring)?;
         }
@@ -137,7 +137,7 @@ fn is_dead(errno: Errno) -> bool {
     matches!(errno, Errno::KEYEXPIRED | Errno::KEYREVOKED | Errno::KEYREJECTED)
 }
 
-impl KeyPlace {
+impl KeyPath {
     pub(crate) fn of(place: &Place) -> Result<Self, SinkFailure> {
         let Place::Key { root, path } = place else { return Err(not_a_key()) };
         let shown = place.to_string();
@@ -161,18 +161,18 @@ impl KeyPlace {
     }
 }
 
-/// A call that failed, and what it was for.
-pub(crate) struct Trouble {
+/// A key call that failed, and what it was for.
+pub(crate) struct KeyError {
     doing: &'static str,
     pub(crate) errno: Errno,
 }
 
-impl Trouble {
+impl KeyError {
     pub(crate) fn at(doing: &'static str) -> impl Fn(Errno) -> Self {
         move |errno| Self { doing, errno }
     }
 
-    pub(crate) fn into_failure(self, place: &KeyPlace) -> SinkFailure {
+    pub(crate) fn into_failure(self, place: &KeyPath) -> SinkFailure {
         failed(self.doing, &place.shown, self.errno)
     }
 }

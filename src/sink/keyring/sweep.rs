@@ -1,8 +1,8 @@
-//! Self-repair: what others do to published keys. The kernel tells nobody of that, so the keys are looked at, a slice of
-//! them every 750 ms; `docs/decisions/0016-sweeping-keys.md` has what that costs, and what many keys mean for it.
+//! Finds drift: what others do to published keys. The kernel has no events for keys, so they are checked, a slice of them
+//! every 750 ms; `docs/decisions/0016-sweeping-keys.md` has what that costs, and what many keys mean for it.
 //!
-//! A key's timeout is not told either, so it is simply set again. A key that goes because its time is over was withdrawn by
-//! the kernel, as it was asked to.
+//! A key's timeout cannot be read either, so each check sets it again. A key that expired was removed by the kernel, as
+//! intended.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -14,67 +14,68 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use zeroize::Zeroize;
 
-use super::sys::{self, Kind, PERMISSIONS, Serial};
+use super::sys::{self, KeyType, PERMISSIONS, Serial};
 use crate::domain::{SinkId, Ticket, Token, WallMs};
+use crate::sink::job::PublicationId;
 use crate::sink::ticker::Ticker;
 
-/// How often a slice of the keys is looked at.
+/// How often a slice of the keys is checked.
 const PERIOD: Duration = Duration::from_millis(750);
 
-/// How many keys a slice has. With fewer, each is looked at every time.
+/// The keys in a slice. With fewer keys, each is checked every time.
 const SLICE: usize = 200;
 
-/// Whose key it is, and until when it is to be there.
+/// Which publication a key is, and how long it lives.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Published {
+pub(crate) struct PublishedKey {
     pub(crate) ticket: Ticket,
     pub(crate) sink: SinkId,
-    /// When the kernel is to withdraw it; `None`: never.
+    /// When the kernel removes it; `None` for never.
     pub(crate) expires: Option<WallMs>,
 }
 
-/// The whole seconds that are left, as a key's timeout is told: rather a second too few than one too many.
+/// The whole seconds left, for a key's timeout: rounded down.
 pub(crate) fn seconds_left(expires: WallMs, now: WallMs) -> u32 {
     u32::try_from(expires.since(now) / 1000).unwrap_or(u32::MAX)
 }
 
-/// What is known of the keys that were published.
+/// The published keys.
 #[derive(Debug)]
-pub(crate) struct Sweep {
+pub(crate) struct KeySweep {
     hasher: RandomState,
-    rings: BTreeMap<Serial, Ring>,
-    /// The key that was looked at last, and its keyring.
+    rings: BTreeMap<Serial, SweptKeyring>,
+    /// The last key that was checked, after its keyring.
     last: Option<(Serial, Serial)>,
     ticker: Ticker,
-    /// What a key holds is read into this, and wiped.
+    /// Payloads are read into this, and zeroized.
     payload: Box<[u8]>,
 }
 
 /// A keyring with published keys.
 #[derive(Debug)]
-struct Ring {
-    /// The keyrings from the root down to this one.
-    way: Box<[Serial]>,
-    keys: BTreeMap<Serial, Known>,
+struct SweptKeyring {
+    /// The keyrings from the root to this one.
+    path: Box<[Serial]>,
+    keys: BTreeMap<Serial, SweptKey>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Known {
-    published: Published,
-    /// A hash of the payload, which is not kept.
+struct SweptKey {
+    published: PublishedKey,
+    /// A hash of the payload.
     payload: u64,
 }
 
-/// What a look at a key shows.
+/// What checking a key shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Probe {
-    AsItWas,
-    Touched,
-    /// Its time is over.
+enum KeyCheck {
+    Unchanged,
+    Drifted,
+    /// Its timeout has passed.
     Expired,
 }
 
-impl Sweep {
+impl KeySweep {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             hasher: RandomState::new(),
@@ -85,19 +86,19 @@ impl Sweep {
         })
     }
 
-    /// Looks after a key that was just published, or found to be right. `way` leads from the root to its keyring.
-    pub(crate) fn track(&mut self, way: &[Serial], key: Serial, payload: &[u8], published: Published) {
-        let Some(&ring) = way.last() else { return };
-        let known = Known { published, payload: self.hasher.hash_one(payload) };
-        let ring = self.rings.entry(ring).or_insert_with(|| Ring { way: way.into(), keys: BTreeMap::new() });
-        if *ring.way != *way {
-            ring.way = way.into();
+    /// Tracks a key that was published, or found unchanged. `path` has the keyrings from the root to its own.
+    pub(crate) fn track(&mut self, path: &[Serial], key: Serial, payload: &[u8], published: PublishedKey) {
+        let Some(&ring) = path.last() else { return };
+        let known = SweptKey { published, payload: self.hasher.hash_one(payload) };
+        let ring = self.rings.entry(ring).or_insert_with(|| SweptKeyring { path: path.into(), keys: BTreeMap::new() });
+        if *ring.path != *path {
+            ring.path = path.into();
         }
         ring.keys.insert(key, known);
         self.ticker.run(true);
     }
 
-    /// Looks no more after a key that is withdrawn.
+    /// Stops tracking a key that is withdrawn.
     pub(crate) fn untrack(&mut self, ring: Serial, key: Serial) {
         if let Some(known) = self.rings.get_mut(&ring) {
             known.keys.remove(&key);
@@ -112,36 +113,35 @@ impl Sweep {
         self.ticker.fd()
     }
 
-    /// Looks at the next slice, if it is time to. Answers with what somebody else touched; that is looked after again once
-    /// it is published again.
-    pub(crate) fn look(&mut self, clock: impl Fn() -> WallMs) -> Vec<(Ticket, SinkId)> {
+    /// Checks the next slice, if it is due. Returns what drifted; that is tracked again when it is published again.
+    pub(crate) fn check_due(&mut self, clock: impl Fn() -> WallMs) -> Vec<PublicationId> {
         if self.ticker.elapsed() == 0 {
             return Vec::new();
         }
-        let (now, mut sound, mut touched) = (clock(), HashMap::new(), Vec::new());
+        let (now, mut reached, mut drifted) = (clock(), HashMap::new(), Vec::new());
         for (ring, key) in self.next_slice() {
             let Some(known) = self.rings.get(&ring).and_then(|ring| ring.keys.get(&key)).copied() else { continue };
-            if !self.is_reached(ring, &mut sound) {
+            if !self.is_reached(ring, &mut reached) {
                 let lost = self.rings.remove(&ring).into_iter().flat_map(|ring| ring.keys.into_values());
-                touched.extend(lost.map(|known| (known.published.ticket, known.published.sink)));
+                drifted.extend(lost.map(|known| (known.published.ticket, known.published.sink)));
                 continue;
             }
-            let look = self.look_at(ring, key, known, now);
-            if look != Probe::AsItWas {
+            let check = self.check(ring, key, known, now);
+            if check != KeyCheck::Unchanged {
                 self.untrack(ring, key);
             }
-            if look == Probe::Touched {
-                touched.push((known.published.ticket, known.published.sink));
+            if check == KeyCheck::Drifted {
+                drifted.push((known.published.ticket, known.published.sink));
             }
         }
         self.ticker.run(!self.rings.is_empty());
-        touched
+        drifted
     }
 
-    /// The keys after the one that was looked at last; from the first one again after the last.
+    /// The keys after the last one checked, or from the first again.
     fn next_slice(&mut self) -> Vec<(Serial, Serial)> {
         let (ring, key) = self.last.unwrap_or((Serial::MIN, Serial::MIN));
-        let of = |(ring, known): (&Serial, &Ring), after| {
+        let of = |(ring, known): (&Serial, &SweptKeyring), after| {
             let ring = *ring;
             known.keys.range((after, Unbounded)).take(SLICE).map(move |(key, _)| (ring, *key)).collect::<Vec<_>>()
         };
@@ -152,36 +152,37 @@ impl Sweep {
         slice
     }
 
-    /// Whether the way from the root still leads to this keyring. What was found of each keyring is noted in `sound`.
-    fn is_reached(&self, ring: Serial, sound: &mut HashMap<Serial, bool>) -> bool {
-        let way = self.rings.get(&ring).map(|ring| &*ring.way).unwrap_or_default();
-        way.windows(2).all(|step| {
-            *sound.entry(step[1]).or_insert_with(|| {
-                sys::describe(step[1]).is_ok_and(|ring| hangs_in(step[0], step[1], Kind::Keyring, &ring.description))
+    /// Whether the keyring is still linked at its path from the root. `reached` caches the answer for each keyring.
+    fn is_reached(&self, ring: Serial, reached: &mut HashMap<Serial, bool>) -> bool {
+        let path = self.rings.get(&ring).map(|ring| &*ring.path).unwrap_or_default();
+        path.windows(2).all(|step| {
+            *reached.entry(step[1]).or_insert_with(|| {
+                sys::describe(step[1])
+                    .is_ok_and(|ring| is_linked_in(step[0], step[1], KeyType::Keyring, &ring.description))
             })
         })
     }
 
-    fn look_at(&mut self, ring: Serial, key: Serial, known: Known, now: WallMs) -> Probe {
+    fn check(&mut self, ring: Serial, key: Serial, known: SweptKey, now: WallMs) -> KeyCheck {
         let left = known.published.expires.map(|at| seconds_left(at, now));
         let found = match sys::describe(key) {
-            // Told in whole seconds, it goes up to two before its token does.
-            Err(Errno::KEYEXPIRED) if left.is_some_and(|left| left <= 1) => return Probe::Expired,
-            Err(_) if left == Some(0) => return Probe::Expired,
+            // Timeouts have whole seconds, so a key expires up to two before its token.
+            Err(Errno::KEYEXPIRED) if left.is_some_and(|left| left <= 1) => return KeyCheck::Expired,
+            Err(_) if left == Some(0) => return KeyCheck::Expired,
             Err(Errno::ACCESS) => {
-                // Nobody could mend a key that its owner may not even look at; its successor takes its place.
+                // A key that its owner may not even view cannot be repaired, so it is replaced.
                 let _ = sys::unlink(key, ring);
-                return Probe::Touched;
+                return KeyCheck::Drifted;
             }
-            Err(_) => return Probe::Touched,
+            Err(_) => return KeyCheck::Drifted,
             Ok(found) => found,
         };
-        let untouched = found.permissions == PERMISSIONS
-            && hangs_in(ring, key, Kind::User, &found.description)
+        let unchanged = found.permissions == PERMISSIONS
+            && is_linked_in(ring, key, KeyType::User, &found.description)
             && self.payload_of(key) == Some(known.payload)
-            // At the very end it would live longer by that.
+            // At the very end a new timeout would make it live longer.
             && (left.is_some_and(|left| left <= 1) || sys::set_timeout(key, left.unwrap_or(0)).is_ok());
-        if untouched { Probe::AsItWas } else { Probe::Touched }
+        if unchanged { KeyCheck::Unchanged } else { KeyCheck::Drifted }
     }
 
     fn payload_of(&mut self, key: Serial) -> Option<u64> {
@@ -194,9 +195,9 @@ impl Sweep {
     }
 }
 
-/// Whether this key hangs directly in that keyring. Its list is long, so it is only read where the kernel's own search finds
-/// another of that name first.
-fn hangs_in(ring: Serial, key: Serial, kind: Kind, description: &str) -> bool {
-    sys::search(ring, kind, description) == Ok(key)
+/// Whether this key is linked directly in that keyring. The list of links is long, so it is read only if the kernel's search
+/// finds another key of that name first.
+fn is_linked_in(ring: Serial, key: Serial, key_type: KeyType, description: &str) -> bool {
+    sys::search(ring, key_type, description) == Ok(key)
         || sys::links(ring).is_ok_and(|links| links.binary_search(&key).is_ok())
 }

@@ -1,4 +1,4 @@
-//! The kernel's key calls (keyctl(2), add_key(2)), typed, with errors that an operator can act on.
+//! The kernel's key calls (keyctl(2), add_key(2)), with typed results and failures that an operator can act on.
 
 use std::fs::read_to_string;
 use std::num::NonZeroI32;
@@ -11,22 +11,22 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::domain::{KeyringRoot, SinkFailure, SinkFailureKind, Token};
-use crate::sink::error::said;
+use crate::sink::error;
 
 /// A key or a keyring.
 pub(crate) type Serial = NonZeroI32;
 
-/// What the daemon's keys and keyrings allow: their possessor all, their user to find, view and read them.
+/// The permissions of the daemon's keys and keyrings: their possessor may do all, their user may find, view and read them.
 pub(crate) const PERMISSIONS: u32 = KEY_POS_ALL | KEY_USR_VIEW | KEY_USR_READ | KEY_USR_SEARCH;
 
-/// The types of key that are used.
+/// The types of key in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum KeyType {
     Keyring,
     User,
 }
 
-impl Kind {
+impl KeyType {
     fn as_str(self) -> &'static str {
         match self {
             Self::Keyring => KEY_TYPE_KEYRING,
@@ -54,7 +54,7 @@ pub(crate) fn root(root: KeyringRoot) -> Result<Serial, Errno> {
     Ok(serial)
 }
 
-/// What hangs directly in `ring`, sorted.
+/// What is linked directly in `ring`, sorted.
 pub(crate) fn links(ring: Serial) -> Result<Vec<Serial>, Errno> {
     let mut buffer = vec![0; 4096];
     loop {
@@ -72,18 +72,18 @@ pub(crate) fn links(ring: Serial) -> Result<Vec<Serial>, Errno> {
 }
 
 /// A key of this description, in `ring` or in a keyring below it, the nearest first.
-pub(crate) fn search(ring: Serial, kind: Kind, description: &str) -> Result<Serial, Errno> {
-    errno(keyutils_raw::keyctl_search(ring, kind.as_str(), description, None))
+pub(crate) fn search(ring: Serial, key_type: KeyType, description: &str) -> Result<Serial, Errno> {
+    errno(keyutils_raw::keyctl_search(ring, key_type.as_str(), description, None))
 }
 
-/// What a key is.
+/// A key's description.
 pub(crate) struct Described {
     pub(crate) is_keyring: bool,
     pub(crate) permissions: u32,
     pub(crate) description: String,
 }
 
-/// Looks at a key: `type;uid;gid;perm;description`.
+/// Describes a key: `type;uid;gid;perm;description`.
 pub(crate) fn describe(key: Serial) -> Result<Described, Errno> {
     // A description has at most 4,095 bytes (keyrings(7)).
     let mut buffer = [0; 4224];
@@ -109,17 +109,17 @@ pub(crate) fn read(key: Serial) -> Result<Zeroizing<Vec<u8>>, Errno> {
     Ok(buffer)
 }
 
-/// The same, into the caller's `buffer`. Returns how long the payload is, which may be more than fits.
+/// Reads a payload into `buffer`. Returns the payload's length, which may be more than fits.
 pub(crate) fn read_into(key: Serial, buffer: &mut [u8]) -> Result<usize, Errno> {
     errno(keyutils_raw::keyctl_read(key, Some(buffer.into())))
 }
 
-/// Adds a key, or updates the one of this type and description that hangs in `ring`.
-pub(crate) fn add(ring: Serial, kind: Kind, description: &str, payload: &[u8]) -> Result<Serial, Errno> {
-    errno(keyutils_raw::add_key(kind.as_str(), description, payload, ring))
+/// Adds a key, or updates the one of this type and description in `ring`.
+pub(crate) fn add(ring: Serial, key_type: KeyType, description: &str, payload: &[u8]) -> Result<Serial, Errno> {
+    errno(keyutils_raw::add_key(key_type.as_str(), description, payload, ring))
 }
 
-/// Lets the kernel withdraw a key after so many seconds; 0: never.
+/// Lets the kernel remove a key after this many seconds; 0 is never.
 pub(crate) fn set_timeout(key: Serial, seconds: u32) -> Result<(), Errno> {
     errno(keyutils_raw::keyctl_set_timeout(key, seconds))
 }
@@ -135,10 +135,10 @@ pub(crate) fn unlink(key: Serial, ring: Serial) -> Result<(), Errno> {
     }
 }
 
-/// What an operator reads when `doing` failed with the key or keyring `what`.
-pub(crate) fn failed(doing: &str, what: &str, error: Errno) -> SinkFailure {
-    let (kind, remedy) = match error {
-        Errno::DQUOT => (SinkFailureKind::Full, quota()),
+/// The failure when `doing` failed with the key or keyring `what`.
+pub(crate) fn failed(doing: &str, what: &str, errno: Errno) -> SinkFailure {
+    let (kind, remedy) = match errno {
+        Errno::DQUOT => (SinkFailureKind::Full, quota_remedy()),
         Errno::NOMEM => (SinkFailureKind::Full, "the kernel has no memory for it".to_owned()),
         Errno::ACCESS => (
             SinkFailureKind::Denied,
@@ -159,11 +159,11 @@ pub(crate) fn failed(doing: &str, what: &str, error: Errno) -> SinkFailure {
         Errno::INVAL => (SinkFailureKind::Other, "the kernel does not accept the name: correct the sink".to_owned()),
         _ => (SinkFailureKind::Other, "it is tried again".to_owned()),
     };
-    SinkFailure { kind, detail: format!("cannot {doing} {what}: {}; {remedy}", said(error)).into() }
+    SinkFailure { kind, detail: format!("cannot {doing} {what}: {}; {remedy}", error::text(errno)).into() }
 }
 
-/// What is used of the quota, and how to raise it (keyrings(7), "/proc files").
-fn quota() -> String {
+/// How much of the quota is used, and how to raise it (keyrings(7), "/proc files").
+fn quota_remedy() -> String {
     let uid = rustix::process::geteuid().as_raw();
     let prefix = if uid == 0 { "root_" } else { "" };
     let limit = |name: &str| {

@@ -8,9 +8,9 @@ use std::io;
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
-use super::path::{KeyPlace, Missing, Rings, Trouble, bury, not_a_key};
-use super::sweep::{Published, Sweep, seconds_left};
-use super::sys::{self, Kind, PERMISSIONS, Serial, failed};
+use super::path::{KeyError, KeyPath, KeyringCache, MissingKeyrings, not_a_key, unlink_dead_keys};
+use super::sweep::{KeySweep, PublishedKey, seconds_left};
+use super::sys::{self, KeyType, PERMISSIONS, Serial, failed};
 use crate::domain::{KeyringSink, OnExpiry, Place, SinkFailure, SinkKind, WallMs, Wrote};
 use crate::sink::job::{Job, LaneReport, Publication};
 use crate::sink::lane::{Lane, Shared, Work};
@@ -18,8 +18,8 @@ use crate::sink::lane::{Lane, Shared, Work};
 /// The state of the lane for keys.
 pub(crate) struct Keys<C> {
     clock: C,
-    rings: Rings,
-    sweep: Sweep,
+    rings: KeyringCache,
+    sweep: KeySweep,
 }
 
 impl Lane {
@@ -32,14 +32,14 @@ impl Lane {
         clock: impl Fn() -> WallMs + Send + 'static,
         report: impl Fn(Vec<LaneReport>) + Send + 'static,
     ) -> io::Result<Self> {
-        let sweep = Sweep::new()?;
+        let sweep = KeySweep::new()?;
         Self::start("keyring", Shared::new()?, move || Keys::new(clock, sweep), report)
     }
 }
 
 impl<C: Fn() -> WallMs> Keys<C> {
-    fn new(clock: C, sweep: Sweep) -> Self {
-        Self { clock, rings: Rings::default(), sweep }
+    fn new(clock: C, sweep: KeySweep) -> Self {
+        Self { clock, rings: KeyringCache::default(), sweep }
     }
 
     fn publish(&mut self, job: &Publication) -> Result<Wrote, SinkFailure> {
@@ -47,70 +47,70 @@ impl<C: Fn() -> WallMs> Keys<C> {
         let Some((SinkKind::Keyring(_), spec)) = spec.map(|spec| (&spec.kind, spec)) else {
             return Err(not_a_key());
         };
-        let place = KeyPlace::of(&spec.place(&job.names))?;
+        let place = KeyPath::of(&spec.place(&job.names))?;
         let expires = match spec.on_expiry {
             OnExpiry::Keep => None,
             OnExpiry::Delete => Some(job.expires),
         };
         match self.put(&place, job, expires) {
             // A keyring was taken away between two calls: from the top, once.
-            Err(Trouble { errno: Errno::NOKEY | Errno::KEYREVOKED | Errno::KEYEXPIRED, .. }) => {
-                self.rings.forget();
+            Err(KeyError { errno: Errno::NOKEY | Errno::KEYREVOKED | Errno::KEYEXPIRED, .. }) => {
+                self.rings.clear();
                 self.put(&place, job, expires)
             }
             other => other,
         }
-        .map_err(|trouble| trouble.into_failure(&place))
+        .map_err(|error| error.into_failure(&place))
     }
 
-    fn put(&mut self, place: &KeyPlace, job: &Publication, expires: Option<WallMs>) -> Result<Wrote, Trouble> {
+    fn put(&mut self, place: &KeyPath, job: &Publication, expires: Option<WallMs>) -> Result<Wrote, KeyError> {
         let (payload, description) = (job.token.expose().as_bytes(), place.description());
         // 0 is no timeout at all, so a token that has expired is given the shortest there is.
         let seconds = expires.map_or(0, |at| seconds_left(at, (self.clock)()).max(1));
-        let way = self.rings.walk(place, Missing::Make)?;
+        let way = self.rings.walk(place, MissingKeyrings::Make)?;
         let ring = way[way.len() - 1];
-        let found = self.rings.find(ring, Kind::User, description).map_err(Trouble::at("look for the key"))?;
+        let found = self.rings.find(ring, KeyType::User, description).map_err(KeyError::at("look for the key"))?;
         let right = found.filter(|key| sys::read(*key).is_ok_and(|held| *held == payload));
         let settled = match right.map(|key| (key, settle(key, seconds, Settled::Before))) {
             // It was re-permissioned so that we cannot mend it: its successor takes its place.
             Some((key, Err(Errno::ACCESS))) => {
-                sys::unlink(key, ring).map_err(Trouble::at("replace the key"))?;
+                sys::unlink(key, ring).map_err(KeyError::at("replace the key"))?;
                 None
             }
-            Some((key, settled)) => Some((key, settled.map_err(Trouble::at("set the timeout of the key"))?)),
+            Some((key, settled)) => Some((key, settled.map_err(KeyError::at("set the timeout of the key"))?)),
             None => None,
         };
         let (key, wrote) = match settled {
             Some(settled) => settled,
             None => {
-                let key = self.rings.add(ring, description, payload).map_err(Trouble::at("add the key"))?;
-                settle(key, seconds, Settled::Never).map_err(Trouble::at("set the timeout of the key"))?;
+                let key = self.rings.add(ring, description, payload).map_err(KeyError::at("add the key"))?;
+                settle(key, seconds, Settled::Never).map_err(KeyError::at("set the timeout of the key"))?;
                 (key, Wrote::Replaced)
             }
         };
-        self.sweep.track(&way, key, payload, Published { ticket: job.ticket, sink: job.sink, expires });
+        self.sweep.track(&way, key, payload, PublishedKey { ticket: job.ticket, sink: job.sink, expires });
         Ok(wrote)
     }
 
     fn withdraw(&mut self, place: &Place) -> Result<(), SinkFailure> {
-        let place = KeyPlace::of(place)?;
-        self.take_away(&place).map_err(|trouble| trouble.into_failure(&place))
+        let place = KeyPath::of(place)?;
+        self.take_away(&place).map_err(|error| error.into_failure(&place))
     }
 
-    fn take_away(&mut self, place: &KeyPlace) -> Result<(), Trouble> {
-        let rings = self.rings.walk(place, Missing::Leave)?;
+    fn take_away(&mut self, place: &KeyPath) -> Result<(), KeyError> {
+        let rings = self.rings.walk(place, MissingKeyrings::Leave)?;
         if rings.len() == place.path.len() {
             let ring = rings[rings.len() - 1];
-            let found = self.rings.find(ring, Kind::User, place.description());
-            match found.map_err(Trouble::at("look for the key"))? {
+            let found = self.rings.find(ring, KeyType::User, place.description());
+            match found.map_err(KeyError::at("look for the key"))? {
                 Some(key) => {
                     self.sweep.untrack(ring, key);
                     sys::unlink(key, ring)
                 }
                 // An expired key holds no token any more, but would keep the keyring from being empty.
-                None => bury(ring),
+                None => unlink_dead_keys(ring),
             }
-            .map_err(Trouble::at("remove the key"))?;
+            .map_err(KeyError::at("remove the key"))?;
         }
         // From the innermost keyring outwards, as long as they are empty. The root stays.
         for pair in rings.windows(2).rev() {
@@ -119,7 +119,7 @@ impl<C: Fn() -> WallMs> Keys<C> {
                 break;
             }
         }
-        self.rings.forget();
+        self.rings.clear();
         Ok(())
     }
 }
@@ -137,7 +137,7 @@ pub(crate) fn probe(sink: &KeyringSink) -> Result<(), SinkFailure> {
 
 impl<C: Fn() -> WallMs> Work for Keys<C> {
     fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<LaneReport> {
-        self.rings.forget();
+        self.rings.clear();
         jobs.map(|job| match job {
             Job::Publish(job) => {
                 LaneReport::Published { ticket: job.ticket, sink: job.sink, outcome: self.publish(&job) }
@@ -155,8 +155,8 @@ impl<C: Fn() -> WallMs> Work for Keys<C> {
     }
 
     fn look_around(&mut self) -> Vec<LaneReport> {
-        let touched = self.sweep.look(|| (self.clock)());
-        touched.into_iter().map(|(ticket, sink)| LaneReport::Drifted { ticket, sink }).collect()
+        let drifted = self.sweep.check_due(|| (self.clock)());
+        drifted.into_iter().map(LaneReport::drifted).collect()
     }
 }
 

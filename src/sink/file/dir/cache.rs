@@ -1,4 +1,4 @@
-//! The directories that a lane has open, and how a path leads to one.
+//! The directories that a lane has open, found by path, and synced once a batch.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -11,46 +11,46 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::handle::{Directory, Origin};
-use super::make::{DIRECTORY, Missing, make};
+use super::handle::DirHandle;
+use super::make::{DIRECTORY, IfMissing, make};
 use super::open::open_fixed;
-use super::trust::Me;
+use super::trust::DaemonUser;
 use crate::domain::SinkFailure;
-use crate::sink::claims::{Claims, Refused};
+use crate::sink::claims::{ClaimError, Claims};
 use crate::sink::error;
 use crate::sink::file::syscall::{openat, statat};
 
-/// How many directories stay open between batches.
+/// The most directories that stay open between batches.
 const KEPT_OPEN: usize = 64;
 
-/// How many directories whose sync failed are told apart: half a megabyte of them.
+/// The most directories remembered whose sync failed: half a megabyte.
 const MOST_UNSYNCED: usize = 1 << 15;
 
-/// The directories that are open, the last used first.
+/// Open directories, least recently used last.
 #[derive(Debug)]
-pub(crate) struct Directories {
-    known: Vec<Known>,
-    /// Those with entries that changed since the last sync.
-    dirty: Vec<Rc<Directory>>,
+pub(crate) struct DirectoryCache {
+    entries: Vec<Cached>,
+    /// Directories with entries that changed since the last sync.
+    dirty: Vec<Rc<DirHandle>>,
     unsynced: Unsynced,
     batch: u64,
-    me: Me,
+    me: DaemonUser,
     claims: Arc<Claims>,
 }
 
 #[derive(Debug)]
-struct Known {
-    /// Length of the path's fixed part: the same path can be reached by sinks with different ones.
+struct Cached {
+    /// Length of the fixed part: sinks with different fixed parts may share a path.
     fixed: usize,
-    directory: Rc<Directory>,
+    directory: Rc<DirHandle>,
 }
 
-/// Directories whose last sync failed, as hashes of their paths: a full disk may have any number of them.
+/// DirectoryCache whose last sync failed, as hashes of their paths: a full disk may have any number of them.
 #[derive(Debug, Default)]
 struct Unsynced {
     hasher: RandomState,
     paths: HashSet<u64>,
-    /// There were more than are remembered: from here on each directory is synced whenever it is used.
+    /// There were more than are remembered: from here on every directory needs a sync whenever it is used.
     too_many: bool,
 }
 
@@ -69,7 +69,7 @@ impl Unsynced {
         }
     }
 
-    fn includes(&self, path: &Path) -> bool {
+    fn needs_sync(&self, path: &Path) -> bool {
         self.too_many || (!self.paths.is_empty() && self.paths.contains(&self.hash(path)))
     }
 
@@ -78,10 +78,10 @@ impl Unsynced {
     }
 }
 
-impl Directories {
-    pub(crate) fn new(me: Me, claims: Arc<Claims>) -> Self {
+impl DirectoryCache {
+    pub(crate) fn new(me: DaemonUser, claims: Arc<Claims>) -> Self {
         Self {
-            known: Vec::with_capacity(KEPT_OPEN + 1),
+            entries: Vec::with_capacity(KEPT_OPEN + 1),
             dirty: Vec::new(),
             unsynced: Unsynced::default(),
             batch: 0,
@@ -90,81 +90,81 @@ impl Directories {
         }
     }
 
-    /// From here on, each directory is looked at again before it is used: its name may lead elsewhere by now.
+    /// Begins a batch: each directory is revalidated before its first use in it, since its path may lead elsewhere by now.
     pub(crate) fn begin_batch(&mut self) {
         self.batch += 1;
     }
 
-    /// Opens `path`, which is `fixed` or lies below it. `None`: it is missing, and was to be left so.
+    /// Opens `path`, which is `fixed` or lies below it. `None` if it is missing and was not to be made.
     pub(crate) fn open(
         &mut self,
         fixed: &Path,
         path: &Path,
-        missing: Missing,
-    ) -> Result<Option<Rc<Directory>>, SinkFailure> {
-        if let Some(known) = self.recall(fixed, path, missing)? {
-            self.soil_if_unsynced(&known);
+        missing: IfMissing,
+    ) -> Result<Option<Rc<DirHandle>>, SinkFailure> {
+        if let Some(known) = self.cached(fixed, path, missing)? {
+            self.mark_dirty_if_unsynced(&known);
             return Ok(Some(known));
         }
-        let (fd, origin) = if path == fixed {
+        let (fd, parent, above) = if path == fixed {
             let Some(fixed) = open_fixed(fixed, missing, self.me, &self.claims)? else { return Ok(None) };
-            (fixed.fd, Origin::Fixed(fixed.above))
+            (fixed.fd, None, fixed.above)
         } else {
             let (above, name) = split_below(fixed, path)?;
             let Some(parent) = self.open(fixed, above, missing)? else { return Ok(None) };
             let Some(fd) = self.open_child(&parent, name, path, missing)? else { return Ok(None) };
-            (fd, Origin::Below(parent))
+            (fd, Some(parent), Vec::new())
         };
-        let directory = Rc::new(Directory::new(fd, path, origin, self.batch)?);
-        self.known.insert(0, Known { fixed: fixed.as_os_str().len(), directory: Rc::clone(&directory) });
-        self.known.truncate(KEPT_OPEN);
-        self.soil_if_unsynced(&directory);
+        let directory = Rc::new(DirHandle::new(fd, path, parent, above, self.batch)?);
+        self.entries.insert(0, Cached { fixed: fixed.as_os_str().len(), directory: Rc::clone(&directory) });
+        self.entries.truncate(KEPT_OPEN);
+        self.mark_dirty_if_unsynced(&directory);
         Ok(Some(directory))
     }
 
-    /// Makes `name` in `directory` this path's own, or finds that it is somebody else's.
-    pub(crate) fn claim(&self, directory: &Directory, name: &OsStr) -> Result<(), SinkFailure> {
+    /// Claims `name` in `directory` for this path.
+    pub(crate) fn claim(&self, directory: &DirHandle, name: &OsStr) -> Result<(), SinkFailure> {
         let claimed = self.claims.claim(directory.identity(), name, directory.path());
         claimed.map_err(|refused| match refused {
-            Refused::Reserved(what) => error::reserved(&directory.path().join(name), what),
-            Refused::Taken => error::taken(&directory.path().join(name)),
+            ClaimError::Reserved(what) => error::reserved(&directory.path().join(name), what),
+            ClaimError::Taken => error::taken(&directory.path().join(name)),
         })
     }
 
-    /// Gives `name` in `directory` up. `false`: it is somebody else's by now.
-    pub(crate) fn release(&self, directory: &Directory, name: &OsStr) -> bool {
+    /// Releases the claim on `name` in `directory`. `false` if another path holds it.
+    pub(crate) fn release(&self, directory: &DirHandle, name: &OsStr) -> bool {
         self.claims.release(directory.identity(), name, directory.path())
     }
 
-    /// Closes `path`, so that the next use opens it anew.
+    /// Closes `path` and everything below it, so that the next use opens it anew.
     pub(crate) fn forget(&mut self, path: &Path) {
-        self.known.retain(|known| !known.directory.path().starts_with(path));
+        self.entries.retain(|known| !known.directory.path().starts_with(path));
     }
 
     /// Forgets a directory that was removed.
-    pub(crate) fn removed(&mut self, directory: &Rc<Directory>) {
+    pub(crate) fn removed(&mut self, directory: &Rc<DirHandle>) {
         self.forget(directory.path());
         self.dirty.retain(|dirty| !Rc::ptr_eq(dirty, directory));
         self.unsynced.remove(directory.path());
     }
 
-    /// Notes that an entry of `directory` changed.
-    pub(crate) fn soil(&mut self, directory: &Rc<Directory>) {
+    /// An entry of `directory` changed: it is synced at the end of the batch.
+    pub(crate) fn mark_dirty(&mut self, directory: &Rc<DirHandle>) {
         if !directory.set_dirty(true) {
             self.dirty.push(Rc::clone(directory));
         }
     }
 
-    /// Syncs every directory in which an entry changed, once. Answers with those that could not be: they are synced when
-    /// they are used again, even if no entry changes then.
-    pub(crate) fn sync(&mut self) -> Vec<(Rc<Directory>, SinkFailure)> {
-        self.sync_with(Directory::sync)
+    /// Syncs each dirty directory once. Returns those that failed: they are synced again with their next use, even if no entry
+    /// changes then.
+    pub(crate) fn sync(&mut self) -> Vec<(Rc<DirHandle>, SinkFailure)> {
+        self.sync_with(DirHandle::sync)
     }
 
     fn sync_with(
         &mut self,
-        mut sync: impl FnMut(&Directory) -> Result<(), SinkFailure>,
-    ) -> Vec<(Rc<Directory>, SinkFailure)> {
+        mut sync: impl FnMut(&DirHandle) -> Result<(), SinkFailure>,
+    ) -> Vec<(Rc<DirHandle>, SinkFailure)> {
         let mut failed = Vec::new();
         for directory in std::mem::take(&mut self.dirty) {
             directory.set_dirty(false);
@@ -180,26 +180,26 @@ impl Directories {
         failed
     }
 
-    fn soil_if_unsynced(&mut self, directory: &Rc<Directory>) {
-        if self.unsynced.includes(directory.path()) {
-            self.soil(directory);
+    fn mark_dirty_if_unsynced(&mut self, directory: &Rc<DirHandle>) {
+        if self.unsynced.needs_sync(directory.path()) {
+            self.mark_dirty(directory);
         }
     }
 
     fn open_child(
         &mut self,
-        parent: &Rc<Directory>,
+        parent: &Rc<DirHandle>,
         name: &OsStr,
         path: &Path,
-        missing: Missing,
+        missing: IfMissing,
     ) -> Result<Option<OwnedFd>, SinkFailure> {
         match (openat(parent.fd(), name, DIRECTORY, Mode::empty()), missing) {
             (Ok(fd), _) => Ok(Some(fd)),
-            (Err(Errno::NOENT), Missing::Leave) => Ok(None),
-            (Err(Errno::NOENT), Missing::Make(rules)) => {
-                parent.verify_passage(&rules, self.me)?;
-                let fd = make(parent.fd(), parent.identity(), name, path, &rules, &self.claims)?;
-                self.soil(parent);
+            (Err(Errno::NOENT), IfMissing::Leave) => Ok(None),
+            (Err(Errno::NOENT), IfMissing::Make(policy)) => {
+                parent.verify_passage(&policy, self.me)?;
+                let fd = make(parent.fd(), parent.identity(), name, path, &policy, &self.claims)?;
+                self.mark_dirty(parent);
                 Ok(Some(fd))
             }
             (Err(errno @ (Errno::LOOP | Errno::NOTDIR)), _) => Err(not_a_directory(parent, name, path, errno)),
@@ -207,25 +207,25 @@ impl Directories {
         }
     }
 
-    fn recall(&mut self, fixed: &Path, path: &Path, missing: Missing) -> Result<Option<Rc<Directory>>, SinkFailure> {
+    fn cached(&mut self, fixed: &Path, path: &Path, missing: IfMissing) -> Result<Option<Rc<DirHandle>>, SinkFailure> {
         let length = fixed.as_os_str().len();
         // Bytes, not components: a path comes in the same spelling each time.
-        let same = |known: &Known| known.fixed == length && known.directory.path().as_os_str() == path.as_os_str();
-        let Some(at) = self.known.iter().position(same) else { return Ok(None) };
-        let directory = Rc::clone(&self.known[at].directory);
-        if !directory.was_seen_in(self.batch) && !self.still_there(fixed, &directory, missing)? {
+        let same = |known: &Cached| known.fixed == length && known.directory.path().as_os_str() == path.as_os_str();
+        let Some(at) = self.entries.iter().position(same) else { return Ok(None) };
+        let directory = Rc::clone(&self.entries[at].directory);
+        if !directory.is_validated_in(self.batch) && !self.is_still_there(fixed, &directory, missing)? {
             self.forget(path);
             return Ok(None);
         }
-        // Looking at the parents may have moved the entries about.
-        if let Some(at) = self.known.iter().position(same) {
-            self.known[..=at].rotate_right(1);
+        // Revalidating the parents may have moved the entries.
+        if let Some(at) = self.entries.iter().position(same) {
+            self.entries[..=at].rotate_right(1);
         }
         Ok(Some(directory))
     }
 
-    /// Whether the path still leads to the directory that is open.
-    fn still_there(&mut self, fixed: &Path, directory: &Directory, missing: Missing) -> Result<bool, SinkFailure> {
+    /// Whether the path still leads to this open directory.
+    fn is_still_there(&mut self, fixed: &Path, directory: &DirHandle, missing: IfMissing) -> Result<bool, SinkFailure> {
         let found = match directory.parent() {
             None => statat(rustix::fs::CWD, directory.path(), AtFlags::empty()),
             Some(held) => {
@@ -236,11 +236,11 @@ impl Directories {
                 }
             }
         };
-        Ok(found.is_ok_and(|stat| directory.recognise(&stat, self.batch)))
+        Ok(found.is_ok_and(|stat| directory.revalidate(&stat, self.batch)))
     }
 }
 
-fn not_a_directory(parent: &Directory, name: &OsStr, path: &Path, errno: Errno) -> SinkFailure {
+fn not_a_directory(parent: &DirHandle, name: &OsStr, path: &Path, errno: Errno) -> SinkFailure {
     match statat(parent.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => error::unsafe_path(
             path,
@@ -252,7 +252,7 @@ fn not_a_directory(parent: &Directory, name: &OsStr, path: &Path, errno: Errno) 
     }
 }
 
-/// The directory above, and the last component, of a path below the fixed part.
+/// Splits a path below the fixed part into its parent and its last component.
 fn split_below<'a>(fixed: &Path, path: &'a Path) -> Result<(&'a Path, &'a OsStr), SinkFailure> {
     match (path.parent(), path.components().next_back()) {
         (Some(above), Some(Component::Normal(name))) if above.starts_with(fixed) => Ok((above, name)),
@@ -270,11 +270,11 @@ mod tests {
     use super::*;
 
     /// Uses each directory, in batches of its own; answers with those that are synced then.
-    fn synced_when_used(directories: &mut Directories, fixed: &Path, paths: &[PathBuf]) -> Vec<PathBuf> {
+    fn synced_when_used(directories: &mut DirectoryCache, fixed: &Path, paths: &[PathBuf]) -> Vec<PathBuf> {
         let mut synced = Vec::new();
         for path in paths {
             directories.begin_batch();
-            directories.open(fixed, path, Missing::Leave).unwrap().unwrap();
+            directories.open(fixed, path, IfMissing::Leave).unwrap().unwrap();
             directories.sync_with(|directory| {
                 synced.push(directory.path().to_owned());
                 Ok(())
@@ -289,13 +289,13 @@ mod tests {
         let fixed = scratch.path();
         let paths: Vec<PathBuf> = (0..200).map(|number| fixed.join(number.to_string())).collect();
         paths.iter().for_each(|path| std::fs::create_dir(path).unwrap());
-        let mut directories = Directories::new(Me::current(), Arc::default());
+        let mut directories = DirectoryCache::new(DaemonUser::current(), Arc::default());
         directories.begin_batch();
         for path in &paths {
-            let directory = directories.open(fixed, path, Missing::Leave).unwrap().unwrap();
-            directories.soil(&directory);
+            let directory = directories.open(fixed, path, IfMissing::Leave).unwrap().unwrap();
+            directories.mark_dirty(&directory);
         }
-        let failure = |directory: &Directory| Err(error::of("sync", directory.path(), Errno::IO));
+        let failure = |directory: &DirHandle| Err(error::of("sync", directory.path(), Errno::IO));
         assert_eq!(directories.sync_with(failure).len(), 200);
         assert_eq!(synced_when_used(&mut directories, fixed, &paths), paths);
         assert!(synced_when_used(&mut directories, fixed, &paths).is_empty(), "once is enough");
@@ -306,7 +306,7 @@ mod tests {
         let mut unsynced = Unsynced::default();
         let path = |number: usize| PathBuf::from(format!("/srv/{number}"));
         (0..MOST_UNSYNCED + 10).for_each(|number| unsynced.insert(&path(number)));
-        assert!((0..MOST_UNSYNCED + 10).all(|number| unsynced.includes(&path(number))));
+        assert!((0..MOST_UNSYNCED + 10).all(|number| unsynced.needs_sync(&path(number))));
         assert!(unsynced.paths.len() <= MOST_UNSYNCED);
     }
 }

@@ -1,10 +1,10 @@
-//! Directories by file descriptor: found without following anybody else's links, made where they are missing, verified
-//! by what was opened and not by its name.
+//! A directory that is open: all work in it goes through its descriptor, so it is the one that was verified, whatever its
+//! path leads to by now.
 //!
 //! In the fixed part of a path, links are followed that root or the daemon's own user made. Below it each component is
 //! opened from its parent's descriptor with `O_NOFOLLOW`, so no link is ever followed there, whenever it appears.
 //!
-//! Every directory from `/` down is judged by the one rule of [`trust`](crate::system::permissions): whoever can rename a directory can
+//! Every directory from `/` down is judged by the rule of [`permissions`](crate::system::permissions): whoever can rename a directory can
 //! exchange it for another.
 
 use std::cell::{Cell, RefCell};
@@ -16,8 +16,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use super::stale_files::Litter;
-use super::trust::{Me, Rules, group_of_new_files, judge};
+use super::stale_files::StaleFiles;
+use super::trust::{DaemonUser, DirPolicy, group_of_new_files, judge};
 use crate::domain::SinkFailure;
 use crate::sink::error;
 use crate::sink::file::syscall::{fstat, fsync};
@@ -28,34 +28,37 @@ pub(crate) type DirectoryId = u32;
 
 /// An open directory.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub(crate) struct DirHandle {
     fd: OwnedFd,
     path: PathBuf,
-    /// Below the fixed part: whose entry it is.
-    parent: Option<Rc<Directory>>,
-    /// Of a fixed part: the directories above it, as they were when it was opened.
+    /// `None` for a fixed part.
+    parent: Option<Rc<DirHandle>>,
+    /// The directories above a fixed part, as they were when it was opened; empty below one.
     above: Vec<(PathBuf, Status)>,
     status: RefCell<Status>,
-    /// What files made here get from a default access control list.
+    /// What new files get from a default access control list.
     inherited: Option<Status>,
-    /// The batch in which the path was last seen to lead here.
-    seen: Cell<u64>,
-    /// Whether an entry changed since the last sync.
+    /// The last batch in which the path was checked to lead here.
+    validated: Cell<u64>,
+    /// An entry changed since the last sync.
     dirty: Cell<bool>,
     watched_as: Cell<Option<DirectoryId>>,
-    litter: Litter,
+    stale_files: StaleFiles,
 }
 
-impl Directory {
-    pub(crate) fn new(fd: OwnedFd, path: &Path, origin: Origin, batch: u64) -> Result<Self, SinkFailure> {
+impl DirHandle {
+    /// `parent` and `above` are as the fields; `batch` is the one that opened it.
+    pub(crate) fn new(
+        fd: OwnedFd,
+        path: &Path,
+        parent: Option<Rc<DirHandle>>,
+        above: Vec<(PathBuf, Status)>,
+        batch: u64,
+    ) -> Result<Self, SinkFailure> {
         let failed = |errno| error::of("look at the directory", path, errno);
         let stat = fstat(&fd).map_err(failed)?;
         let status = Status::from_stat(&stat, &fd).map_err(failed)?;
         let inherited = status.of_new_files(&fd, 0o777).map_err(failed)?;
-        let (parent, above) = match origin {
-            Origin::Below(parent) => (Some(parent), Vec::new()),
-            Origin::Fixed(above) => (None, above),
-        };
         Ok(Self {
             fd,
             path: path.to_owned(),
@@ -63,10 +66,10 @@ impl Directory {
             above,
             status: RefCell::new(status),
             inherited,
-            seen: Cell::new(batch),
+            validated: Cell::new(batch),
             dirty: Cell::new(false),
             watched_as: Cell::new(None),
-            litter: Litter::in_directory_of(stat.st_size),
+            stale_files: StaleFiles::in_directory_of(stat.st_size),
         })
     }
 
@@ -78,47 +81,47 @@ impl Directory {
         &self.path
     }
 
-    /// Its own name, the last component of the path.
+    /// The last component of the path.
     pub(crate) fn name(&self) -> &OsStr {
         self.path.file_name().unwrap_or_default()
     }
 
-    pub(crate) fn parent(&self) -> Option<&Rc<Directory>> {
+    pub(crate) fn parent(&self) -> Option<&Rc<DirHandle>> {
         self.parent.as_ref()
     }
 
     /// Whether `other` is this directory or one above it, up to the fixed part.
-    pub(crate) fn is_at_or_below(&self, other: &Directory) -> bool {
+    pub(crate) fn is_at_or_below(&self, other: &DirHandle) -> bool {
         std::ptr::eq(self, other) || self.parent.as_ref().is_some_and(|parent| parent.is_at_or_below(other))
     }
 
-    /// Whether the path was seen to lead here in this batch.
-    pub(crate) fn was_seen_in(&self, batch: u64) -> bool {
-        self.seen.get() == batch
+    /// Whether the path was checked to lead here in this batch.
+    pub(crate) fn is_validated_in(&self, batch: u64) -> bool {
+        self.validated.get() == batch
     }
 
-    /// Which directory it is, whatever its path.
+    /// Device and inode.
     pub(crate) fn identity(&self) -> Identity {
         self.status.borrow().identity
     }
 
-    /// Whether `stat`, of what the path leads to in this batch, is of this directory.
-    pub(crate) fn recognise(&self, stat: &Stat, batch: u64) -> bool {
+    /// Checks in this batch that `stat`, of what the path leads to, is of this directory.
+    pub(crate) fn revalidate(&self, stat: &Stat, batch: u64) -> bool {
         if Identity::of(stat) != self.identity() {
             return false;
         }
         let Ok(status) = Status::from_stat(stat, &self.fd) else { return false };
         self.status.replace(status);
-        self.seen.set(batch);
+        self.validated.set(batch);
         true
     }
 
-    /// Notes whether an entry changed since the last sync. Answers what was noted before.
+    /// Returns the previous value.
     pub(crate) fn set_dirty(&self, dirty: bool) -> bool {
         self.dirty.replace(dirty)
     }
 
-    /// Makes what was renamed, made or removed here survive a power cut.
+    /// Makes the entries durable.
     pub(crate) fn sync(&self) -> Result<(), SinkFailure> {
         // A file system without directory sync (EINVAL) has nothing to offer.
         match fsync(&self.fd) {
@@ -127,7 +130,6 @@ impl Directory {
         }
     }
 
-    /// The number under which the watch knows it.
     pub(crate) fn watched_as(&self) -> Option<DirectoryId> {
         self.watched_as.get()
     }
@@ -136,55 +138,55 @@ impl Directory {
         self.watched_as.set(Some(id));
     }
 
-    /// Whether a predecessor may have left a file of this temporary name here.
-    pub(crate) fn may_hold_litter(&self, temporary: &OsStr) -> bool {
-        self.litter.may_include(temporary, self.fd())
+    /// Whether a killed daemon may have left a file of this temporary name here.
+    pub(crate) fn may_hold_stale_file(&self, temporary: &OsStr) -> bool {
+        self.stale_files.may_include(temporary, self.fd())
     }
 
-    pub(crate) fn belongs_to(&self, me: Me) -> bool {
+    pub(crate) fn belongs_to(&self, me: DaemonUser) -> bool {
         self.status.borrow().uid == me.uid
     }
 
-    /// The group that a file gets which is made here, if nobody says otherwise.
-    pub(crate) fn group_of_new_files(&self, me: Me) -> u32 {
+    /// The group of files made here, before any chown.
+    pub(crate) fn group_of_new_files(&self, me: DaemonUser) -> u32 {
         group_of_new_files(&self.status.borrow(), me)
     }
 
-    /// Checks that nobody can write here who has no business with the sink's files, neither here nor, short of a sticky
-    /// bit, in any directory above, up to `/`: whoever can rename a directory can swap two tenants'.
-    pub(crate) fn verify(&self, rules: &Rules, me: Me) -> Result<(), SinkFailure> {
-        self.verify_replaceable(rules, me)?;
-        if rules.trust {
+    /// Verifies that nobody untrusted can write here or, sticky directories apart, in any directory above, up to `/`: whoever
+    /// can rename directories can exchange two tenants' files.
+    pub(crate) fn verify(&self, policy: &DirPolicy, me: DaemonUser) -> Result<(), SinkFailure> {
+        self.verify_replaceable(policy, me)?;
+        if policy.trust {
             return Ok(());
         }
-        let trusted = rules.trusted(me, self.group_of_new_files(me));
-        judge(&trusted, &self.path, &self.status.borrow(), Role::Final, rules)?;
-        self.verify_heirs(rules, me)?;
-        self.verify_above(&trusted, rules)
+        let trusted = policy.trusted(me, self.group_of_new_files(me));
+        judge(&trusted, &self.path, &self.status.borrow(), Role::Final, policy)?;
+        self.verify_default_acl(policy, me)?;
+        self.verify_above(&trusted, policy)
     }
 
-    /// The same of a directory in which only directories will be made.
-    pub(crate) fn verify_passage(&self, rules: &Rules, me: Me) -> Result<(), SinkFailure> {
-        if rules.trust {
+    /// As [`verify`](Self::verify), for a directory in which only directories will be made.
+    pub(crate) fn verify_passage(&self, policy: &DirPolicy, me: DaemonUser) -> Result<(), SinkFailure> {
+        if policy.trust {
             return Ok(());
         }
-        let trusted = rules.trusted(me, self.group_of_new_files(me));
-        judge(&trusted, &self.path, &self.status.borrow(), Role::Passage, rules)?;
-        self.verify_above(&trusted, rules)
+        let trusted = policy.trusted(me, self.group_of_new_files(me));
+        judge(&trusted, &self.path, &self.status.borrow(), Role::Passage, policy)?;
+        self.verify_above(&trusted, policy)
     }
 
-    fn verify_above(&self, trusted: &Trusted, rules: &Rules) -> Result<(), SinkFailure> {
-        self.above.iter().rev().try_for_each(|(path, status)| judge(trusted, path, status, Role::Passage, rules))?;
+    fn verify_above(&self, trusted: &Trusted, policy: &DirPolicy) -> Result<(), SinkFailure> {
+        self.above.iter().rev().try_for_each(|(path, status)| judge(trusted, path, status, Role::Passage, policy))?;
         let Some(parent) = &self.parent else { return Ok(()) };
-        judge(trusted, &parent.path, &parent.status.borrow(), Role::Passage, rules)?;
-        parent.verify_above(trusted, rules)
+        judge(trusted, &parent.path, &parent.status.borrow(), Role::Passage, policy)?;
+        parent.verify_above(trusted, policy)
     }
 
-    /// In a sticky directory a file can be replaced by its owner and by the directory's alone (inode(7)).
-    fn verify_replaceable(&self, rules: &Rules, me: Me) -> Result<(), SinkFailure> {
+    /// In a sticky directory only the owner of a file, or of the directory, can replace it (inode(7)).
+    fn verify_replaceable(&self, policy: &DirPolicy, me: DaemonUser) -> Result<(), SinkFailure> {
         let status = self.status.borrow();
-        let Some(owner) = rules.owner.filter(|owner| *owner != me.uid) else { return Ok(()) };
-        if !me.bound || status.mode & 0o1000 == 0 || status.uid == me.uid {
+        let Some(owner) = policy.owner.filter(|owner| *owner != me.uid) else { return Ok(()) };
+        if !me.is_bound_by_sticky || status.mode & 0o1000 == 0 || status.uid == me.uid {
             return Ok(());
         }
         let why = format_args!(
@@ -198,11 +200,11 @@ impl Directory {
         Err(error::unsafe_path(&self.path, why))
     }
 
-    /// A default access control list gives whoever it names the mode's group bits on every new file. To be read by more is
-    /// what such a list is made for; to be written by strangers is not.
-    fn verify_heirs(&self, rules: &Rules, me: Me) -> Result<(), SinkFailure> {
-        let Some(inherited) = self.inherited.as_ref().filter(|_| rules.mode & 0o020 != 0) else { return Ok(()) };
-        let trusted = rules.trusted(me, self.group_of_new_files(me)).and_user(Some(inherited.uid));
+    /// A default access control list gives the users it names the mode's group bits on every new file. Such lists exist to let
+    /// more users read; they must not let untrusted ones write.
+    fn verify_default_acl(&self, policy: &DirPolicy, me: DaemonUser) -> Result<(), SinkFailure> {
+        let Some(inherited) = self.inherited.as_ref().filter(|_| policy.mode & 0o020 != 0) else { return Ok(()) };
+        let trusted = policy.trusted(me, self.group_of_new_files(me)).and_user(Some(inherited.uid));
         let Some(risk) = trusted.risk(&self.path, inherited, Role::File) else { return Ok(()) };
         let why = format_args!(
             "has a default access control list by which its new files {}: `setfacl -k {}`, or say `trust_dir = true` in the \
@@ -212,12 +214,4 @@ impl Directory {
         );
         Err(error::unsafe_path(&self.path, why))
     }
-}
-
-/// Where a directory was found.
-pub(crate) enum Origin {
-    /// In this one.
-    Below(Rc<Directory>),
-    /// It is a fixed part, and these are the directories above it.
-    Fixed(Vec<(PathBuf, Status)>),
 }

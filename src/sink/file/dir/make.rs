@@ -1,4 +1,4 @@
-//! How a missing directory is made.
+//! Makes missing directories.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -8,36 +8,36 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Gid;
 
-use super::trust::Rules;
+use super::trust::DirPolicy;
 use crate::domain::SinkFailure;
 use crate::sink::claims::Claims;
 use crate::sink::error;
-use crate::sink::file::syscall::{fchmod, fchown, fstat, mkdirat, openat, rename_into_gap, unlinkat};
+use crate::sink::file::syscall::{fchmod, fchown, fstat, mkdirat, openat, rename_noreplace, unlinkat};
 use crate::sink::file::temp_name::{names_are_taken, under_temporary_name};
 use crate::system::permissions::Identity;
 
-/// What to do about a directory that is not there.
+/// What to do about a missing directory.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Missing {
-    /// Make it.
-    Make(Rules),
-    /// There is nothing to do then.
+pub(crate) enum IfMissing {
+    /// Make it, as this policy says.
+    Make(DirPolicy),
+    /// Report that it is missing.
     Leave,
 }
 
-/// How a directory below the fixed part is opened.
+/// The flags for opening a directory below the fixed part.
 pub(crate) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Makes a directory, with the mode and group that the sink asks for whatever the umask is. It has them before it has its
-/// name: one that a failure or a `kill -9` left half made would be taken for somebody else's decision ever after. It takes
-/// nobody's place: rename(2) alone would replace an empty directory that somebody made in the meantime.
+/// Makes a directory with the sink's mode and group, whatever the umask. It gets them under a temporary name: one left half
+/// made by a failure or a `kill -9` would look like an operator's choice ever after. It replaces nothing: a plain rename(2)
+/// would replace an empty directory that somebody made in the meantime.
 pub(crate) fn make(
     parent: BorrowedFd<'_>,
     parent_is: Identity,
     name: &OsStr,
     path: &Path,
-    rules: &Rules,
+    policy: &DirPolicy,
     claims: &Claims,
 ) -> Result<OwnedFd, SinkFailure> {
     if let Some(what) = claims.is_reserved(parent_is, name) {
@@ -48,28 +48,28 @@ pub(crate) fn make(
         Errno::EXIST => names_are_taken(path, name),
         errno => error::of("make the directory", path, errno),
     })?;
-    let finished = finish(parent, &temporary, path, rules);
-    let placed = finished.and_then(|fd| match rename_into_gap(parent, &temporary, name) {
+    let finished = finish(parent, &temporary, path, policy);
+    let placed = finished.and_then(|fd| match rename_noreplace(parent, &temporary, name) {
         Ok(()) => Ok(Some(fd)),
-        // Somebody else was faster; what is there is verified like any other.
+        // Somebody else made it first; theirs is verified like any other.
         Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(None),
         Err(errno) => Err(error::of("give its name to the directory just made,", path, errno)),
     });
     if let Ok(Some(fd)) = placed {
         return Ok(fd);
     }
-    // Should this fail, the next attempt finds the directory by its name and removes it.
+    // If this fails, the next attempt removes the directory by its temporary name.
     let _ = unlinkat(parent, &temporary, AtFlags::REMOVEDIR);
     placed?;
     openat(parent, name, DIRECTORY, Mode::empty()).map_err(|errno| error::of("open the directory", path, errno))
 }
 
-/// Opens the directory just made, and gives it its group and mode.
-fn finish(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, rules: &Rules) -> Result<OwnedFd, SinkFailure> {
+/// Opens the new directory, and sets its group and mode.
+fn finish(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, policy: &DirPolicy) -> Result<OwnedFd, SinkFailure> {
     let fd = openat(parent, name, DIRECTORY, Mode::empty())
         .map_err(|errno| error::of("open the directory just made,", path, errno))?;
     let stat = fstat(&fd).map_err(|errno| error::of("look at the directory just made,", path, errno))?;
-    if let Some(group) = rules.group.filter(|group| *group != stat.st_gid) {
+    if let Some(group) = policy.group.filter(|group| *group != stat.st_gid) {
         fchown(&fd, None, Some(Gid::from_raw(group))).map_err(|errno| {
             error::with_remedy(
                 "set the group of the directory just made,",
@@ -79,8 +79,8 @@ fn finish(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, rules: &Rules) -> R
             )
         })?;
     }
-    // A setgid bit that came from the parent stays.
-    let mode = rules.dir_mode | stat.st_mode & 0o2000;
+    // A setgid bit inherited from the parent stays.
+    let mode = policy.dir_mode | stat.st_mode & 0o2000;
     if stat.st_mode & 0o7777 != mode {
         fchmod(&fd, Mode::from_raw_mode(mode))
             .map_err(|errno| error::of("set the mode of the directory just made,", path, errno))?;

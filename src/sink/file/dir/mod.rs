@@ -1,6 +1,6 @@
 //! The directories on the way to a published file.
 //!
-//! In: a sink's path, and which part of it is fixed. Out: an open [`Directory`] that nobody untrusted could have put in
+//! In: a sink's path, and which part of it is fixed. Out: an open [`DirHandle`] that nobody untrusted could have put in
 //! another's place; all work in it goes through its descriptor.
 //!
 //! `cache` holds what is open and syncs it, `open` walks the fixed part of a path, `make` makes what is missing, `trust`
@@ -14,8 +14,8 @@ mod open;
 mod stale_files;
 mod trust;
 
-pub(crate) use cache::Directories;
-pub(crate) use handle::{Directory, DirectoryId};
-pub(crate) use make::Missing;
+pub(crate) use cache::DirectoryCache;
+pub(crate) use handle::{DirHandle, DirectoryId};
+pub(crate) use make::IfMissing;
 pub(crate) use open::could_be_made;
-pub(crate) use trust::{Me, Rules};
+pub(crate) use trust::{DaemonUser, DirPolicy};

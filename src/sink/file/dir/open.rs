@@ -1,5 +1,5 @@
-//! The fixed part of a sink's path: walked component by component, so that each link is judged before it is followed, and
-//! each directory above the sink is known.
+//! Opens the fixed part of a sink's path, component by component: each link is judged before it is followed, and each
+//! directory above the sink is known.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -8,71 +8,71 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat};
 use rustix::io::Errno;
 
-use super::make::{Missing, make};
-use super::trust::{Me, Rules, group_of_new_files, judge};
+use super::make::{IfMissing, make};
+use super::trust::{DaemonUser, DirPolicy, group_of_new_files, judge};
 use crate::domain::SinkFailure;
 use crate::sink::claims::Claims;
 use crate::sink::error;
 use crate::sink::file::syscall::{fsync, openat};
 use crate::system::permissions::{Role, Status, Step, Stuck, Trusted, Walk};
 
-/// A fixed part, open.
-pub(crate) struct Fixed {
+/// An open fixed part.
+pub(crate) struct FixedPart {
     pub(crate) fd: OwnedFd,
-    /// The directories that were passed on the way, from `/` on, as they were then.
+    /// The directories above it, from `/` on, as they were when they were passed.
     pub(crate) above: Vec<(PathBuf, Status)>,
 }
 
-/// Opens the fixed part. `None`: it is missing, and was to be left so.
+/// Opens the fixed part. `None` if it is missing and was not to be made.
 pub(crate) fn open_fixed(
     fixed: &Path,
-    missing: Missing,
-    me: Me,
+    missing: IfMissing,
+    me: DaemonUser,
     claims: &Claims,
-) -> Result<Option<Fixed>, SinkFailure> {
-    let mut way = Way::start(fixed, me)?;
-    while let Some(name) = way.find_missing()? {
-        let Missing::Make(rules) = missing else { return Ok(None) };
-        way.make(&name, &rules, claims)?;
+) -> Result<Option<FixedPart>, SinkFailure> {
+    let mut walk = FixedPartWalk::start(fixed, me)?;
+    while let Some(name) = walk.find_missing()? {
+        let IfMissing::Make(policy) = missing else { return Ok(None) };
+        walk.make(&name, &policy, claims)?;
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = openat(way.walk.at(), ".", flags, Mode::empty())
+    let fd = openat(walk.walk.at(), ".", flags, Mode::empty())
         .map_err(|errno| error::of("open the directory", fixed, errno))?;
     // The last one is the fixed part itself.
-    way.passed.pop();
-    Ok(Some(Fixed { fd, above: way.passed }))
+    walk.passed.pop();
+    Ok(Some(FixedPart { fd, above: walk.passed }))
 }
 
-/// Tries whether the fixed part could be made, and makes nothing.
-pub(crate) fn could_be_made(fixed: &Path, rules: &Rules, me: Me) -> Result<(), SinkFailure> {
-    let mut way = Way::start(fixed, me)?;
-    let Some(name) = way.find_missing()? else { return Ok(()) };
-    way.may_make(&name, rules)?;
-    let above = way.walk.path();
+/// Checks that the fixed part could be made, and makes nothing.
+pub(crate) fn could_be_made(fixed: &Path, policy: &DirPolicy, me: DaemonUser) -> Result<(), SinkFailure> {
+    let mut walk = FixedPartWalk::start(fixed, me)?;
+    let Some(name) = walk.find_missing()? else { return Ok(()) };
+    walk.may_make(&name, policy)?;
+    let above = walk.walk.path();
     accessat(rustix::fs::CWD, above, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
         .map_err(|errno| error::within(above, "make the directory below", above, errno))
 }
 
-/// The way along a fixed part, with all directories that were passed, from `/` on.
-struct Way {
+/// A walk along a fixed part, with all directories passed, from `/` on.
+struct FixedPartWalk {
     walk: Walk,
     passed: Vec<(PathBuf, Status)>,
-    me: Me,
+    me: DaemonUser,
 }
 
-impl Way {
-    fn start(fixed: &Path, me: Me) -> Result<Self, SinkFailure> {
-        Ok(Self { walk: Walk::along(fixed).map_err(stuck)?, passed: Vec::new(), me })
+impl FixedPartWalk {
+    fn start(fixed: &Path, me: DaemonUser) -> Result<Self, SinkFailure> {
+        Ok(Self { walk: Walk::along(fixed).map_err(walk_failed)?, passed: Vec::new(), me })
     }
 
-    /// Walks to the first name that is missing; `None`: to the end.
+    /// Walks to the first missing name; `None` at the end.
     fn find_missing(&mut self) -> Result<Option<OsString>, SinkFailure> {
         let links_of = Trusted::of(self.me.uid);
         loop {
-            match self.walk.step().map_err(stuck)? {
+            match self.walk.step().map_err(walk_failed)? {
                 Step::Directory(status) => self.passed.push((self.walk.path().to_owned(), status)),
                 Step::Link(path, status) if links_of.risk(&path, &status, Role::Passage).is_some() => {
-                    return Err(somebody_elses_link(&path, &status, self.me));
+                    return Err(untrusted_link(&path, &status, self.me));
                 }
                 Step::Link(..) => {}
                 Step::Other(path, ..) => {
@@ -84,8 +84,8 @@ impl Way {
         }
     }
 
-    /// Whether the directory `name`, which is missing here, is ours to make. Answers with its path and what it would lie in.
-    fn may_make(&self, name: &OsStr, rules: &Rules) -> Result<(PathBuf, &Status), SinkFailure> {
+    /// Checks that the daemon may make the missing directory `name` here. Returns its path and its parent's status.
+    fn may_make(&self, name: &OsStr, policy: &DirPolicy) -> Result<(PathBuf, &Status), SinkFailure> {
         let path = self.walk.path().join(name);
         let Some((_, here)) = self.passed.last() else { return Err(error::of("make", &path, Errno::NOENT)) };
         if !may_complete(here.uid, self.me) {
@@ -96,17 +96,17 @@ impl Way {
                 format_args!("`install -d -o {} {}`", self.me.uid, path.display()),
             ));
         }
-        let trusted = rules.trusted(self.me, group_of_new_files(here, self.me));
-        self.passed.iter().try_for_each(|(path, status)| judge(&trusted, path, status, Role::Passage, rules))?;
+        let trusted = policy.trusted(self.me, group_of_new_files(here, self.me));
+        self.passed.iter().try_for_each(|(path, status)| judge(&trusted, path, status, Role::Passage, policy))?;
         Ok((path, here))
     }
 
-    /// Makes the directory `name`, which is missing here, and goes on in it.
-    fn make(&mut self, name: &OsStr, rules: &Rules, claims: &Claims) -> Result<(), SinkFailure> {
-        let (path, here) = self.may_make(name, rules)?;
+    /// Makes the missing directory `name`, and enters it.
+    fn make(&mut self, name: &OsStr, policy: &DirPolicy, claims: &Claims) -> Result<(), SinkFailure> {
+        let (path, here) = self.may_make(name, policy)?;
         let parent = openat(self.walk.at(), ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| error::of("open the directory", self.walk.path(), errno))?;
-        let made = make(parent.as_fd(), here.identity, name, &path, rules, claims)?;
+        let made = make(parent.as_fd(), here.identity, name, &path, policy, claims)?;
         fsync(&parent).map_err(|errno| error::of("sync the directory", self.walk.path(), errno))?;
         let status = Status::of(&made).map_err(|errno| error::of("look at", &path, errno))?;
         self.walk.enter(made, name);
@@ -115,12 +115,12 @@ impl Way {
     }
 }
 
-fn stuck(Stuck { path, errno }: Stuck) -> SinkFailure {
+fn walk_failed(Stuck { path, errno }: Stuck) -> SinkFailure {
     let doing = if errno == Errno::LOOP { "follow the link" } else { "open the directory" };
     error::of(doing, &path, errno)
 }
 
-fn somebody_elses_link(path: &Path, status: &Status, me: Me) -> SinkFailure {
+fn untrusted_link(path: &Path, status: &Status, me: DaemonUser) -> SinkFailure {
     let why = format_args!(
         "is a symbolic link of user {}; only links of root and of the daemon (user {}) are followed: `chown -h root {}`, or \
          write its target into the config",
@@ -131,8 +131,8 @@ fn somebody_elses_link(path: &Path, status: &Status, me: Me) -> SinkFailure {
     error::unsafe_path(path, why)
 }
 
-/// Whether the daemon may complete a fixed part that ends in a directory of user `owner`: it may in its own directories,
-/// and root may anywhere. Elsewhere a missing directory is more likely a missing mount or a slip of the pen.
-fn may_complete(owner: u32, me: Me) -> bool {
+/// Whether the daemon may make what is missing of a fixed part in a directory of user `owner`: in its own directories, and as
+/// root anywhere. Elsewhere a missing directory is more likely a missing mount or a typing error.
+fn may_complete(owner: u32, me: DaemonUser) -> bool {
     me.uid == 0 || owner == me.uid
 }

@@ -1,4 +1,4 @@
-//! Temporary files that a killed predecessor left beside files that are right.
+//! Which temporary files a killed daemon may have left in a directory.
 
 use std::cell::{Cell, OnceCell};
 use std::collections::HashSet;
@@ -10,39 +10,38 @@ use rustix::fs::Dir;
 
 use crate::domain::is_temporary_name;
 
-/// At least so many files are asked about before the directory is listed.
+/// At least this many names are answered with "maybe" before the directory is listed.
 const LIST_AFTER: u64 = 8;
 
-/// To try to remove what is not there costs as much as to list about 32 entries; a directory has a size of at least 20 bytes
-/// for each (tmpfs; others have more).
-const BYTES_AN_ATTEMPT: u64 = 32 * 20;
+/// An unlink of a missing name costs as much as listing about 32 entries; an entry takes at least 20 bytes of the
+/// directory's size (tmpfs; other file systems take more).
+const BYTES_PER_UNLINK: u64 = 32 * 20;
 
-/// What is known of the temporary files in an open directory. Only a predecessor leaves any: the state lets one daemon run,
-/// it takes its own away, and after a failure it opens the directory anew.
+/// The stale temporary files of one open directory. Only a killed daemon leaves any: the state admits one daemon at a time,
+/// a running one removes its own, and after a failure the directory is opened anew.
 ///
-/// At a start a hundred thousand files are found right, and each may have such a file beside it. Once it was tried to remove
-/// so many that it would have been as cheap to list the directory, that is done.
+/// At a start a hundred thousand files may be found unchanged, each with a stale file beside it. Trying to unlink each is
+/// cheap until it has cost as much as listing the directory; from then on the list answers.
 #[derive(Debug)]
-pub(crate) struct Litter {
-    /// So many more are tried first.
-    attempts: Cell<u64>,
+pub(super) struct StaleFiles {
+    attempts_left: Cell<u64>,
     listed: OnceCell<HashSet<OsString>>,
 }
 
-impl Litter {
-    /// In a directory of this size, in bytes (`st_size`).
-    pub(crate) fn in_directory_of(size: i64) -> Self {
-        let attempts = u64::try_from(size).unwrap_or(0) / BYTES_AN_ATTEMPT;
-        Self { attempts: Cell::new(attempts.max(LIST_AFTER)), listed: OnceCell::new() }
+impl StaleFiles {
+    /// For a directory of this size in bytes (`st_size`).
+    pub(super) fn in_directory_of(size: i64) -> Self {
+        let attempts = u64::try_from(size).unwrap_or(0) / BYTES_PER_UNLINK;
+        Self { attempts_left: Cell::new(attempts.max(LIST_AFTER)), listed: OnceCell::new() }
     }
 
-    /// Whether `directory`, which is always the same, may hold a temporary file of this name.
-    pub(crate) fn may_include(&self, name: &OsStr, directory: BorrowedFd<'_>) -> bool {
+    /// Whether `directory`, always the same one, may hold a temporary file of this name.
+    pub(super) fn may_include(&self, name: &OsStr, directory: BorrowedFd<'_>) -> bool {
         if let Some(listed) = self.listed.get() {
             return listed.contains(name);
         }
-        if let Some(left) = self.attempts.get().checked_sub(1) {
-            self.attempts.set(left);
+        if let Some(left) = self.attempts_left.get().checked_sub(1) {
+            self.attempts_left.set(left);
             return true;
         }
         let Ok(found) = list(directory) else { return true };

@@ -1,8 +1,8 @@
-//! Which directories are not watched for a while, because somebody writes there without end: reading of it would keep the
-//! lane from everybody else's files. Such a directory is swept and watched again after a second, then after two, four, up
-//! to a minute, as long as it goes on (`docs/decisions/0044-floods-of-writes.md`).
+//! Which directories are not watched for a while because somebody writes there without end: reading these events would keep
+//! the lane from all other files. Such a directory is swept and watched again after one second, then after two, four, up to
+//! a minute, as long as the flood lasts (`docs/decisions/0044-floods-of-writes.md`).
 //!
-//! Nothing here reads a clock: seconds are told by [`Flood::pass`].
+//! No clock is read here: [`FloodGuard::pass`] tells the seconds.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,24 +10,24 @@ use std::sync::Arc;
 
 use crate::sink::file::dir::DirectoryId;
 
-/// The most events of one directory in a second. To read so many costs the lane less than half a percent of a core.
+/// The most events of one directory in a second. Reading them costs the lane less than half a percent of a core.
 const MOST_OF_ONE: u32 = 5_000;
 
-/// The most events of all directories together, in a second.
+/// The most events of all directories together in a second.
 const MOST_OF_ALL: u32 = 40_000;
 
-/// How many events a publication of our own causes at most.
-const EVENTS_OF_OURS: u32 = 8;
+/// The most events that one of the lane's own publications causes.
+const OWN_EVENTS: u32 = 8;
 
 /// The longest pause, in seconds.
 const LONGEST_PAUSE_S: u64 = 60;
 
-/// A directory that was calm for so long after a pause, in seconds, is like any other again.
+/// After a pause, a directory must stay calm for this long, in seconds, to be like any other again.
 const PROBATION_S: u64 = 60;
 
-/// The events of each directory, and what follows from too many.
+/// Counts the events of each directory, and pauses those with too many.
 #[derive(Debug, Default)]
-pub(crate) struct Flood {
+pub(crate) struct FloodGuard {
     /// Seconds that have passed.
     now: u64,
     /// Events in this second.
@@ -38,13 +38,13 @@ pub(crate) struct Flood {
 #[derive(Debug, Default)]
 struct Count {
     events: u32,
-    /// How many of them may be our own doing.
-    ours: u32,
+    /// How many of them the lane may have caused.
+    own: u32,
 }
 
 impl Count {
     fn of_others(&self) -> u32 {
-        self.events.saturating_sub(self.ours)
+        self.events.saturating_sub(self.own)
     }
 }
 
@@ -54,37 +54,37 @@ struct Noisy {
     /// The fixed part of the paths that lead there, for messages.
     root: Arc<Path>,
     pause_s: u64,
-    /// When the pause ends, or the probation.
+    /// The end of the pause, or of the probation after it.
     until: u64,
     is_paused: bool,
 }
 
-/// What is to be done because time has passed.
+/// What became due.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
-    /// Had too many events, together.
+    /// Had the most of too many events together: to be paused.
     pub(crate) too_many: Vec<DirectoryId>,
     /// To be watched again, for a probe.
     pub(crate) resume: Vec<DirectoryId>,
-    /// Was calm for long enough.
+    /// Stayed calm until the end of the probation.
     pub(crate) calm: Vec<DirectoryId>,
 }
 
-impl Flood {
-    /// Something of ours is done in this directory.
+impl FloodGuard {
+    /// The lane is about to change something in this directory.
     pub(crate) fn expect(&mut self, directory: DirectoryId) {
         let count = self.counts.entry(directory).or_default();
-        count.ours = count.ours.saturating_add(EVENTS_OF_OURS);
+        count.own = count.own.saturating_add(OWN_EVENTS);
     }
 
-    /// Counts an event. Answers whether that is one too many.
+    /// Counts an event. Returns whether it is one too many.
     pub(crate) fn count(&mut self, directory: DirectoryId) -> bool {
         let count = self.counts.entry(directory).or_default();
         count.events = count.events.saturating_add(1);
         count.of_others() > MOST_OF_ONE
     }
 
-    /// Notes that a directory is not watched from here on. Answers whether it is the first one below its root.
+    /// Pauses a directory. Returns whether it is the first noisy one below its root.
     pub(crate) fn pause(&mut self, directory: DirectoryId, root: &Arc<Path>) -> bool {
         let is_first = !self.has_noise_below(root);
         let last_s = self.noisy.get(&directory).map_or(0, |noisy| noisy.pause_s);
@@ -99,18 +99,18 @@ impl Flood {
         self.noisy.contains_key(&directory)
     }
 
-    /// The directories that are not watched now.
+    /// The directories that are paused now.
     pub(crate) fn paused(&self) -> impl Iterator<Item = DirectoryId> + '_ {
         self.noisy.iter().filter(|(_, noisy)| noisy.is_paused).map(|(id, _)| *id)
     }
 
-    /// Forgets a directory. Answers with its root, if nothing is noisy below that any more.
+    /// Forgets a directory. Returns its root if nothing below that is noisy any more.
     pub(crate) fn forget(&mut self, directory: DirectoryId) -> Option<Arc<Path>> {
         let noisy = self.noisy.remove(&directory)?;
         (!self.has_noise_below(&noisy.root)).then_some(noisy.root)
     }
 
-    /// Seconds have passed.
+    /// Seconds passed.
     pub(crate) fn pass(&mut self, seconds: u64) -> Due {
         if seconds == 0 {
             return Due::default();
@@ -129,12 +129,12 @@ impl Flood {
         due
     }
 
-    /// Whether nothing depends on the time.
+    /// Whether nothing depends on time passing.
     pub(crate) fn is_idle(&self) -> bool {
         self.counts.is_empty() && self.noisy.is_empty()
     }
 
-    /// If all directories together had too many events: those without which the others have half as many at most.
+    /// If all directories together had too many events: the loudest, without which the others have at most half as many.
     fn loudest(&self) -> Vec<DirectoryId> {
         let mut counts: Vec<_> = self.counts.iter().map(|(id, count)| (count.of_others(), *id)).collect();
         let mut sum = counts.iter().fold(0_u32, |sum, (events, _)| sum.saturating_add(*events));
@@ -166,13 +166,13 @@ mod tests {
         Path::new("/srv").into()
     }
 
-    fn count(flood: &mut Flood, directory: DirectoryId, events: u32) -> bool {
+    fn count(flood: &mut FloodGuard, directory: DirectoryId, events: u32) -> bool {
         (0..events).fold(false, |_, _| flood.count(directory))
     }
 
     #[test]
     fn many_events_of_ours_are_no_flood_and_many_of_others_are() {
-        let mut flood = Flood::default();
+        let mut flood = FloodGuard::default();
         (0..10_000).for_each(|_| flood.expect(1));
         assert!(!count(&mut flood, 1, 60_000));
         assert!(!count(&mut flood, 2, MOST_OF_ONE) && count(&mut flood, 2, 1));
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_minute_while_it_goes_on_and_end_when_it_is_calm() {
-        let mut flood = Flood::default();
+        let mut flood = FloodGuard::default();
         flood.pause(1, &root());
         for pause_s in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert_eq!(flood.pass(pause_s - 1), Due::default());
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_root_is_told_of_when_its_first_directory_is_paused_and_when_its_last_one_is_calm() {
-        let mut flood = Flood::default();
+        let mut flood = FloodGuard::default();
         assert!(flood.pause(1, &root()) && !flood.pause(2, &root()) && flood.pause(3, &Path::new("/run").into()));
         assert_eq!((flood.forget(1), flood.forget(2)), (None, Some(root())));
         assert!(flood.forget(3).is_some() && flood.is_idle());
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn of_many_directories_that_are_loud_together_the_loudest_are_paused() {
-        let mut flood = Flood::default();
+        let mut flood = FloodGuard::default();
         (1..=20).for_each(|directory| _ = count(&mut flood, directory, 4_000));
         (21..=30).for_each(|directory| _ = count(&mut flood, directory, 10));
         let paused = flood.pass(1).too_many;

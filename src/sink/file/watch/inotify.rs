@@ -1,4 +1,4 @@
-//! What inotify tells of the directories to which a lane publishes (inotify(7)).
+//! Reads inotify events of the directories to which a lane publishes (inotify(7)).
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, OsString};
@@ -7,15 +7,15 @@ use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::inotify::{ReadFlags, Reader, WatchFlags};
 
-use super::flood::Flood;
-use super::index::{Key, Known};
+use super::flood::FloodGuard;
+use super::index::{FileKey, PublicationIndex};
 use super::instances::{Instance, InstanceId, Instances};
 use crate::domain::is_temporary_name;
 use crate::sink::file::dir::DirectoryId;
 
-/// What is heard of a directory: everything but opening and reading, which readers do all day, and creation, since a name
-/// of ours is created only after it was removed.
-pub(crate) const CHANGES: WatchFlags = WatchFlags::MODIFY
+/// Everything but opening and reading, which readers do all day, and creation, since a published name can only be created
+/// after it was removed.
+pub(crate) const WATCHED_EVENTS: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::MOVED_FROM)
@@ -26,48 +26,48 @@ pub(crate) const CHANGES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ONLYDIR)
     .union(WatchFlags::EXCL_UNLINK);
 
-/// How many events of an instance are read at one look: all that its queue holds by default (16,384, and the word that more
-/// were lost: `fs.inotify.max_queued_events`). The others are not to wait for more.
-const AT_ONCE: usize = 20_000;
+/// The most events read of one instance at a time: all that its queue holds by default (16,384 and an overflow:
+/// `fs.inotify.max_queued_events`). Other instances must not wait for more.
+const MAX_EVENTS: usize = 20_000;
 
-/// What a look at the events brought.
+/// What the pending events say.
 #[derive(Default)]
-pub(crate) struct Seen {
-    /// Written to under their own names, which the lane never does.
-    pub(crate) altered: HashSet<Key>,
+pub(crate) struct EventBatch {
+    /// Written to under their published names, which the lane never does.
+    pub(crate) modified: HashSet<FileKey>,
     /// Removed, or moved elsewhere.
-    pub(crate) gone: HashSet<DirectoryId>,
-    /// To be compared with what was left there.
-    pub(crate) suspects: HashMap<Key, (DirectoryId, OsString)>,
+    pub(crate) removed: HashSet<DirectoryId>,
+    /// To be compared with what was published.
+    pub(crate) suspects: HashMap<FileKey, (DirectoryId, OsString)>,
     /// Had too many events.
     pub(crate) flooded: HashSet<DirectoryId>,
-    /// There were events, of whatever kind.
+    /// There were events of any kind.
     pub(crate) any: bool,
-    /// Instances of which events were lost.
+    /// Instances that lost events.
     pub(crate) overflowed: HashSet<InstanceId>,
 }
 
-impl Seen {
-    /// Reads the events that are there, of each instance so many at most.
-    pub(crate) fn read(instances: &Instances, known: &Known, flood: &mut Flood) -> Self {
-        let mut seen = Self::default();
+impl EventBatch {
+    /// Reads pending events.
+    pub(crate) fn read(instances: &Instances, index: &PublicationIndex, flood: &mut FloodGuard) -> Self {
+        let mut events = Self::default();
         for (id, instance) in instances.iter() {
-            seen.read_one(id, instance, known, flood);
+            events.read_one(id, instance, index, flood);
         }
-        seen
+        events
     }
 
-    fn read_one(&mut self, id: InstanceId, instance: &Instance, known: &Known, flood: &mut Flood) {
+    fn read_one(&mut self, id: InstanceId, instance: &Instance, index: &PublicationIndex, flood: &mut FloodGuard) {
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         let mut events = Reader::new(instance.fd(), &mut buffer);
-        for _ in 0..AT_ONCE {
+        for _ in 0..MAX_EVENTS {
             let Ok(event) = events.next() else { return };
             self.any = true;
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                 self.overflowed.insert(id);
                 continue;
             }
-            // What it was not asked for is of a directory that is not watched any more.
+            // The directory may be no longer watched.
             let Some(directory) = instance.directory(event.wd()) else { continue };
             if self.flooded.contains(&directory) {
                 continue;
@@ -77,26 +77,26 @@ impl Seen {
                 continue;
             }
             let name = event.file_name().map(CStr::to_bytes).unwrap_or_default();
-            self.note(known, directory, name, event.events());
+            self.note(index, directory, name, event.events());
         }
     }
 
-    fn note(&mut self, known: &Known, directory: DirectoryId, name: &[u8], what: ReadFlags) {
-        let departed = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT | ReadFlags::IGNORED;
-        if what.intersects(departed) {
-            self.gone.insert(directory);
+    fn note(&mut self, index: &PublicationIndex, directory: DirectoryId, name: &[u8], what: ReadFlags) {
+        let removed = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT | ReadFlags::IGNORED;
+        if what.intersects(removed) {
+            self.removed.insert(directory);
             return;
         }
         if name.is_empty() || is_temporary_name(name) {
             return;
         }
-        let key = known.key(directory, name);
-        if !known.knows_file(key) {
+        let key = index.key(directory, name);
+        if !index.has_file(key) {
             return;
         }
         if what.contains(ReadFlags::MODIFY) {
-            // Not compared: a change time as coarse as a timer tick may not tell it from the publication just before.
-            self.altered.insert(key);
+            // Not compared: with a change time as coarse as a timer tick it may look like the publication just before.
+            self.modified.insert(key);
         } else {
             self.suspects.entry(key).or_insert_with(|| (directory, OsString::from_vec(name.to_vec())));
         }
@@ -112,16 +112,16 @@ mod tests {
 
     #[test]
     fn a_write_under_the_published_name_needs_no_comparison_and_one_under_the_temporary_name_is_ours() {
-        let mut known = Known::default();
+        let mut index = PublicationIndex::default();
         let stat = rustix::fs::stat("/").unwrap();
-        let identity = known.identity(&stat);
-        known.put(3, OsStr::new("ding1"), (Ticket { slot: Slot(1), seq: 1 }, SinkId(0)), identity);
-        let mut seen = Seen::default();
-        seen.note(&known, 3, b".ding1.corptokend-tmp", ReadFlags::MODIFY);
-        seen.note(&known, 3, b"neighbour", ReadFlags::MODIFY);
-        assert!(seen.altered.is_empty() && seen.suspects.is_empty());
-        seen.note(&known, 3, b"ding1", ReadFlags::MODIFY);
-        seen.note(&known, 3, b"ding1", ReadFlags::MOVED_TO);
-        assert_eq!((seen.altered.len(), seen.suspects.len()), (1, 1));
+        let state = index.state_of(&stat);
+        index.insert(3, OsStr::new("ding1"), (Ticket { slot: Slot(1), seq: 1 }, SinkId(0)), state);
+        let mut events = EventBatch::default();
+        events.note(&index, 3, b".ding1.corptokend-tmp", ReadFlags::MODIFY);
+        events.note(&index, 3, b"neighbour", ReadFlags::MODIFY);
+        assert!(events.modified.is_empty() && events.suspects.is_empty());
+        events.note(&index, 3, b"ding1", ReadFlags::MODIFY);
+        events.note(&index, 3, b"ding1", ReadFlags::MOVED_TO);
+        assert_eq!((events.modified.len(), events.suspects.len()), (1, 1));
     }
 }

@@ -1,7 +1,7 @@
-//! The inotify instances of a lane: one for each sink root, so that a queue which overflows is one root's own.
+//! The inotify instances of a lane: one for each sink root, so that an overflowing queue concerns one root.
 //!
-//! A user may have 128 of them (`fs.inotify.max_user_instances`), in all his processes together, so a process takes some
-//! and no more; roots beyond that share.
+//! A user may have 128 instances (`fs.inotify.max_user_instances`) in all processes together, so this one takes a few;
+//! further roots share them.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,13 +13,13 @@ use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init, remove_watch
 
 use crate::sink::file::dir::DirectoryId;
 
-/// How many instances the lanes of this process have together, beyond the two that each may have.
-const MOST_EXTRA: usize = 32;
+/// The most instances of all lanes of this process together, beyond the two that each lane may have.
+const MAX_EXTRA: usize = 32;
 
-/// How many of those there are.
+/// How many of those are in use.
 static EXTRA: AtomicUsize = AtomicUsize::new(0);
 
-/// Which instance of a lane.
+/// The index of an instance in its lane.
 pub(crate) type InstanceId = u16;
 
 /// A watch: its instance, and its number there.
@@ -34,7 +34,7 @@ pub(crate) struct WatchId {
 pub(crate) struct Instance {
     fd: OwnedFd,
     directories: HashMap<i32, DirectoryId>,
-    /// It counts as one of [`EXTRA`].
+    /// It is counted in [`EXTRA`].
     is_extra: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Instance {
 pub(crate) struct Instances {
     all: Vec<Instance>,
     by_root: HashMap<PathBuf, InstanceId>,
-    /// The one for directories that had too many events: should they have them again, no other's queue overflows.
+    /// For directories that had too many events: if they do so again, no other queue overflows.
     for_noisy: Option<InstanceId>,
 }
 
@@ -52,7 +52,7 @@ impl Instance {
         self.fd.as_fd()
     }
 
-    /// The directory of a watch's number; `None`: it is not watched any more.
+    /// `None` if it is no longer watched.
     pub(crate) fn directory(&self, number: i32) -> Option<DirectoryId> {
         self.directories.get(&number).copied()
     }
@@ -71,13 +71,13 @@ impl Instances {
         (0..).zip(&self.all)
     }
 
-    /// Watches a directory below `root`. `None`: the kernel has no watch, or no instance, left.
+    /// Watches a directory below `root`. `None` if the kernel has no watch or no instance left.
     pub(crate) fn watch(&mut self, root: &Path, path: &Path, changes: WatchFlags) -> Option<WatchId> {
         let instance = self.of_root(root)?;
         self.add(instance, path, changes)
     }
 
-    /// Watches a directory that had too many events, apart from all others.
+    /// Watches a directory that had too many events, in an instance for such.
     pub(crate) fn watch_noisy(&mut self, path: &Path, changes: WatchFlags) -> Option<WatchId> {
         if self.for_noisy.is_none() {
             self.for_noisy = self.make(false).ok();
@@ -85,12 +85,12 @@ impl Instances {
         self.add(self.for_noisy?, path, changes)
     }
 
-    /// The directory that is known under this watch: the kernel gives a directory one watch in an instance.
+    /// The directory of this watch: the kernel gives a directory one watch in an instance.
     pub(crate) fn directory(&self, watch: WatchId) -> Option<DirectoryId> {
         self.all.get(usize::from(watch.instance))?.directory(watch.number)
     }
 
-    pub(crate) fn name(&mut self, watch: WatchId, directory: DirectoryId) {
+    pub(crate) fn assign(&mut self, watch: WatchId, directory: DirectoryId) {
         if let Some(instance) = self.all.get_mut(usize::from(watch.instance)) {
             instance.directories.insert(watch.number, directory);
         }
@@ -99,7 +99,7 @@ impl Instances {
     pub(crate) fn unwatch(&mut self, watch: WatchId) {
         let Some(instance) = self.all.get_mut(usize::from(watch.instance)) else { return };
         if instance.directories.remove(&watch.number).is_some() {
-            // A directory that was removed has lost its watch already; one that was moved would be heard of for ever.
+            // A removed directory has lost its watch already; a moved one would cause events for ever.
             let _ = remove_watch(&instance.fd, watch.number);
         }
     }
@@ -109,7 +109,7 @@ impl Instances {
         Some(WatchId { instance, number })
     }
 
-    /// The instance of a root. Where there is none to be had any more, it is another root's as well.
+    /// The instance of a root; where there is none left, another root's.
     fn of_root(&mut self, root: &Path) -> Option<InstanceId> {
         if let Some(&instance) = self.by_root.get(root) {
             return Some(instance);
@@ -127,7 +127,7 @@ impl Instances {
 
     fn make(&mut self, is_extra: bool) -> io::Result<InstanceId> {
         let id = InstanceId::try_from(self.all.len()).map_err(io::Error::other)?;
-        let one_more = |extra: usize| (extra < MOST_EXTRA).then_some(extra + 1);
+        let one_more = |extra: usize| (extra < MAX_EXTRA).then_some(extra + 1);
         if is_extra && EXTRA.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
             return Err(io::Error::other("this process has its share of inotify instances"));
         }
@@ -154,10 +154,10 @@ mod tests {
             let root = directory.path().join(number.to_string());
             std::fs::create_dir(&root).unwrap();
             let watch = instances.watch(&root, &root, WatchFlags::DELETE).expect("a watch");
-            instances.name(watch, number);
+            instances.assign(watch, number);
             assert_eq!(instances.directory(watch), Some(number));
         }
         let count = instances.iter().count();
-        assert!((1..=1 + MOST_EXTRA).contains(&count), "{count} instances");
+        assert!((1..=1 + MAX_EXTRA).contains(&count), "{count} instances");
     }
 }

@@ -1,13 +1,18 @@
-//! Self-repair: each directory to which the lane publishes is watched, and what somebody else does there is reported.
+//! Finds drift: what others do to published files.
 //!
-//! The lane's own writes cause events as well. Under a file's temporary name they are dropped by that name; the rename
-//! that follows is recognised by comparing what is there with what was left there. What the kernel cannot watch (a limit,
-//! an overflow, a flood) is swept: read, and compared file by file.
+//! In: the directories and files of each publication. Out: [`LaneReport::Drifted`] for what no longer is as published, at
+//! once, but for each place at most once a second (`throttle`); and the begin and end of floods.
+//!
+//! `inotify` reads events of the watched directories (`instances`), and `index` knows what was published in them. The lane's
+//! own writes cause events too: those on temporary names are dropped; the rename that follows is recognised by comparing
+//! the file with the index. What cannot be watched (the kernel's limit, lost events, a `flood`) is read and compared
+//! instead (`sweep`).
 
 mod flood;
 mod index;
 mod inotify;
 mod instances;
+mod sweep;
 mod throttle;
 
 use std::collections::{HashMap, HashSet};
@@ -21,418 +26,344 @@ use std::time::Duration;
 
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::inotify::WatchFlags;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, statat};
+use rustix::fs::{AtFlags, statat};
 
-use crate::sink::file::dir::{Directory, DirectoryId};
-use crate::sink::file::publish::Outcome;
-use crate::sink::job::LaneReport;
+use crate::sink::file::dir::{DirHandle, DirectoryId};
+use crate::sink::file::publish::PublishedFile;
+use crate::sink::job::{LaneReport, PublicationId};
 use crate::sink::lane::Shared;
 use crate::sink::ticker::Ticker;
-use flood::Flood;
-use index::{Key, Known, NOWHERE, Touched};
-use inotify::{CHANGES, Seen};
+use flood::FloodGuard;
+use index::{FileKey, NO_PARENT, PublicationIndex};
+use inotify::{EventBatch, WATCHED_EVENTS};
 use instances::{Instances, WatchId};
-use throttle::Pace;
+use sweep::{Extent, GlanceTurns, UnwatchedDirectories, sweep};
+use throttle::Throttle;
 
-/// Events are read at most so often, and gathered meanwhile: somebody who writes without end must not keep the lane busy.
-const REST: Duration = Duration::from_millis(20);
+/// The shortest time between two reads of events: somebody who writes without end must not keep the lane busy.
+const READ_INTERVAL: Duration = Duration::from_millis(20);
 
-/// In how many seconds every unwatched directory is swept once.
-const SWEEP_S: usize = 60;
-
-/// A sweep reads so many entries of a directory, and as many times its own files. What it does not reach is published
-/// again, which verifies it: somebody may have filled the directory with files by the million.
-const MOST_ENTRIES: usize = 10_000;
-const ENTRIES_A_FILE: usize = 8;
-
-/// While a flood lasts, the directory is glanced at each second, so that its other files are put right within that time. A
-/// glance reads so many entries of a directory, and as many times its own files as a sweep does. What it does not reach
-/// waits for the sweep at the end of the pause.
-const GLANCE_ENTRIES: usize = 1_000;
-/// How many directories are glanced at in a second, and how many files of ours they may have together.
-const GLANCE_DIRECTORIES: usize = 64;
-const GLANCE_FILES: usize = 2_000;
-
-/// The watch of one lane.
+/// Watches the directories of one lane.
 #[derive(Debug)]
-pub(crate) struct Watch {
-    /// Where there is none to be had, everything is swept.
+pub(crate) struct FileWatcher {
     instances: Instances,
-    known: Known,
-    pace: Pace,
-    flood: Flood,
-    /// Runs after events were read.
-    rest: Ticker,
-    unwatched: Vec<DirectoryId>,
-    /// Which of them is swept next.
-    next: usize,
-    /// At how many paused directories was glanced so far: each has its turn.
-    glanced: usize,
+    index: PublicationIndex,
+    throttle: Throttle,
+    flood: FloodGuard,
+    /// Runs from one read of events until the next is allowed.
+    read_pause: Ticker,
+    unwatched: UnwatchedDirectories,
+    glances: GlanceTurns,
     /// Runs while something depends on the time.
     second: Ticker,
-    /// Watched since the publication that is under way began.
-    new: Option<DirectoryId>,
-    /// Floods that began or ended, and are not reported yet.
-    floods: Vec<LaneReport>,
+    /// The directory that was first watched for the publication in progress.
+    newly_watched: Option<DirectoryId>,
+    /// Begins and ends of floods, not reported yet.
+    flood_reports: Vec<LaneReport>,
     shared: Arc<Shared>,
 }
 
-/// How much of a directory is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    /// As much as is sensible; what is not reached is published again.
-    Sweep,
-    /// Little; what is not reached is left for later.
-    Glance,
-}
-
-/// Whether a directory is heard of by an instance for noisy ones.
+/// Which inotify instance watches a directory.
 #[derive(Debug, Clone, Copy)]
-enum Apart {
-    Yes,
-    No,
+enum InstanceFor {
+    Root,
+    Noisy,
 }
 
-impl Watch {
+impl FileWatcher {
     pub(crate) fn new(shared: Arc<Shared>) -> io::Result<Self> {
         Ok(Self {
             instances: Instances::default(),
-            known: Known::default(),
-            pace: Pace::new()?,
-            flood: Flood::default(),
-            rest: Ticker::new(REST)?,
-            unwatched: Vec::new(),
-            next: 0,
-            glanced: 0,
+            index: PublicationIndex::default(),
+            throttle: Throttle::new()?,
+            flood: FloodGuard::default(),
+            read_pause: Ticker::new(READ_INTERVAL)?,
+            unwatched: UnwatchedDirectories::default(),
+            glances: GlanceTurns::default(),
             second: Ticker::new(Duration::from_secs(1))?,
-            new: None,
-            floods: Vec::new(),
+            newly_watched: None,
+            flood_reports: Vec::new(),
             shared,
         })
     }
 
-    /// Something is about to be published in this directory.
-    pub(crate) fn begin(&mut self, directory: &Directory) {
-        self.new = None;
+    /// Watches a directory before the first publication to it, so that a change right after that is seen.
+    pub(crate) fn before_publication(&mut self, directory: &DirHandle) {
+        self.newly_watched = None;
         self.watch(directory);
     }
 
-    /// Looks after what was just published, or found to be right. Answers with it if the directory, which was not watched
-    /// before, had another name by then: somebody was faster.
-    pub(crate) fn track(&mut self, outcome: &Outcome, publication: Touched) -> Option<LaneReport> {
-        let directory = self.watch(&outcome.directory);
-        self.expect(directory);
-        let identity = self.known.identity(&outcome.left);
-        self.known.put(directory, &outcome.name, publication, identity);
-        self.new.take().filter(|new| *new == directory)?;
-        let path = self.known.path_of(directory)?.join(&outcome.name);
+    /// Tracks a file that was published, or found unchanged. Returns its drift if its directory is newly watched and had
+    /// another name before the watch was there.
+    pub(crate) fn track(&mut self, published: &PublishedFile, id: PublicationId) -> Option<LaneReport> {
+        let directory = self.watch(&published.directory);
+        self.expect_own_events(directory);
+        let state = self.index.state_of(&published.left);
+        self.index.insert(directory, &published.name, id, state);
+        self.newly_watched.take().filter(|new| *new == directory)?;
+        let path = self.index.path_of(directory)?.join(&published.name);
         let found = statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok();
-        let key = self.known.key(directory, outcome.name.as_bytes());
-        let is_touched = self.known.is_untouched(key, found.as_ref()) == Some(false);
-        let touched = is_touched.then(|| self.known.remove(key)).flatten();
-        self.report(touched).pop()
+        let key = self.index.key(directory, published.name.as_bytes());
+        let has_drifted = self.index.is_unchanged(key, found.as_ref()) == Some(false);
+        let drifted = has_drifted.then(|| self.index.remove(key)).flatten();
+        self.report(drifted).pop()
     }
 
-    /// Looks no more after what is withdrawn.
-    pub(crate) fn untrack(&mut self, directory: &Directory, name: &OsStr) {
+    /// Stops tracking a file that is withdrawn.
+    pub(crate) fn untrack(&mut self, directory: &DirHandle, name: &OsStr) {
         if let Some(id) = self.find(directory) {
-            self.expect(id);
-            let key = self.known.key(id, name.as_bytes());
-            self.known.remove(key);
+            self.expect_own_events(id);
+            let key = self.index.key(id, name.as_bytes());
+            self.index.remove(key);
         }
     }
 
-    /// Reads the events that are there. Cheap when there are none. What is in the directory `near` is looked at through its
-    /// descriptor, which spares the walk to it.
-    pub(crate) fn look(&mut self, near: Option<&Directory>) -> Vec<LaneReport> {
-        let seen = Seen::read(&self.instances, &self.known, &mut self.flood);
-        self.rest.elapsed();
-        self.rest.run(seen.any);
-        let mut touched: Vec<Touched> = seen.altered.into_iter().filter_map(|key| self.known.remove(key)).collect();
-        touched.extend(self.judge(seen.suspects, near));
-        touched.extend(self.lose(seen.gone));
-        self.pause(seen.flooded);
-        if !seen.overflowed.is_empty() {
-            let watched = seen.overflowed.iter().flat_map(|instance| self.known.watched_by(*instance)).collect();
-            touched.extend(self.sweep(&watched, Extent::Sweep));
+    /// Reads pending events; cheap when there are none. Files in the directory `near` are inspected through its descriptor,
+    /// which is faster than by path.
+    pub(crate) fn read_events(&mut self, near: Option<&DirHandle>) -> Vec<LaneReport> {
+        let events = EventBatch::read(&self.instances, &self.index, &mut self.flood);
+        self.read_pause.elapsed();
+        self.read_pause.run(events.any);
+        let mut drifted: Vec<PublicationId> =
+            events.modified.into_iter().filter_map(|key| self.index.remove(key)).collect();
+        drifted.extend(self.compare(events.suspects, near));
+        drifted.extend(self.forget_directories(events.removed));
+        self.pause(events.flooded);
+        if !events.overflowed.is_empty() {
+            let watched = events.overflowed.iter().flat_map(|instance| self.index.watched_by(*instance)).collect();
+            drifted.extend(self.sweep(&watched, Extent::Sweep));
         }
-        let reports = self.report(touched);
-        self.keep_time();
+        let reports = self.report(drifted);
+        self.update_timer();
         reports
     }
 
-    /// Does what is due by time: sweeps, and reports that were held back.
-    pub(crate) fn look_at_clock(&mut self) -> Vec<LaneReport> {
+    /// Does what is due by time: sweeps, glances, ends of floods, and throttled reports.
+    pub(crate) fn handle_timers(&mut self) -> Vec<LaneReport> {
         let seconds = self.second.elapsed();
         let due = self.flood.pass(seconds);
         self.pause(due.too_many);
-        let mut touched = self.resume(due.resume);
-        touched.extend(self.calm(due.calm));
-        if seconds > 0 && !self.unwatched.is_empty() {
-            touched.extend(self.sweep_some());
-        }
+        let mut drifted = self.resume(&due.resume);
+        drifted.extend(self.end_probation(&due.calm));
         if seconds > 0 {
-            touched.extend(self.glance());
+            drifted.extend(self.sweep_unwatched());
+            let glanced_at = self.glances.next(self.flood.paused().collect(), &self.index);
+            drifted.extend(self.sweep(&glanced_at, Extent::Glance));
         }
-        let mut reports = self.report(touched);
-        reports.extend(self.pace.due().into_iter().map(|(ticket, sink)| LaneReport::Drifted { ticket, sink }));
-        self.keep_time();
+        let mut reports = self.report(drifted);
+        reports.extend(self.throttle.due().into_iter().map(LaneReport::drifted));
+        self.update_timer();
         reports
     }
 
+    /// The descriptors that wake the lane.
     pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        let mut fds = vec![self.pace.fd(), self.second.fd()];
-        if self.rest.runs() {
-            fds.push(self.rest.fd());
+        let mut fds = vec![self.throttle.fd(), self.second.fd()];
+        if self.read_pause.runs() {
+            fds.push(self.read_pause.fd());
         } else {
             fds.extend(self.instances.iter().map(|(_, instance)| instance.fd()));
         }
         fds
     }
 
-    fn keep_time(&mut self) {
+    fn update_timer(&mut self) {
         self.shared.unwatched.store(self.unwatched.len(), Ordering::Relaxed);
         self.second.run(!self.unwatched.is_empty() || !self.flood.is_idle());
     }
 
-    fn report(&mut self, touched: impl IntoIterator<Item = Touched>) -> Vec<LaneReport> {
-        let now = touched.into_iter().filter(|(ticket, sink)| self.pace.admits(*ticket, *sink));
-        let now = now.map(|(ticket, sink)| LaneReport::Drifted { ticket, sink });
-        self.floods.drain(..).chain(now).collect()
+    fn report(&mut self, drifted: impl IntoIterator<Item = PublicationId>) -> Vec<LaneReport> {
+        let admitted = drifted.into_iter().filter(|id| self.throttle.admits(*id)).map(LaneReport::drifted);
+        self.flood_reports.drain(..).chain(admitted).collect()
     }
 
-    /// What we do in a directory is heard of there and, where that is made or removed, in the one above.
-    fn expect(&mut self, directory: DirectoryId) {
+    /// The lane's own changes in a directory cause events there and, when it is made or removed, in its parent.
+    fn expect_own_events(&mut self, directory: DirectoryId) {
         self.flood.expect(directory);
-        if let Some(above) = self.known.parent_of(directory) {
-            self.flood.expect(above);
+        if let Some(parent) = self.index.parent_of(directory) {
+            self.flood.expect(parent);
         }
     }
 
-    fn watch(&mut self, directory: &Directory) -> DirectoryId {
-        if let Some(id) = directory.watched_as().filter(|id| self.known.knows_directory(*id)) {
+    fn watch(&mut self, directory: &DirHandle) -> DirectoryId {
+        if let Some(id) = directory.watched_as().filter(|id| self.index.has_directory(*id)) {
             return id;
         }
         let (parent, name) = match directory.parent() {
             Some(parent) => (self.watch(parent), directory.name().to_owned()),
-            None => (NOWHERE, directory.path().as_os_str().to_owned()),
+            None => (NO_PARENT, directory.path().as_os_str().to_owned()),
         };
-        let known = self.known.child(self.known.key(parent, name.as_bytes()));
-        let known = known.filter(|id| self.known.knows_directory(*id));
-        let is_left_alone = |id: &DirectoryId| self.flood.is_noisy(*id) || self.known.watch_of(*id).is_none();
-        let id = known.filter(is_left_alone).unwrap_or_else(|| self.watch_by_descriptor(directory, parent, &name));
-        self.known.add_directory(id, parent, &name);
+        let known = self.index.child(self.index.key(parent, name.as_bytes()));
+        let known = known.filter(|id| self.index.has_directory(*id));
+        let stays_as_it_is = |id: &DirectoryId| self.flood.is_noisy(*id) || self.index.watch_of(*id).is_none();
+        let id = known.filter(stays_as_it_is).unwrap_or_else(|| self.watch_by_descriptor(directory, parent, &name));
+        self.index.add_directory(id, parent, &name);
         directory.set_watched_as(id);
         id
     }
 
-    /// Watches a directory that is open. Answers with its number: a new one, or the one that it has under another name.
-    fn watch_by_descriptor(&mut self, directory: &Directory, parent: DirectoryId, name: &OsStr) -> DirectoryId {
-        let here = format!("/proc/self/fd/{}", directory.fd().as_raw_fd());
-        let watch = self.instances.watch(root_of(directory), Path::new(&here), CHANGES);
+    /// Watches an open directory. Returns its number: a new one, or the one it has under another name.
+    fn watch_by_descriptor(&mut self, directory: &DirHandle, parent: DirectoryId, name: &OsStr) -> DirectoryId {
+        let path = format!("/proc/self/fd/{}", directory.fd().as_raw_fd());
+        let watch = self.instances.watch(root_of(directory), Path::new(&path), WATCHED_EVENTS);
         if let Some(known) = watch.and_then(|watch| self.instances.directory(watch)) {
             return known;
         }
-        let id = self.known.next_number();
-        self.known.add_directory(id, parent, name);
-        self.new = Some(id);
-        self.expect(id);
+        let id = self.index.next_number();
+        self.index.add_directory(id, parent, name);
+        self.newly_watched = Some(id);
+        self.expect_own_events(id);
         self.use_watch(id, watch);
         id
     }
 
-    /// Notes by which watch a directory is heard of from here on; `None`: by none, so it is swept.
+    /// Uses this watch for the directory; without one, it is swept.
     fn use_watch(&mut self, id: DirectoryId, watch: Option<WatchId>) {
-        self.known.set_watch(id, watch);
+        self.index.set_watch(id, watch);
         match watch {
-            Some(watch) => self.instances.name(watch, id),
+            Some(watch) => self.instances.assign(watch, id),
             None => self.unwatched.push(id),
         }
     }
 
-    /// Watches a directory by its path, apart from others or with those of its root. `None`: that cannot be, or the path
-    /// leads to another one that is watched.
-    fn watch_by_path(&mut self, id: DirectoryId, apart: Apart) -> Option<WatchId> {
-        let path = self.known.path_of(id)?;
-        let root = self.known.root_of(id)?;
-        // Only in the fixed part are links followed.
+    /// Watches a directory by its path. `None` if the kernel refuses, or the path leads to another watched directory.
+    fn watch_by_path(&mut self, id: DirectoryId, instance: InstanceFor) -> Option<WatchId> {
+        let path = self.index.path_of(id)?;
+        let root = self.index.root_of(id)?;
+        // Links are followed only in the fixed part.
         let link = if path == root { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
-        let watch = match apart {
-            Apart::Yes => self.instances.watch_noisy(&path, CHANGES | link),
-            Apart::No => self.instances.watch(root, &path, CHANGES | link),
+        let watch = match instance {
+            InstanceFor::Root => self.instances.watch(root, &path, WATCHED_EVENTS | link),
+            InstanceFor::Noisy => self.instances.watch_noisy(&path, WATCHED_EVENTS | link),
         }?;
         self.instances.directory(watch).is_none().then_some(watch)
     }
 
-    /// The number under which a directory is known already: it may have been closed and opened again meanwhile.
-    fn find(&self, directory: &Directory) -> Option<DirectoryId> {
+    fn unwatch(&mut self, id: DirectoryId) {
+        if let Some(watch) = self.index.set_watch(id, None) {
+            self.instances.unwatch(watch);
+        }
+    }
+
+    /// The number of a directory, which may have been closed and opened again.
+    fn find(&self, directory: &DirHandle) -> Option<DirectoryId> {
         if let Some(id) = directory.watched_as() {
             return Some(id);
         }
         let key = match directory.parent() {
-            Some(parent) => self.known.key(self.find(parent)?, directory.name().as_bytes()),
-            None => self.known.key(NOWHERE, directory.path().as_os_str().as_bytes()),
+            Some(parent) => self.index.key(self.find(parent)?, directory.name().as_bytes()),
+            None => self.index.key(NO_PARENT, directory.path().as_os_str().as_bytes()),
         };
-        self.known.child(key)
+        self.index.child(key)
     }
 
-    /// Hears no more of these directories for a while.
+    /// Stops watching flooded directories for a while.
     fn pause(&mut self, flooded: impl IntoIterator<Item = DirectoryId>) {
         for id in flooded {
-            let (Some(path), Some(root)) = (self.known.path_of(id), self.known.root_of(id)) else { continue };
+            let (Some(path), Some(root)) = (self.index.path_of(id), self.index.root_of(id)) else { continue };
             let root: Arc<Path> = root.into();
-            if let Some(watch) = self.known.set_watch(id, None) {
-                self.instances.unwatch(watch);
-            }
+            self.unwatch(id);
             if self.flood.pause(id, &root) {
-                self.floods.push(LaneReport::FloodBegins { root, directory: path });
+                self.flood_reports.push(LaneReport::FloodBegins { root, directory: path });
             }
         }
     }
 
-    /// Hears of these directories again, and looks at what was done meanwhile.
-    fn resume(&mut self, paused: Vec<DirectoryId>) -> Vec<Touched> {
-        for id in &paused {
-            // Should there be no watch, it is looked at again after the time of a probation.
-            let watch = self.watch_by_path(*id, Apart::Yes);
-            self.known.set_watch(*id, watch);
+    /// Watches paused directories again, on probation, and sweeps them.
+    fn resume(&mut self, paused: &[DirectoryId]) -> Vec<PublicationId> {
+        for id in paused {
+            // Without a watch, the directory is swept again at the end of its probation.
+            let watch = self.watch_by_path(*id, InstanceFor::Noisy);
+            self.index.set_watch(*id, watch);
             if let Some(watch) = watch {
-                self.instances.name(watch, *id);
+                self.instances.assign(watch, *id);
             }
         }
-        self.sweep(&paused.into_iter().collect(), Extent::Sweep)
+        self.sweep(&paused.iter().copied().collect(), Extent::Sweep)
     }
 
-    /// Hears of these directories as of any other from here on.
-    fn calm(&mut self, calm: Vec<DirectoryId>) -> Vec<Touched> {
-        for id in &calm {
-            self.floods.extend(self.flood.forget(*id).map(|root| LaneReport::FloodEnds { root }));
-            if let Some(watch) = self.known.set_watch(*id, None) {
-                self.instances.unwatch(watch);
-            }
-            let watch = self.watch_by_path(*id, Apart::No);
-            if self.known.knows_directory(*id) {
+    /// Watches directories that stayed calm like any other again, and sweeps them.
+    fn end_probation(&mut self, calm: &[DirectoryId]) -> Vec<PublicationId> {
+        for id in calm {
+            self.end_flood(*id);
+            self.unwatch(*id);
+            let watch = self.watch_by_path(*id, InstanceFor::Root);
+            if self.index.has_directory(*id) {
                 self.use_watch(*id, watch);
             }
         }
-        self.sweep(&calm.into_iter().collect(), Extent::Sweep)
+        self.sweep(&calm.iter().copied().collect(), Extent::Sweep)
     }
 
-    /// Compares what stands at these names with what was left there.
-    fn judge(&mut self, suspects: HashMap<Key, (DirectoryId, OsString)>, near: Option<&Directory>) -> Vec<Touched> {
-        let mut touched = Vec::new();
+    fn end_flood(&mut self, id: DirectoryId) {
+        self.flood_reports.extend(self.flood.forget(id).map(|root| LaneReport::FloodEnds { root }));
+    }
+
+    /// Compares the files at these names with what was published there.
+    fn compare(
+        &mut self,
+        suspects: HashMap<FileKey, (DirectoryId, OsString)>,
+        near: Option<&DirHandle>,
+    ) -> Vec<PublicationId> {
+        let mut drifted = Vec::new();
         let mut last = None;
         for (key, (directory, name)) in suspects {
             let found = match near.filter(|near| near.watched_as() == Some(directory)) {
                 Some(near) => statat(near.fd(), &name, AtFlags::SYMLINK_NOFOLLOW).ok(),
                 None => {
                     if last.as_ref().is_none_or(|(of, _)| *of != directory) {
-                        last = self.known.path_of(directory).map(|path| (directory, path));
+                        last = self.index.path_of(directory).map(|path| (directory, path));
                     }
                     let Some((_, path)) = &last else { continue };
                     statat(rustix::fs::CWD, path.join(&name), AtFlags::SYMLINK_NOFOLLOW).ok()
                 }
             };
-            if self.known.is_untouched(key, found.as_ref()) == Some(false) {
-                touched.extend(self.known.remove(key));
+            if self.index.is_unchanged(key, found.as_ref()) == Some(false) {
+                drifted.extend(self.index.remove(key));
             }
         }
-        touched
+        drifted
     }
 
-    /// Forgets directories that are gone, and answers with what was published there.
-    fn lose(&mut self, gone: HashSet<DirectoryId>) -> Vec<Touched> {
-        if gone.is_empty() {
+    /// Forgets removed directories, and returns what was published in and below them.
+    fn forget_directories(&mut self, removed: HashSet<DirectoryId>) -> Vec<PublicationId> {
+        if removed.is_empty() {
             return Vec::new();
         }
-        let (gone, touched) = self.known.remove_directories(gone);
-        for (id, watch) in &gone {
-            if let Some(watch) = watch {
-                self.instances.unwatch(*watch);
-            }
-            self.floods.extend(self.flood.forget(*id).map(|root| LaneReport::FloodEnds { root }));
+        let (forgotten, drifted) = self.index.remove_directories(removed);
+        for (id, watch) in &forgotten {
+            watch.iter().for_each(|watch| self.instances.unwatch(*watch));
+            self.end_flood(*id);
         }
-        if !self.unwatched.is_empty() {
-            let gone: HashSet<DirectoryId> = gone.into_iter().map(|(id, _)| id).collect();
-            self.unwatched.retain(|id| !gone.contains(id));
-        }
-        touched
+        self.unwatched.remove(&forgotten.into_iter().map(|(id, _)| id).collect());
+        drifted
     }
 
-    /// Sweeps a minute's share of the unwatched directories, and watches those for which there is a watch by now.
-    fn sweep_some(&mut self) -> Vec<Touched> {
-        let share = self.unwatched.len().div_ceil(SWEEP_S);
-        let from = if self.next < self.unwatched.len() { self.next } else { 0 };
-        let chosen: HashSet<DirectoryId> = self.unwatched.iter().skip(from).take(share).copied().collect();
-        self.next = from + share;
+    /// Sweeps a second's share of the unwatched directories, and watches those for which the kernel has a watch by now.
+    fn sweep_unwatched(&mut self) -> Vec<PublicationId> {
+        let share = self.unwatched.next_share();
         let mut watched = HashSet::new();
-        for id in &chosen {
-            if let Some(watch) = self.watch_by_path(*id, Apart::No) {
+        for id in &share {
+            if let Some(watch) = self.watch_by_path(*id, InstanceFor::Root) {
                 self.use_watch(*id, Some(watch));
                 watched.insert(*id);
             }
         }
-        self.unwatched.retain(|id| !watched.contains(id));
-        self.sweep(&chosen, Extent::Sweep)
+        self.unwatched.remove(&watched);
+        self.sweep(&share, Extent::Sweep)
     }
 
-    /// Glances at directories of which is not heard because of a flood.
-    fn glance(&mut self) -> Vec<Touched> {
-        let mut paused: Vec<DirectoryId> = self.flood.paused().collect();
-        if paused.is_empty() {
+    fn sweep(&mut self, directories: &HashSet<DirectoryId>, extent: Extent) -> Vec<PublicationId> {
+        if directories.is_empty() {
             return Vec::new();
         }
-        paused.sort_unstable();
-        let from = self.glanced % paused.len();
-        paused.rotate_left(from);
-        let (mut chosen, mut files) = (HashSet::new(), 0);
-        for id in paused.into_iter().take(GLANCE_DIRECTORIES) {
-            files += self.known.holds(id);
-            self.glanced = self.glanced.wrapping_add(1);
-            if files > GLANCE_FILES {
-                break;
-            }
-            chosen.insert(id);
-        }
-        self.sweep(&chosen, Extent::Glance)
-    }
-
-    /// Compares the files of these directories with what was left there.
-    fn sweep(&mut self, directories: &HashSet<DirectoryId>, extent: Extent) -> Vec<Touched> {
-        let (mut intact, mut gone, mut read) = (HashSet::new(), HashSet::new(), HashSet::new());
-        for id in directories {
-            let Some(path) = self.known.path_of(*id) else { continue };
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let opened = open(&path, flags, Mode::empty()).and_then(|fd| Ok((Dir::read_from(&fd)?, fd)));
-            let Ok((entries, fd)) = opened else {
-                gone.insert(*id);
-                continue;
-            };
-            let beyond = if extent == Extent::Sweep { MOST_ENTRIES } else { GLANCE_ENTRIES };
-            let most = beyond + ENTRIES_A_FILE * self.known.holds(*id);
-            let mut entries = entries.flatten();
-            for entry in entries.by_ref().take(most) {
-                let name = entry.file_name();
-                let key = self.known.key(*id, name.to_bytes());
-                if !self.known.knows_file(key) {
-                    continue;
-                }
-                let found = statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW).ok();
-                if self.known.is_untouched(key, found.as_ref()) == Some(true) {
-                    intact.insert(key);
-                }
-            }
-            if extent == Extent::Sweep || entries.next().is_none() {
-                read.insert(*id);
-            }
-        }
-        let mut touched = self.known.remove_unseen(&read, &intact);
-        touched.extend(self.lose(gone));
-        touched
+        let (mut drifted, removed) = sweep(&mut self.index, directories, extent);
+        drifted.extend(self.forget_directories(removed));
+        drifted
     }
 }
 
-/// The directory at which the path to this one starts: the fixed part.
-fn root_of(directory: &Directory) -> &Path {
+/// The directory at which a sink's path starts: its fixed part.
+fn root_of(directory: &DirHandle) -> &Path {
     directory.parent().map_or(directory.path(), |parent| root_of(parent))
 }

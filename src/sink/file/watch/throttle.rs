@@ -1,6 +1,6 @@
-//! A place is reported as touched at once, and then at most once a second: a fight with another writer must not spin.
+//! Reports drift of a place at once, and then at most once a second: a fight with another writer must not spin.
 //!
-//! Time is counted in ticks of a timer that only runs while a report is fresh, so no clock is read and an idle lane sleeps.
+//! Time is counted in ticks of a timer that runs only after a report, so no clock is read and an idle lane sleeps.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,16 +9,17 @@ use std::time::Duration;
 use rustix::fd::BorrowedFd;
 
 use crate::domain::{SinkId, Slot, Ticket};
+use crate::sink::job::PublicationId;
 use crate::sink::ticker::Ticker;
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// A second, and the tick that had already begun.
+/// A second, plus the tick in progress.
 const PAUSE: u64 = 11;
 
-/// The places that were reported within the last second.
+/// The places reported within the last second.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Throttle {
     ticker: Ticker,
     now: u64,
     recent: HashMap<(Slot, SinkId), Recent>,
@@ -27,17 +28,17 @@ pub(crate) struct Pace {
 #[derive(Debug)]
 struct Recent {
     until: u64,
-    /// Touched again meanwhile: to be reported when the second is over.
+    /// PublicationId again meanwhile: to be reported when the second is over.
     again: Option<Ticket>,
 }
 
-impl Pace {
+impl Throttle {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { ticker: Ticker::new(TICK)?, now: 0, recent: HashMap::new() })
     }
 
-    /// A place was touched. Answers whether that is to be reported now; if not, it will be.
-    pub(crate) fn admits(&mut self, ticket: Ticket, sink: SinkId) -> bool {
+    /// Whether the drift of this place may be reported now; if not, [`due`](Self::due) returns it later.
+    pub(crate) fn admits(&mut self, (ticket, sink): PublicationId) -> bool {
         self.ticker.run(true);
         let until = self.now + PAUSE;
         let recent = self.recent.entry((ticket.slot, sink)).or_insert(Recent { until: 0, again: None });
@@ -49,8 +50,8 @@ impl Pace {
         true
     }
 
-    /// What was held back until now.
-    pub(crate) fn due(&mut self) -> Vec<(Ticket, SinkId)> {
+    /// The reports that were held back until now.
+    pub(crate) fn due(&mut self) -> Vec<PublicationId> {
         self.now += self.ticker.elapsed();
         let (now, mut due) = (self.now, Vec::new());
         self.recent.retain(|(_, sink), recent| {
