@@ -14,33 +14,33 @@ use super::Answer;
 use super::classify::{HttpAnswer, classify};
 use super::transport::{Metered, ProtocolChoice, Resolver, TrustError, body, connection_error, tls};
 
-/// The most that an answer's headers may hold, in bytes.
+/// The size limit of an answer's headers, in bytes.
 const MAX_HEADERS: u32 = 16 * 1024;
 
-/// The most of an answer that a server may send ahead, in bytes: as much as is read of one.
-const MOST_UNREAD: u32 = 64 * 1024;
+/// The HTTP/2 window of a call, in bytes: a server may send no more than is read of an answer.
+const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// Why there can be no client for a connection.
+/// Why no client can be made for a connection.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenClientError {
-    /// Nobody can be trusted: `ca_file`, or the system's roots.
+    /// There are no trusted certificates: `ca_file`, or the system's roots.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// The proxy's URL is not one.
+    /// The proxy's URL is invalid.
     #[error("proxy {0}: not a URL that can be used; it is written http://[user:password@]host:port")]
     Proxy(String),
     /// The HTTP client could not be made.
     #[error("the HTTP client for {endpoint} cannot be made: {reason}")]
     Setup {
-        /// For which endpoint.
+        /// The endpoint.
         endpoint: String,
-        /// What the library said.
+        /// The library's error.
         reason: reqwest::Error,
     },
 }
 
-/// Calls one endpoint in one way. Apps with equal [`Connection`]s share one, and with it its connections; clones are cheap
-/// and share them too.
+/// Calls one endpoint over one [`Connection`]. Apps with equal connections share a client and its connection pool; so do clones,
+/// which are cheap.
 #[derive(Clone)]
 pub struct TokenClient(Arc<Inner>);
 
@@ -48,18 +48,18 @@ struct Inner {
     connection: Connection,
     /// The endpoint, parsed once.
     url: Url,
-    route: ProtocolChoice,
+    protocol: ProtocolChoice,
     metered: Metered,
 }
 
 impl TokenClient {
-    /// Makes the client; connects to nobody yet. Reads `ca_file`, or else the system's roots.
+    /// Makes the client without connecting. Reads `ca_file`, or else the system's roots.
     ///
     /// # Errors
     /// See [`TokenClientError`].
     pub fn new(connection: Connection) -> Result<Self, TokenClientError> {
         let metered = Metered::new();
-        let route = if connection.endpoint.as_str().starts_with("https://") {
+        let protocol = if connection.endpoint.as_str().starts_with("https://") {
             let tls = tls::config(connection.ca_file.as_deref(), metered.provider())?;
             let negotiating = builder(&connection, &tls, &[b"h2", b"http/1.1"])?;
             let http2 = builder(&connection, &tls, &[b"h2"])?.http2_prior_knowledge();
@@ -67,9 +67,9 @@ impl TokenClient {
         } else {
             ProtocolChoice::new(build(builder(&connection, &tls::unused(), &[])?.http1_only(), &connection)?, None)
         };
-        let url = route.fallback().client.post(connection.endpoint.as_str()).build();
+        let url = protocol.fallback().client.post(connection.endpoint.as_str()).build();
         let url = url.map_err(|reason| setup(reason, &connection))?.url().clone();
-        Ok(Self(Arc::new(Inner { connection, url, route, metered })))
+        Ok(Self(Arc::new(Inner { connection, url, protocol, metered })))
     }
 
     /// How long a whole call may take.
@@ -77,10 +77,10 @@ impl TokenClient {
         self.0.connection.timeout
     }
 
-    /// Asks for the token of one organisation: one `POST /v1.0/oauth2/{corpId}/token`. It takes no longer than the
-    /// connection's `timeout`, and may be dropped at any time. Requests that the server provably did not look at (a
-    /// connection that it had begun to close) are sent again.
-    pub async fn ask(&self, client_id: &ClientId, secret: &Secret, corp_id: &CorpId) -> Answer {
+    /// Requests the token of one organisation: one `POST /v1.0/oauth2/{corpId}/token`. The call takes no longer than the
+    /// connection's `timeout`, and may be dropped at any time. A request that the server provably did not process (on a
+    /// connection that it had begun to close) is sent again.
+    pub async fn request_token(&self, client_id: &ClientId, secret: &Secret, corp_id: &CorpId) -> Answer {
         let Inner { connection, metered, .. } = &*self.0;
         let _allowance = metered.budget.call();
         match tokio::time::timeout(connection.timeout, self.0.call(client_id, secret, corp_id)).await {
@@ -123,9 +123,9 @@ impl Inner {
         if size_of_headers(response.headers()) > MAX_HEADERS as usize {
             return refuse(format!("the answer's headers are larger than {MAX_HEADERS} bytes"));
         }
-        let mut gathered = body::Gathered::new(response.content_length());
+        let mut buffer = body::AnswerBuffer::new(response.content_length());
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if gathered.push(&chunk).is_err() {
+            if buffer.push(&chunk).is_err() {
                 return refuse(format!("the answer is larger than {} bytes", body::MAX_ANSWER));
             }
         }
@@ -136,31 +136,31 @@ impl Inner {
             content_encoding: headers.get(CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?")),
             retry_after: header(headers, &RETRY_AFTER),
             date: header(headers, &DATE),
-            body: gathered.as_slice(),
+            body: buffer.as_slice(),
             secret: secret.expose(),
         });
         Ok(Answer { outcome, server_date })
     }
 
-    /// Sends the request the way that the server speaks, and learns from how that went.
+    /// Sends the request over the protocol that the server is known to speak, and learns from the outcome.
     async fn send(&self, url: Url, body: bytes::Bytes) -> Result<reqwest::Response, Failure> {
         let send = |client: &reqwest::Client| client.post(url.clone()).body(body.clone()).send();
-        let way = self.route.way().await;
-        let mut sent = send(way.client).await;
+        let choice = self.protocol.choose().await;
+        let mut sent = send(choice.client).await;
         if let Err(error) = &sent
-            && way.is_http2
+            && choice.is_http2
         {
             let refused = connection_error::refuses_http2(error);
             if refused || connection_error::casts_doubt_on_http2(error) {
-                self.route.forget();
+                self.protocol.forget();
             }
             if refused {
-                sent = send(self.route.fallback().client).await;
+                sent = send(self.protocol.fallback().client).await;
             }
         }
         match sent {
             Ok(response) => {
-                self.route.learn(response.version());
+                self.protocol.learn(response.version());
                 Ok(response)
             }
             Err(error) => Err(connection_error::failure(&error.without_url(), &self.connection)),
@@ -178,8 +178,8 @@ fn builder(
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    // A connection that lost its other end keeps swallowing calls until the kernel gives up, a quarter of an hour later;
-    // pings, while calls are under way, find out within one call's time.
+    // On a connection whose peer is gone, calls are lost until the kernel gives up, a quarter of an hour later. Pings, while calls
+    // are in flight, detect that within one call's time.
     let ping = (connection.timeout / 3).clamp(Duration::from_millis(500), Duration::from_secs(5));
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
@@ -191,7 +191,7 @@ fn builder(
         .dns_resolver(Resolver::of_the_system(connection.connect_timeout))
         .local_address(connection.local_address)
         .http2_max_header_list_size(MAX_HEADERS)
-        .http2_initial_stream_window_size(MOST_UNREAD)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
         .http2_keep_alive_interval(ping)
         .http2_keep_alive_timeout(ping)
         .tcp_user_timeout(connection.timeout);
@@ -213,7 +213,7 @@ fn setup(reason: reqwest::Error, connection: &Connection) -> TokenClientError {
     TokenClientError::Setup { endpoint: connection.endpoint.to_string(), reason: reason.without_url() }
 }
 
-/// Whether the endpoint is on this machine: no proxy that the environment names could reach it.
+/// Whether the endpoint is on this machine, where a proxy named by the environment could not reach it.
 fn is_loopback(endpoint: &str) -> bool {
     use std::net::IpAddr;
     let Ok(url) = reqwest::Url::parse(endpoint) else { return false };

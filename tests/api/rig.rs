@@ -74,5 +74,5 @@ pub(crate) fn connection(endpoint: &str) -> Connection {
 
 pub(crate) async fn ask(client: &TokenClient, corp_id: &str) -> Answer {
     let secret = Secret::new(Zeroizing::new(SECRET.to_owned())).unwrap();
-    client.ask(&"ding1".parse().unwrap(), &secret, &CorpId::new(corp_id).unwrap()).await
+    client.request_token(&"ding1".parse().unwrap(), &secret, &CorpId::new(corp_id).unwrap()).await
 }

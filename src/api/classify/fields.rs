@@ -1,4 +1,4 @@
-//! An answer's JSON: the fields that mean something, as they came, without a copy that outlives them.
+//! The fields of an answer's JSON that matter, without a copy that outlives them.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use zeroize::Zeroizing;
 
-/// A value as it came. Text may be a token, so it is overwritten when dropped.
+/// A field's value. Text may be a token, so it is overwritten when dropped.
 #[derive(Default)]
 pub(super) enum FieldValue {
     /// The field is missing.
@@ -16,7 +16,7 @@ pub(super) enum FieldValue {
     /// A number without fraction or exponent, 0 or greater.
     Whole(u64),
     Text(Zeroizing<String>),
-    /// Anything else, by its name.
+    /// Anything else: what it is, in words.
     Other(&'static str),
 }
 
@@ -40,14 +40,14 @@ pub(super) struct AnswerFields {
     pub(super) request_id: FieldValue,
     pub(super) punish: FieldValue,
     pub(super) wait: FieldValue,
-    /// Whether a key came twice: which of the two is meant, nobody knows.
+    /// Whether a key occurs twice: it is unknown which one is meant.
     pub(super) duplicate: bool,
 }
 
 /// Reads a body that should be one JSON object.
 ///
 /// # Errors
-/// What is wrong with it, in words that quote nothing of it.
+/// What is wrong with it, in a text that quotes nothing of it.
 pub(super) fn read(body: &[u8]) -> Result<AnswerFields, String> {
     if body.is_empty() {
         return Err("is empty".to_owned());
@@ -59,7 +59,7 @@ pub(super) fn read(body: &[u8]) -> Result<AnswerFields, String> {
         return Err("is not UTF-8".to_owned());
     }
     let mut json = serde_json::Deserializer::from_slice(body);
-    // serde_json's own words can quote the body; its category and position cannot.
+    // serde_json's own messages can quote the body; its category and position cannot.
     let fields = json.deserialize_any(FieldsVisitor).and_then(|fields| json.end().map(|()| fields));
     fields.map_err(|error| match error.classify() {
         Category::Eof => "breaks off in the middle of the JSON".to_owned(),

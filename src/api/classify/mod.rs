@@ -1,16 +1,16 @@
-//! What an answer means. Pure: status, headers and body in, a token or a typed refusal out.
+//! What an answer means. Pure: status, headers and body go in, a token or a typed failure comes out.
 //!
-//! The table is DingTalk's, as far as it is documented or has been seen. An answer is judged in this order:
+//! The table is DingTalk's, as far as it is documented or was observed. The first rule that matches an answer decides:
 //!
 //! 1. `"punish":"deny"`, whatever the status: banned.
-//! 2. 504, whatever the body: the gateway gave up, which passes.
+//! 2. 504, whatever the body: the gateway timed out, which is transient.
 //! 3. A known `code`, compared exactly, whatever the status: the same code has been documented with two.
-//! 4. HTML where there should be JSON. With 403 it is the page that a banned address sees, or that of a middlebox; with 200
-//!    rather the middlebox's, or `endpoint` is wrong. Neither proves a ban by itself (`docs/decisions/0033-bans.md`).
-//! 5. 200: a token, if everything about it is as documented.
-//! 6. 429: throttled. Other 5xx: the server's trouble.
-//! 7. Anything else, an unknown `code` with 4xx included, is not an answer that the endpoint documents:
-//!    [`FailureKind::Malformed`], which is retried as any passing trouble is, with the code kept for whoever reads the log.
+//! 4. HTML instead of JSON. With 403 it is the page that a banned address gets, or a middlebox's; with 200 it is rather a
+//!    middlebox's, or `endpoint` is wrong. Neither proves a ban by itself (`docs/decisions/0033-bans.md`).
+//! 5. 200: a token, if all its fields are as documented.
+//! 6. 429: throttled. Other 5xx: a server error.
+//! 7. Anything else, also an unknown `code` with 4xx, is not documented: [`FailureKind::Malformed`], which is retried like any
+//!    transient failure.
 
 mod fields;
 mod redact;
@@ -24,10 +24,10 @@ use fields::{AnswerFields, FieldValue};
 
 pub use redact::withhold;
 
-/// The longest `Retry-After` that is believed, in seconds. An answer that asks for days would stop an app for good.
+/// The longest `Retry-After` that is obeyed, in seconds. Days would stop an app for good.
 pub(super) const MAX_RETRY_AFTER_S: u32 = 3600;
 
-/// An answer, as far as its meaning depends on it.
+/// The parts of an HTTP answer that decide what it means.
 #[derive(Default)]
 pub(super) struct HttpAnswer<'a> {
     pub(super) status: u16,
@@ -36,27 +36,27 @@ pub(super) struct HttpAnswer<'a> {
     pub(super) retry_after: Option<&'a str>,
     pub(super) date: Option<&'a str>,
     pub(super) body: &'a [u8],
-    /// The secret that was sent: an answer that repeats it is never quoted, nor believed.
+    /// The secret that was sent. An answer that repeats it is neither quoted nor accepted.
     pub(super) secret: &'a str,
 }
 
-/// The token and its life in seconds, or why there is none.
+/// The token and its lifetime in seconds.
 ///
 /// # Errors
-/// The typed refusal; its texts hold nothing of the body but a code that is known, a request id that is a UUID, or an IP address.
-pub(super) fn classify(reply: &HttpAnswer<'_>) -> Result<(Token, u32), Failure> {
-    if reply.content_encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(reply.failure(by_status(reply.status), "the answer is compressed, which was not asked for"));
+/// The typed failure. Its texts quote nothing of the body but a known code, a request id that is a UUID, or an IP address.
+pub(super) fn classify(answer: &HttpAnswer<'_>) -> Result<(Token, u32), Failure> {
+    if answer.content_encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(answer.failure(by_status(answer.status), "the answer is compressed, which was not asked for"));
     }
-    match fields::read(reply.body) {
-        Ok(fields) => reply.judge(fields),
-        Err(flaw) => Err(reply.judge_other(&flaw)),
+    match fields::read(answer.body) {
+        Ok(fields) => answer.classify_object(fields),
+        Err(flaw) => Err(answer.classify_other(&flaw)),
     }
 }
 
 impl HttpAnswer<'_> {
-    /// Judges a JSON object.
-    fn judge(&self, fields: AnswerFields) -> Result<(Token, u32), Failure> {
+    /// Classifies a JSON object.
+    fn classify_object(&self, fields: AnswerFields) -> Result<(Token, u32), Failure> {
         if fields.punish.text() == Some("deny") {
             let mut failure = self.named(FailureKind::Banned, BANNED, &fields);
             let wait = if let FieldValue::Whole(wait) = fields.wait { Some(bounded(wait)) } else { None };
@@ -87,8 +87,8 @@ impl HttpAnswer<'_> {
         grant(&fields, self.secret).map_err(|detail| self.named(FailureKind::Malformed, &detail, &fields))
     }
 
-    /// Judges a body that is not a JSON object.
-    fn judge_other(&self, flaw: &str) -> Failure {
+    /// Classifies a body that is not a JSON object.
+    fn classify_other(&self, flaw: &str) -> Failure {
         match self.status {
             200 if self.is_html() => self.failure(FailureKind::HtmlPage, PAGE),
             403 if self.is_html() => self.failure(FailureKind::Blocked, BLOCKED),
@@ -114,7 +114,7 @@ impl HttpAnswer<'_> {
             let media_type = claimed.split(';').next().unwrap_or_default().trim();
             media_type.eq_ignore_ascii_case("text/html") || media_type.eq_ignore_ascii_case("application/xhtml+xml")
         });
-        // A proxy can label anything as HTML; a ban stops everything, so an empty body or torn JSON is not taken for one.
+        // A proxy can label anything as HTML, and a ban stops all calls. So an empty body or truncated JSON is not taken for one.
         match self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(self.body).trim_ascii_start().first() {
             None | Some(b'{') => false,
             Some(b'<') => true,
@@ -122,7 +122,7 @@ impl HttpAnswer<'_> {
         }
     }
 
-    /// A refusal with the code and the request id that came with it.
+    /// A failure with the code and the request id of the answer.
     fn named(&self, kind: FailureKind, detail: &str, fields: &AnswerFields) -> Failure {
         let mut failure = self.failure(kind, detail);
         let hidden = [self.secret, fields.access_token.text().unwrap_or_default()];
@@ -133,7 +133,7 @@ impl HttpAnswer<'_> {
 
     fn address_detail(&self, fields: &AnswerFields) -> String {
         let hidden = [self.secret, fields.access_token.text().unwrap_or_default()];
-        // An IPv6 address has as many digits as a token may have.
+        // An IPv6 address has enough digits to hold a token.
         let address = fields.message.text().and_then(address_in).map(|ip| ip.to_string());
         let address = address.filter(|ip| !hidden.iter().any(|hidden| redact::repeats(ip, hidden)));
         let address = address.map_or_else(String::new, |ip| format!(" {ip}"));
@@ -150,7 +150,7 @@ impl HttpAnswer<'_> {
         failure
     }
 
-    /// `Retry-After` is a number of seconds, or a date, which counts from the answer's own (RFC 9110, 10.2.3).
+    /// `Retry-After` is a number of seconds, or a date, which counts from the answer's `Date` (RFC 9110, 10.2.3).
     fn retry_after_s(&self) -> Option<u32> {
         let text = self.retry_after?.trim();
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -166,9 +166,9 @@ const BANNED: &str = "this machine's address is banned for calling too often; al
 const PAGE: &str =
     "a page of HTML instead of a token; something on the way answers for the endpoint, or `endpoint` is wrong";
 const BLOCKED: &str = "status 403 with a page of HTML; this machine's address is banned, or something on the way answers for the endpoint";
-const GATEWAY: &str = "the endpoint's gateway gave up waiting (status 504)";
+const GATEWAY: &str = "the endpoint's gateway timed out (status 504)";
 
-/// Whether a code is one of DingTalk's, as far as they are known.
+/// Whether a code is one of DingTalk's known ones.
 pub(super) fn is_known(code: &str) -> bool {
     known(code).is_some()
 }
@@ -186,13 +186,13 @@ fn known(code: &str) -> Option<(FailureKind, &'static str)> {
         "server.error" => (ServerError, "the endpoint reports an error of its own"),
         "unknownError" => (SuspectCorp, "the endpoint reports an unknown error, as it does for a wrong corp_id"),
         "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi" => (AppThrottled, "too many calls for this app"),
-        "Forbidden.AccessDenied.QpsLimitForApi" => (ApiThrottled, "the endpoint is too busy for anybody"),
+        "Forbidden.AccessDenied.QpsLimitForApi" => (ApiThrottled, "the endpoint is too busy for everybody"),
         "Forbidden.AccessDenied.IpNotInWhiteList" => (AddressNotAllowed, ""),
         _ => return None,
     })
 }
 
-/// The address that the message names, after `request ip` if these words are there.
+/// The address that the message names, after `request ip` if it holds these words.
 fn address_in(message: &str) -> Option<IpAddr> {
     let lower = message.to_ascii_lowercase();
     let named = lower.find("request ip").map_or(0, |at| at + "request ip".len());
@@ -212,7 +212,7 @@ fn bounded(seconds: u64) -> u32 {
     u32::try_from(seconds).unwrap_or(u32::MAX).min(MAX_RETRY_AFTER_S)
 }
 
-/// The token and its life, if everything about them is as documented.
+/// The token and its lifetime, if both are as documented.
 fn grant(fields: &AnswerFields, secret: &str) -> Result<(Token, u32), String> {
     if fields.duplicate {
         return Err("the answer's JSON has the same key twice".to_owned());

@@ -2,7 +2,7 @@ use super::*;
 
 const GOOD: &str = r#"{"access_token":"0a7-_x","expires_in":7200}"#;
 
-fn reply(status: u16, body: &str) -> HttpAnswer<'_> {
+fn answer(status: u16, body: &str) -> HttpAnswer<'_> {
     HttpAnswer {
         status,
         content_type: Some("application/json"),
@@ -12,23 +12,23 @@ fn reply(status: u16, body: &str) -> HttpAnswer<'_> {
     }
 }
 
-fn refused(reply: &HttpAnswer<'_>) -> Failure {
-    classify(reply).expect_err("it should be refused")
+fn refused(answer: &HttpAnswer<'_>) -> Failure {
+    classify(answer).expect_err("it should be refused")
 }
 
 #[test]
 fn a_token_comes_with_200_alone() {
-    let (token, lifetime_s) = classify(&reply(200, GOOD)).unwrap();
+    let (token, lifetime_s) = classify(&answer(200, GOOD)).unwrap();
     assert_eq!((token.expose(), lifetime_s), ("0a7-_x", 7200));
     for status in [201, 202, 204, 206, 301, 400, 403, 404, 429, 500, 503, 504] {
-        assert!(classify(&reply(status, GOOD)).is_err(), "{status}");
+        assert!(classify(&answer(status, GOOD)).is_err(), "{status}");
     }
 }
 
 #[test]
 fn a_code_is_judged_before_its_status_and_compared_exactly() {
     use FailureKind::*;
-    let kind = |status, code: &str| refused(&reply(status, &format!(r#"{{"code":"{code}"}}"#))).kind;
+    let kind = |status, code: &str| refused(&answer(status, &format!(r#"{{"code":"{code}"}}"#))).kind;
     for (code, expected) in [
         ("invalid.client", WrongCredentials),
         ("unsupported.grant.type", UnsupportedGrant),
@@ -51,17 +51,17 @@ fn a_code_is_judged_before_its_status_and_compared_exactly() {
 #[test]
 fn a_known_code_beside_a_token_is_still_a_refusal() {
     let both = r#"{"code":"unauthorized.client","access_token":"t","expires_in":7200}"#;
-    assert_eq!(refused(&reply(200, both)).kind, FailureKind::Unauthorized);
+    assert_eq!(refused(&answer(200, both)).kind, FailureKind::Unauthorized);
 }
 
 #[test]
 fn a_ban_is_told_by_punish_at_any_status_and_a_page_of_html_is_no_proof_of_it() {
     for status in [200, 400, 403, 429, 500, 504] {
-        let failure = refused(&reply(status, r#"{"status":1111,"wait":5,"punish":"deny","code":"invalid.client"}"#));
+        let failure = refused(&answer(status, r#"{"status":1111,"wait":5,"punish":"deny","code":"invalid.client"}"#));
         assert_eq!((failure.kind, failure.retry_after_s), (FailureKind::Banned, Some(5)), "{status}");
     }
     let page = |status, content_type, body| {
-        refused(&HttpAnswer { content_type: Some(content_type), ..reply(status, body) }).kind
+        refused(&HttpAnswer { content_type: Some(content_type), ..answer(status, body) }).kind
     };
     for (status, kind) in [(200, FailureKind::HtmlPage), (403, FailureKind::Blocked)] {
         assert_eq!(page(status, "text/html", "<html>"), kind);
@@ -73,7 +73,7 @@ fn a_ban_is_told_by_punish_at_any_status_and_a_page_of_html_is_no_proof_of_it() 
     assert_eq!(page(404, "text/html", "<html>"), FailureKind::Malformed);
     assert_eq!(page(429, "text/html", "<html>"), FailureKind::AppThrottled);
     assert_eq!(page(502, "text/html", "<html>"), FailureKind::ServerError);
-    let mislabelled = HttpAnswer { content_type: Some("text/html"), ..reply(200, GOOD) };
+    let mislabelled = HttpAnswer { content_type: Some("text/html"), ..answer(200, GOOD) };
     assert!(classify(&mislabelled).is_ok(), "a token is a token, whatever it is labelled");
 }
 
@@ -81,7 +81,7 @@ fn a_ban_is_told_by_punish_at_any_status_and_a_page_of_html_is_no_proof_of_it() 
 fn retry_after_is_seconds_or_a_date_and_is_bounded() {
     let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
     let asked = |status, retry_after, date| {
-        refused(&HttpAnswer { retry_after: Some(retry_after), date, ..reply(status, "{}") }).retry_after_s
+        refused(&HttpAnswer { retry_after: Some(retry_after), date, ..answer(status, "{}") }).retry_after_s
     };
     assert_eq!(asked(429, "7", None), Some(7));
     assert_eq!(asked(503, " 7 ", None), Some(7));
@@ -96,22 +96,22 @@ fn retry_after_is_seconds_or_a_date_and_is_bounded() {
     }
     assert_eq!(asked(500, "7", None), None);
     let throttled = r#"{"code":"Forbidden.AccessDenied.QpsLimitForApi"}"#;
-    assert_eq!(refused(&HttpAnswer { retry_after: Some("7"), ..reply(403, throttled) }).retry_after_s, Some(7));
+    assert_eq!(refused(&HttpAnswer { retry_after: Some("7"), ..answer(403, throttled) }).retry_after_s, Some(7));
     let banned = r#"{"punish":"deny","wait":5}"#;
-    assert_eq!(refused(&HttpAnswer { retry_after: Some("7"), ..reply(403, banned) }).retry_after_s, Some(7));
-    assert_eq!(refused(&reply(403, r#"{"punish":"deny","wait":99999999999}"#)).retry_after_s, Some(MAX_RETRY_AFTER_S));
+    assert_eq!(refused(&HttpAnswer { retry_after: Some("7"), ..answer(403, banned) }).retry_after_s, Some(7));
+    assert_eq!(refused(&answer(403, r#"{"punish":"deny","wait":99999999999}"#)).retry_after_s, Some(MAX_RETRY_AFTER_S));
 }
 
 #[test]
 fn a_code_is_quoted_if_it_is_known_and_a_request_id_if_it_is_a_uuid() {
     let id = "5A4D7E2C-18c1-7C1B-9A55-0123456789ab";
     let body = format!(r#"{{"code":"unauthorized.client","requestid":"{id}"}}"#);
-    let failure = refused(&reply(400, &body));
+    let failure = refused(&answer(400, &body));
     assert_eq!((failure.code.as_deref(), failure.request_id.as_deref()), (Some("unauthorized.client"), Some(id)));
-    let failure = refused(&reply(400, r#"{"code":"brand.new.code","requestid":"r-1"}"#));
+    let failure = refused(&answer(400, r#"{"code":"brand.new.code","requestid":"r-1"}"#));
     assert_eq!((&failure.code, &failure.request_id), (&None, &None));
     assert!(failure.detail.contains("(14 bytes, SHA-256 e2f95d88)"), "{failure}");
-    let numbers = refused(&reply(400, r#"{"code":88,"requestid":null}"#));
+    let numbers = refused(&answer(400, r#"{"code":88,"requestid":null}"#));
     assert_eq!((numbers.code, numbers.request_id), (None, None));
 }
 
@@ -171,7 +171,7 @@ fn no_disguise_of_token_or_secret_is_quoted_from_any_part_of_an_answer() {
                         true => (header, header, header),
                         false => (None, None, None),
                     };
-                    let reply = HttpAnswer {
+                    let answer = HttpAnswer {
                         status,
                         content_type,
                         retry_after,
@@ -180,7 +180,7 @@ fn no_disguise_of_token_or_secret_is_quoted_from_any_part_of_an_answer() {
                         secret,
                         ..HttpAnswer::default()
                     };
-                    let failure = refused(&reply);
+                    let failure = refused(&answer);
                     let shown = format!("{failure} {failure:?}").to_lowercase();
                     assert!(!shown.contains(&hidden.to_lowercase()), "{field} {status}: {hidden:?} in {shown}");
                     assert!(failure.request_id.is_none(), "{field} {status}: {hidden:?}");
@@ -203,14 +203,14 @@ fn the_address_that_is_not_allowed_is_shown_if_it_is_one() {
     ] {
         let body = serde_json::json!({ "code": "Forbidden.AccessDenied.IpNotInWhiteList", "message": message });
         let body = body.to_string();
-        let detail = refused(&reply(403, &body)).detail;
+        let detail = refused(&answer(403, &body)).detail;
         assert!(detail.contains(shown), "{message}: {detail}");
     }
 }
 
 #[test]
 fn a_compressed_answer_is_refused_unread() {
-    let encoded = |status, encoding| classify(&HttpAnswer { content_encoding: Some(encoding), ..reply(status, GOOD) });
+    let encoded = |status, encoding| classify(&HttpAnswer { content_encoding: Some(encoding), ..answer(status, GOOD) });
     for encoding in ["gzip", "br", "zstd", "deflate", "identity, gzip", ""] {
         assert_eq!(encoded(200, encoding).unwrap_err().kind, FailureKind::Malformed, "{encoding}");
     }
@@ -221,16 +221,16 @@ fn a_compressed_answer_is_refused_unread() {
 #[test]
 fn no_body_however_torn_panics_or_is_taken_for_a_token() {
     for cut in 0..GOOD.len() {
-        let failure = refused(&reply(200, &GOOD[..cut]));
+        let failure = refused(&answer(200, &GOOD[..cut]));
         assert_eq!(failure.kind, FailureKind::Malformed, "{cut}");
     }
     for at in 0..GOOD.len() {
         for bit in 0..8 {
             let mut body = GOOD.as_bytes().to_vec();
             body[at] ^= 1 << bit;
-            let reply = HttpAnswer { body: &body, ..reply(200, "") };
+            let answer = HttpAnswer { body: &body, ..answer(200, "") };
             // A flip inside the token or the number can go unnoticed; nothing but a whole answer may.
-            if let Ok((token, lifetime_s)) = classify(&reply) {
+            if let Ok((token, lifetime_s)) = classify(&answer) {
                 assert!(token.expose().len() == 6 && lifetime_s > 0, "{:?}", String::from_utf8_lossy(&body));
             }
         }

@@ -1,26 +1,25 @@
-//! Buffers that hold a secret or a token, and are overwritten when they are done with. What TLS and HTTP copy for
-//! themselves is out of reach; against that there are no core dumps.
+//! Buffers that hold a secret or a token, and are overwritten when they are dropped. The copies that TLS and HTTP make are out of
+//! reach; core dumps are disabled because of them.
 
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::domain::{ClientId, Secret};
 
-/// The longest answer that is read, in bytes.
+/// The size limit of an answer's body, in bytes.
 pub(in crate::api) const MAX_ANSWER: usize = 64 * 1024;
 
-/// The request's body. Neither a client_id nor a secret can hold a quote or a backslash that went unescaped: the first is
-/// checked by its type, the second is escaped here.
+/// The request's body. A client_id cannot hold a quote or a backslash, which its type checks; in a secret they are escaped here.
 pub(in crate::api) fn request(client_id: &ClientId, secret: &Secret) -> Bytes {
     let parts = ["{\"client_id\":\"", client_id.as_str(), "\",\"client_secret\":\""];
     let tail = "\",\"grant_type\":\"client_credentials\"}";
     let fixed: usize = parts.iter().map(|part| part.len()).sum::<usize>() + tail.len();
-    // Room for a secret in which every character is escaped: the buffer never moves, so nothing is left behind.
+    // Capacity for a secret in which every character is escaped: the buffer is never moved, so no copy stays behind.
     let mut body = Zeroizing::new(Vec::with_capacity(fixed + 2 * secret.expose().len()));
     for part in parts {
         body.extend_from_slice(part.as_bytes());
     }
-    // A secret is visible ASCII, so nothing else in it needs escaping.
+    // A secret is visible ASCII, so no other character needs escaping.
     for byte in secret.expose().bytes() {
         if matches!(byte, b'"' | b'\\') {
             body.push(b'\\');
@@ -34,11 +33,11 @@ pub(in crate::api) fn request(client_id: &ClientId, secret: &Secret) -> Bytes {
 /// The answer is longer than [`MAX_ANSWER`].
 pub(in crate::api) struct TooLong;
 
-/// The answer's body, as it comes in.
-pub(in crate::api) struct Gathered(Zeroizing<Vec<u8>>);
+/// The answer's body, read chunk by chunk.
+pub(in crate::api) struct AnswerBuffer(Zeroizing<Vec<u8>>);
 
-impl Gathered {
-    /// `expected` is the answer's own idea of its length, if it has one.
+impl AnswerBuffer {
+    /// `expected` is the answer's Content-Length, if it has one.
     pub(in crate::api) fn new(expected: Option<u64>) -> Self {
         let expected = expected.and_then(|length| usize::try_from(length).ok()).unwrap_or(1024);
         Self(Zeroizing::new(Vec::with_capacity(expected.min(MAX_ANSWER))))
@@ -50,7 +49,7 @@ impl Gathered {
             return Err(TooLong);
         }
         if length > self.0.capacity() {
-            // A Vec that grows leaves its old bytes behind; this one is overwritten when it is dropped.
+            // A Vec that grows leaves its old bytes in memory; this one is overwritten when it is dropped.
             let mut larger = Zeroizing::new(Vec::with_capacity((2 * length).min(MAX_ANSWER)));
             larger.extend_from_slice(&self.0);
             self.0 = larger;
@@ -81,12 +80,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_gathered_up_to_its_limit() {
-        let mut gathered = Gathered::new(Some(3));
+    fn an_answer_is_read_up_to_its_limit() {
+        let mut buffer = AnswerBuffer::new(Some(3));
         for _ in 0..64 {
-            assert!(gathered.push(&[b'x'; 1024]).is_ok());
+            assert!(buffer.push(&[b'x'; 1024]).is_ok());
         }
-        assert_eq!(gathered.as_slice().len(), MAX_ANSWER);
-        assert!(gathered.push(b"x").is_err());
+        assert_eq!(buffer.as_slice().len(), MAX_ANSWER);
+        assert!(buffer.push(b"x").is_err());
     }
 }

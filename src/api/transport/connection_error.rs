@@ -1,4 +1,4 @@
-//! What it means when there is no answer: name resolution, connection, TLS, resets, and answers that are not HTTP.
+//! Classifies errors of calls without an answer: name resolution, connection, TLS, resets, and answers that are not HTTP.
 
 use std::error::Error;
 use std::io;
@@ -8,15 +8,15 @@ use rustls::CertificateError;
 use super::read_budget::EXCEEDED;
 use crate::domain::{Connection, Failure, FailureKind};
 
-/// What went wrong with a call that was sent through `connection`. Nothing of the error's own text is shown but what the
-/// system or the TLS library says: a URL can hold a password, an HTTP error a part of an answer.
+/// The failure of a call that was sent over `connection`. Of the error's own text only what the system or the TLS library says is
+/// shown: a URL can hold a password, and an HTTP error a part of an answer.
 pub(in crate::api) fn failure(error: &reqwest::Error, connection: &Connection) -> Failure {
     let endpoint = &connection.endpoint;
     if error.is_timeout() && error.is_connect() {
         let waited = humantime::format_duration(connection.connect_timeout);
         return Failure::new(FailureKind::Unreachable, format!("no connection to {endpoint} within {waited}"));
     }
-    let (kind, why) = links(error)
+    let (kind, why) = chain(error)
         .find_map(|link| reason(link, connection))
         .unwrap_or((FailureKind::Unreachable, "the connection failed".to_owned()));
     let doing = match (error.is_connect(), &connection.proxy) {
@@ -27,28 +27,28 @@ pub(in crate::api) fn failure(error: &reqwest::Error, connection: &Connection) -
     Failure::new(kind, format!("{doing}: {why}"))
 }
 
-/// Whether the server turned out not to speak the HTTP/2 that it spoke before, and got no request.
+/// Whether the server turned out not to speak HTTP/2 any more, and did not get the request.
 pub(in crate::api) fn refuses_http2(error: &reqwest::Error) -> bool {
     let no_protocol = rustls::AlertDescription::NoApplicationProtocol;
-    links(error).any(|link| match link.downcast_ref::<rustls::Error>() {
+    chain(error).any(|link| match link.downcast_ref::<rustls::Error>() {
         Some(rustls::Error::AlertReceived(alert)) => *alert == no_protocol,
         Some(rustls::Error::NoApplicationProtocol) => true,
         _ => false,
     })
 }
 
-/// Whether the server may no longer speak HTTP/2. Those that speak HTTP/1.1 alone answer nonsense or just hang up, as a
-/// server that restarts does; a refused connection, a silent one, or one call that was broken off, says nothing.
+/// Whether the server may no longer speak HTTP/2. A server that speaks HTTP/1.1 alone sends nonsense or closes the connection, as a
+/// server that restarts does. A refused connection, a silent one, or one reset stream, says nothing about it.
 pub(in crate::api) fn casts_doubt_on_http2(error: &reqwest::Error) -> bool {
     let broken_off = |h2: &h2::Error| h2.is_reset() && h2.is_remote();
     let says_nothing = |link: &(dyn Error + 'static)| {
         link.downcast_ref().is_some_and(broken_off) || link.downcast_ref().is_some_and(hyper::Error::is_timeout)
     };
-    !error.is_connect() && !links(error).any(says_nothing)
+    !error.is_connect() && !chain(error).any(says_nothing)
 }
 
-/// An error and everything that it came from. `io::Error` hides what it wraps from `source()`.
-fn links<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+/// An error and its chain of sources. `io::Error` hides what it wraps from `source()`.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&link: &&'a (dyn Error + 'static)| {
         match link.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
@@ -73,14 +73,14 @@ fn reason(link: &(dyn Error + 'static), connection: &Connection) -> Option<(Fail
     if let Some(error) = link.downcast_ref::<io::Error>() {
         return system(error, connection);
     }
-    // These errors have no public types; their words are fixed and hold nothing of the call.
-    let words = link.to_string();
-    let why = if words.starts_with("dns error") {
+    // These errors have no public types; their texts are fixed and hold nothing of the call.
+    let text = link.to_string();
+    let why = if text.starts_with("dns error") {
         let cause = link.source().map(|cause| format!(" ({cause})")).unwrap_or_default();
         format!("the name cannot be resolved{cause}; check `endpoint` and the system's DNS")
-    } else if words.contains("proxy authorization required") {
+    } else if text.contains("proxy authorization required") {
         "the proxy wants a user and a password; set them in `proxy`".to_owned()
-    } else if words.starts_with("tunnel error: unsuccessful") {
+    } else if text.starts_with("tunnel error: unsuccessful") {
         "the proxy refused the tunnel".to_owned()
     } else {
         return None;
@@ -88,7 +88,7 @@ fn reason(link: &(dyn Error + 'static), connection: &Connection) -> Option<(Fail
     Some((FailureKind::Unreachable, why))
 }
 
-/// Whether the connection was ended because too much came over it. HTTP/2 keeps of an I/O error its text alone.
+/// Whether the read budget ended the connection. HTTP/2 keeps only the text of an I/O error.
 fn is_flood(link: &(dyn Error + 'static)) -> bool {
     let is_io = link.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_io);
     let is_tls = matches!(link.downcast_ref(), Some(rustls::Error::General(_)));
@@ -114,7 +114,7 @@ fn tls(error: &rustls::Error, connection: &Connection) -> String {
         rustls::Error::InvalidCertificate(Flaw::NotValidForName | Flaw::NotValidForNameContext { .. }) => {
             "the server's certificate is for another host; check `endpoint`".to_owned()
         }
-        // A signature is bad, most often, when an authority of the same name was made anew.
+        // A bad signature mostly means that an authority was replaced by one of the same name.
         rustls::Error::InvalidCertificate(Flaw::UnknownIssuer | Flaw::BadSignature) => {
             format!("the server's certificate is not trusted: {trusted}")
         }
@@ -130,7 +130,7 @@ fn http2(error: &h2::Error) -> Option<(FailureKind, String)> {
     }
     let reason = error.reason().map_or_else(String::new, |reason| format!(" ({})", reason.description()));
     Some(if error.is_remote() {
-        (FailureKind::Unreachable, format!("the server broke the call off{reason}"))
+        (FailureKind::Unreachable, format!("the server reset the call{reason}"))
     } else {
         (FailureKind::Malformed, format!("the answer is not valid HTTP/2{reason}"))
     })
@@ -161,7 +161,7 @@ fn system(error: &io::Error, connection: &Connection) -> Option<(FailureKind, St
             Some(address) => format!("local_address {address} is not an address of this machine"),
             None => "no free local port".to_owned(),
         },
-        // The system's own words; a wrapped error is looked at by itself.
+        // The system's own text. A wrapped error is classified by itself.
         _ if error.get_ref().is_none() => error.to_string(),
         _ => return None,
     };

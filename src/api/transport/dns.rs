@@ -1,4 +1,4 @@
-//! Names to addresses, by the system's resolver, which may not come back.
+//! Name resolution by the system's resolver, which may hang.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -9,38 +9,38 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::system::blocking::Blocking;
 
-/// The most lookups that hang at once: one a host.
-const MOST_OUTSTANDING: usize = 1024;
+/// The most lookups in flight, one for each host; also those that hang.
+const MAX_LOOKUPS: usize = 1024;
 
-type Addresses = Result<Vec<SocketAddr>, Arc<io::Error>>;
+type LookupResult = Result<Vec<SocketAddr>, Arc<io::Error>>;
 
-/// One for the process, as the system's resolver is: a host that cannot be resolved costs one thread, whatever apps call it.
-static LOOKUPS: LazyLock<Blocking<Addresses>> = LazyLock::new(|| Blocking::new("resolve", MOST_OUTSTANDING));
+/// One for the process, as the system's resolver is. A host that cannot be resolved costs one thread, however many apps call it.
+static LOOKUPS: LazyLock<Blocking<LookupResult>> = LazyLock::new(|| Blocking::new("resolve", MAX_LOOKUPS));
 
-/// Resolves names in turns, one lookup a host.
+/// Resolves names, with one lookup at a time for each host.
 pub(in crate::api) struct Resolver {
-    lookups: Blocking<Addresses>,
+    lookups: Blocking<LookupResult>,
     look_up: fn(&str) -> io::Result<Vec<SocketAddr>>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Resolver {
-    /// By the system's resolver (getaddrinfo(3)), for connections that are to be made within `connect_timeout`. A lookup gets
-    /// three quarters of that, so that it is known to hang before the connection is given up.
+    /// Uses the system's resolver (getaddrinfo(3)). A lookup gets three quarters of `connect_timeout`, so that a lookup that hangs
+    /// is reported as such before the connection times out.
     pub(in crate::api) fn of_the_system(connect_timeout: Duration) -> Self {
-        let patience = connect_timeout * 3 / 4;
-        Self { lookups: LOOKUPS.clone(), look_up: by_the_system, patience }
+        let timeout = connect_timeout * 3 / 4;
+        Self { lookups: LOOKUPS.clone(), look_up: by_the_system, timeout }
     }
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let Self { lookups, look_up, patience } = self;
-        let (lookups, look_up, patience) = (lookups.clone(), *look_up, *patience);
+        let Self { lookups, look_up, timeout } = self;
+        let (lookups, look_up, timeout) = (lookups.clone(), *look_up, *timeout);
         Box::pin(async move {
             let host = name.as_str().to_owned();
             let work = move || look_up(&host).map_err(Arc::new);
-            let found = lookups.run(name.as_str(), patience, work).await;
+            let found = lookups.run(name.as_str(), timeout, work).await;
             let found = found.map_err(|why| io::Error::other(format!("the system's resolver: {why}")))?;
             let addresses = found.map_err(|error| io::Error::new(error.kind(), error))?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
@@ -74,8 +74,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_whose_lookup_hangs_costs_one_thread_and_others_are_resolved() {
-        let lookups = Blocking::new("test", MOST_OUTSTANDING);
-        let resolver = |ms| Resolver { lookups: lookups.clone(), look_up, patience: Duration::from_millis(ms) };
+        let lookups = Blocking::new("test", MAX_LOOKUPS);
+        let resolver = |ms| Resolver { lookups: lookups.clone(), look_up, timeout: Duration::from_millis(ms) };
         let outcome = |ms, host: &str| resolver(ms).resolve(host.parse().unwrap());
         let dead: Vec<_> = (0..600).map(|number| tokio::spawn(outcome(50, &format!("{number}.dead")))).collect();
         for lookup in dead {

@@ -1,81 +1,81 @@
-//! HTTP/2 or HTTP/1.1, and how that is found out.
+//! HTTP/2 or HTTP/1.1: which one a server speaks, found out by ALPN.
 //!
-//! A client that negotiates by ALPN cannot know, while it connects, whether the connection will carry one call or all of
-//! them, so 64 calls at once open 64 connections. A client that knows the server to speak HTTP/2 opens one. Therefore the
-//! first call goes alone, negotiates, and tells the others.
+//! A client that negotiates by ALPN does not know, while it connects, whether the connection will carry one call or all of them, so
+//! 64 calls at once open 64 connections. A client that knows the server to speak HTTP/2 opens one. Therefore the first call goes
+//! alone and negotiates, and the others wait for its result.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-/// How long a call waits for the one that finds out, at most. Then it goes anyway: all that is lost is a connection.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a call waits for the one that negotiates. After that it is sent anyway, which costs a connection.
+const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 const UNKNOWN: u8 = 0;
 const NEGOTIATED: u8 = 1;
 const HTTP2: u8 = 2;
 
-/// The two ways to a server, and which of them is to be taken.
+/// The two clients for a server, and which of them to use.
 pub(in crate::api) struct ProtocolChoice {
-    /// Negotiates for each connection; right for servers that speak HTTP/1.1, and for finding out.
+    /// Negotiates on each connection: for servers that speak HTTP/1.1, and while the protocol is unknown.
     negotiating: reqwest::Client,
-    /// Few connections, HTTP/2 only. `None` where there is no TLS, and so no ALPN.
+    /// HTTP/2 only, few connections. `None` without TLS, where there is no ALPN.
     http2: Option<reqwest::Client>,
     known: AtomicU8,
-    finding_out: Mutex<()>,
+    negotiating_call: Mutex<()>,
 }
 
-/// The way that one call takes.
+/// The client for one call.
 pub(in crate::api) struct Choice<'a> {
     pub(in crate::api) client: &'a reqwest::Client,
     pub(in crate::api) is_http2: bool,
-    /// Held by the call that finds out, until its answer begins.
-    _finding_out: Option<MutexGuard<'a, ()>>,
+    /// Held by the call that negotiates, until its answer begins.
+    _turn: Option<MutexGuard<'a, ()>>,
 }
 
 impl ProtocolChoice {
     pub(in crate::api) fn new(negotiating: reqwest::Client, http2: Option<reqwest::Client>) -> Self {
         let known = if http2.is_some() { UNKNOWN } else { NEGOTIATED };
-        Self { negotiating, http2, known: AtomicU8::new(known), finding_out: Mutex::new(()) }
+        Self { negotiating, http2, known: AtomicU8::new(known), negotiating_call: Mutex::new(()) }
     }
 
-    /// The way for the next call.
-    pub(in crate::api) async fn way(&self) -> Choice<'_> {
-        if let Some(way) = self.known_way() {
-            return way;
+    /// Chooses the client for the next call.
+    pub(in crate::api) async fn choose(&self) -> Choice<'_> {
+        if let Some(choice) = self.known_choice() {
+            return choice;
         }
-        let turn = tokio::time::timeout(PATIENCE, self.finding_out.lock()).await.ok();
-        if let Some(way) = self.known_way() {
-            return way;
+        let turn = tokio::time::timeout(NEGOTIATION_TIMEOUT, self.negotiating_call.lock()).await.ok();
+        if let Some(choice) = self.known_choice() {
+            return choice;
         }
-        Choice { client: &self.negotiating, is_http2: false, _finding_out: turn }
+        Choice { client: &self.negotiating, is_http2: false, _turn: turn }
     }
 
-    /// The way for a call that HTTP/2 turned away.
+    /// The client for a call that was refused over HTTP/2.
     pub(in crate::api) fn fallback(&self) -> Choice<'_> {
-        Choice { client: &self.negotiating, is_http2: false, _finding_out: None }
+        Choice { client: &self.negotiating, is_http2: false, _turn: None }
     }
 
-    /// An answer came over this version.
+    /// An answer arrived over this version.
     pub(in crate::api) fn learn(&self, version: reqwest::Version) {
         let speaks_http2 = self.http2.is_some() && version == reqwest::Version::HTTP_2;
         self.known.store(if speaks_http2 { HTTP2 } else { NEGOTIATED }, Ordering::Relaxed);
     }
 
-    /// The server does not speak what it spoke before.
+    /// The server may no longer speak the protocol that it spoke before.
     pub(in crate::api) fn forget(&self) {
         if self.http2.is_some() {
             self.known.store(UNKNOWN, Ordering::Relaxed);
         }
     }
 
-    fn known_way(&self) -> Option<Choice<'_>> {
+    fn known_choice(&self) -> Option<Choice<'_>> {
         let (client, is_http2) = match self.known.load(Ordering::Relaxed) {
             UNKNOWN => return None,
             HTTP2 => (self.http2.as_ref()?, true),
             _ => (&self.negotiating, false),
         };
-        Some(Choice { client, is_http2, _finding_out: None })
+        Some(Choice { client, is_http2, _turn: None })
     }
 }

@@ -1,10 +1,10 @@
-//! How much a server may send. A server that never ends, with informational answers, pings, settings or frames that nobody
-//! knows, takes a core for as long as a call may last, and calls to it can follow each other for ever.
+//! Limits how much a server may send. A server that sends informational answers, pings, settings or unknown frames without end
+//! occupies a core for as long as a call may last, and calls to it can follow each other forever.
 //!
-//! Neither reqwest nor hyper count what comes in beside answers, and their connections cannot be wrapped. All of it comes as TLS
-//! records, though, and TLS is ours to configure: each record's decryption spends from a budget that calls fill. Once it is
-//! spent, the next record is an error, which ends the connection. Endpoints without TLS are on this machine
-//! ([`Endpoint`](crate::domain::Endpoint)), and are not metered.
+//! Neither reqwest nor hyper counts what arrives besides answers, and their connections cannot be wrapped. But all of it arrives as
+//! TLS records: each record's decryption spends from a budget that calls fill. Once the budget is spent, the next record is an
+//! error, which ends the connection. Endpoints without TLS are on this machine ([`Endpoint`](crate::domain::Endpoint)), and are
+//! not metered.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,18 +16,18 @@ use rustls::crypto::cipher::{
 use rustls::crypto::{CipherSuiteCommon, CryptoProvider};
 use rustls::{ConnectionTrafficSecrets, Error, SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
 
-/// What is said when the budget is spent.
+/// The error's text when the budget is spent.
 pub(in crate::api) const EXCEEDED: &str = "the server sends more than the calls to it can have asked for";
 
-/// What each call under way allows the server to send, in bytes: twice the longest answer (as much may be on its way unread),
-/// its headers, and the certificates of a new connection.
-const A_CALL: i64 = 192 * 1024;
-/// What it may send besides, before the next call: pings, settings, the ends of connections.
-const BESIDES: i64 = 256 * 1024;
-/// What a record's header takes.
+/// What each call in flight allows the server to send, in bytes: twice the longest answer (one more may be sent ahead unread), its
+/// headers, and the certificates of a new connection.
+const PER_CALL: i64 = 192 * 1024;
+/// What it may send between calls: pings, settings, the ends of connections.
+const BETWEEN_CALLS: i64 = 256 * 1024;
+/// The size of a record's header, in bytes.
 const RECORD_HEADER: usize = 5;
 
-/// What the server may still send to one client.
+/// How much the server may still send to one client.
 #[derive(Debug)]
 pub(in crate::api) struct Budget {
     left: AtomicI64,
@@ -36,47 +36,47 @@ pub(in crate::api) struct Budget {
 
 impl Budget {
     fn new() -> Self {
-        Self { left: AtomicI64::new(BESIDES), calls: AtomicI64::new(0) }
+        Self { left: AtomicI64::new(BETWEEN_CALLS), calls: AtomicI64::new(0) }
     }
 
-    /// A call begins; it ends when what is returned is dropped.
-    pub(in crate::api) fn call(&self) -> CallUnderWay<'_> {
+    /// A call begins. It ends when the returned guard is dropped.
+    pub(in crate::api) fn call(&self) -> CallGuard<'_> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.left.fetch_add(A_CALL, Ordering::Relaxed);
-        CallUnderWay(self)
+        self.left.fetch_add(PER_CALL, Ordering::Relaxed);
+        CallGuard(self)
     }
 
-    /// Whether the server may send so much.
+    /// Spends `bytes`. `false`: the budget does not allow them.
     fn spend(&self, bytes: usize) -> bool {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.left.fetch_sub(bytes, Ordering::Relaxed) >= bytes
     }
 }
 
-/// Allows the server to send its answer.
-pub(in crate::api) struct CallUnderWay<'a>(&'a Budget);
+/// Held while a call is in flight: it allows the server to send an answer.
+pub(in crate::api) struct CallGuard<'a>(&'a Budget);
 
-impl Drop for CallUnderWay<'_> {
+impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         let Self(Budget { left, calls }) = self;
         let others = calls.fetch_sub(1, Ordering::Relaxed) - 1;
-        // What was not used up is not saved for a flood; what was overspent is forgiven, as the connection has ended.
-        let most = BESIDES + others * A_CALL;
+        // What a call left over is not saved up for a flood. What was overspent is forgiven, because the connection has ended.
+        let most = BETWEEN_CALLS + others * PER_CALL;
         let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.clamp(0, most)));
     }
 }
 
-/// Whose budget a set of suites spends.
+/// The budget that a set of suites spends from.
 type Payer = Arc<Mutex<Arc<Budget>>>;
 
-/// Cipher suites that spend from a budget of their own.
+/// Cipher suites that spend from one client's budget.
 pub(in crate::api) struct Metered {
     suites: Suites,
     pub(in crate::api) budget: Arc<Budget>,
 }
 
-/// rustls wants its suites to live for ever, so a client that goes leaves its own to the next one: there are never more than
-/// there were clients at once.
+/// Leaked suites, because rustls wants them to be `'static`. A client that is dropped leaves its own to the next one, so there are
+/// never more than there were clients at once.
 struct Suites {
     suites: Vec<SupportedCipherSuite>,
     payer: Payer,
@@ -93,7 +93,7 @@ impl Metered {
         Self { suites, budget }
     }
 
-    /// ring's, with these suites.
+    /// ring's provider with these suites.
     pub(in crate::api) fn provider(&self) -> CryptoProvider {
         let cipher_suites = self.suites.suites.clone();
         CryptoProvider { cipher_suites, ..rustls::crypto::ring::default_provider() }
@@ -131,7 +131,7 @@ fn metered(suite: SupportedCipherSuite, payer: &Payer) -> SupportedCipherSuite {
     }
 }
 
-/// An algorithm that meters what it decrypts.
+/// An algorithm whose decryption spends from a budget.
 struct Metering<A: ?Sized + 'static> {
     of: &'static A,
     payer: Payer,
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_fill_the_budget_and_what_they_leave_is_not_saved() {
+    fn calls_fill_the_budget_and_what_they_leave_over_is_not_saved() {
         let budget = Budget::new();
         assert!(budget.spend(256 * 1024) && !budget.spend(1));
         for _ in 0..100 {

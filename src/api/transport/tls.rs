@@ -1,4 +1,4 @@
-//! Whom to trust: the system's roots, or a file's.
+//! TLS: trusted certificates, the system's or those of `ca_file`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
-/// Why nobody can be trusted.
+/// Why there are no trusted certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// `ca_file` cannot be read.
@@ -17,13 +17,13 @@ pub enum TrustError {
         "`ca_file` cannot be read: {reason}; make it readable to the daemon's user, or leave it out to trust the system's roots"
     )]
     Unreadable {
-        /// What the system said. The file is not named: what cannot be read may be a secret in the wrong key.
+        /// The system's error. The file is not named, because a path that cannot be read may be a secret in the wrong key.
         reason: std::io::Error,
     },
     /// `ca_file` holds nothing that can be trusted.
     #[error("ca_file {}: {flaw}; {remedy}", .path.display())]
     Unusable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         flaw: &'static str,
@@ -33,12 +33,12 @@ pub enum TrustError {
     /// The system has no roots.
     #[error("the system has no CA certificates: {reason}; install the package ca-certificates, or set `ca_file`")]
     NoSystemRoots {
-        /// What the search for them said.
+        /// The verifier's error.
         reason: rustls::Error,
     },
 }
 
-/// The part of a TLS configuration that is slow to make, or can fail. Without ALPN.
+/// A TLS configuration without ALPN. Reading the certificates is slow, and can fail.
 ///
 /// # Errors
 /// See [`TrustError`].
@@ -55,7 +55,7 @@ pub(in crate::api) fn config(ca_file: Option<&Path>, provider: CryptoProvider) -
     }
 }
 
-/// Trusts nobody: for endpoints that are not reached over TLS.
+/// A configuration that trusts no certificate: for endpoints that are reached without TLS.
 pub(in crate::api) fn unused() -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     builder(provider).with_root_certificates(RootCertStore::empty()).with_no_client_auth()

@@ -194,7 +194,8 @@ fn ask(config: &Config, id: &TenantId, process: &Process) -> Result<Answered, Fa
     let secret = secret::read(&app.client_secret, process.credentials_directory.as_deref())
         .map_err(|error| not_made(format!("{error}; {}", error.remedy())))?;
     let client = api::TokenClient::new(config.connection(app)).map_err(|error| not_made(error.to_string()))?;
-    let answer = block_on(async { Ok::<_, std::io::Error>(client.ask(&app.client_id, &secret, &id.corp_id).await) });
+    let answer =
+        block_on(async { Ok::<_, std::io::Error>(client.request_token(&app.client_id, &secret, &id.corp_id).await) });
     match answer.map_err(|error| not_made(format!("cannot start the runtime: {error}")))?.outcome {
         Ok((token, lifetime_s)) => Ok(Answered {
             endpoint: app.endpoint.to_string(),

@@ -154,7 +154,7 @@ impl Calls {
             // Nobody closes it.
             let _place = places.acquire().await;
             match (secret, &round.access.client) {
-                (Ok(secret), Some(client)) => client.ask(&round.access.client_id, secret, &corp_id).await,
+                (Ok(secret), Some(client)) => client.request_token(&round.access.client_id, secret, &corp_id).await,
                 (Ok(_), None) => refusal(Failure::new(FailureKind::Unreachable, NO_CERTIFICATES)),
                 (Err(failure), _) => refusal(failure.clone()),
             }
