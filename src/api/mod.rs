@@ -16,7 +16,7 @@ mod transport;
 
 use crate::domain::{Failure, Token, WallMs};
 
-pub use classify::withhold;
+pub use classify::redact_failure;
 pub use client::{TokenClient, TokenClientError};
 pub use transport::TrustError;
 

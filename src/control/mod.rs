@@ -1,7 +1,7 @@
 //! The control socket: HTTP/1.1 with JSON over a Unix socket, so that `curl --unix-socket` is a client too.
 //!
-//! Goes in at the daemon's end: connections, and answers of the daemon to each [`Query`]. Goes in at the commands' end: calls
-//! of [`ControlClient`]. Comes out: the JSON types of [`protocol`]. `daemon` uses [`bind`] and [`serve`], `cli` uses [`ControlClient`].
+//! At the daemon's end, connections go in and a [`Query`] comes out for each request; `daemon` uses [`bind`] and
+//! [`ServerThread`]. At the commands' end, calls of [`ControlClient`] go in and the JSON types of [`protocol`] come out; `cli` uses it.
 
 mod client;
 pub mod protocol;

@@ -1,5 +1,5 @@
-//! The control socket's thread: what is told is put into words there, so that a listing of all tenants costs the scheduler
-//! no more than looking them up.
+//! The control socket's thread. It turns answers into JSON, so that a listing of all tenants costs the daemon's own thread only
+//! the lookup of the rows.
 
 use std::io;
 use std::path::PathBuf;

@@ -220,7 +220,7 @@ fn an_error_that_the_daemon_gives_does_not_steer_the_terminal_either() {
         write!(stream, "HTTP/1.1 500 Oh\r\ncontent-length: {}\r\n\r\n{body}", body.len())
     });
     let output = with_little_memory(&["status"], &socket);
-    ends_with(&output, 3, "gives no proper answer");
+    ends_with(&output, 3, "gives an invalid answer");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.trim_end().chars().all(|c| !corptokend::domain::is_invisible(c)), "{text:?}");
 }

@@ -22,7 +22,7 @@ use crate::domain::{Failure, FailureKind, MAX_LIFETIME_S, Token};
 
 use fields::{AnswerFields, FieldValue};
 
-pub use redact::withhold;
+pub use redact::redact_failure;
 
 /// The longest `Retry-After` that is obeyed, in seconds. Days would stop an app for good.
 pub(super) const MAX_RETRY_AFTER_S: u32 = 3600;

@@ -1,33 +1,32 @@
-//! What of an answer may be quoted. An endpoint that is broken, or hostile, can put the token or the secret into any field of
-//! its refusals, and what is quoted lands in the log, in `status` and in the state.
-//! `docs/decisions/0048-what-is-read-and-quoted-of-an-answer.md` says why nothing else is.
+//! What of an answer may be quoted. A broken or hostile endpoint can put the token or the secret into any field of a refusal, and
+//! what is quoted gets into the log, into `status` and into the state.
+//! `docs/decisions/0048-what-is-read-and-quoted-of-an-answer.md` gives the reasons.
 
 use std::fmt::Write;
 
 use crate::domain::{Failure, Fingerprint};
 
-/// So many characters in a row that an id and a secret have in common are no coincidence.
-const ECHO: usize = 8;
+/// An id and a secret that share so many consecutive characters do not do so by chance.
+const MIN_REPEATED: usize = 8;
 
-/// The code, if it is one of those that the endpoint is known to use.
+/// The code, if it is a known one.
 pub(super) fn code(text: &str) -> Option<Box<str>> {
     super::is_known(text).then(|| text.into())
 }
 
-/// What is said of a code that is not known: enough to tell whether it is the one that somebody thinks of
-/// (`printf %s CODE | sha256sum`), and nothing that it holds.
+/// Describes an unknown code without quoting it. The digest tells whether it is one that the reader has in mind
+/// (`printf %s CODE | sha256sum`).
 pub(super) fn unknown_code(text: &str) -> String {
     format!("a code that is not documented ({} bytes, SHA-256 {})", text.len(), Fingerprint::of(text.as_bytes()))
 }
 
-/// The request id, if it is a UUID (RFC 9562, section 4) that repeats nothing of what is `hidden`.
+/// The request id, if it is a UUID (RFC 9562, section 4) that repeats no part of `hidden`.
 pub(super) fn request_id(text: &str, hidden: &[&str]) -> Option<Box<str>> {
     let repeats = |hidden: &&str| repeats(text, hidden);
     (is_uuid(text) && !hidden.iter().any(repeats)).then(|| text.into())
 }
 
-/// Whether `text` holds a part of `hidden`, forwards or backwards, as it is or in hexadecimal, whatever the case and the
-/// separators.
+/// Whether `text` holds a part of `hidden`: forwards or backwards, plain or in hexadecimal, in any case, with any separators.
 pub(super) fn repeats(text: &str, hidden: &str) -> bool {
     let plain = |text: &str| text.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase()).collect();
     let forwards: Vec<u8> = plain(text);
@@ -37,8 +36,8 @@ pub(super) fn repeats(text: &str, hidden: &str) -> bool {
         all
     });
     [plain(hidden), hexadecimal.into_bytes()].iter().any(|hidden| {
-        let shared = |part: &[u8]| hidden.windows(ECHO).any(|of_hidden| of_hidden == part);
-        forwards.windows(ECHO).chain(backwards.windows(ECHO)).any(shared)
+        let shared = |part: &[u8]| hidden.windows(MIN_REPEATED).any(|of_hidden| of_hidden == part);
+        forwards.windows(MIN_REPEATED).chain(backwards.windows(MIN_REPEATED)).any(shared)
     })
 }
 
@@ -50,9 +49,9 @@ fn is_uuid(text: &str) -> bool {
         && parts.next().is_none()
 }
 
-/// Takes out of a failure what must not be shown: of one that an older version wrote down, a code or an id that would not be
-/// quoted today; of a new one, an id that is the token of fingerprint `held`, with the dashes of a UUID.
-pub fn withhold(failure: &mut Failure, held: Option<Fingerprint>) {
+/// Removes from a failure what must not be shown. A failure that an older version saved may hold a code or an id that is not
+/// quoted any more. A new one may hold an id that is the token of fingerprint `held`, with the dashes of a UUID.
+pub fn redact_failure(failure: &mut Failure, held: Option<Fingerprint>) {
     failure.code = failure.code.take().filter(|code| super::is_known(code));
     failure.request_id = failure.request_id.take().filter(|id| is_uuid(id) && !held.is_some_and(|held| is(id, held)));
 }
@@ -63,7 +62,7 @@ fn is(id: &str, held: Fingerprint) -> bool {
     let backwards = |text: &str| text.chars().rev().collect::<String>();
     let spellings = [id.to_owned(), backwards(id), backwards(&bare), bare];
     spellings.iter().flat_map(|text| [text.clone(), text.to_lowercase(), text.to_uppercase()]).any(|text| {
-        // A token is 1 to 4,096 bytes of any kind; that of an id has no others.
+        // These are all the tokens that the dashed id can stand for.
         Fingerprint::of(text.as_bytes()) == held
     })
 }
@@ -114,21 +113,21 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_version_wrote_down_or_a_token_with_dashes_is_withheld() {
+    fn what_an_older_version_saved_or_a_token_with_dashes_is_redacted() {
         let token = "5a4d7e2c18c17c1b9a550123456789ab";
         let failure = |code: &str, id: &str| {
             let (code, request_id) = (Some(code.into()), Some(id.into()));
             Failure { code, request_id, ..Failure::new(FailureKind::Malformed, "no") }
         };
         let mut kept = failure("invalid.client", UUID);
-        withhold(&mut kept, None);
+        redact_failure(&mut kept, None);
         assert_eq!(kept, failure("invalid.client", UUID));
-        withhold(&mut kept, Some(Fingerprint::of(b"another")));
+        redact_failure(&mut kept, Some(Fingerprint::of(b"another")));
         assert_eq!(kept, failure("invalid.client", UUID));
-        withhold(&mut kept, Some(Fingerprint::of(token.as_bytes())));
+        redact_failure(&mut kept, Some(Fingerprint::of(token.as_bytes())));
         assert_eq!((kept.code.as_deref(), kept.request_id), (Some("invalid.client"), None));
         let mut old = failure("c2VjcmV0", token);
-        withhold(&mut old, None);
+        redact_failure(&mut old, None);
         assert_eq!((old.code, old.request_id), (None, None));
     }
 }

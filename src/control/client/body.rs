@@ -1,5 +1,4 @@
-//! The body of an answer, read as it comes and within bounds: whoever listens may be anybody until it has shown that it
-//! is not.
+//! Reads the body of an answer piece by piece and within limits, because the listening process may not be the daemon.
 
 use std::io::{self, BufRead, Read};
 use std::time::Duration;
@@ -12,23 +11,23 @@ use tokio::time::{Instant, timeout};
 /// The longest row of a listing, in bytes: 64 sinks with the longest paths.
 const MAX_ROW: u64 = 512 << 10;
 
-/// What an answer may take of us.
+/// How long and how large an answer may be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     /// How long each piece may take.
     pub(super) piece: Duration,
-    /// How long all pieces may take together. Time in which we ourselves are held up does not count.
+    /// How long all pieces may take together. Time spent outside of reading does not count.
     pub(super) all: Duration,
     /// How many bytes there may be.
     pub(super) bytes: u64,
 }
 
-/// A body that is read as it comes.
+/// A body as a blocking reader.
 pub(super) struct BodyReader<'a> {
     runtime: &'a Runtime,
     body: Incoming,
     chunk: Bytes,
-    /// What is left of them.
+    /// What is left of the limits.
     bounds: Bounds,
 }
 
@@ -38,8 +37,8 @@ impl<'a> BodyReader<'a> {
     }
 
     fn next(&mut self) -> io::Result<Option<Bytes>> {
-        let (patience, began) = (self.bounds.piece.min(self.bounds.all), Instant::now());
-        let frame = self.runtime.block_on(async { timeout(patience, self.body.frame()).await });
+        let (limit, began) = (self.bounds.piece.min(self.bounds.all), Instant::now());
+        let frame = self.runtime.block_on(async { timeout(limit, self.body.frame()).await });
         self.bounds.all = self.bounds.all.saturating_sub(began.elapsed());
         let frame = frame.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the answer does not go on"))?;
         let Some(frame) = frame else { return Ok(None) };

@@ -6,63 +6,63 @@ use std::time::Duration;
 
 use crate::domain::is_invisible;
 
-/// Why the daemon did not answer. Commands give most of these exit codes of their own.
+/// Why the daemon did not answer. Most variants have an exit code of their own.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Nobody listens.
+    /// No process listens on the socket.
     #[error("no daemon listens on {}; is it running? (`systemctl status corptokend`)", .0.display())]
     NoDaemon(PathBuf),
-    /// We may not ask.
+    /// The user may not connect.
     #[error(
         "no permission for {}; ask as root or as a member of the socket's group (corptokend-admin)", .0.display()
     )]
     NoPermission(PathBuf),
-    /// The daemon is there, and cannot answer now: too many connections, or it is stopping. Later it can.
+    /// The daemon cannot answer now, but perhaps shortly: it has too many connections, or is stopping.
     #[error("the daemon on {} is busy: {reason}", .socket.display())]
     Busy {
         /// The socket.
         socket: PathBuf,
-        /// What keeps it.
+        /// Why it cannot.
         reason: String,
     },
-    /// Somebody took our connection, and says nothing.
-    #[error("the daemon on {} does not answer: nothing came for {} s; {hint}", .socket.display(), .waited.as_secs())]
+    /// A process accepted the connection and does not answer.
+    #[error("the daemon on {} has not answered for {} s; {hint}", .socket.display(), .waited.as_secs())]
     Silent {
         /// The socket.
         socket: PathBuf,
-        /// For how long.
+        /// How long the command waited.
         waited: Duration,
-        /// Which process that is, and what it does.
+        /// Which process it is, and in what state.
         hint: String,
     },
-    /// Whoever listens cannot be the daemon.
+    /// The listening process is not trusted to be the daemon.
     #[error(
-        "user {uid} listens on {}, who is neither root nor you, and does not own its directory: that is not believed to be \
-         the daemon (if it is: give it the directory)", .socket.display()
+        "user {uid} listens on {}, but is neither root nor you, and does not own the socket's directory, so it is not trusted to \
+         be the daemon (if it is: `chown {uid}` the directory)", .socket.display()
     )]
     Impostor {
         /// The socket.
         socket: PathBuf,
-        /// Who listens.
+        /// The user of the listening process.
         uid: u32,
     },
-    /// Somebody listens, but the answer is not what it should be.
-    #[error("the daemon on {} gives no proper answer: {reason}", .socket.display())]
+    /// The answer is invalid.
+    #[error("the daemon on {} gives an invalid answer: {reason}", .socket.display())]
     Other {
         /// The socket.
         socket: PathBuf,
-        /// What went wrong.
+        /// What is wrong with it.
         reason: String,
     },
-    /// What the daemon says could not be passed on.
+    /// The answer could not be written to stdout.
     #[error("cannot write the daemon's answer: {0}")]
     Output(io::Error),
 }
 
-/// The longest text of somebody else that an error repeats, in characters.
+/// The longest text of the peer's that an error repeats, in characters.
 const MAX_REASON: usize = 500;
 
-/// An answer that is not what it should be. What others say is made printable.
+/// An invalid answer. The peer's text is made printable.
 pub(super) fn other(socket: &Path, reason: impl ToString) -> ControlError {
     ControlError::Other { socket: socket.to_owned(), reason: printable(&reason.to_string()) }
 }
@@ -72,10 +72,10 @@ pub(super) fn busy(socket: &Path, reason: impl ToString) -> ControlError {
     ControlError::Busy { socket: socket.to_owned(), reason: printable(&reason.to_string()) }
 }
 
-/// A process that took our connection and says nothing.
+/// A process that accepted the connection and does not answer.
 pub(super) fn silent(socket: &Path, pid: Option<i32>, waited: Duration) -> ControlError {
     let hint = match pid.filter(|pid| *pid > 0) {
-        None => "its process is not to be seen from here".to_owned(),
+        None => "its process is not visible from here".to_owned(),
         Some(pid) => match state_of(pid) {
             Some('T' | 't') => format!("its process {pid} is stopped (`kill -CONT {pid}`)"),
             Some('D') => format!("its process {pid} hangs in the kernel (`dmesg`)"),
@@ -85,7 +85,7 @@ pub(super) fn silent(socket: &Path, pid: Option<i32>, waited: Duration) -> Contr
     ControlError::Silent { socket: socket.to_owned(), waited, hint }
 }
 
-/// The letter in proc_pid_stat(5): after the name, which may hold anything, in parentheses.
+/// The process's state, a letter in proc_pid_stat(5). It follows the name, which is in parentheses and may hold anything.
 fn state_of(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()

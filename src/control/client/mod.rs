@@ -1,4 +1,4 @@
-//! The commands' end of the control socket: each call blocks until its answer is there.
+//! The commands' end of the control socket. Each call blocks until its answer has arrived.
 
 mod body;
 mod error;
@@ -26,41 +26,40 @@ use error::{busy, other, silent};
 
 pub use error::ControlError;
 
-/// How long the daemon may be silent. It answers in milliseconds, or hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the daemon may be silent. It answers in milliseconds, or it hangs.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a reload may take: a million tenants are read, checked and applied.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(120);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The most of an answer that waits to be read, in bytes; its head has to fit.
+/// How much of an answer is buffered unread, in bytes. Its head has to fit.
 const MAX_BUFFER: usize = 256 << 10;
 
-/// How long to wait for a place among those who wait to be let in.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+/// How long to wait for a place in the queue of connections to be accepted.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What is read as a whole: a status of 10,000 apps, or a report of as many problems.
-const ANSWER: Bounds = Bounds { piece: PATIENCE, all: PATIENCE, bytes: 32 << 20 };
+/// Limits of an answer that is read whole: a status of 10,000 apps, or a report of as many problems.
+const WHOLE: Bounds = Bounds { piece: TIMEOUT, all: TIMEOUT, bytes: 32 << 20 };
 
-/// The most rows of a listing that are taken: four times what is supported.
+/// The most rows of a listing: four times what is supported.
 const MAX_ROWS: usize = 4_000_000;
 
-/// What is read row by row, and may be held. A listing of a million tenants has 420 MB.
-const ROWS: Bounds = Bounds { piece: PATIENCE, all: Duration::from_secs(120), bytes: 1 << 30 };
+/// Limits of a listing that is read row by row, and may be kept in memory. A million tenants have 420 MB.
+const ROWS: Bounds = Bounds { piece: TIMEOUT, all: Duration::from_secs(120), bytes: 1 << 30 };
 
-/// What is passed on as it comes.
+/// Limits of a listing that is passed on piece by piece.
 const COPY: Bounds = Bounds { bytes: 4 << 30, ..ROWS };
 
-/// A connection to the daemon. What comes over it is bounded in length and in time, and whoever listens must be root, the
-/// caller, or the owner of the socket's directory or of its group (where that may write), who could take the socket's place
-/// anyway.
+/// A connection to the daemon. Answers are bounded in length and in time. The listening process must belong to root, to the caller,
+/// or to the owner of the socket's directory or its group (where that may write), who could replace the socket anyway.
 #[derive(Debug)]
 pub struct ControlClient {
     socket: PathBuf,
-    /// The daemon's process, where it is to be seen from here.
+    /// The daemon's process, if it is visible from here.
     pid: Option<i32>,
     // Declared before the runtime that it lives on.
     requests: SendRequest<Full<Bytes>>,
-    /// Its one thread is the caller's: the connection moves while a call waits.
+    /// Runs on the caller's thread: the connection makes progress while a call waits.
     runtime: Runtime,
 }
 
@@ -76,9 +75,9 @@ impl ControlClient {
             .build()
             .map_err(|e| other(socket, e))?;
         let (requests, pid) = runtime.block_on(async {
-            let stream = connected(socket).await?;
+            let stream = connect(socket).await?;
             let peer = stream.peer_cred().map_err(|e| other(socket, e))?;
-            if !is_believed(socket, peer) {
+            if !is_trusted(socket, peer) {
                 return Err(ControlError::Impostor { socket: socket.to_owned(), uid: peer.uid() });
             }
             let handshake = hyper::client::conn::http1::Builder::new()
@@ -86,7 +85,7 @@ impl ControlClient {
                 .handshake(TokioIo::new(stream))
                 .await;
             let (requests, connection) = handshake.map_err(|e| other(socket, e))?;
-            // It ends with the runtime; its errors come out of the requests.
+            // It ends with the runtime. The requests return its errors.
             tokio::spawn(connection);
             Ok((requests, peer.pid()))
         })?;
@@ -98,16 +97,16 @@ impl ControlClient {
     /// # Errors
     /// See [`ControlError`].
     pub fn status(&mut self) -> Result<DaemonStatus, ControlError> {
-        let response = self.request(Method::GET, "/v1/status", Vec::new(), PATIENCE)?;
+        let response = self.request(Method::GET, "/v1/status", Vec::new(), TIMEOUT)?;
         self.json(response)
     }
 
-    /// One tenant; `None` when the daemon has no such tenant.
+    /// One tenant; `None` if the daemon has no such tenant.
     ///
     /// # Errors
     /// See [`ControlError`].
     pub fn tenant(&mut self, id: &TenantId) -> Result<Option<TenantRow>, ControlError> {
-        let response = self.send(Method::GET, &format!("/v1/tenants/{id}"), Vec::new(), PATIENCE)?;
+        let response = self.send(Method::GET, &format!("/v1/tenants/{id}"), Vec::new(), TIMEOUT)?;
         if response.status() == StatusCode::NOT_FOUND {
             return self.text(response).map(|_| None);
         }
@@ -115,8 +114,8 @@ impl ControlClient {
         self.json(response).map(Some)
     }
 
-    /// The tenants in any of `states` (all, when empty), in the order of their ids, until `each` breaks. After a break
-    /// the connection is of no further use.
+    /// The tenants in any of `states` (all if it is empty), in the order of their ids, until `each` breaks. After a break the
+    /// connection cannot be used any more.
     ///
     /// # Errors
     /// See [`ControlError`].
@@ -125,9 +124,9 @@ impl ControlClient {
         states: &[State],
         mut each: impl FnMut(TenantRow) -> ControlFlow<()>,
     ) -> Result<(), ControlError> {
-        let response = self.request(Method::GET, &listing(states), Vec::new(), PATIENCE)?;
+        let response = self.request(Method::GET, &listing(states), Vec::new(), TIMEOUT)?;
         let socket = self.socket.clone();
-        // One row a line, as the server promises: much faster than to parse a stream as one value.
+        // One row a line, as the server promises: much faster than parsing the stream as one value.
         let mut reader = BufReader::with_capacity(1 << 16, self.reader(response, ROWS));
         let (mut line, mut rows, mut whole) = (Vec::new(), 0, false);
         while next_line(&mut reader, &mut line).map_err(|e| other(&socket, e))?.is_some() {
@@ -146,13 +145,13 @@ impl ControlClient {
         if whole { Ok(()) } else { Err(other(&socket, "the list of tenants breaks off")) }
     }
 
-    /// The text of `GET /v1/tenants`, `{"tenants":[…]}`, copied to `out` as it comes, without its first byte: so that
-    /// it can become part of a larger object.
+    /// Copies the text of `GET /v1/tenants`, `{"tenants":[…]}`, to `out` piece by piece, without its first byte, so that it can
+    /// become part of a larger object.
     ///
     /// # Errors
     /// See [`ControlError`].
     pub fn copy_tenants(&mut self, out: &mut dyn Write) -> Result<(), ControlError> {
-        let response = self.request(Method::GET, &listing(&[]), Vec::new(), PATIENCE)?;
+        let response = self.request(Method::GET, &listing(&[]), Vec::new(), TIMEOUT)?;
         let socket = self.socket.clone();
         let mut reader = self.reader(response, COPY);
         let mut chunk = vec![0; 1 << 16];
@@ -165,15 +164,15 @@ impl ControlClient {
         }
     }
 
-    /// Has the config read and applied now, and waits for what becomes of it.
+    /// Has the daemon read and apply its config now, and waits for the outcome.
     ///
     /// # Errors
-    /// See [`ControlError`]. A rejected config is none: [`ReloadVerdict::applied`] tells.
+    /// See [`ControlError`]. A rejected config is no error: see [`ReloadVerdict::applied`].
     pub fn reload(&mut self, request: ReloadRequest) -> Result<ReloadVerdict, ControlError> {
-        // A daemon that does not answer at all is found out in seconds.
+        // A daemon that does not answer at all is detected within seconds.
         self.status()?;
         let body = serde_json::to_vec(&request).map_err(|e| other(&self.socket, e))?;
-        let response = self.request(Method::POST, "/v1/reload", body, RELOAD_PATIENCE)?;
+        let response = self.request(Method::POST, "/v1/reload", body, RELOAD_TIMEOUT)?;
         self.json(response)
     }
 
@@ -182,9 +181,9 @@ impl ControlClient {
         method: Method,
         path: &str,
         body: Vec<u8>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Response<Incoming>, ControlError> {
-        let response = self.send(method, path, body, patience)?;
+        let response = self.send(method, path, body, timeout)?;
         self.successful(response)
     }
 
@@ -193,7 +192,7 @@ impl ControlClient {
         method: Method,
         path: &str,
         body: Vec<u8>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Response<Incoming>, ControlError> {
         let request = Request::builder()
             .method(method)
@@ -202,9 +201,9 @@ impl ControlClient {
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| other(&self.socket, e))?;
         let answer = self.requests.send_request(request);
-        let answer = self.runtime.block_on(async { tokio::time::timeout(patience, answer).await });
-        answer.map_err(|_| silent(&self.socket, self.pid, patience))?.map_err(|e| {
-            if was_ended(&e) {
+        let answer = self.runtime.block_on(async { tokio::time::timeout(timeout, answer).await });
+        answer.map_err(|_| silent(&self.socket, self.pid, timeout))?.map_err(|e| {
+            if was_closed(&e) {
                 busy(&self.socket, "it ended the connection without an answer; it has too many, or it is stopping")
             } else {
                 other(&self.socket, e)
@@ -231,9 +230,9 @@ impl ControlClient {
     fn text(&mut self, response: Response<Incoming>) -> Result<Vec<u8>, ControlError> {
         let (socket, pid) = (self.socket.clone(), self.pid);
         let mut text = Vec::new();
-        match self.reader(response, ANSWER).read_to_end(&mut text) {
+        match self.reader(response, WHOLE).read_to_end(&mut text) {
             Ok(_) => Ok(text),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(silent(&socket, pid, PATIENCE)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(silent(&socket, pid, TIMEOUT)),
             Err(error) => Err(other(&socket, error)),
         }
     }
@@ -248,9 +247,9 @@ impl ControlClient {
     }
 }
 
-/// A connection, once there is room for one among those that wait to be accepted.
-async fn connected(socket: &Path) -> Result<UnixStream, ControlError> {
-    let deadline = tokio::time::Instant::now() + CONNECT_PATIENCE;
+/// Connects, waiting for room in the queue of connections to be accepted.
+async fn connect(socket: &Path) -> Result<UnixStream, ControlError> {
+    let deadline = tokio::time::Instant::now() + CONNECT_TIMEOUT;
     loop {
         match UnixStream::connect(socket).await {
             Ok(stream) => return Ok(stream),
@@ -271,15 +270,15 @@ async fn connected(socket: &Path) -> Result<UnixStream, ControlError> {
     }
 }
 
-/// Whether the other end went away before it said anything.
-fn was_ended(error: &hyper::Error) -> bool {
+/// Whether the peer closed the connection without an answer.
+fn was_closed(error: &hyper::Error) -> bool {
     let kind = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind);
     let broke = matches!(kind, Some(io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset));
     broke || error.is_incomplete_message() || error.is_canceled() || error.is_closed()
 }
 
-/// Whether who listens may be the daemon: by the directory, since whoever may write there can take the socket's place.
-fn is_believed(socket: &Path, peer: UCred) -> bool {
+/// Whether the listening process can be trusted to be the daemon: whoever may write to the directory can replace the socket.
+fn is_trusted(socket: &Path, peer: UCred) -> bool {
     let directory = socket.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let may_write =
         |meta: std::fs::Metadata| meta.uid() == peer.uid() || (meta.gid() == peer.gid() && meta.mode() & 0o020 != 0);

@@ -1,4 +1,4 @@
-//! The socket file: made whole, and removed only when nobody listens.
+//! The socket's file: it appears with its mode and group, and is removed only if nobody listens on it.
 
 use std::fs;
 use std::io;
@@ -10,28 +10,28 @@ use rustix::fs::{CWD, Gid, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// What `sun_path` holds (unix(7)), less its final NUL.
+/// The longest path in `sun_path` (unix(7)), without its final NUL.
 const MAX_PATH: usize = 107;
 
-/// The connections that may wait to be accepted.
+/// How many connections may wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// A listening socket at `path` with permission bits `mode`, owned by `group` (the daemon's own, where `None`).
+/// A listening socket at `path` with permission bits `mode` and group `group` (`None`: the daemon's own).
 ///
-/// The socket is made under a private name beside `path` and renamed once its mode and group are right, so at no moment
-/// can anyone connect who may not. A missing directory is made (0755, whatever the umask). A socket where nobody listens is replaced.
-/// Must be called within a Tokio runtime.
+/// The socket is made under a private name beside `path`, and renamed once it has its mode and group, so at no moment can anyone
+/// connect who may not. A missing directory is made (0755, whatever the umask). A socket without a listener is replaced. Must be
+/// called within a Tokio runtime.
 ///
 /// # Errors
-/// [`io::ErrorKind::AddrInUse`] when another daemon listens there, [`io::ErrorKind::AlreadyExists`] when something that
-/// is no socket lies there, else the system's own. Every text names the path.
+/// [`io::ErrorKind::AddrInUse`] if another daemon listens there, [`io::ErrorKind::AlreadyExists`] if something other than a socket
+/// lies there, else the system's own. Every text names the path.
 pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> io::Result<tokio::net::UnixListener> {
     let listener = bind_std(path, mode, group)
         .map_err(|e| io::Error::new(e.kind(), format!("cannot open the control socket {}: {e}", path.display())))?;
     tokio::net::UnixListener::from_std(listener)
 }
 
-/// Removes the socket at the end of a daemon's life. A socket that is already gone, or that others took over, is left.
+/// Removes the socket when the daemon stops. A socket on which another process listens is left.
 pub fn unbind(path: &Path) {
     if let Ok(Occupant::Stale) = occupant(path) {
         let _ = fs::remove_file(path);
@@ -41,7 +41,7 @@ pub fn unbind(path: &Path) {
 fn bind_std(path: &Path, mode: u32, group: Option<u32>) -> io::Result<std::os::unix::net::UnixListener> {
     let private = private_name(path)?;
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        make_passable(dir)?;
+        make_directory(dir)?;
     }
     vacate(path)?;
     if occupant(&private)? == Occupant::Stale {
@@ -69,14 +69,14 @@ fn bind_std(path: &Path, mode: u32, group: Option<u32>) -> io::Result<std::os::u
     Ok(socket.into())
 }
 
-/// Makes a directory, and those above it that are missing, so that everybody can pass through, whatever the umask is:
-/// under the unit's 0077 members of the socket's group could not reach it. One that is there is left as it is.
-fn make_passable(dir: &Path) -> io::Result<()> {
+/// Makes a missing directory, and missing ones above it, with mode 0755 whatever the umask is. Under the unit's umask of 0077
+/// members of the socket's group could not reach the socket. An existing directory is left as it is.
+fn make_directory(dir: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => match dir.parent() {
             Some(above) if !above.as_os_str().is_empty() => {
-                make_passable(above)?;
+                make_directory(above)?;
                 fs::DirBuilder::new().mode(0o700).create(dir)?;
             }
             _ => return Err(e),
@@ -84,7 +84,7 @@ fn make_passable(dir: &Path) -> io::Result<()> {
         Err(_) if dir.is_dir() => return Ok(()),
         Err(e) => return Err(e),
     }
-    // By descriptor: whoever may rename in the directory above must not have us open another directory up.
+    // By descriptor: a user who may rename in the directory above must not redirect the chmod to another directory.
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = rustix::fs::open(dir, flags, Mode::empty())?;
     if rustix::fs::fstat(&made)?.st_uid == rustix::process::geteuid().as_raw() {
@@ -93,7 +93,7 @@ fn make_passable(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Fixed, so that what a killed daemon left is found and replaced.
+/// The name is fixed, so that the socket of a killed daemon is found and replaced.
 fn private_name(path: &Path) -> io::Result<PathBuf> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
     let name = path.file_name().ok_or_else(|| invalid("the path has no last part".into()))?;
@@ -107,9 +107,9 @@ fn private_name(path: &Path) -> io::Result<PathBuf> {
 #[derive(Debug, PartialEq, Eq)]
 enum Occupant {
     Nothing,
-    /// A socket where nobody listens.
+    /// A socket without a listener.
     Stale,
-    /// A socket where somebody listens.
+    /// A socket with a listener.
     Listening,
     Other,
 }
@@ -123,7 +123,7 @@ fn occupant(path: &Path) -> io::Result<Occupant> {
     if !meta.file_type().is_socket() {
         return Ok(Occupant::Other);
     }
-    // Without waiting: one that is stopped, and has as many connections waiting as it takes, would hold us up for ever.
+    // Non-blocking: connecting to a stopped process whose queue is full would block forever.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {

@@ -190,7 +190,7 @@ impl DaemonHands {
         self.count_calls();
         let mut outcome = answer.outcome;
         if let Err(failure) = &mut outcome {
-            api::withhold(failure, engine.record(ticket.slot).map(|held| held.fingerprint));
+            api::redact_failure(failure, engine.record(ticket.slot).map(|held| held.fingerprint));
         }
         let outcome = outcome.map(|(token, lifetime_s)| {
             let fingerprint = token.fingerprint();
