@@ -10,9 +10,9 @@ use tokio::task::JoinError;
 use super::executor::DaemonHands;
 use super::reload::{self, Reload};
 use super::sinks::stall_detector::Stalls;
-use super::status::View;
+use super::status::DaemonView;
 use super::status::readiness::Readiness;
-use super::status::systemd::{Phase, Service};
+use super::status::systemd::{Service, ServiceState};
 use super::turn::turn;
 use crate::api::Answer;
 use crate::control::protocol::ReloadRequest;
@@ -21,7 +21,7 @@ use crate::domain::{BootMs, LaneId, Now, Ticket};
 use crate::engine::{Engine, Event, Summary};
 use crate::sink::LaneReport;
 use crate::store::StoreReply;
-use crate::system::clock::trust::{Skew, Told};
+use crate::system::clock::trust::{ClockTrust, TimeChange};
 use crate::system::{clock, log};
 
 /// The most inputs that one turn takes in.
@@ -57,13 +57,13 @@ pub struct Daemon {
     pub(super) queries: mpsc::Receiver<Query>,
     /// What the next turn takes in.
     pub(super) events: Vec<Event>,
-    pub(super) alarm: clock::Alarm,
+    pub(super) alarm: clock::BootAlarm,
     pub(super) steps: clock::Steps,
     pub(super) service: Service,
     pub(super) readiness: Readiness,
-    pub(super) skew: Skew,
+    pub(super) clock_trust: ClockTrust,
     pub(super) stalls: Stalls,
-    pub(super) log: log::Log,
+    pub(super) log: log::LogHandle,
     pub(super) started: Now,
     /// Serves the control socket; `once` has none.
     pub(super) control: Option<ServerThread>,
@@ -137,16 +137,16 @@ impl Daemon {
         if !self.hands.threads_are_alive() {
             return Err(io::Error::other("a thread of the daemon ended by itself; this is a defect, see the log"));
         }
-        self.reload.remember_if_done(&self.engine, &mut self.hands, now);
+        self.reload.persist_when_done(&self.engine, &mut self.hands, now);
         for phase in self.reload.take_phases() {
-            self.service.tell(now.boot, phase.into());
+            self.service.notify(now.boot, phase.into());
         }
         self.service.beat(now.boot);
         let status_at = self.report(now);
-        let (reload_at, remembers_at) = (self.reload.wake_at(), self.reload.remembers_at());
+        let (reload_at, persist_deadline) = (self.reload.due_at(), self.reload.persist_deadline());
         let calls_at = self.hands.calls.company_at();
         let told_at = [self.service.next_beat(), status_at];
-        let others = [reload_at, remembers_at, stalls_at, calls_at, state_at, goes_on].into_iter().chain(told_at);
+        let others = [reload_at, persist_deadline, stalls_at, calls_at, state_at, goes_on].into_iter().chain(told_at);
         Ok(wake.into_iter().chain(others.flatten()).min())
     }
 
@@ -177,7 +177,7 @@ impl Daemon {
                 self.wakes();
                 stepped?;
                 tracing::warn!(event = "clock_stepped", "the wall clock was set; every deadline is looked at again");
-                self.skew.stepped();
+                self.clock_trust.stepped();
                 self.events.push(Event::ClockStepped);
             }
             () = ended(&mut self.control) => {
@@ -185,7 +185,7 @@ impl Daemon {
             }
             _ = signals.hangup.recv() => {
                 let now = self.wakes();
-                self.reload.asked(now, ReloadRequest::default(), None);
+                self.reload.request(now, ReloadRequest::default(), None);
             }
             _ = signals.terminate.recv() => return Ok(false),
             _ = signals.interrupt.recv() => return Ok(false),
@@ -210,7 +210,7 @@ impl Daemon {
         self.events.push(event);
         let config = &self.hands.ways.config;
         if let (Some(date), Some(app)) = (date, app.and_then(|app| config.apps.get(&app)))
-            && self.skew.answered(clock::now(), app.endpoint.host(), date) == Told::Otherwise
+            && self.clock_trust.answered(clock::now(), app.endpoint.host(), date) == TimeChange::Changed
         {
             self.events.push(Event::ClockStepped);
         }
@@ -247,7 +247,7 @@ impl Daemon {
                 if was_read {
                     self.service.something_happened();
                     self.log.set_level(self.hands.ways.config.log.level);
-                    self.skew.use_hosts(&self.hands.ways.hosts());
+                    self.clock_trust.use_hosts(&self.hands.ways.hosts());
                 }
             }
         }
@@ -264,7 +264,7 @@ impl Daemon {
             StoreReply::Begun => {
                 self.hands.keep_again(&self.engine);
                 self.events.push(Event::SavedStateLost);
-                self.reload.forgotten(now);
+                self.reload.state_was_reset(now);
             }
             reply => self.hands.stored(&self.engine, reply, &mut self.events),
         }
@@ -278,7 +278,7 @@ impl Daemon {
                 drop(reply.send(self.view().page(now, after.as_ref(), limit, &filter)));
             }
             Query::Tenant(id, reply) => drop(reply.send(self.view().tenant(now, &id))),
-            Query::Reload { request, reply } => self.reload.asked(now, request, Some(reply)),
+            Query::Reload { request, reply } => self.reload.request(now, request, Some(reply)),
         }
     }
 
@@ -291,8 +291,8 @@ impl Daemon {
                 let line = self.view().status_line(now, &summary);
                 self.service.status(now.boot, line);
                 self.readiness.become_ready(&summary);
-                self.reload.announces = true;
-                self.service.tell(now.boot, Phase::Ready);
+                self.reload.notifies_systemd = true;
+                self.service.notify(now.boot, ServiceState::Ready);
             }
         }
         if let Some(on_turn) = &mut self.on_turn {
@@ -308,12 +308,12 @@ impl Daemon {
     }
 
     /// What the status is made of.
-    pub(super) fn view(&self) -> View<'_> {
-        View {
+    pub(super) fn view(&self) -> DaemonView<'_> {
+        DaemonView {
             engine: &self.engine,
             hands: &self.hands,
             reload: &self.reload,
-            clock_warning: self.skew.warning(),
+            clock_warning: self.clock_trust.warning(),
             backlog: self.log.backlog(),
             started: self.started.wall,
             ready: self.readiness.is_ready(),

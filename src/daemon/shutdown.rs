@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::driver::{Daemon, Until};
-use super::status::systemd::Phase;
+use super::status::systemd::ServiceState;
 use super::turn::turn;
 use crate::control::protocol::TenantRow;
 use crate::engine::Event;
@@ -29,10 +29,10 @@ pub struct Ended {
 
 /// Stops the daemon.
 pub(super) async fn stop(mut daemon: Daemon, until: Until) -> io::Result<Ended> {
-    daemon.service.tell(clock::now().boot, Phase::Stopping);
+    daemon.service.notify(clock::now().boot, ServiceState::Stopping);
     finish_calls(&mut daemon).await?;
     let now = clock::now();
-    daemon.reload.remember_if_done(&daemon.engine, &mut daemon.hands, now);
+    daemon.reload.persist_when_done(&daemon.engine, &mut daemon.hands, now);
     let not_fresh = if until == Until::CaughtUp { daemon.view().not_fresh(now) } else { Vec::new() };
     let ended = Ended { not_fresh, tenants: daemon.engine.summary(now).counts.total() };
     if let Some(control) = daemon.control.take() {

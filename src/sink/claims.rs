@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashTable;
 
-use crate::system::permissions::{Entry, Identity, Reserved};
+use crate::system::permissions::{DirEntry, Identity, Reserved};
 
 /// The claimed places, and those that no sink may claim.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(super) enum ClaimError {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Contest {
     /// The place.
-    pub entry: Entry,
+    pub entry: DirEntry,
     /// The first: [`Claims::holder`] of its directory's path.
     pub holder: Holder,
 }

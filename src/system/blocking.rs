@@ -1,4 +1,4 @@
-//! Work that the kernel may never bring to an end: a read on a mount that is gone, a name that no server resolves.
+//! Task that the kernel may never bring to an end: a read on a mount that is gone, a name that no server resolves.
 //!
 //! Each piece of work has a key, the path or the host that it is about, and a thread of its own. At most one piece of a key is
 //! outstanding, so what hangs costs one thread, however often it is asked for; and there is a bound on all of them. Threads
@@ -32,13 +32,13 @@ pub enum Unfinished {
     Defect,
 }
 
-type Outcome<T> = Result<T, Unfinished>;
-type Work<T> = Box<dyn FnOnce() -> T + Send>;
+type Finished<T> = Result<T, Unfinished>;
+type Task<T> = Box<dyn FnOnce() -> T + Send>;
 
 /// Does work that may hang, on threads of its own. Clones share the threads.
-pub struct Blocking<T>(Arc<Shared<T>>);
+pub struct Blocking<T>(Arc<Inner<T>>);
 
-struct Shared<T> {
+struct Inner<T> {
     /// What the threads are called: at most 15 bytes of it show in `ps`.
     name: &'static str,
     most: usize,
@@ -55,12 +55,12 @@ struct Outstanding<T> {
     /// Somebody waited for it in vain.
     hangs: bool,
     /// Begins when this one ends. All who ask meanwhile share it: what is under way may have read what was there before.
-    next: Option<(Work<T>, Vec<Waiter<T>>)>,
+    next: Option<(Task<T>, Vec<Waiter<T>>)>,
 }
 
 enum Waiter<T> {
-    Task(oneshot::Sender<Outcome<T>>),
-    Thread(mpsc::Sender<Outcome<T>>),
+    Async(oneshot::Sender<Finished<T>>),
+    Thread(mpsc::Sender<Finished<T>>),
 }
 
 impl<T> Clone for Blocking<T> {
@@ -72,7 +72,7 @@ impl<T> Clone for Blocking<T> {
 impl<T: Clone + Send + 'static> Blocking<T> {
     /// Nothing is outstanding yet. The threads are called `name`, and there are never more than `most`.
     pub fn new(name: &'static str, most: usize) -> Self {
-        Self(Arc::new(Shared { name, most, last: AtomicU64::new(0), outstanding: Mutex::new(HashMap::new()) }))
+        Self(Arc::new(Inner { name, most, last: AtomicU64::new(0), outstanding: Mutex::new(HashMap::new()) }))
     }
 
     /// Does `work`, and waits for it at most for `patience`. While other work of this `key` is outstanding it waits its turn,
@@ -87,9 +87,9 @@ impl<T: Clone + Send + 'static> Blocking<T> {
         key: impl AsRef<OsStr>,
         patience: Duration,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Outcome<T> {
+    ) -> Finished<T> {
         let (key, (answer, answered)) = (key.as_ref(), oneshot::channel());
-        let number = self.ask(key, Box::new(work), Waiter::Task(answer))?;
+        let number = self.ask(key, Box::new(work), Waiter::Async(answer))?;
         match tokio::time::timeout(patience, answered).await {
             Ok(outcome) => outcome.unwrap_or(Err(Unfinished::Defect)),
             Err(_) => Err(self.give_up(key, number)),
@@ -105,7 +105,7 @@ impl<T: Clone + Send + 'static> Blocking<T> {
         key: impl AsRef<OsStr>,
         patience: Duration,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Outcome<T> {
+    ) -> Finished<T> {
         let (key, (answer, answered)) = (key.as_ref(), mpsc::channel());
         let number = self.ask(key, Box::new(work), Waiter::Thread(answer))?;
         match answered.recv_timeout(patience) {
@@ -121,7 +121,7 @@ impl<T: Clone + Send + 'static> Blocking<T> {
     }
 
     /// Begins the work, or puts it behind what is outstanding. Returns the number of the work that is outstanding now.
-    fn ask(&self, key: &OsStr, work: Work<T>, waiter: Waiter<T>) -> Result<u64, Unfinished> {
+    fn ask(&self, key: &OsStr, work: Task<T>, waiter: Waiter<T>) -> Result<u64, Unfinished> {
         let mut all = self.lock();
         if let Some(outstanding) = all.get_mut(key) {
             if outstanding.hangs {
@@ -153,7 +153,7 @@ impl<T: Clone + Send + 'static> Blocking<T> {
     }
 
     /// The life of a thread: this work, and then what was asked for meanwhile.
-    fn work_off(&self, key: &OsStr, mut work: Work<T>) {
+    fn work_off(&self, key: &OsStr, mut work: Task<T>) {
         loop {
             // The work owns what it touches, so nothing is left half done.
             let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(|_| Unfinished::Defect);
@@ -167,7 +167,7 @@ impl<T: Clone + Send + 'static> Blocking<T> {
     }
 
     /// The outstanding work of a key ended: who waits for it, and what is to be done now.
-    fn ended(&self, key: &OsStr) -> (Vec<Waiter<T>>, Option<Work<T>>) {
+    fn ended(&self, key: &OsStr) -> (Vec<Waiter<T>>, Option<Task<T>>) {
         let mut all = self.lock();
         let Some(outstanding) = all.get_mut(key) else { return (Vec::new(), None) };
         let waiting = std::mem::take(&mut outstanding.waiting);
@@ -219,10 +219,10 @@ impl<T> Outstanding<T> {
 }
 
 impl<T> Waiter<T> {
-    fn tell(self, outcome: Outcome<T>) {
+    fn tell(self, outcome: Finished<T>) {
         // Whoever gave up has gone.
         match self {
-            Self::Task(waiter) => drop(waiter.send(outcome)),
+            Self::Async(waiter) => drop(waiter.send(outcome)),
             Self::Thread(waiter) => drop(waiter.send(outcome)),
         }
     }
@@ -230,7 +230,7 @@ impl<T> Waiter<T> {
     /// Whether it may still be waiting.
     fn is_there(&self) -> bool {
         match self {
-            Self::Task(waiter) => !waiter.is_closed(),
+            Self::Async(waiter) => !waiter.is_closed(),
             Self::Thread(_) => true,
         }
     }
@@ -244,7 +244,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Work that comes to its end when the sender goes.
+    /// Task that comes to its end when the sender goes.
     fn hanging() -> (mpsc::Sender<()>, impl FnOnce() -> u32 + Send + 'static) {
         let (release, held) = mpsc::channel::<()>();
         (release, move || {

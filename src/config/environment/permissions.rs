@@ -7,16 +7,16 @@ use std::sync::Arc;
 use super::sources::{Origin, Sources};
 use crate::config::diagnostics::collect::Diagnostics;
 use crate::config::diagnostics::report::{Diagnostic, Location, Severity};
-use crate::system::permissions::{Danger, Thing, Trusted, Ways};
+use crate::system::permissions::{Danger, PathAudit, PathElement, Trusted};
 
-/// Judges the ways to everything that the daemon reads, and tells each danger once.
+/// Judges the audit to everything that the daemon reads, and tells each danger once.
 pub(crate) struct Permissions {
-    ways: Ways,
+    audit: PathAudit,
 }
 
 impl Permissions {
     pub(crate) fn new() -> Self {
-        Self { ways: Ways::new(Trusted::daemon()) }
+        Self { audit: PathAudit::new(Trusted::daemon()) }
     }
 
     /// What is wrong with the way to `path`, which is `what`: "the config".
@@ -26,18 +26,18 @@ impl Permissions {
             true => Some(path),
             false => path.parent().map(Path::to_path_buf),
         });
-        self.ways.to(path).into_iter().map(move |danger| diagnostic(&danger, what, directory.as_deref()))
+        self.audit.to(path).into_iter().map(move |danger| diagnostic(&danger, what, directory.as_deref()))
     }
 
     /// The same for a client secret. The modes of the file itself are judged where it is read, and more strictly.
     pub(crate) fn of_secret(&mut self, path: &Path) -> Vec<Diagnostic> {
-        let dangers = self.ways.to(path).into_iter();
-        let dangers = dangers.filter(|danger| danger.thing != Thing::File || danger.risk.by_owner);
+        let dangers = self.audit.to(path).into_iter();
+        let dangers = dangers.filter(|danger| danger.thing != PathElement::File || danger.risk.by_owner);
         dangers.map(|danger| diagnostic(&danger, "a client secret", None)).collect()
     }
 }
 
-/// What is dangerous about files that the config names. The ways to them have directories in common, and each is told of
+/// What is dangerous about files that the config names. The audit to them have directories in common, and each is told of
 /// once.
 pub(crate) struct Dangers<'s> {
     sources: &'s Sources,
@@ -67,10 +67,10 @@ impl<'s> Dangers<'s> {
 
 fn diagnostic(danger: &Danger, what: &str, directory: Option<&Path>) -> Diagnostic {
     let thing = match danger.thing {
-        Thing::File => what.to_owned(),
-        Thing::Directory if directory == Some(&danger.path) => format!("the directory of {what}"),
-        Thing::Directory => format!("a directory above {what}"),
-        Thing::Link => format!("a link on the way to {what}"),
+        PathElement::File => what.to_owned(),
+        PathElement::Directory if directory == Some(&danger.path) => format!("the directory of {what}"),
+        PathElement::Directory => format!("a directory above {what}"),
+        PathElement::Link => format!("a link on the way to {what}"),
     };
     let severity = if danger.read_only { Severity::Warning } else { Severity::Error };
     Diagnostic::new(severity, format!("{thing} {}", danger.risk))

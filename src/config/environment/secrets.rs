@@ -17,7 +17,7 @@ use super::sources;
 use crate::config::diagnostics::report::Diagnostic;
 use crate::domain::{Secret, SecretSource};
 use crate::system::blocking::{Blocking, Unfinished};
-use crate::system::permissions::{Danger, Status, Thing, Trusted, Ways, is_on_read_only_mount};
+use crate::system::permissions::{Danger, PathAudit, PathElement, Status, Trusted, is_on_read_only_mount};
 
 /// More than any secret has; see [`Secret::new`].
 const MAX_BYTES: u64 = 4096;
@@ -87,8 +87,8 @@ impl SecretError {
 pub fn read(source: &SecretSource, credentials_directory: Option<&Path>) -> Result<Secret, SecretError> {
     if let Some(path) = path(source, credentials_directory) {
         // The modes of the file itself are judged more strictly, once it is open.
-        let of_way = |danger: &Danger| danger.thing != Thing::File || danger.risk.by_owner;
-        let dangers = Ways::new(Trusted::daemon()).to(&path);
+        let of_way = |danger: &Danger| danger.thing != PathElement::File || danger.risk.by_owner;
+        let dangers = PathAudit::new(Trusted::daemon()).to(&path);
         if let Some(Danger { path, risk, .. }) = dangers.into_iter().find(|danger| !danger.read_only && of_way(danger))
         {
             return Err(SecretError::Exposed { path, risk: risk.what, remedy: risk.remedy });

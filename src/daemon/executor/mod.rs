@@ -37,7 +37,7 @@ use state_monitor::StateWatch;
 /// What emptying a place answers.
 #[derive(Debug, Clone, Copy)]
 enum Emptied {
-    Left(WithdrawId),
+    VacatedPlaces(WithdrawId),
     Expired(Ticket, SinkId),
 }
 
@@ -142,7 +142,7 @@ impl DaemonHands {
     }
 
     /// Remembers the config that was applied.
-    pub(crate) fn remember_config(&mut self, applied: Applied) {
+    pub(crate) fn persist_config(&mut self, applied: Applied) {
         self.requests.push(StoreRequest::Applied(applied));
     }
 
@@ -155,7 +155,7 @@ impl DaemonHands {
     }
 
     /// Remembers this over a restart; `None`: nothing any more.
-    pub(crate) fn remember(&mut self, subject: SavedKey, memory: Option<SavedState>) {
+    pub(crate) fn persist(&mut self, subject: SavedKey, memory: Option<SavedState>) {
         match self.requests.last_mut() {
             Some(StoreRequest::Remember(batch)) => batch.push((subject, memory)),
             _ => self.requests.push(StoreRequest::Remember(vec![(subject, memory)])),
@@ -300,7 +300,7 @@ impl DaemonHands {
                 LaneReport::Withdrawn { place, outcome, .. } => {
                     self.job_ended(lane);
                     events.extend(self.why_emptied(&place).map(|why| match why {
-                        Emptied::Left(id) => Event::Withdrawn(id, outcome),
+                        Emptied::VacatedPlaces(id) => Event::Withdrawn(id, outcome),
                         Emptied::Expired(ticket, sink) => {
                             Event::Published(ticket, sink, outcome.map(|()| Wrote::Replaced))
                         }
@@ -456,10 +456,10 @@ impl Hands for DaemonHands {
             Action::Discard(ticket) | Action::Release(ticket) => drop(self.parked.remove(&ticket)),
             Action::Publish(ticket, sink) => self.begin_publication(engine, ticket, sink),
             Action::Expire(ticket, sink) => self.expire(engine, ticket, sink),
-            Action::Withdraw { id, lane, root, place } => self.empty(lane, root, place, Emptied::Left(id)),
+            Action::Withdraw { id, lane, root, place } => self.empty(lane, root, place, Emptied::VacatedPlaces(id)),
             Action::DeleteRecord(id) => self.forget(id),
             Action::UpdateRecords(records) => self.requests.push(StoreRequest::Amend(records)),
-            Action::Save(subject, memory) => self.remember(subject, memory.map(|memory| *memory)),
+            Action::Save(subject, memory) => self.persist(subject, memory.map(|memory| *memory)),
             Action::Notify(notice) => notices::say(notice, &self.outlets, &self.ways),
         }
     }

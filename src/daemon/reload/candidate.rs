@@ -31,23 +31,23 @@ pub(crate) enum MassRemoval {
 
 /// What runs, as far as preparing needs to know.
 #[derive(Clone, Default)]
-pub(crate) struct Running {
+pub(crate) struct Baseline {
     pub(crate) config: Option<Arc<Config>>,
     pub(crate) clients: Vec<(Connection, TokenClient)>,
     pub(crate) secrets: BTreeMap<AppName, Fingerprint>,
     /// What no reload changes, as it was at the start.
-    pub(crate) fixed: Option<Fixed>,
+    pub(crate) fixed: Option<RestartOnly>,
 }
 
 /// The settings that a daemon takes at its start, once and for all.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Fixed {
+pub(crate) struct RestartOnly {
     state: config::State,
     control: config::Control,
     log: config::Log,
 }
 
-impl Fixed {
+impl RestartOnly {
     pub(crate) fn of(config: &Config) -> Self {
         Self { state: config.state.clone(), control: config.control.clone(), log: config.log }
     }
@@ -96,7 +96,7 @@ impl Candidate {
 }
 
 /// What became of a config on disk.
-pub(crate) struct Prepared {
+pub(crate) struct LoadedConfig {
     /// The config, unless it is in error.
     pub(crate) candidate: Option<Box<Candidate>>,
     pub(crate) report: Report,
@@ -112,11 +112,11 @@ pub(crate) struct Prepared {
 
 /// Reads the config at `path` and makes a candidate of it. A text that makes this panic, which is a defect, is rejected
 /// like any other: ending the daemon for it would end it again at every start.
-pub(crate) fn prepare(path: &Path, process: &Process, running: &Running, removal: MassRemoval) -> Prepared {
-    guarded(path, || read_and_prepare(path, process, running, removal))
+pub(crate) fn load(path: &Path, process: &Process, running: &Baseline, removal: MassRemoval) -> LoadedConfig {
+    catching_panics(path, || read_and_compare(path, process, running, removal))
 }
 
-fn guarded(path: &Path, prepare: impl FnOnce() -> Prepared) -> Prepared {
+fn catching_panics(path: &Path, prepare: impl FnOnce() -> LoadedConfig) -> LoadedConfig {
     // Nothing that runs is touched while preparing, so nothing can be left half done.
     catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|_| {
         let message = "the config cannot be read because of a defect of corptokend, which the log shows";
@@ -126,46 +126,46 @@ fn guarded(path: &Path, prepare: impl FnOnce() -> Prepared) -> Prepared {
 }
 
 /// What becomes of a config that could not even be read.
-pub(crate) fn rejected(path: &Path, report: Report) -> Prepared {
+pub(crate) fn rejected(path: &Path, report: Report) -> LoadedConfig {
     let rendered = report.render(&Sources::remembered(Vec::new()), false);
     let digest = Fingerprint::of(rendered.as_bytes());
     let watch = Watchlist { names: config::where_to_watch(&[path]), drop_ins: None };
-    Prepared { rendered, candidate: None, hangs: report.hangs(), report, watch, digest }
+    LoadedConfig { rendered, candidate: None, hangs: report.hangs(), report, watch, digest }
 }
 
-fn read_and_prepare(path: &Path, process: &Process, running: &Running, removal: MassRemoval) -> Prepared {
+fn read_and_compare(path: &Path, process: &Process, running: &Baseline, removal: MassRemoval) -> LoadedConfig {
     match config::read(path) {
         Ok(sources) => {
             let checked = config::check(&sources, process);
-            prepare_checked(&sources, checked, process, running, removal)
+            compare(&sources, checked, process, running, removal)
         }
         Err(report) => rejected(path, report),
     }
 }
 
 /// Makes a candidate of a config that was read and checked already.
-pub(crate) fn prepare_checked(
+pub(crate) fn compare(
     sources: &Sources,
     checked: Checked,
     process: &Process,
-    running: &Running,
+    running: &Baseline,
     removal: MassRemoval,
-) -> Prepared {
+) -> LoadedConfig {
     let Checked { config, mut report, outline, secrets } = checked;
     let mut watch = Watchlist { names: sources.names.clone(), drop_ins: sources.drop_ins_to_watch() };
     let secret_files: Vec<&Path> = outline.secret_files.iter().map(PathBuf::as_path).collect();
     watch.names.extend(config::where_to_watch(&secret_files));
     if let (Some(config), Some(fixed)) = (&config, &running.fixed) {
-        fixed.warn(&Fixed::of(config), &mut report);
+        fixed.warn(&RestartOnly::of(config), &mut report);
     }
     let read = Read { config, secrets };
-    let candidate = make(read, sources, process, running, removal, &mut report).unwrap_or_else(|problem| {
+    let candidate = build(read, sources, process, running, removal, &mut report).unwrap_or_else(|problem| {
         report.diagnostics.insert(0, problem);
         None
     });
     let rendered = report.render(sources, false);
     let digest = digest(sources, &rendered, candidate.as_ref());
-    Prepared { candidate: candidate.map(Box::new), rendered, hangs: report.hangs(), report, watch, digest }
+    LoadedConfig { candidate: candidate.map(Box::new), rendered, hangs: report.hangs(), report, watch, digest }
 }
 
 fn digest(sources: &Sources, rendered: &str, candidate: Option<&Candidate>) -> Fingerprint {
@@ -187,11 +187,11 @@ struct Read {
     secrets: BTreeMap<AppName, Fingerprint>,
 }
 
-fn make(
+fn build(
     read: Read,
     sources: &Sources,
     process: &Process,
-    running: &Running,
+    running: &Baseline,
     removal: MassRemoval,
     report: &mut Report,
 ) -> Result<Option<Candidate>, Diagnostic> {
@@ -202,7 +202,7 @@ fn make(
         config.share_with(old);
         if removal == MassRemoval::HeldBack && config::diff(Some(old), &config).removes_too_much() {
             held_back = config::keep_removed(&mut config, old);
-            fits_together(&config, held_back)?;
+            check_kept_tenants(&config, held_back)?;
         }
     }
     let difference = config::diff(old, &config);
@@ -225,7 +225,7 @@ fn make(
 
 /// With tenants that are kept, two may write one place: their app may be called otherwise by now, and `{client_id}` stand in
 /// a path. Such a config is no better than one that was written so.
-fn fits_together(config: &Config, kept: usize) -> Result<(), Diagnostic> {
+fn check_kept_tenants(config: &Config, kept: usize) -> Result<(), Diagnostic> {
     let Some(conflict) = config::conflicts(config).into_iter().next() else { return Ok(()) };
     let message = format!(
         "the removal of {kept} tenants is held back, and with them the config would be in error: {}",
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_panic_while_a_config_is_read_is_a_rejection() {
-        let prepared = guarded(Path::new("/etc/corptokend/config.toml"), || panic!("a defect"));
+        let prepared = catching_panics(Path::new("/etc/corptokend/config.toml"), || panic!("a defect"));
         assert!(prepared.candidate.is_none() && prepared.report.has_errors());
         assert!(prepared.rendered.contains("a defect of corptokend"), "{}", prepared.rendered);
         assert!(!prepared.watch.names.is_empty(), "the next change is noticed");

@@ -3,7 +3,7 @@
 
 use tokio::sync::oneshot;
 
-use super::candidate::{MassRemoval, Prepared};
+use super::candidate::{LoadedConfig, MassRemoval};
 use super::status::verdict;
 use crate::control::protocol::ReloadVerdict;
 
@@ -14,7 +14,7 @@ type Reply = oneshot::Sender<ReloadVerdict>;
 
 /// The dry runs that are asked for.
 #[derive(Default)]
-pub(crate) struct Rehearsals {
+pub(crate) struct DryRuns {
     /// Those who wait for the one under way.
     under_way: Option<Vec<Reply>>,
     /// Those who wait for the next one: what is under way may have read what was there before they asked.
@@ -22,7 +22,7 @@ pub(crate) struct Rehearsals {
     allowed: Vec<Reply>,
 }
 
-impl Rehearsals {
+impl DryRuns {
     /// Somebody wants to know. He hears at once, by the loss of his reply, that too many do.
     pub(crate) fn ask(&mut self, removal: MassRemoval, reply: Reply) {
         self.held_back.retain(|waiting| !waiting.is_closed());
@@ -49,7 +49,7 @@ impl Rehearsals {
     }
 
     /// The one under way ended, or could not begin.
-    pub(crate) fn ended(&mut self, prepared: Option<&Prepared>) {
+    pub(crate) fn ended(&mut self, prepared: Option<&LoadedConfig>) {
         let waiting = self.under_way.take().unwrap_or_default();
         let Some(verdict) = prepared.map(verdict) else { return };
         // Who went away in the meantime need not know.
@@ -70,18 +70,18 @@ mod tests {
 
     #[test]
     fn there_is_one_at_a_time_and_those_who_wait_share_the_next() {
-        let mut rehearsals = Rehearsals::default();
+        let mut dry_runs = DryRuns::default();
         let (first, first_hears) = oneshot::channel();
-        rehearsals.ask(MassRemoval::HeldBack, first);
-        assert_eq!(rehearsals.begin(), Some(MassRemoval::HeldBack));
+        dry_runs.ask(MassRemoval::HeldBack, first);
+        assert_eq!(dry_runs.begin(), Some(MassRemoval::HeldBack));
         let waiting: Vec<_> = (0..MOST_WAITING + 5)
             .map(|nth| {
                 let (reply, hears) = oneshot::channel();
-                rehearsals.ask(if nth < 10 { MassRemoval::Allowed } else { MassRemoval::HeldBack }, reply);
+                dry_runs.ask(if nth < 10 { MassRemoval::Allowed } else { MassRemoval::HeldBack }, reply);
                 hears
             })
             .collect();
-        assert_eq!(rehearsals.begin(), None, "one at a time");
+        assert_eq!(dry_runs.begin(), None, "one at a time");
         let turned_away = waiting.iter().filter(|hears| hears.is_terminated()).count();
         assert_eq!(turned_away, 0, "nobody has looked yet");
         let closed = |hears: &mut oneshot::Receiver<ReloadVerdict>| {
@@ -94,11 +94,11 @@ mod tests {
             "five are turned away"
         );
         drop(first_hears);
-        rehearsals.ended(None);
-        assert_eq!(rehearsals.begin(), Some(MassRemoval::HeldBack), "54 share one");
-        rehearsals.ended(None);
-        assert_eq!(rehearsals.begin(), Some(MassRemoval::Allowed), "and ten another");
-        rehearsals.ended(None);
-        assert_eq!(rehearsals.begin(), None);
+        dry_runs.ended(None);
+        assert_eq!(dry_runs.begin(), Some(MassRemoval::HeldBack), "54 share one");
+        dry_runs.ended(None);
+        assert_eq!(dry_runs.begin(), Some(MassRemoval::Allowed), "and ten another");
+        dry_runs.ended(None);
+        assert_eq!(dry_runs.begin(), None);
     }
 }

@@ -19,7 +19,7 @@ use crate::store::{Late, Snapshot};
 const TENANTS_A_TURN: usize = 1000;
 
 /// What was found, compared with what runs.
-pub(crate) struct Findings {
+pub(crate) struct LateFindings {
     restored: Snapshot,
     /// What is remembered of everybody. Of apps and tenants this process knows better by now.
     memories: Vec<(SavedKey, SavedState)>,
@@ -35,8 +35,8 @@ pub(crate) struct Findings {
     pub(crate) running: Arc<Config>,
 }
 
-/// Findings that are being taken over.
-struct Adoption {
+/// LateFindings that are being taken over.
+struct TokenRestore {
     restored: Snapshot,
     stale: Vec<AppName>,
     /// Which record is next.
@@ -46,9 +46,9 @@ struct Adoption {
     offered: usize,
 }
 
-impl Findings {
+impl LateFindings {
     /// Compares what was found with the config that runs. It reads files: not on the scheduler's thread.
-    pub(crate) fn new(late: Late, now: &Compared, process: &Process) -> Self {
+    pub(crate) fn new(late: Late, now: &Current, process: &Process) -> Self {
         let Late { restored, mut memories, applied } = late;
         memories.retain(|(subject, _)| subject.app().is_none());
         let files = applied.texts.into_iter().map(|(path, text)| Source::new(&path, text)).collect();
@@ -68,7 +68,7 @@ impl Findings {
     }
 
     /// Compares with another config.
-    pub(crate) fn compare(&mut self, now: &Compared) {
+    pub(crate) fn compare(&mut self, now: &Current) {
         let last = self.last.as_deref();
         self.difference = config::diff(last, &now.config);
         let changed = self.difference.apps.iter().filter(|app| app.credentials_changed).map(|app| app.name.clone());
@@ -84,19 +84,19 @@ impl Findings {
 }
 
 /// What runs.
-pub(crate) struct Compared {
+pub(crate) struct Current {
     pub(crate) config: Arc<Config>,
     pub(crate) secrets: BTreeMap<AppName, Fingerprint>,
 }
 
 /// What of a state that could be read late is still to be taken over.
 #[derive(Default)]
-pub(crate) struct LateState(Option<Adoption>);
+pub(crate) struct LateState(Option<TokenRestore>);
 
 impl LateState {
     /// What the state held was compared with what runs: everything but the tokens is taken over here.
-    pub(crate) fn adopt(&mut self, findings: Findings, hands: &mut DaemonHands, events: &mut Vec<Event>) {
-        let Findings { restored, memories, last, difference, devices, stale, .. } = findings;
+    pub(crate) fn adopt(&mut self, findings: LateFindings, hands: &mut DaemonHands, events: &mut Vec<Event>) {
+        let LateFindings { restored, memories, last, difference, devices, stale, .. } = findings;
         let is_held_back = last.is_some() && difference.removes_too_much();
         if is_held_back {
             tracing::error!(
@@ -114,7 +114,7 @@ impl LateState {
             hands.make_room_for_lanes();
         }
         events.push(Event::Restored(memories));
-        self.0 = Some(Adoption { restored, stale, next: 0, drops_others: !is_held_back, offered: 0 });
+        self.0 = Some(TokenRestore { restored, stale, next: 0, drops_others: !is_held_back, offered: 0 });
     }
 
     /// Takes over the next tokens. Returns whether there is more.
@@ -163,10 +163,10 @@ mod tests {
         )
     }
 
-    fn running(tenants: &str) -> Compared {
+    fn running(tenants: &str) -> Current {
         let sources = Sources::remembered(vec![Source::new("/etc/corptokend/config.toml", text(tenants))]);
         let config = config::check(&sources, &Process::default()).config.unwrap();
-        Compared { config: Arc::new(config), secrets: BTreeMap::new() }
+        Current { config: Arc::new(config), secrets: BTreeMap::new() }
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
             applied: Applied { texts, secrets: Vec::new() },
         };
         let one = running("tenant.ding1 = {}\n");
-        let mut findings = Findings::new(late, &one, &Process::default());
+        let mut findings = LateFindings::new(late, &one, &Process::default());
         assert_eq!(findings.difference.counts.removed, 1);
         assert!(Arc::ptr_eq(&findings.running, &one.config));
         let two = running(both);

@@ -21,12 +21,12 @@ use crate::domain::{BootMs, Change, Fingerprint, Now};
 use crate::engine::{Engine, Event};
 use crate::store::{Applied, Late};
 use crate::system::clock;
-use candidate::{Candidate, Fixed, MassRemoval, Prepared, Running};
-use dry_run::Rehearsals;
-use late_state::{Compared, Findings, LateState};
+use candidate::{Baseline, Candidate, LoadedConfig, MassRemoval, RestartOnly};
+use dry_run::DryRuns;
+use late_state::{Current, LateFindings, LateState};
 use plan::Plan;
-use status::{Last, verdict};
-use watch::{Watch, Watchlist};
+use status::{LastReload, verdict};
+use watch::{ConfigWatcher, Watchlist};
 
 /// How long changes are gathered before the config is read, in milliseconds.
 const SETTLE_MS: u64 = 250;
@@ -42,11 +42,11 @@ pub(crate) enum Message {
     /// A file near the config may have changed.
     FilesChanged,
     /// The config was read.
-    Read(Box<Prepared>),
+    Read(Box<LoadedConfig>),
     /// The config was read to tell what a reload would do; `None` where there was no thread for it.
-    Rehearsed(Option<Box<Prepared>>),
+    DryRun(Option<Box<LoadedConfig>>),
     /// A state that could be read late was compared with what runs.
-    Compared(Box<Findings>),
+    Compared(Box<LateFindings>),
 }
 
 /// Takes messages on their way to [`Reload::handle`], on any thread.
@@ -54,7 +54,7 @@ pub(crate) type SendTo = Arc<dyn Fn(Message) + Send + Sync>;
 
 /// How far a reload is, for systemd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum ReloadPhase {
     /// It begins.
     Begins,
     /// It is over, applied or rejected.
@@ -66,7 +66,7 @@ pub(crate) struct Reload {
     path: PathBuf,
     process: Process,
     send: SendTo,
-    pub(crate) running: Running,
+    pub(crate) running: Baseline,
     /// When the config is read next.
     due: Option<BootMs>,
     /// When the first of the changes that are being gathered came.
@@ -75,31 +75,31 @@ pub(crate) struct Reload {
     /// Who waits for the next verdict.
     waiting: Vec<oneshot::Sender<ReloadVerdict>>,
     /// Whether somebody asked for the next reload, be it only by a signal.
-    explicit: bool,
+    requested: bool,
     stage: Stage,
-    pub(crate) last: Last,
+    pub(crate) last: LastReload,
     /// Whether systemd is told: not before the first `READY=1`, which is not ours to give.
-    pub(crate) announces: bool,
+    pub(crate) notifies_systemd: bool,
     /// What systemd is to be told.
-    phases: Vec<Phase>,
+    phases: Vec<ReloadPhase>,
     digest: Option<Fingerprint>,
     /// Watches files; `once` does without.
-    watch: Option<Watch>,
+    watch: Option<ConfigWatcher>,
     /// What is to be watched once something watches.
     watchlist: Watchlist,
     late_state: LateState,
     /// When the config is read again although nothing changed, because something did not come to an end.
     retry: Option<BootMs>,
-    rehearsals: Rehearsals,
+    dry_runs: DryRuns,
     /// A config that was applied, but not carried out to the end yet.
-    unremembered: Option<Unremembered>,
+    unpersisted: Option<Unpersisted>,
     /// The state lost the config that it remembered: the one on disk is read again, and remembered if it is what runs.
-    is_forgotten: bool,
+    was_lost: bool,
 }
 
 /// A config that was applied. It takes the place of the last one only once the places that it leaves are empty: a daemon
 /// that is killed before that finds them by comparing with the last one.
-struct Unremembered {
+struct Unpersisted {
     applied: Applied,
     since: BootMs,
 }
@@ -109,7 +109,7 @@ enum Stage {
     Idle,
     /// The config is being read, for these.
     Reading {
-        explicit: bool,
+        requested: bool,
         waiting: Vec<oneshot::Sender<ReloadVerdict>>,
     },
     /// These steps are still to be taken.
@@ -127,24 +127,24 @@ impl Reload {
             path,
             process,
             send,
-            running: Running::default(),
+            running: Baseline::default(),
             due: None,
             gathering_since: None,
             removal: MassRemoval::HeldBack,
             waiting: Vec::new(),
-            explicit: false,
+            requested: false,
             stage: Stage::Idle,
-            last: Last::default(),
-            announces: false,
+            last: LastReload::default(),
+            notifies_systemd: false,
             phases: Vec::new(),
             digest: None,
             watch: None,
             watchlist: Watchlist::default(),
             late_state: LateState::default(),
             retry: None,
-            rehearsals: Rehearsals::default(),
-            unremembered: None,
-            is_forgotten: false,
+            dry_runs: DryRuns::default(),
+            unpersisted: None,
+            was_lost: false,
         }
     }
 
@@ -160,14 +160,14 @@ impl Reload {
         match message {
             Message::FilesChanged => self.files_changed(now),
             Message::Read(prepared) => self.prepared(engine, hands, now, *prepared, events),
-            Message::Rehearsed(prepared) => self.rehearsals.ended(prepared.as_deref()),
+            Message::DryRun(prepared) => self.dry_runs.ended(prepared.as_deref()),
             Message::Compared(findings) => self.compared(*findings, hands, events),
         }
     }
 
     /// Something may have changed: the config is read once it has settled.
     fn files_changed(&mut self, now: Now) {
-        if self.explicit {
+        if self.requested {
             return; // somebody asked for it, and does not wait for anything to settle
         }
         let since = *self.gathering_since.get_or_insert(now.boot);
@@ -175,15 +175,15 @@ impl Reload {
     }
 
     /// Somebody wants it read now, and perhaps to hear what becomes of it.
-    pub(crate) fn asked(&mut self, now: Now, request: ReloadRequest, reply: Option<oneshot::Sender<ReloadVerdict>>) {
+    pub(crate) fn request(&mut self, now: Now, request: ReloadRequest, reply: Option<oneshot::Sender<ReloadVerdict>>) {
         let ReloadRequest { allow_mass_removal, dry_run } = request;
         let removal = if allow_mass_removal { MassRemoval::Allowed } else { MassRemoval::HeldBack };
         if dry_run {
-            reply.into_iter().for_each(|reply| self.rehearsals.ask(removal, reply));
+            reply.into_iter().for_each(|reply| self.dry_runs.ask(removal, reply));
             return;
         }
         self.due = Some(now.boot);
-        self.explicit = true;
+        self.requested = true;
         if allow_mass_removal {
             self.removal = removal;
         }
@@ -194,30 +194,30 @@ impl Reload {
 
     /// Begins to find out what a reload would do, if somebody waits for that and nothing else is being read: a reload waits for
     /// one dry run at the most.
-    fn begin_rehearsal(&mut self) {
+    fn begin_dry_run(&mut self) {
         if matches!(self.stage, Stage::Reading { .. }) {
             return;
         }
-        let Some(removal) = self.rehearsals.begin() else { return };
+        let Some(removal) = self.dry_runs.begin() else { return };
         let (path, process, running) = (self.path.clone(), self.process.clone(), self.running.clone());
         let send = Arc::clone(&self.send);
         let rehearsal = std::thread::Builder::new().name("rehearsal".into()).spawn(move || {
-            let prepared = candidate::prepare(&path, &process, &running, removal);
-            send(Message::Rehearsed(Some(Box::new(prepared))));
+            let prepared = candidate::load(&path, &process, &running, removal);
+            send(Message::DryRun(Some(Box::new(prepared))));
         });
         if let Err(error) = rehearsal {
             tracing::warn!(event = "rehearsal_failed", "cannot tell what a reload would do: {error}");
-            (self.send)(Message::Rehearsed(None));
+            (self.send)(Message::DryRun(None));
         }
     }
 
-    fn retry_if_it_hangs(&mut self, now: Now, prepared: &Prepared) {
+    fn retry_if_it_hangs(&mut self, now: Now, prepared: &LoadedConfig) {
         self.retry = prepared.hangs.then_some(now.boot + RETRY_MS);
     }
 
     /// When a reload is due to begin; `None` while one is under way, or a dry run, whose end is an event.
-    pub(crate) fn wake_at(&self) -> Option<BootMs> {
-        let may_begin = matches!(self.stage, Stage::Idle) && !self.rehearsals.is_under_way();
+    pub(crate) fn due_at(&self) -> Option<BootMs> {
+        let may_begin = matches!(self.stage, Stage::Idle) && !self.dry_runs.is_under_way();
         [self.due, self.retry].into_iter().flatten().min().filter(|_| may_begin)
     }
 
@@ -233,24 +233,24 @@ impl Reload {
 
     /// Begins to read the config, if that is due, on a thread of its own.
     pub(crate) fn begin_if_due(&mut self, now: Now) {
-        if self.wake_at().is_none_or(|at| at > now.boot) {
-            self.begin_rehearsal();
+        if self.due_at().is_none_or(|at| at > now.boot) {
+            self.begin_dry_run();
             return;
         }
         (self.due, self.gathering_since, self.retry) = (None, None, None);
         let removal = std::mem::replace(&mut self.removal, MassRemoval::HeldBack);
-        let (explicit, waiting) = (std::mem::take(&mut self.explicit), std::mem::take(&mut self.waiting));
-        self.stage = Stage::Reading { explicit, waiting };
-        if explicit && self.announces {
-            self.phases.push(Phase::Begins);
+        let (requested, waiting) = (std::mem::take(&mut self.requested), std::mem::take(&mut self.waiting));
+        self.stage = Stage::Reading { requested, waiting };
+        if requested && self.notifies_systemd {
+            self.phases.push(ReloadPhase::Begins);
         }
         let (path, process, running) = (self.path.clone(), self.process.clone(), self.running.clone());
         let send = Arc::clone(&self.send);
         let reading = std::thread::Builder::new().name("reload".into()).spawn(move || {
-            if !explicit {
+            if !requested {
                 wait_for_writers(&path);
             }
-            let prepared = candidate::prepare(&path, &process, &running, removal);
+            let prepared = candidate::load(&path, &process, &running, removal);
             send(Message::Read(Box::new(prepared)));
         });
         if let Err(error) = reading {
@@ -266,25 +266,25 @@ impl Reload {
         engine: &Engine,
         hands: &mut DaemonHands,
         now: Now,
-        prepared: Prepared,
+        prepared: LoadedConfig,
         events: &mut Vec<Event>,
     ) {
-        let Stage::Reading { explicit, waiting } = std::mem::replace(&mut self.stage, Stage::Idle) else { return };
+        let Stage::Reading { requested, waiting } = std::mem::replace(&mut self.stage, Stage::Idle) else { return };
         let nothing_new = self.digest == Some(prepared.digest);
         self.retry_if_it_hangs(now, &prepared);
-        if nothing_new && std::mem::take(&mut self.is_forgotten) && self.last.held_back == 0 {
-            self.remember_again(now, prepared.candidate.as_deref());
+        if nothing_new && std::mem::take(&mut self.was_lost) && self.last.held_back == 0 {
+            self.persist_again(now, prepared.candidate.as_deref());
         }
-        if nothing_new && !explicit {
+        if nothing_new && !requested {
             self.set_watchlist(prepared.watch);
             return;
         }
-        if !explicit && self.announces {
-            self.phases.push(Phase::Begins);
+        if !requested && self.notifies_systemd {
+            self.phases.push(ReloadPhase::Begins);
         }
         let mut verdict = verdict(&prepared);
         let held_back = prepared.candidate.as_ref().map_or(self.last.held_back, |candidate| candidate.held_back);
-        self.note(now, &prepared, held_back);
+        self.record_outcome(now, &prepared, held_back);
         let plan = match prepared.candidate {
             None => None,
             Some(candidate) => match self.adopt(engine, hands, now, *candidate, events) {
@@ -327,12 +327,12 @@ impl Reload {
         if !reclaimed.is_empty() {
             events.push(Event::Reclaimed(reclaimed));
         }
-        self.settle_on(hands, now, candidate, events);
+        self.switch_to(hands, now, candidate, events);
         Ok(plan)
     }
 
     /// Makes a candidate's settings the ones in force.
-    pub(crate) fn settle_on(
+    pub(crate) fn switch_to(
         &mut self,
         hands: &mut DaemonHands,
         now: Now,
@@ -352,48 +352,48 @@ impl Reload {
         secrets.extend(candidate.secrets);
         if candidate.held_back == 0 {
             let applied = Applied { texts: candidate.texts, secrets: secrets.clone().into_iter().collect() };
-            self.unremembered = Some(Unremembered { applied, since: now.boot });
+            self.unpersisted = Some(Unpersisted { applied, since: now.boot });
         }
-        let fixed = self.running.fixed.take().unwrap_or_else(|| Fixed::of(&candidate.config));
+        let fixed = self.running.fixed.take().unwrap_or_else(|| RestartOnly::of(&candidate.config));
         self.running =
-            Running { config: Some(candidate.config), clients: candidate.clients, secrets, fixed: Some(fixed) };
+            Baseline { config: Some(candidate.config), clients: candidate.clients, secrets, fixed: Some(fixed) };
     }
 
     /// Remembers the config that was applied last, over a restart, once it has been carried out.
-    pub(crate) fn remember_if_done(&mut self, engine: &Engine, hands: &mut DaemonHands, now: Now) {
+    pub(crate) fn persist_when_done(&mut self, engine: &Engine, hands: &mut DaemonHands, now: Now) {
         let done = || self.is_idle() && engine.withdrawing().next().is_none();
-        let overdue = self.remembers_at().is_some_and(|at| at <= now.boot);
+        let overdue = self.persist_deadline().is_some_and(|at| at <= now.boot);
         if (overdue || done())
-            && let Some(Unremembered { applied, .. }) = self.unremembered.take()
+            && let Some(Unpersisted { applied, .. }) = self.unpersisted.take()
         {
-            hands.remember_config(applied);
+            hands.persist_config(applied);
         }
     }
 
     /// The state was begun anew, and does not know any more which config was applied. Its text is read again.
-    pub(crate) fn forgotten(&mut self, now: Now) {
-        if self.unremembered.is_none() {
-            self.is_forgotten = true;
+    pub(crate) fn state_was_reset(&mut self, now: Now) {
+        if self.unpersisted.is_none() {
+            self.was_lost = true;
             self.files_changed(now);
         }
     }
 
     /// The config on disk is the one that runs.
-    fn remember_again(&mut self, now: Now, on_disk: Option<&Candidate>) {
+    fn persist_again(&mut self, now: Now, on_disk: Option<&Candidate>) {
         if let Some(Candidate { texts, .. }) = on_disk {
             let applied = Applied { texts: texts.clone(), secrets: self.running.secrets.clone().into_iter().collect() };
-            self.unremembered.get_or_insert(Unremembered { applied, since: now.boot });
+            self.unpersisted.get_or_insert(Unpersisted { applied, since: now.boot });
         }
     }
 
     /// The state can be read at last: what it held is compared with what runs, on a thread of its own.
     pub(crate) fn state_can_be_read(&self, config: &Arc<Config>, late: Late) {
         let process = self.process.clone();
-        self.compare(config, move |now| Findings::new(late, now, &process));
+        self.compare(config, move |now| LateFindings::new(late, now, &process));
     }
 
-    fn compare(&self, config: &Arc<Config>, compare: impl FnOnce(&Compared) -> Findings + Send + 'static) {
-        let now = Compared { config: Arc::clone(config), secrets: self.running.secrets.clone() };
+    fn compare(&self, config: &Arc<Config>, compare: impl FnOnce(&Current) -> LateFindings + Send + 'static) {
+        let now = Current { config: Arc::clone(config), secrets: self.running.secrets.clone() };
         let send = Arc::clone(&self.send);
         let comparing = std::thread::Builder::new().name("adoption".into()).spawn(move || {
             send(Message::Compared(Box::new(compare(&now))));
@@ -404,7 +404,7 @@ impl Reload {
     }
 
     /// What the state held was compared with what runs.
-    fn compared(&mut self, mut findings: Findings, hands: &mut DaemonHands, events: &mut Vec<Event>) {
+    fn compared(&mut self, mut findings: LateFindings, hands: &mut DaemonHands, events: &mut Vec<Event>) {
         if Arc::ptr_eq(&findings.running, &hands.ways.config) {
             return self.late_state.adopt(findings, hands, events);
         }
@@ -422,7 +422,7 @@ impl Reload {
     }
 
     /// Has files watched from here on.
-    pub(crate) fn watch_with(&mut self, watch: Watch) {
+    pub(crate) fn watch_with(&mut self, watch: ConfigWatcher) {
         watch.set(self.watchlist.clone());
         self.watch = Some(watch);
     }
@@ -435,18 +435,18 @@ impl Reload {
     }
 
     /// What systemd is to be told since this was asked last.
-    pub(crate) fn take_phases(&mut self) -> Vec<Phase> {
+    pub(crate) fn take_phases(&mut self) -> Vec<ReloadPhase> {
         std::mem::take(&mut self.phases)
     }
 
     /// The state remembers `kept` already.
-    pub(crate) fn is_remembered(&mut self, kept: &Applied) {
-        self.unremembered.take_if(|waits| waits.applied == *kept);
+    pub(crate) fn is_persisted(&mut self, kept: &Applied) {
+        self.unpersisted.take_if(|waits| waits.applied == *kept);
     }
 
     /// When the config that was applied last is remembered at the latest.
-    pub(crate) fn remembers_at(&self) -> Option<BootMs> {
-        self.unremembered.as_ref().map(|waits| waits.since + REMEMBER_MOST_MS)
+    pub(crate) fn persist_deadline(&self) -> Option<BootMs> {
+        self.unpersisted.as_ref().map(|waits| waits.since + REMEMBER_MOST_MS)
     }
 
     /// The next steps of the reload that is being applied. After the last one, those who wait hear the verdict.
@@ -475,7 +475,7 @@ impl Reload {
     }
 
     /// Remembers, for `status`, what became of the config on disk.
-    pub(crate) fn note(&mut self, now: Now, prepared: &Prepared, held_back: usize) {
+    pub(crate) fn record_outcome(&mut self, now: Now, prepared: &LoadedConfig, held_back: usize) {
         if held_back > 0 && held_back != self.last.held_back {
             tracing::error!(
                 event = "mass_removal_held_back",
@@ -492,7 +492,7 @@ impl Reload {
         self.digest = Some(prepared.digest);
         self.set_watchlist(prepared.watch.clone());
         self.retry_if_it_hangs(now, prepared);
-        self.last = Last {
+        self.last = LastReload {
             rejected: prepared.report.has_errors(),
             at: Some(now.wall),
             problems: errors.iter().map(|problem| problem.one_line()).collect(),
@@ -504,8 +504,8 @@ impl Reload {
 
     /// Applied or rejected, systemd hears that the reload is over, and those who asked hear how it went.
     fn finish(&mut self, verdict: ReloadVerdict, waiting: Vec<oneshot::Sender<ReloadVerdict>>) {
-        if self.announces {
-            self.phases.push(Phase::Over);
+        if self.notifies_systemd {
+            self.phases.push(ReloadPhase::Over);
         }
         for reply in waiting {
             // Who went away in the meantime need not know.
@@ -519,7 +519,7 @@ impl Reload {
     }
 
     /// The daemon starts with these steps; nobody waits for a verdict.
-    pub(crate) fn start_with(&mut self, plan: Plan) {
+    pub(crate) fn begin_start(&mut self, plan: Plan) {
         let (plan, verdict) = (Box::new(plan), ReloadVerdict::default());
         self.stage = Stage::Applying { plan, verdict, waiting: Vec::new(), is_start: true };
     }
@@ -545,9 +545,9 @@ mod tests {
         let mut reload = Reload::new("/etc/corptokend/config.toml".into(), Process::default(), Arc::new(drop));
         let now = clock::now();
         let (reply, _waits) = oneshot::channel();
-        reload.asked(now, ReloadRequest::default(), Some(reply));
+        reload.request(now, ReloadRequest::default(), Some(reply));
         for _ in 0..1000 {
-            reload.asked(now, ReloadRequest::default(), Some(oneshot::channel().0));
+            reload.request(now, ReloadRequest::default(), Some(oneshot::channel().0));
         }
         assert!(reload.waiting.len() <= 2, "{}", reload.waiting.len());
         assert!(!reload.waiting[0].is_closed(), "who still waits hears of it");

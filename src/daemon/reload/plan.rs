@@ -109,7 +109,7 @@ struct AppSteps {
     added: IntoIter<CorpId>,
     last: Option<Change>,
     sinks: BySinks<SinkSetId>,
-    left: Left,
+    left: VacatedPlaces,
 }
 
 impl AppSteps {
@@ -120,7 +120,7 @@ impl AppSteps {
         outlets: &mut Outlets,
     ) -> io::Result<Self> {
         let device_of = |path: &Path| candidate.devices.get(path).copied().flatten();
-        let left = Left::new(&app, old, outlets, &device_of)?;
+        let left = VacatedPlaces::new(&app, old, outlets, &device_of)?;
         let ids = app.added.iter().chain(app.sinks_changed.iter().map(|vacated| &vacated.corp_id));
         let sinks = match candidate.config.apps.get(&app.name) {
             Some(new) => BySinks::new(new, ids, |specs| outlets.define(specs, &app.name, &device_of))?,
@@ -197,15 +197,15 @@ impl<T> BySinks<T> {
 }
 
 /// The lane and root of each of a list of sinks.
-type Whereabouts = Vec<(LaneId, RootId)>;
+type Locations = Vec<(LaneId, RootId)>;
 
 /// Where the places lie that an app's tenants leave.
-struct Left {
+struct VacatedPlaces {
     old: Option<Arc<Config>>,
-    whereabouts: BySinks<Whereabouts>,
+    whereabouts: BySinks<Locations>,
 }
 
-impl Left {
+impl VacatedPlaces {
     fn new(
         app: &AppDifference,
         old: Option<&Arc<Config>>,
@@ -262,7 +262,7 @@ pub(crate) fn vacated(
     let device_of = |path: &Path| devices.get(path).copied().flatten();
     let mut places = Vec::new();
     for app in difference.apps.iter().filter(|_| last.is_some()) {
-        let left = Left::new(app, last, outlets, &device_of)?;
+        let left = VacatedPlaces::new(app, last, outlets, &device_of)?;
         places.extend(
             app.removed.iter().chain(&app.sinks_changed).flat_map(|vacated| left.withdrawals(&app.name, vacated)),
         );

@@ -1,12 +1,12 @@
 //! What became of a config on disk, in words: for those who asked, and for `status`.
 
-use super::candidate::Prepared;
+use super::candidate::LoadedConfig;
 use crate::control::protocol::{HeldBack, ReloadVerdict};
 use crate::domain::WallMs;
 
 /// How the last reload went, for `status`.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Last {
+pub(crate) struct LastReload {
     pub(crate) rejected: bool,
     pub(crate) at: Option<WallMs>,
     /// What is wrong with the config on disk, one line each.
@@ -19,7 +19,7 @@ pub(crate) struct Last {
 }
 
 /// What those hear who asked for a reload.
-pub(crate) fn verdict(prepared: &Prepared) -> ReloadVerdict {
+pub(crate) fn verdict(prepared: &LoadedConfig) -> ReloadVerdict {
     let counts = prepared.candidate.as_ref().map(|candidate| candidate.difference.counts).unwrap_or_default();
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let held_back = prepared.candidate.as_ref().map_or(0, |candidate| candidate.held_back);

@@ -32,18 +32,18 @@ pub(crate) struct Watchlist {
 pub(crate) type OnChange = Arc<dyn Fn() + Send + Sync>;
 
 /// Watches directories, not files: a file that is renamed into place, or a link that is swapped, is another file.
-pub(crate) struct Watch {
+pub(crate) struct ConfigWatcher {
     wanted: Sender<Watchlist>,
 }
 
-impl Watch {
+impl ConfigWatcher {
     /// Begins to watch; `on_change` is called for each change that counts.
     ///
     /// # Errors
     /// When the system has no thread for it.
     pub(crate) fn start(on_change: OnChange) -> std::io::Result<Self> {
         let (wanted, lists) = channel();
-        std::thread::Builder::new().name("watch".into()).spawn(move || Watching::new(on_change).run(&lists))?;
+        std::thread::Builder::new().name("watch".into()).spawn(move || WatcherThread::new(on_change).run(&lists))?;
         Ok(Self { wanted })
     }
 
@@ -56,19 +56,19 @@ impl Watch {
 
 /// A directory, by device and inode number. The kernel watches a directory, whatever it is called by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Directory(u64, u64);
+struct DirectoryId(u64, u64);
 
 /// Which events count.
 #[derive(Default)]
-struct Filter {
+struct EventFilter {
     /// What is watched, by name.
-    directories: BTreeMap<PathBuf, Directory>,
+    directories: BTreeMap<PathBuf, DirectoryId>,
     /// Entries of these directories.
-    names: HashSet<(Directory, OsString)>,
-    drop_ins: Option<Directory>,
+    names: HashSet<(DirectoryId, OsString)>,
+    drop_ins: Option<DirectoryId>,
 }
 
-impl Filter {
+impl EventFilter {
     /// Whether an event may mean another config, or that events were lost.
     fn counts(&self, event: &Event) -> bool {
         // Reading the files ourselves must not wake us.
@@ -90,19 +90,19 @@ impl Filter {
 }
 
 /// The thread that watches.
-struct Watching {
+struct WatcherThread {
     on_change: OnChange,
     watcher: Option<RecommendedWatcher>,
-    filter: Arc<Mutex<Filter>>,
+    filter: Arc<Mutex<EventFilter>>,
     /// The directories of which it was told that they cannot be watched.
     told: HashSet<PathBuf>,
     /// See [`WITHOUT_WATCH`].
     without_watch: Duration,
 }
 
-impl Watching {
+impl WatcherThread {
     fn new(on_change: OnChange) -> Self {
-        let filter = Arc::new(Mutex::new(Filter::default()));
+        let filter = Arc::new(Mutex::new(EventFilter::default()));
         let (changed, judge) = (Arc::clone(&on_change), Arc::clone(&filter));
         let on_event = move |event: notify::Result<Event>| {
             let counts = |event: &Event| judge.lock().unwrap_or_else(PoisonError::into_inner).counts(event);
@@ -146,14 +146,14 @@ impl Watching {
 
     /// Watches the directories of what is wanted. For one that does not exist, the nearest that does is watched, in which it
     /// will appear. One that was replaced by another of its name is another directory, and watched anew.
-    fn set(&mut self, wanted: &Watchlist) -> Outcome {
+    fn set(&mut self, wanted: &Watchlist) -> WatchOutcome {
         let (filter, unseen) = plan(wanted);
         let before = std::mem::take(&mut self.lock().directories);
-        let mut outcome = Outcome { all_is_watched: unseen.is_empty(), more_is_watched: false };
+        let mut outcome = WatchOutcome { all_is_watched: unseen.is_empty(), more_is_watched: false };
         self.told.retain(|path| unseen.contains(path) || filter.directories.contains_key(path));
         unseen.iter().for_each(|path| self.tell(path, "looking at it does not come to an end"));
         let Some(watcher) = &mut self.watcher else {
-            return Outcome { all_is_watched: false, more_is_watched: false };
+            return WatchOutcome { all_is_watched: false, more_is_watched: false };
         };
         for path in before.iter().filter(|(path, directory)| filter.directories.get(*path) != Some(directory)) {
             // It fails when the directory is gone, which is just as well.
@@ -187,24 +187,24 @@ impl Watching {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Filter> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, EventFilter> {
         self.filter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What came of setting what is watched.
-struct Outcome {
+struct WatchOutcome {
     all_is_watched: bool,
     /// What changed in it before this moment was not told of, so it must be looked at once more.
     more_is_watched: bool,
 }
 
-type Nearest = Option<(PathBuf, Directory)>;
+type Nearest = Option<(PathBuf, DirectoryId)>;
 
 static LOOKS: LazyLock<Blocking<Nearest>> = LazyLock::new(|| Blocking::new("watched", 1024));
 
 /// What to watch, and the directories that hang.
-fn plan(wanted: &Watchlist) -> (Filter, HashSet<PathBuf>) {
+fn plan(wanted: &Watchlist) -> (EventFilter, HashSet<PathBuf>) {
     let parents = wanted.names.iter().filter_map(|name| name.parent());
     let directories: HashSet<&Path> = parents.chain(wanted.drop_ins.as_deref()).collect();
     let directories: Vec<&Path> = directories.into_iter().collect();
@@ -220,7 +220,7 @@ fn plan(wanted: &Watchlist) -> (Filter, HashSet<PathBuf>) {
             Err(_) => drop(unseen.insert(path.to_path_buf())),
         }
     }
-    let mut filter = Filter::default();
+    let mut filter = EventFilter::default();
     let mut add = |above: &Path, path: &Path| {
         let (found, directory) = nearest.get(above)?.as_ref()?;
         filter.directories.insert(found.clone(), *directory);
@@ -246,7 +246,7 @@ fn plan(wanted: &Watchlist) -> (Filter, HashSet<PathBuf>) {
 fn nearest(path: &Path) -> Nearest {
     path.ancestors().find_map(|path| {
         let status = path.metadata().ok().filter(std::fs::Metadata::is_dir)?;
-        Some((path.to_path_buf(), Directory(status.dev(), status.ino())))
+        Some((path.to_path_buf(), DirectoryId(status.dev(), status.ino())))
     })
 }
 
@@ -269,9 +269,9 @@ mod tests {
     }
 
     /// Watches a secret and drop-ins in one directory, once it is really watched.
-    async fn watched(directory: &Path) -> (Watch, UnboundedReceiver<()>) {
+    async fn watched(directory: &Path) -> (ConfigWatcher, UnboundedReceiver<()>) {
         let (sender, mut inputs) = told();
-        let watch = Watch::start(sender).unwrap();
+        let watch = ConfigWatcher::start(sender).unwrap();
         let names = ["crm.secret", "not/yet/there", "link"].map(|name| directory.join(name)).into();
         watch.set(Watchlist { names, drop_ins: Some(directory.join("config.d")) });
         changed(&mut inputs).await;
@@ -340,7 +340,8 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_watched_is_looked_at_now_and_then() {
         let (sender, mut inputs) = told();
-        let blind = Watching { watcher: None, without_watch: Duration::from_millis(20), ..Watching::new(sender) };
+        let blind =
+            WatcherThread { watcher: None, without_watch: Duration::from_millis(20), ..WatcherThread::new(sender) };
         let (wanted, lists) = channel();
         let watching = std::thread::spawn(move || blind.run(&lists));
         wanted.send(Watchlist { names: vec!["/etc/hostname".into()], drop_ins: None }).unwrap();

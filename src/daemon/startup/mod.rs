@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use super::driver::{Daemon, Input};
 use super::executor::DaemonHands;
 use super::executor::state_monitor::StateWatch;
-use super::reload::candidate::{self, Candidate, MassRemoval, Prepared, Running};
+use super::reload::candidate::{self, Baseline, Candidate, LoadedConfig, MassRemoval};
 use super::reload::plan::{self, Plan};
-use super::reload::watch::Watch;
+use super::reload::watch::ConfigWatcher;
 use super::reload::{self, Reload};
 use super::sinks::stall_detector::Stalls;
 use super::status::readiness::Readiness;
@@ -27,8 +27,8 @@ use crate::engine::{Engine, Event};
 use crate::store::{self, Applied, OpenError, Opened};
 use crate::system::blocking::Blocking;
 use crate::system::clock;
-use crate::system::clock::trust::Skew;
-use crate::system::log::{self, Log};
+use crate::system::clock::trust::ClockTrust;
+use crate::system::log::{self, LogHandle};
 use saved_state::Impatience;
 
 /// How the daemon is to start.
@@ -85,8 +85,8 @@ pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
         log::init(settings.format, settings.level)
     });
     tell_of_state(&opened, &state);
-    let skew = Skew::new(opened.last_commit);
-    Builder { startup, process, log, skew, sender, inputs, began, now: clock::now() }.build(opened, chosen)
+    let clock_trust = ClockTrust::new(opened.last_commit);
+    Builder { startup, process, log, clock_trust, sender, inputs, began, now: clock::now() }.build(opened, chosen)
 }
 
 /// What runs when the config on disk cannot.
@@ -173,11 +173,11 @@ fn stale_apps(candidate: &Candidate, last: &Applied) -> Vec<AppName> {
 struct Chosen {
     candidate: Box<Candidate>,
     /// What there is to say of it.
-    prepared: Prepared,
+    prepared: LoadedConfig,
     /// The config that ran last, where the state knows it.
     last: Option<Arc<Config>>,
     /// The report on the config on disk, when another one runs.
-    rejected: Option<Prepared>,
+    rejected: Option<LoadedConfig>,
 }
 
 /// The config on disk, or, if that is in error, the one that was applied last.
@@ -194,9 +194,9 @@ fn choose(on_disk: OnDisk, opened: &Opened, process: &Process, fallback: Fallbac
         _ => Some(config::check(&remembered, process)),
     };
     let last = checked.as_ref().and_then(|checked| checked.config.clone()).map(Arc::new);
-    let running = Running { config: last.clone(), ..Running::default() };
+    let running = Baseline { config: last.clone(), ..Baseline::default() };
     let prepare = |sources: &Sources, checked: Checked| {
-        candidate::prepare_checked(sources, checked, process, &running, MassRemoval::HeldBack)
+        candidate::compare(sources, checked, process, &running, MassRemoval::HeldBack)
     };
     let mut prepared = prepare(&sources, on_disk);
     if let Some(candidate) = prepared.candidate.take() {
@@ -215,8 +215,8 @@ fn choose(on_disk: OnDisk, opened: &Opened, process: &Process, fallback: Fallbac
 struct Builder {
     startup: Startup,
     process: Process,
-    log: Log,
-    skew: Skew,
+    log: LogHandle,
+    clock_trust: ClockTrust,
     sender: mpsc::UnboundedSender<Input>,
     inputs: mpsc::UnboundedReceiver<Input>,
     /// When the start began: from then on counts for how long READY may wait.
@@ -238,7 +238,7 @@ impl Builder {
         let mut hands = DaemonHands::new(report, opened.store, state, Arc::clone(&config), credentials);
         let to = self.sender.clone();
         let send = move |message| drop(to.send(Input::Reload(message)));
-        self.skew.use_hosts(&hands.ways.hosts());
+        self.clock_trust.use_hosts(&hands.ways.hosts());
         let mut reload = Reload::new(self.startup.config.clone(), self.process.clone(), Arc::new(send));
         let vacated = plan::vacated(&candidate.difference, &candidate.devices, last.as_ref(), &mut hands.outlets)?;
         let stale = stale_apps(&candidate, &opened.applied);
@@ -247,11 +247,11 @@ impl Builder {
         stale.iter().for_each(|name| plan.make_stale(&config, name));
         let impatience = if self.startup.attended { Impatience::Daemon } else { Impatience::Once };
         let (recalled, void) = saved_state::part(opened.memories, &config, &stale, impatience);
-        void.into_iter().for_each(|subject| hands.remember(subject, None));
+        void.into_iter().for_each(|subject| hands.persist(subject, None));
         let mut events = vec![Event::Restored(recalled)];
-        reload.note(self.now, &prepared, whole.held_back);
-        reload.settle_on(&mut hands, self.now, whole, &mut events);
-        reload.is_remembered(&opened.applied);
+        reload.record_outcome(self.now, &prepared, whole.held_back);
+        reload.switch_to(&mut hands, self.now, whole, &mut events);
+        reload.is_persisted(&opened.applied);
         events.push(Event::Vacated(vacated));
         let configured =
             config.apps.iter().flat_map(|(app, settings)| settings.tenants.iter().map(move |id| (app, id)));
@@ -262,12 +262,12 @@ impl Builder {
                 "the config on disk is in error; the one that was applied last runs:\n{}",
                 rejected.rendered
             );
-            reload.note(self.now, &rejected, 0);
+            reload.record_outcome(self.now, &rejected, 0);
         }
         for event in events {
             engine.handle(self.now, event);
         }
-        reload.start_with(plan.restoring(opened.restored));
+        reload.begin_start(plan.restoring(opened.restored));
         self.assemble(engine, hands, reload, &config)
     }
 
@@ -286,7 +286,7 @@ impl Builder {
             control = Some(ServerThread::start(listener, config.control.socket.clone(), ask, access)?);
             let changed = self.sender.clone();
             let on_change = move || drop(changed.send(Input::Reload(reload::Message::FilesChanged)));
-            reload.watch_with(Watch::start(Arc::new(on_change))?);
+            reload.watch_with(ConfigWatcher::start(Arc::new(on_change))?);
         }
         // The state and the socket have been made by now, and so have their directories.
         hands.outlets.claims.reserve(config.own.reserved());
@@ -297,10 +297,10 @@ impl Builder {
             inputs: self.inputs,
             queries,
             events: Vec::new(),
-            alarm: clock::Alarm::new()?,
+            alarm: clock::BootAlarm::new()?,
             steps: clock::Steps::new()?,
             service: Service::from_env(self.now.boot),
-            skew: self.skew,
+            clock_trust: self.clock_trust,
             stalls: Stalls::default(),
             log: self.log,
             started: self.began,

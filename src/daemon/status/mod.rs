@@ -1,6 +1,6 @@
 //! What the daemon is: for READY, for systemd's status line, and for the control socket.
 //!
-//! A [`View`] borrows what runs and changes nothing. [`rows`] turns the engine's rows into the protocol's; [`systemd`] keeps the
+//! A [`DaemonView`] borrows what runs and changes nothing. [`rows`] turns the engine's rows into the protocol's; [`systemd`] keeps the
 //! service manager informed.
 
 pub(crate) mod readiness;
@@ -20,7 +20,7 @@ use crate::system::log::Backlog;
 const ROOTS_SHOWN: usize = 20;
 
 /// What runs, to be looked at.
-pub(crate) struct View<'a> {
+pub(crate) struct DaemonView<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) hands: &'a DaemonHands,
     pub(crate) reload: &'a Reload,
@@ -32,7 +32,7 @@ pub(crate) struct View<'a> {
     pub(crate) longest_turn_ms: u64,
 }
 
-impl View<'_> {
+impl DaemonView<'_> {
     /// Whether every tenant had an outcome and every sink an attempt.
     pub(crate) fn has_settled(&self, summary: &Summary) -> bool {
         self.reload.is_idle()

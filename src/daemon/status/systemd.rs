@@ -33,13 +33,13 @@ pub(crate) struct Service {
     /// Something happened since the status was told.
     is_stale: bool,
     /// changes of our phase that did not get through yet, in order.
-    owed: VecDeque<Phase>,
+    owed: VecDeque<ServiceState>,
     again_at: Option<BootMs>,
 }
 
 /// A change of the service's state, for systemd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum ServiceState {
     /// Every outcome is in, or we do not wait for the rest any longer; or a reload is over.
     Ready,
     /// A reload began, at this moment of CLOCK_MONOTONIC in microseconds.
@@ -48,16 +48,16 @@ pub(crate) enum Phase {
     Stopping,
 }
 
-impl From<reload::Phase> for Phase {
-    fn from(phase: reload::Phase) -> Self {
+impl From<reload::ReloadPhase> for ServiceState {
+    fn from(phase: reload::ReloadPhase) -> Self {
         match phase {
-            reload::Phase::Begins => Self::Reloading(clock::monotonic_usec()),
-            reload::Phase::Over => Self::Ready,
+            reload::ReloadPhase::Begins => Self::Reloading(clock::monotonic_usec()),
+            reload::ReloadPhase::Over => Self::Ready,
         }
     }
 }
 
-impl Phase {
+impl ServiceState {
     /// One datagram, or systemd takes the moment for another reload's.
     fn datagram(self) -> String {
         match self {
@@ -127,13 +127,13 @@ impl Service {
     }
 
     /// Tells a change of state, now or as soon as systemd takes it.
-    pub(crate) fn tell(&mut self, now: BootMs, change: Phase) {
+    pub(crate) fn notify(&mut self, now: BootMs, change: ServiceState) {
         if self.manager.is_none() {
             return;
         }
         // A reload that began and ended unheard need not be told once another one begins.
-        let unheard = matches!(self.owed.make_contiguous(), [.., Phase::Reloading(_), Phase::Ready]);
-        if unheard && matches!(change, Phase::Reloading(_)) {
+        let unheard = matches!(self.owed.make_contiguous(), [.., ServiceState::Reloading(_), ServiceState::Ready]);
+        if unheard && matches!(change, ServiceState::Reloading(_)) {
             self.owed.truncate(self.owed.len() - 2);
         }
         self.owed.push_back(change);
@@ -227,10 +227,10 @@ mod tests {
         let (_dir, socket, mut service) = deaf();
         let mut now = BootMs(2_000);
         service.status(now, "first".into());
-        service.tell(now, Phase::Ready);
+        service.notify(now, ServiceState::Ready);
         for moment in 1..=5 {
-            service.tell(now, Phase::Reloading(moment));
-            service.tell(now, Phase::Ready);
+            service.notify(now, ServiceState::Reloading(moment));
+            service.notify(now, ServiceState::Ready);
             service.status(now, format!("status {moment}"));
         }
         service.beat(now);
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn without_a_manager_nothing_is_owed() {
         let mut service = Service::new(None, None, BootMs(0));
-        service.tell(BootMs(1), Phase::Ready);
+        service.notify(BootMs(1), ServiceState::Ready);
         service.status(BootMs(1), "x".into());
         assert_eq!(service.next_beat(), None);
     }

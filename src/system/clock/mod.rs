@@ -83,12 +83,12 @@ fn millis(time: Timespec) -> u64 {
 }
 
 /// An alarm on the boot clock: it goes on counting during suspend, and goes off at once on waking if it is overdue.
-pub struct Alarm {
+pub struct BootAlarm {
     fd: AsyncFd<OwnedFd>,
     set_to: Option<BootMs>,
 }
 
-impl Alarm {
+impl BootAlarm {
     /// An alarm that is not set. Must be called within a Tokio runtime.
     ///
     /// # Errors
@@ -193,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn an_alarm_goes_off_when_it_is_due_and_at_once_when_it_is_overdue() {
         let start = now().boot;
-        let mut alarm = Alarm::new().unwrap();
+        let mut alarm = BootAlarm::new().unwrap();
         alarm.set(Some(start + 30)).unwrap();
         alarm.rings().await.unwrap();
         assert!(now().boot >= start + 30);

@@ -8,27 +8,27 @@ const AGREE_MS: i64 = 60_000;
 
 /// The last word of each host.
 #[derive(Debug, Default)]
-pub(crate) struct Witnesses(Vec<Witness>);
+pub(crate) struct ServerDates(Vec<ServerDate>);
 
 #[derive(Debug)]
-struct Witness {
+struct ServerDate {
     host: Box<str>,
     /// How far its clock is ahead of this machine's boot clock, in milliseconds.
     lead: i64,
 }
 
-impl Witnesses {
+impl ServerDates {
     /// Takes no word of hosts but these from here on.
     pub(crate) fn keep(&mut self, hosts: &[&str]) {
-        self.0.retain(|witness| hosts.contains(&&*witness.host));
+        self.0.retain(|known| hosts.contains(&&*known.host));
     }
 
     /// A host that answers at `at` says that it is `date`.
-    pub(crate) fn hear(&mut self, host: &str, at: BootMs, date: WallMs) {
+    pub(crate) fn record(&mut self, host: &str, at: BootMs, date: WallMs) {
         let lead = signed(date.0).saturating_sub(signed(at.0));
-        match self.0.iter_mut().find(|witness| &*witness.host == host) {
-            Some(witness) => witness.lead = lead,
-            None => self.0.push(Witness { host: host.into(), lead }),
+        match self.0.iter_mut().find(|known| &*known.host == host) {
+            Some(known) => known.lead = lead,
+            None => self.0.push(ServerDate { host: host.into(), lead }),
         }
     }
 
@@ -37,7 +37,7 @@ impl Witnesses {
     pub(crate) fn agreed(&self, at: BootMs, hosts: usize) -> Option<WallMs> {
         let enough = if hosts < 2 { 1 } else { 2 }.max(self.0.len() / 2 + 1);
         // This is asked at each answer, and there may be a thousand hosts: those who agree with one stand beside him.
-        let mut leads: Vec<i64> = self.0.iter().map(|witness| witness.lead).collect();
+        let mut leads: Vec<i64> = self.0.iter().map(|known| known.lead).collect();
         leads.sort_unstable();
         let of_one_mind = |lead: &i64| {
             let (least, most) = (lead.saturating_sub(AGREE_MS), lead.saturating_add(AGREE_MS));
@@ -65,9 +65,9 @@ mod tests {
     const YEARS: u64 = 74 * 366 * 24 * 3600 * 1000;
 
     fn agreed(words: &[(&str, u64)], hosts: usize) -> Option<u64> {
-        let mut witnesses = Witnesses::default();
-        words.iter().for_each(|(host, date)| witnesses.hear(host, BootMs(5_000), WallMs(*date)));
-        witnesses.agreed(BootMs(7_000), hosts).map(|wall| wall.0)
+        let mut server_dates = ServerDates::default();
+        words.iter().for_each(|(host, date)| server_dates.record(host, BootMs(5_000), WallMs(*date)));
+        server_dates.agreed(BootMs(7_000), hosts).map(|wall| wall.0)
     }
 
     #[test]
@@ -87,11 +87,11 @@ mod tests {
 
     /// The processor time of asking once what so many hosts say.
     fn time_to_ask(hosts: usize) -> Duration {
-        let witness = |n: usize| Witness { host: format!("host-{n}").into(), lead: (n as i64) * 1_000_000 };
-        let witnesses = Witnesses((0..hosts).map(witness).collect());
+        let known = |n: usize| ServerDate { host: format!("host-{n}").into(), lead: (n as i64) * 1_000_000 };
+        let server_dates = ServerDates((0..hosts).map(known).collect());
         let processor_time = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
         let start = processor_time();
-        assert_eq!(witnesses.agreed(BootMs(0), hosts), None);
+        assert_eq!(server_dates.agreed(BootMs(0), hosts), None);
         processor_time() - start
     }
 
@@ -103,10 +103,10 @@ mod tests {
 
     #[test]
     fn a_host_that_is_called_no_more_is_no_witness() {
-        let mut witnesses = Witnesses::default();
-        witnesses.hear("a", BootMs(0), WallMs(NOW));
-        witnesses.hear("b", BootMs(0), WallMs(NOW + YEARS));
-        witnesses.keep(&["a"]);
-        assert_eq!(witnesses.agreed(BootMs(0), 1), Some(WallMs(NOW)));
+        let mut server_dates = ServerDates::default();
+        server_dates.record("a", BootMs(0), WallMs(NOW));
+        server_dates.record("b", BootMs(0), WallMs(NOW + YEARS));
+        server_dates.keep(&["a"]);
+        assert_eq!(server_dates.agreed(BootMs(0), 1), Some(WallMs(NOW)));
     }
 }

@@ -5,13 +5,13 @@
 //! certainly in the past, then to what the endpoints agree on, until somebody sets it right. A clock that is merely
 //! askew is warned of: tokens are kept fresh all the same, on the boot clock, but readers see wrong expiries.
 
-use super::server_dates::Witnesses;
+use super::server_dates::ServerDates;
 use crate::domain::{Now, WallMs};
 use crate::system::clock;
 
 /// A skew of so much is worth a warning, in milliseconds.
 const SKEW_MS: u64 = 60_000;
-/// How often it is said again, in milliseconds.
+/// How often it is warned again, in milliseconds.
 const REMIND_MS: u64 = 60 * 60 * 1000;
 /// Answers travel, and `Date` counts in seconds: differences below this are none, in milliseconds.
 const NOISE_MS: u64 = 2_000;
@@ -21,31 +21,31 @@ const NOISE_MS: u64 = 2_000;
 const MOST_AHEAD_MS: u64 = 2 * 366 * 24 * 3600 * 1000;
 
 /// What is thought of the clock.
-pub(crate) struct Skew {
+pub(crate) struct ClockTrust {
     /// The clock is behind this moment, which is in the past: it is not believed.
     distrusted_below: Option<WallMs>,
     /// How far the clock was from the endpoints' when they last agreed, in seconds; positive when the clock is ahead.
     seconds: i64,
-    said: Option<Now>,
-    witnesses: Witnesses,
+    warned: Option<Now>,
+    server_dates: ServerDates,
     /// How many hosts are called.
     hosts: usize,
 }
 
 /// Whether the time is now told otherwise than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum TimeChange {
     /// As before.
-    Alike,
+    None,
     /// Otherwise: as if somebody had set the clock.
-    Otherwise,
+    Changed,
 }
 
-impl Skew {
+impl ClockTrust {
     /// At the start, before anything is told on the clock.
     pub(crate) fn new(last_commit: Option<WallMs>) -> Self {
-        let mut skew =
-            Self { distrusted_below: None, seconds: 0, said: None, witnesses: Witnesses::default(), hosts: 0 };
+        let mut clock_trust =
+            Self { distrusted_below: None, seconds: 0, warned: None, server_dates: ServerDates::default(), hosts: 0 };
         if let Some(commit) = last_commit.filter(|commit| clock::machine_wall() < *commit) {
             let machine = clock::machine_wall();
             tracing::warn!(
@@ -53,33 +53,33 @@ impl Skew {
                 "the clock says {machine}, but the state was last written at {commit}; it is not believed until the endpoint's answers tell the time"
             );
             clock::put_forward_to_certain(commit);
-            skew.distrusted_below = Some(commit);
+            clock_trust.distrusted_below = Some(commit);
         }
-        skew
+        clock_trust
     }
 
     /// An answer of this host told the endpoint's time.
-    pub(crate) fn answered(&mut self, now: Now, host: &str, date: WallMs) -> Told {
+    pub(crate) fn answered(&mut self, now: Now, host: &str, date: WallMs) -> TimeChange {
         if self.is_possible(date) {
-            self.witnesses.hear(host, now.boot, date);
+            self.server_dates.record(host, now.boot, date);
         }
-        let Some(date) = self.witnesses.agreed(now.boot, self.hosts) else { return Told::Alike };
+        let Some(date) = self.server_dates.agreed(now.boot, self.hosts) else { return TimeChange::None };
         if self.distrusted_below.is_some() {
             return self.learn(now, date);
         }
         self.seconds = (i64::try_from(now.wall.0).unwrap_or(i64::MAX) - i64::try_from(date.0).unwrap_or(0)) / 1000;
-        let due = self.said.is_none_or(|said| now.boot.since(said.boot) >= REMIND_MS);
+        let due = self.warned.is_none_or(|warned| now.boot.since(warned.boot) >= REMIND_MS);
         if let Some(warning) = self.warning().filter(|_| due) {
             tracing::warn!(event = "clock_skew", seconds = self.seconds, "{warning}");
-            self.said = Some(now);
+            self.warned = Some(now);
         }
-        Told::Alike
+        TimeChange::None
     }
 
     /// These hosts are called from here on.
     pub(crate) fn use_hosts(&mut self, hosts: &[&str]) {
         self.hosts = hosts.len();
-        self.witnesses.keep(hosts);
+        self.server_dates.keep(hosts);
     }
 
     /// Whether it can be so late, as long as all that is certain is the last commit.
@@ -88,17 +88,17 @@ impl Skew {
     }
 
     /// What the endpoints say of a clock that is not believed.
-    fn learn(&mut self, now: Now, date: WallMs) -> Told {
+    fn learn(&mut self, now: Now, date: WallMs) -> TimeChange {
         let machine = clock::machine_wall();
         if date.0.abs_diff(machine.0) <= SKEW_MS {
             // Then it was wrong when the state was written.
             self.trust("the endpoint's time agrees with the clock: it is believed again");
-            Told::Otherwise
+            TimeChange::Changed
         } else if date < machine || date.0.abs_diff(now.wall.0) < NOISE_MS {
-            Told::Alike
+            TimeChange::None
         } else {
             clock::put_forward(date);
-            Told::Otherwise
+            TimeChange::Changed
         }
     }
 

@@ -10,7 +10,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::writer::{Outlet, Writer};
+use super::writer::{LogTarget, LogWriter};
 
 /// Where the journal listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -39,14 +39,14 @@ pub(super) fn send(socket: &UnixDatagram, entry: &[u8]) -> io::Result<()> {
 
 /// Puts events into entries.
 pub(super) struct Entries {
-    pub(super) writer: Arc<Writer>,
+    pub(super) writer: Arc<LogWriter>,
     /// `SYSLOG_IDENTIFIER=`: the program's name.
     pub(super) identifier: String,
 }
 
 impl<S: Subscriber> Layer<S> for Entries {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.writer.push(Outlet::Journal, entry(event.metadata(), &self.identifier, |fields| event.record(fields)));
+        self.writer.push(LogTarget::Journal, entry(event.metadata(), &self.identifier, |fields| event.record(fields)));
     }
 }
 

@@ -21,18 +21,18 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::domain::{LogFormat, LogLevel};
-use text::{Line, Stamp};
-use writer::{Outlet, Pen, Writer};
+use text::{Stamp, TextFormat};
+use writer::{LineWriter, LogTarget, LogWriter};
 
 pub use writer::{Backlog, flush, last_words};
 
 /// The running log. Its level can be changed by a reload; its format cannot.
 #[derive(Debug, Clone)]
-pub struct Log {
+pub struct LogHandle {
     filter: reload::Handle<Targets, Registry>,
 }
 
-impl Log {
+impl LogHandle {
     /// Writes lines of at least this level from here on.
     pub fn set_level(&self, level: LogLevel) {
         // It fails only after the subscriber is gone, and that lives as long as the process.
@@ -50,7 +50,7 @@ impl Log {
 /// [`LogFormat::Auto`] writes to the journal when stderr leads there (`JOURNAL_STREAM`, systemd.exec(5)), with the fields
 /// as the journal's own; else text, in colour on a terminal. [`LogFormat::Json`] is one flat object a line: `timestamp`,
 /// `level`, `message` and the event's fields. Where there is no journal to write to, it is text.
-pub fn init(format: LogFormat, level: LogLevel) -> Log {
+pub fn init(format: LogFormat, level: LogLevel) -> LogHandle {
     let journal = match format {
         LogFormat::Auto => leads_to_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), std::io::stderr()),
         LogFormat::Journald => true,
@@ -64,7 +64,7 @@ pub fn init(format: LogFormat, level: LogLevel) -> Log {
     if fell_back {
         tracing::warn!(event = "no_journal", "the journal's socket cannot be used; logging text to stderr instead");
     }
-    Log { filter: handle }
+    LogHandle { filter: handle }
 }
 
 /// Tells of a defect: where the log goes, once there is one, for whoever panics must not wait for a reader of stderr.
@@ -83,8 +83,8 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let to_journal = journal.is_some();
-    let writer = writer::start(move |outlet, line| match (outlet, &journal) {
-        (Outlet::Journal, Some(socket)) => journal::send(socket, line),
+    let writer = writer::start(move |target, line| match (target, &journal) {
+        (LogTarget::Journal, Some(socket)) => journal::send(socket, line),
         _ => to_stderr(line),
     });
     let stamp = if io::stderr().is_terminal() { Stamp::Time } else { Stamp::Moment };
@@ -94,16 +94,16 @@ where
             let identifier = program.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
             Box::new(journal::Entries { writer, identifier })
         }
-        (Some(writer), LogFormat::Json) => json(pen(writer)),
-        (Some(writer), _) => text(pen(writer), stamp, wants_colour()),
+        (Some(writer), LogFormat::Json) => json(line_writer(writer)),
+        (Some(writer), _) => text(line_writer(writer), stamp, wants_colour()),
         // No thread is to be had, so the process is about to end anyway.
         (None, LogFormat::Json) => json(io::stderr),
         (None, _) => text(io::stderr, stamp, wants_colour()),
     }
 }
 
-fn pen(writer: Arc<Writer>) -> impl Fn() -> Pen + Send + Sync + 'static {
-    move || Pen(Arc::clone(&writer))
+fn line_writer(writer: Arc<LogWriter>) -> impl Fn() -> LineWriter + Send + Sync + 'static {
+    move || LineWriter(Arc::clone(&writer))
 }
 
 /// Writes all of it, however long that takes. Not by way of [`std::io::stderr`], whose lock would be held meanwhile.
@@ -145,7 +145,7 @@ where
 {
     // A line that cannot be written is lost: complaining about it on stderr as well would be a panic.
     let layer = fmt::layer().with_writer(writer).with_ansi(colour).log_internal_errors(false);
-    Box::new(layer.event_format(Line { stamp }))
+    Box::new(layer.event_format(TextFormat { stamp }))
 }
 
 fn json<S, W>(writer: W) -> Lines<S>
@@ -184,9 +184,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
+    struct TestOutput(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Sink {
+    impl Write for TestOutput {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -195,14 +195,14 @@ mod tests {
         }
     }
 
-    impl Sink {
+    impl TestOutput {
         fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
         }
     }
 
-    fn logged(lines: impl FnOnce(Sink) -> Lines<TestBase>, level: LogLevel, events: impl FnOnce()) -> String {
-        let sink = Sink::default();
+    fn logged(lines: impl FnOnce(TestOutput) -> Lines<TestBase>, level: LogLevel, events: impl FnOnce()) -> String {
+        let sink = TestOutput::default();
         let base = tracing_subscriber::registry().with(filter(level));
         tracing::subscriber::with_default(base.with(lines(sink.clone())), events);
         sink.text()
@@ -210,11 +210,11 @@ mod tests {
 
     type TestBase = tracing_subscriber::layer::Layered<Targets, Registry>;
 
-    fn to_json(sink: Sink) -> Lines<TestBase> {
+    fn to_json(sink: TestOutput) -> Lines<TestBase> {
         json(move || sink.clone())
     }
 
-    fn to_text(sink: Sink) -> Lines<TestBase> {
+    fn to_text(sink: TestOutput) -> Lines<TestBase> {
         text(move || sink.clone(), Stamp::Moment, false)
     }
 

@@ -25,24 +25,24 @@ pub(super) enum Stamp {
 }
 
 /// Formats a line.
-pub(super) struct Line {
+pub(super) struct TextFormat {
     pub(super) stamp: Stamp,
 }
 
-impl<S, N> FormatEvent<S, N> for Line
+impl<S, N> FormatEvent<S, N> for TextFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut said = Said::default();
-        event.record(&mut said);
+        let mut text = EventText::default();
+        event.record(&mut text);
         let level = *event.metadata().level();
         let (colour, dim, plain) =
             if writer.has_ansi_escapes() { (colour_of(level), "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
         let stamp = self.stamp.of(clock::now().wall);
-        write!(writer, "{dim}{stamp}{plain} {colour}{level}{plain} {}", said.message)?;
-        for (name, value) in said.fields.iter().filter(|(_, value)| !says(&said.message, value)) {
+        write!(writer, "{dim}{stamp}{plain} {colour}{level}{plain} {}", text.message)?;
+        for (name, value) in text.fields.iter().filter(|(_, value)| !says(&text.message, value)) {
             write!(writer, " {dim}{name}={plain}{value}")?;
         }
         writeln!(writer)
@@ -70,12 +70,12 @@ fn colour_of(level: Level) -> &'static str {
 
 /// What an event says.
 #[derive(Default)]
-struct Said {
+struct EventText {
     message: String,
     fields: Vec<(&'static str, String)>,
 }
 
-impl Visit for Said {
+impl Visit for EventText {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => self.message = printable(value, Newlines::Kept),

@@ -25,11 +25,11 @@ const HANGS_AFTER_MS: u64 = 5_000;
 const STACK: usize = 256 << 10;
 
 /// The process has one log. It is here so that its lines can be flushed by whoever ends the process.
-static WRITER: OnceLock<Arc<Writer>> = OnceLock::new();
+static WRITER: OnceLock<Arc<LogWriter>> = OnceLock::new();
 
 /// Where a line goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outlet {
+pub(super) enum LogTarget {
     /// The process's stderr, as bytes.
     Stderr,
     /// The journal, as one entry of its native protocol.
@@ -37,32 +37,32 @@ pub(super) enum Outlet {
 }
 
 /// Writes one line, however long that takes. A line that fails is lost.
-type Write = Box<dyn Fn(Outlet, &[u8]) -> io::Result<()> + Send>;
+type Write = Box<dyn Fn(LogTarget, &[u8]) -> io::Result<()> + Send>;
 
 /// The queue between those who log and the thread that writes.
 #[derive(Debug, Default)]
-pub(super) struct Writer {
-    queue: Mutex<Queue>,
+pub(super) struct LogWriter {
+    queue: Mutex<LineQueue>,
     /// Lines came, for the thread; or all were written, for those who flush.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    lines: Vec<(Outlet, Vec<u8>)>,
+struct LineQueue {
+    lines: Vec<(LogTarget, Vec<u8>)>,
     bytes: usize,
     /// When the thread began the line that it is at.
     writes_since: Option<BootMs>,
-    /// Lines that were lost since the log last said so.
-    unsaid: u64,
+    /// Lines that were lost that the log has not reported yet.
+    unreported: u64,
     /// Lines that were lost in all.
     lost: u64,
 }
 
 /// Starts the thread that writes the process's log, once. `None`: no thread is to be had, and lines must be written by
 /// those who log.
-pub(super) fn start(write: impl Fn(Outlet, &[u8]) -> io::Result<()> + Send + 'static) -> Option<Arc<Writer>> {
-    let writer = Writer::start(Box::new(write)).ok()?;
+pub(super) fn start(write: impl Fn(LogTarget, &[u8]) -> io::Result<()> + Send + 'static) -> Option<Arc<LogWriter>> {
+    let writer = LogWriter::start(Box::new(write)).ok()?;
     Some(Arc::clone(WRITER.get_or_init(|| writer)))
 }
 
@@ -84,14 +84,14 @@ pub fn last_words(line: &str) {
     let bytes = format!("{line}\n").into_bytes();
     match WRITER.get() {
         Some(writer) => {
-            writer.push(Outlet::Stderr, bytes);
+            writer.push(LogTarget::Stderr, bytes);
             writer.flush(FLUSH_PATIENCE);
         }
         None => drop(super::to_stderr(&bytes)),
     }
 }
 
-/// What is to be said of the process's log itself.
+/// The state of the process's log itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// Lines that were lost since the start, because nobody took those before them, or they could not be written at all.
@@ -105,7 +105,7 @@ pub(super) fn backlog() -> Backlog {
     WRITER.get().map_or_else(Backlog::default, |writer| writer.backlog(clock::now().boot))
 }
 
-impl Writer {
+impl LogWriter {
     fn start(write: Write) -> io::Result<Arc<Self>> {
         let writer = Arc::new(Self::default());
         let ours = Arc::clone(&writer);
@@ -114,15 +114,15 @@ impl Writer {
     }
 
     /// Takes a line, or loses it.
-    pub(super) fn push(&self, outlet: Outlet, line: Vec<u8>) {
+    pub(super) fn push(&self, target: LogTarget, line: Vec<u8>) {
         let mut queue = self.lock();
         if queue.bytes + line.len() > MAX_WAITING {
-            queue.unsaid += 1;
+            queue.unreported += 1;
             queue.lost += 1;
             return;
         }
         queue.bytes += line.len();
-        queue.lines.push((outlet, line));
+        queue.lines.push((target, line));
         drop(queue);
         self.changed.notify_all();
     }
@@ -130,7 +130,7 @@ impl Writer {
     /// Waits until every line is written, for `patience` at most.
     fn flush(&self, patience: Duration) {
         let queue = self.lock();
-        let under_way = |queue: &mut Queue| !queue.lines.is_empty() || queue.writes_since.is_some();
+        let under_way = |queue: &mut LineQueue| !queue.lines.is_empty() || queue.writes_since.is_some();
         drop(self.changed.wait_timeout_while(queue, patience, under_way));
     }
 
@@ -145,22 +145,22 @@ impl Writer {
             let queue = self.changed.wait_while(self.lock(), |queue| queue.lines.is_empty());
             let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
             let lines = std::mem::take(&mut queue.lines);
-            let lost = std::mem::take(&mut queue.unsaid);
+            let lost = std::mem::take(&mut queue.unreported);
             queue.bytes = 0;
             queue.writes_since = Some(clock::now().boot);
             drop(queue);
             if lost > 0 {
-                // Those were lost after these lines came, and the queue is empty: so this is said in their place.
+                // Those were lost after these lines came, and the queue is empty: so this line takes their place.
                 tracing::error!(
                     event = "log_lines_lost",
                     lines = lost,
                     "{lost} lines of the log are lost here: they came faster than they were taken"
                 );
             }
-            for (outlet, line) in lines {
+            for (target, line) in lines {
                 self.lock().writes_since = Some(clock::now().boot);
-                if write(outlet, &line).is_err() {
-                    // Not to be said: that line would fail as well, and so on.
+                if write(target, &line).is_err() {
+                    // It cannot be logged: that line would fail as well.
                     self.lock().lost += 1;
                 }
             }
@@ -170,17 +170,17 @@ impl Writer {
     }
 
     /// Nobody panics in here with the lock in hand; and a log goes on whatever happens to others.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, LineQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Takes one event's line: the formatter writes a whole line at once.
-pub(super) struct Pen(pub(super) Arc<Writer>);
+pub(super) struct LineWriter(pub(super) Arc<LogWriter>);
 
-impl io::Write for Pen {
+impl io::Write for LineWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.push(Outlet::Stderr, bytes.to_vec());
+        self.0.push(LogTarget::Stderr, bytes.to_vec());
         Ok(bytes.len())
     }
 
@@ -197,10 +197,10 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     /// A writer whose reader takes a line whenever it is let.
-    fn held_back() -> (Arc<Writer>, mpsc::Sender<()>, mpsc::Receiver<String>) {
+    fn held_back() -> (Arc<LogWriter>, mpsc::Sender<()>, mpsc::Receiver<String>) {
         let (let_go, may_go) = mpsc::channel::<()>();
         let (taken, lines) = mpsc::channel();
-        let writer = Writer::start(Box::new(move |_, line| {
+        let writer = LogWriter::start(Box::new(move |_, line| {
             let _ = may_go.recv();
             let _ = taken.send(String::from_utf8_lossy(line).into_owned());
             Ok(())
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn lines_come_out_in_the_order_in_which_they_went_in() {
         let (writer, let_go, lines) = held_back();
-        (0..100).for_each(|n| writer.push(Outlet::Stderr, format!("{n}").into_bytes()));
+        (0..100).for_each(|n| writer.push(LogTarget::Stderr, format!("{n}").into_bytes()));
         (0..100).for_each(|_| let_go.send(()).unwrap());
         for n in 0..100 {
             assert_eq!(lines.recv_timeout(PATIENCE).unwrap(), format!("{n}"));
@@ -223,7 +223,7 @@ mod tests {
         let (writer, let_go, lines) = held_back();
         let line = vec![b'x'; 1 << 10];
         let many = 3 * MAX_WAITING / line.len();
-        (0..many).for_each(|_| writer.push(Outlet::Stderr, line.clone()));
+        (0..many).for_each(|_| writer.push(LogTarget::Stderr, line.clone()));
         assert!(writer.lock().bytes <= MAX_WAITING);
         let lost = writer.backlog(BootMs(0)).lost;
         assert!((many as u64 / 3..=2 * many as u64 / 3 + 1).contains(&lost), "{lost} of {many} are lost");
@@ -232,13 +232,13 @@ mod tests {
         let kept = many as u64 - lost;
         (0..kept).for_each(|_| drop(lines.recv_timeout(PATIENCE).unwrap()));
         writer.flush(PATIENCE);
-        assert_eq!(writer.lock().unsaid, 0, "the loss is said once lines are taken again");
+        assert_eq!(writer.lock().unreported, 0, "the loss is reported once lines are taken again");
     }
 
     #[test]
     fn a_flush_waits_for_the_last_line_and_gives_up_on_a_reader_that_stands_still() {
         let (writer, let_go, lines) = held_back();
-        writer.push(Outlet::Stderr, b"one".to_vec());
+        writer.push(LogTarget::Stderr, b"one".to_vec());
         writer.flush(Duration::from_millis(50));
         assert!(lines.try_recv().is_err(), "nobody took it");
         assert!(writer.backlog(clock::now().boot + HANGS_AFTER_MS).hangs);

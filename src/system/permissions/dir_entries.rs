@@ -7,11 +7,11 @@ use super::status::Identity;
 use super::walk::{Step, Walk};
 
 /// A directory entry: the directory, and the name in it.
-pub type Entry = (Identity, OsString);
+pub type DirEntry = (Identity, OsString);
 
 /// The entries by which `path` is what it is: its own, those of the links on the way, and that of what they lead to. Whoever
 /// replaces one of them by a file gives the path another content. What cannot be looked at is left out.
-pub fn entries(path: &Path) -> Vec<Entry> {
+pub fn entries(path: &Path) -> Vec<DirEntry> {
     let mut entries = Vec::new();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let Ok(mut walk) = Walk::along(&absolute) else { return entries };

@@ -16,8 +16,8 @@ mod rule;
 mod status;
 mod walk;
 
-pub use dir_entries::{Entry, entries};
-pub use path_audit::{Danger, Thing, Ways};
+pub use dir_entries::{DirEntry, entries};
+pub use path_audit::{Danger, PathAudit, PathElement};
 pub use reserved::Reserved;
 pub use rule::{Risk, Role, Trusted};
 pub use status::{Identity, Status, is_on_read_only_mount};

@@ -15,7 +15,7 @@ pub struct Danger {
     /// The thing: a directory, a link, or the file itself.
     pub path: PathBuf,
     /// What it is.
-    pub thing: Thing,
+    pub thing: PathElement,
     /// Who could do what.
     pub risk: Risk,
     /// Nobody can mend it here, as in a container whose config is mounted read-only.
@@ -24,7 +24,7 @@ pub struct Danger {
 
 /// What a [`Danger`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Thing {
+pub enum PathElement {
     /// A directory on the way, or the one that was asked about.
     Directory,
     /// A symbolic link.
@@ -35,12 +35,12 @@ pub enum Thing {
 
 /// Judges ways, and tells each danger once.
 #[derive(Debug)]
-pub struct Ways {
+pub struct PathAudit {
     trusted: Trusted,
     told: HashSet<PathBuf>,
 }
 
-impl Ways {
+impl PathAudit {
     /// Judges by this rule.
     pub fn new(trusted: Trusted) -> Self {
         Self { trusted, told: HashSet::new() }
@@ -55,13 +55,13 @@ impl Ways {
         loop {
             match walk.step() {
                 Ok(Step::Directory(status)) => {
-                    dangers.extend(self.danger(walk.path(), Thing::Directory, &status, walk.at()));
+                    dangers.extend(self.danger(walk.path(), PathElement::Directory, &status, walk.at()));
                 }
                 Ok(Step::Link(path, status)) => {
-                    dangers.extend(self.danger(&path, Thing::Link, &status, walk.at()));
+                    dangers.extend(self.danger(&path, PathElement::Link, &status, walk.at()));
                 }
                 Ok(Step::Other(path, status, fd)) => {
-                    dangers.extend(self.danger(&path, Thing::File, &status, fd.as_fd()));
+                    dangers.extend(self.danger(&path, PathElement::File, &status, fd.as_fd()));
                     return dangers;
                 }
                 Ok(Step::Missing(_) | Step::End) | Err(_) => return dangers,
@@ -70,8 +70,8 @@ impl Ways {
     }
 
     /// `mount`: something that is open on the same mount.
-    fn danger(&mut self, path: &Path, thing: Thing, status: &Status, mount: BorrowedFd<'_>) -> Option<Danger> {
-        let role = if thing == Thing::File { Role::File } else { Role::Passage };
+    fn danger(&mut self, path: &Path, thing: PathElement, status: &Status, mount: BorrowedFd<'_>) -> Option<Danger> {
+        let role = if thing == PathElement::File { Role::File } else { Role::Passage };
         let risk = self.trusted.risk(path, status, role)?;
         let path = path.to_path_buf();
         self.told.insert(path.clone()).then(|| Danger { path, thing, risk, read_only: is_on_read_only_mount(mount) })

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 
-use super::dir_entries::Entry;
+use super::dir_entries::DirEntry;
 use super::status::Identity;
 
 /// Directory entries and directories that are kept for something else, and what each is, for messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reserved {
     /// Files, and the links that lead to them.
-    pub entries: HashMap<Entry, &'static str>,
+    pub entries: HashMap<DirEntry, &'static str>,
     /// Directories in which nothing may be published.
     pub directories: HashMap<Identity, &'static str>,
 }

@@ -78,7 +78,7 @@ impl Trusted {
 
     /// Who else could change what `path` is: its content, or, of a directory, what its entries lead to.
     pub fn risk(&self, path: &Path, status: &Status, role: Role) -> Option<Risk> {
-        let mut found = Found::default();
+        let mut found = Strangers::default();
         if !self.users.contains(&status.uid) {
             found.owner = Some(status.uid);
             let link = if status.kind == FileType::Symlink { "-h " } else { "" };
@@ -95,7 +95,7 @@ impl Trusted {
     /// business, as long as root or the daemon is the owner: so packages hand a secret to the daemon (0640,
     /// root:corptokend). `members` are the groups that the daemon is in.
     pub fn readers(&self, path: &Path, status: &Status, members: &[u32]) -> Option<Risk> {
-        let mut found = Found::default();
+        let mut found = Strangers::default();
         for named in status.acl.granted(READ | WRITE) {
             match named {
                 Named::User(user) if !self.users.contains(&user) => found.entry(path, named),
@@ -110,7 +110,7 @@ impl Trusted {
         found.into_risk(status, "read")
     }
 
-    fn writers(&self, path: &Path, status: &Status, found: &mut Found) {
+    fn writers(&self, path: &Path, status: &Status, found: &mut Strangers) {
         if status.mode & 0o002 != 0 {
             found.everybody = true;
         }
@@ -133,7 +133,7 @@ impl Trusted {
 }
 
 #[derive(Default)]
-struct Found {
+struct Strangers {
     owner: Option<u32>,
     everybody: bool,
     group: Option<u32>,
@@ -141,7 +141,7 @@ struct Found {
     remedies: Vec<String>,
 }
 
-impl Found {
+impl Strangers {
     /// An entry of an access control list.
     fn entry(&mut self, path: &Path, named: Named) {
         let (who, letter, id) = match named {
