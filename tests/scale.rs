@@ -39,7 +39,7 @@ fn config(machine: &Machine, tenants: &Tenants) -> String {
 
 /// Two apps with a thousand tenants each, not started yet.
 fn two_thousand() -> (Machine, Tenants) {
-    let machine = Machine::new().app(APPS[0], &[], "").app(APPS[1], &[], "");
+    let machine = Machine::new().app(APPS[0], &[""; 0], "").app(APPS[1], &[""; 0], "");
     let tenants: Tenants =
         APPS.iter().flat_map(|app| (0..OF_EACH).map(move |number| format!("{app}/{}", id(number)))).collect();
     machine.save(&config(&machine, &tenants));

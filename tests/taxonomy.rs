@@ -13,14 +13,14 @@ use corptokend::sandbox::{Fault, Options, Protocols, Scope, Times};
 use serde_json::Value;
 
 use cases::Case;
-use support::{Machine, SECRET};
+use support::{Machine, SECRET, corp_ids};
 
 /// Renewals are due soon, and tokens last long enough for a test to see that they stay.
 const SOON: &str = "refresh = { at = 0.05, jitter = 0 }\nretry = { min = \"1s\", max = \"2s\" }";
 const LIFETIME_S: u32 = 40;
 
-/// A case at work: the tenant that it strikes.
-struct Struck {
+/// A case and the tenant that it affects.
+struct Affected {
     case: Case,
     app: String,
     corp_id: String,
@@ -28,7 +28,7 @@ struct Struck {
     token: String,
 }
 
-impl Struck {
+impl Affected {
     fn tenant(&self) -> String {
         format!("{}/{}", self.app, self.corp_id)
     }
@@ -42,7 +42,7 @@ impl Struck {
     }
 }
 
-/// Tenants that nothing strikes. Others are served all the while, so what fails is not taken for the endpoint's doing.
+/// Tenants that no case affects. Others are served all the while, so what fails is not taken for the endpoint's doing.
 const WELL: [&str; 3] = ["well1", "well2", "well3"];
 
 /// Each case gets an app of its own, beside one that is well.
@@ -64,20 +64,20 @@ fn rows(machine: &Machine) -> BTreeMap<String, Value> {
     rows.into_iter().map(|row| (row["tenant"].as_str().unwrap_or_default().to_owned(), row)).collect()
 }
 
-fn all(machine: &Machine, whom: &[&Struck], condition: impl Fn(&Value) -> bool) -> bool {
+fn all(machine: &Machine, whom: &[&Affected], condition: impl Fn(&Value) -> bool) -> bool {
     let rows = rows(machine);
-    whom.iter().all(|struck| rows.get(&struck.tenant()).is_some_and(&condition))
+    whom.iter().all(|affected| rows.get(&affected.tenant()).is_some_and(&condition))
 }
 
 /// No secret, no token and nothing of an answer's body is in the log, in status, or in a file where it does not belong.
-fn shows_no_secret(machine: &Machine, struck: &[Struck]) {
+fn shows_no_secret(machine: &Machine, affected: &[Affected]) {
     let status =
         support::shown(&machine.run(&["status", "--json"])) + &support::shown(&machine.run(&["status", "--all"]));
     let texts = [("the log", machine.log()), ("status", status)];
     for (place, text) in texts {
-        for struck in struck {
-            for issued in machine.sandbox.issued(&struck.corp_id) {
-                assert!(!text.contains(&issued.token), "{place} shows a token of {}", struck.name());
+        for affected in affected {
+            for issued in machine.sandbox.issued(&affected.corp_id) {
+                assert!(!text.contains(&issued.token), "{place} shows a token of {}", affected.name());
             }
         }
         for canary in ["canary", SECRET, "<html", "<!DOCTYPE"] {
@@ -89,8 +89,8 @@ fn shows_no_secret(machine: &Machine, struck: &[Struck]) {
     assert_eq!(stray.len(), 1, "the control socket, and nothing else: {stray:?}");
 }
 
-/// Each case strikes a tenant that has a good token.
-fn strike(machine: &mut Machine, cases: Vec<Case>, places: Vec<(String, String)>) -> Vec<Struck> {
+/// Injects the fault of each case for a tenant that has a good token.
+fn inject(machine: &mut Machine, cases: Vec<Case>, places: Vec<(String, String)>) -> Vec<Affected> {
     machine.start();
     for ((_, fault, _, _), (_, corp_id)) in cases.iter().zip(&places) {
         machine.sandbox.inject(Scope::corp(corp_id), fault.clone(), Times::UntilCleared);
@@ -105,66 +105,68 @@ fn strike(machine: &mut Machine, cases: Vec<Case>, places: Vec<(String, String)>
         })
     });
     let token = |machine: &Machine, app: &str, corp_id: &str| machine.token(app, corp_id).expect("it had a good start");
-    let struck = cases.into_iter().zip(places);
-    struck.map(|(case, (app, corp_id))| Struck { token: token(machine, &app, &corp_id), case, app, corp_id }).collect()
+    let affected = cases.into_iter().zip(places);
+    affected
+        .map(|(case, (app, corp_id))| Affected { token: token(machine, &app, &corp_id), case, app, corp_id })
+        .collect()
 }
 
 #[track_caller]
-fn each_is_told_once_and_leaves_the_old_token(machine: &Machine, struck: &[Struck]) {
+fn each_is_reported_once_and_leaves_the_old_token(machine: &Machine, affected: &[Affected]) {
     machine.wait_until("every tenant has its failure", |machine| {
-        all(machine, &struck.iter().collect::<Vec<_>>(), |row| !row["last_error"].is_null())
+        all(machine, &affected.iter().collect::<Vec<_>>(), |row| !row["last_error"].is_null())
     });
     // Some more attempts, which are no news.
     std::thread::sleep(Duration::from_secs(3));
     let rows = rows(machine);
-    for struck in struck {
-        let (name, row) = (struck.name(), &rows[&struck.tenant()]);
-        assert_eq!(row["last_error"]["kind"], struck.kind().as_str(), "{name}: {row}");
-        let state = if matches!(struck.kind().blame(), Blame::App | Blame::Tenant) { "refused" } else { "failing" };
+    for affected in affected {
+        let (name, row) = (affected.name(), &rows[&affected.tenant()]);
+        assert_eq!(row["last_error"]["kind"], affected.kind().as_str(), "{name}: {row}");
+        let state = if matches!(affected.kind().blame(), Blame::App | Blame::Tenant) { "refused" } else { "failing" };
         assert_eq!(row["state"], state, "{name}: {row}");
         assert_eq!(
-            machine.token(&struck.app, &struck.corp_id).as_ref(),
-            Some(&struck.token),
+            machine.token(&affected.app, &affected.corp_id).as_ref(),
+            Some(&affected.token),
             "{name}: the old token stays"
         );
-        let told =
+        let reported =
             |event: &str, key: &str, whose: &str| machine.events(event).iter().filter(|e| e[key] == whose).count();
-        let lines = told("failing", "corp_id", &struck.corp_id) + told("app_broken", "app", &struck.app);
+        let lines = reported("failing", "corp_id", &affected.corp_id) + reported("app_broken", "app", &affected.app);
         assert_eq!(lines, 1, "{name}: said once");
     }
-    assert_eq!(machine.token_files().len(), struck.len() + WELL.len(), "no litter");
-    shows_no_secret(machine, struck);
+    assert_eq!(machine.token_files().len(), affected.len() + WELL.len(), "no litter");
+    shows_no_secret(machine, affected);
 }
 
 #[track_caller]
-fn each_recovers(machine: &Machine, struck: &[Struck]) {
+fn each_recovers(machine: &Machine, affected: &[Affected]) {
     machine.sandbox.clear_faults();
-    let (refused, transient): (Vec<&Struck>, Vec<&Struck>) =
-        struck.iter().partition(|struck| matches!(struck.kind().blame(), Blame::App | Blame::Tenant));
+    let (refused, transient): (Vec<&Affected>, Vec<&Affected>) =
+        affected.iter().partition(|affected| matches!(affected.kind().blame(), Blame::App | Blame::Tenant));
     let is_well = |row: &Value| row["state"] == "fresh" && row["last_error"].is_null();
     machine.wait_until("what was transient has passed", |machine| all(machine, &transient, is_well));
     // The slow retry of those that were refused is cut short by another secret.
-    for app in struck.iter().map(|struck| &struck.app) {
+    for app in affected.iter().map(|affected| &affected.app) {
         machine.write_with_mode(&format!("etc/{app}.secret"), &format!("{SECRET}-new"), 0o600);
     }
     machine.wait_until("the refused are served", |machine| all(machine, &refused, is_well));
-    for struck in struck {
-        let new = || machine.token(&struck.app, &struck.corp_id).filter(|token| *token != struck.token);
-        machine.wait_until(&format!("{}: the new token is published", struck.name()), |_| new().is_some());
+    for affected in affected {
+        let new = || machine.token(&affected.app, &affected.corp_id).filter(|token| *token != affected.token);
+        machine.wait_until(&format!("{}: the new token is published", affected.name()), |_| new().is_some());
         let token = new().unwrap();
         assert!(
-            machine.sandbox.issued(&struck.corp_id).iter().any(|issued| issued.token == token),
+            machine.sandbox.issued(&affected.corp_id).iter().any(|issued| issued.token == token),
             "{}",
-            struck.name()
+            affected.name()
         );
     }
 }
 
 fn ends_in_its_refusal(cases: Vec<Case>) {
     let (mut machine, places) = machine(&cases, Protocols::Both);
-    let struck = strike(&mut machine, cases, places);
-    each_is_told_once_and_leaves_the_old_token(&machine, &struck);
-    each_recovers(&machine, &struck);
+    let affected = inject(&mut machine, cases, places);
+    each_is_reported_once_and_leaves_the_old_token(&machine, &affected);
+    each_recovers(&machine, &affected);
     assert!(machine.stop().success());
 }
 
@@ -188,21 +190,19 @@ fn every_malformed_answer_ends_in_its_refusal_and_passes() {
 #[test]
 fn an_answer_that_never_comes_whole_ends_in_its_refusal_and_passes() {
     let cases = cases::broken();
-    // Over HTTP/2, where all share a connection, a reset strikes them all.
+    // Over HTTP/2, where all share a connection, a reset affects them all.
     let (mut machine, places) = machine(&cases, Protocols::Http1);
     machine.edit("ca_file = \"ca.pem\"", "ca_file = \"ca.pem\"\ntimeout = \"1s\"");
-    let struck = strike(&mut machine, cases, places);
-    each_is_told_once_and_leaves_the_old_token(&machine, &struck);
-    each_recovers(&machine, &struck);
+    let affected = inject(&mut machine, cases, places);
+    each_is_reported_once_and_leaves_the_old_token(&machine, &affected);
+    each_recovers(&machine, &affected);
 }
 
 #[test]
 fn a_wrong_secret_costs_a_probe_for_five_hundred_tenants_and_the_right_one_serves_them_all_at_once() {
     let apps = [("client-crm".to_owned(), "the-right-one".to_owned())].into();
-    let corp_ids: Vec<String> = (0..500).map(|number| format!("ding{number}")).collect();
-    let corp_ids: Vec<&str> = corp_ids.iter().map(String::as_str).collect();
     let options = Options { apps, ..Options::default() };
-    let mut machine = Machine::with(options).app("crm", &corp_ids, "rate = \"200/s\"");
+    let mut machine = Machine::with(options).app("crm", &corp_ids(500), "rate = \"200/s\"");
     machine.start();
     let calls = machine.sandbox.calls().len();
     assert!((1..=40).contains(&calls), "{calls} calls: one, and those that were under way when its answer came");
@@ -241,8 +241,8 @@ fn a_ban_stops_every_call_of_every_app_and_takes_no_token_away() {
         assert_eq!(machine.sandbox.calls().len(), 0, "{fault:?}");
         assert_eq!(tokens, [("crm", "ding1"), ("crm", "ding2"), ("hr", "ding1")].map(|(a, c)| machine.token(a, c)));
         assert!(machine.status_json()["api_paused_until"].is_string());
-        let struck = rows(&machine).into_values().find(|row| row["last_error"]["kind"] == kind);
-        assert!(struck.is_some(), "status tells whose call it was: {:?}", rows(&machine));
+        let affected = rows(&machine).into_values().find(|row| row["last_error"]["kind"] == kind);
+        assert!(affected.is_some(), "status tells whose call it was: {:?}", rows(&machine));
         let status = support::shown(&machine.run(&["status"]));
         assert!(status.contains("the endpoint banned this address"), "{status}");
         assert!(status.contains("has banned this machine's address"), "{status}");
@@ -253,10 +253,8 @@ fn a_ban_stops_every_call_of_every_app_and_takes_no_token_away() {
 
 #[test]
 fn an_app_that_is_throttled_slows_down_and_all_are_served() {
-    let corp_ids: Vec<String> = (0..60).map(|number| format!("ding{number}")).collect();
-    let corp_ids: Vec<&str> = corp_ids.iter().map(String::as_str).collect();
     let options = Options { per_app_limit: Some(20), ..Options::default() };
-    let mut machine = Machine::with(options).app("crm", &corp_ids, "rate = \"60/s\"").app("hr", &["ding1"], "");
+    let mut machine = Machine::with(options).app("crm", &corp_ids(60), "rate = \"60/s\"").app("hr", &["ding1"], "");
     machine.launch();
     machine.wait_until("status tells of it", |machine| {
         rows(machine).values().any(|row| {

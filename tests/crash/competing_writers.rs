@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::needs;
 use crate::support::Machine;
-use crate::support::figures as row;
+use crate::support::reliability;
 use crate::support::system::keyring::{Ring, keyctl};
 
 /// How long a fight lasts.
@@ -20,12 +19,12 @@ const FIGHT: Duration = Duration::from_secs(15);
 const SOON: Duration = Duration::from_secs(3);
 
 /// Overwrites, replaces and deletes a file without end. Returns how often, and the CPU time that it took.
-struct Vandal {
+struct CompetingWriter {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u64, Duration)>,
 }
 
-impl Vandal {
+impl CompetingWriter {
     fn at(path: PathBuf) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
@@ -85,19 +84,19 @@ fn a_fight_with_another_writer_costs_little_and_delays_nobody_else() {
     let right = [&fought, &neighbour].map(|path| fs::read_to_string(path).unwrap());
     let is_right = |path: &PathBuf, right: &String| fs::read_to_string(path).is_ok_and(|text| text == *right);
     let before = cpu_time(machine.pid());
-    let vandal = Vandal::at(fought.clone());
+    let writer = CompetingWriter::at(fought.clone());
     let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
     while begun.elapsed() < FIGHT {
         fs::remove_file(&neighbour).unwrap();
         slowest = slowest.max(wait_for("the neighbour's file is restored", SOON, || is_right(&neighbour, &right[1])));
         std::thread::sleep(Duration::from_secs(4));
     }
-    let (lasted, (rounds, vandals)) = (begun.elapsed(), vandal.end());
+    let (lasted, (rounds, writers)) = (begun.elapsed(), writer.end());
     let daemons = cpu_time(machine.pid()) - before;
     let over = Instant::now();
     assert_eq!(machine.events("sink_contested").len(), 1);
-    let told = machine.status_json()["warnings"].to_string();
-    assert!(told.contains("somebody else keeps changing"), "{told}");
+    let reported = machine.status_json()["warnings"].to_string();
+    assert!(reported.contains("somebody else keeps changing"), "{reported}");
     machine.wait_until("the file is right", |_| is_right(&fought, &right[0]));
     let over = over.elapsed();
     // Five as they come, then after one second, two, four; and four of the neighbour's. Once a second would be 18.
@@ -107,20 +106,20 @@ fn a_fight_with_another_writer_costs_little_and_delays_nobody_else() {
     assert_eq!(said, repairs.min(10), "each is said, up to ten a minute");
     // Hearing of it costs less than doing it, even in a debug build, which takes several times what the released one does.
     assert!(
-        rounds > 1000 && daemons < vandals,
-        "{daemons:?} of the daemon's time for {vandals:?} and {rounds} rounds in {lasted:?}"
+        rounds > 1000 && daemons < writers,
+        "{daemons:?} of the daemon's time for {writers:?} and {rounds} rounds in {lasted:?}"
     );
     assert_eq!(machine.sandbox.calls().len(), 2, "nobody is called for it");
     assert!(machine.stop().success());
-    row::leave(
+    reliability::leave(
         "a_fight_with_another_writer_costs_little_and_delays_nobody_else",
         "another process overwrites, replaces and deletes a token file without end",
-        "repairs become rarer, up to one a minute; told once, in the status too; other files are restored within a second; right when it ends",
+        "repairs become rarer, up to one a minute; reported once, in the status too; other files are restored within a second; right when it ends",
         &format!(
             "{} s, {rounds} rounds: {repairs} repairs, {} ms of CPU against the other's {}; the neighbour's file back within {} ms; right {} ms after the end",
             FIGHT.as_secs(),
             daemons.as_millis(),
-            vandals.as_millis(),
+            writers.as_millis(),
             slowest.as_millis(),
             over.as_millis()
         ),
@@ -129,19 +128,16 @@ fn a_fight_with_another_writer_costs_little_and_delays_nobody_else() {
 
 #[test]
 fn keys_that_others_touch_are_restored_within_a_second_and_counted() {
-    if !needs("keyctl (Debian: keyutils), and a kernel that lets us use it", Ring::can_be_had()) {
-        return;
-    }
-    let ring = Ring(format!("corptokend-touched-{}", std::process::id()));
+    let Some(ring) = Ring::named("changed") else { return };
     let sink = format!("[[app.crm.sink]]\nkeyring = \"@u/{}/{{app}}/{{corp_id}}\"", ring.0);
     let mut machine = Machine::new().app("crm", &["ding1", "ding2", "ding3", "ding4", "ding5", "ding6"], &sink);
     machine.start();
     let whole = |id: &str| machine.sandbox.issued(id).last().map(|issued| issued.token.clone());
     let key = |id: &str| ring.find("user", id).unwrap();
-    let vandals: [(&str, &[&str]); 5] =
+    let changes: [(&str, &[&str]); 5] =
         [("unlink", &[]), ("revoke", &[]), ("invalidate", &[]), ("update", &["mine"]), ("setperm", &["0x3f3f0000"])];
     let mut slowest = Duration::ZERO;
-    for (number, (verb, arguments)) in (1..).zip(vandals) {
+    for (number, (verb, arguments)) in (1..).zip(changes) {
         let id = format!("ding{number}");
         let serial = key(&id);
         keyctl(&[&[verb, serial.as_str()], arguments].concat()).unwrap();
@@ -162,7 +158,7 @@ fn keys_that_others_touch_are_restored_within_a_second_and_counted() {
     machine.wait_until("all are counted", |machine| repairs(machine, "crm") == 11);
     assert_eq!(machine.sandbox.calls().len(), 6, "nobody is called for it");
     assert!(machine.stop().success());
-    row::leave(
+    reliability::leave(
         "keys_that_others_touch_are_restored_within_a_second_and_counted",
         "a key is unlinked, revoked, invalidated, altered or re-permissioned, its timeout cleared, its keyring taken away",
         "restored from the state within about a second, and counted once each (a timeout is not); no call",

@@ -4,14 +4,11 @@ use std::fs;
 
 use corptokend::sandbox::Options;
 
-use crate::support::Machine;
-use crate::support::figures::{self as row, Dice};
+use crate::repetition::{Dice, repetitions};
+use crate::support::reliability;
+use crate::support::{Machine, corp_ids};
 
 const TENANTS: usize = 20;
-
-fn corp_ids() -> Vec<String> {
-    (0..TENANTS).map(|n| format!("ding{n}")).collect()
-}
 
 /// Starts the daemon without token files, so that all of them come from the state or from the endpoint. Answers with how
 /// many came from the state.
@@ -23,7 +20,7 @@ fn start_and_judge(machine: &mut Machine, what: &str) -> usize {
     machine.launch();
     machine.wait_until("the daemon is ready", |machine| machine.events("ready").len() > ready);
     let called = machine.sandbox.calls().len();
-    for corp_id in corp_ids() {
+    for corp_id in corp_ids(TENANTS) {
         let token = machine.token("crm", &corp_id).unwrap_or_else(|| panic!("{what}: {corp_id} has no file"));
         let issued = machine.sandbox.issued(&corp_id);
         assert!(issued.iter().any(|issued| issued.token == token), "{what}: {corp_id} has a wrong token");
@@ -35,11 +32,9 @@ fn start_and_judge(machine: &mut Machine, what: &str) -> usize {
 
 #[test]
 fn a_damaged_state_brings_no_wrong_token_and_no_crash_loop() {
-    let rounds = row::rounds("CORPTOKEND_DAMAGES", 30);
-    let corp_ids = corp_ids();
-    let corp_ids: Vec<&str> = corp_ids.iter().map(String::as_str).collect();
+    let rounds = repetitions("CORPTOKEND_DAMAGES", 30);
     let options = Options { issue_log: 100_000, ..Options::default() };
-    let mut machine = Machine::with(options).app("crm", &corp_ids, "");
+    let mut machine = Machine::with(options).app("crm", &corp_ids(TENANTS), "");
     machine.start();
     assert!(machine.stop().success());
     let whole = fs::read(machine.path("state/state.redb")).unwrap();
@@ -69,7 +64,7 @@ fn a_damaged_state_brings_no_wrong_token_and_no_crash_loop() {
         set_aside += usize::from(fs::remove_file(machine.path("state/state.redb.corrupt")).is_ok());
         assert_eq!(machine.names_in("state"), ["state.redb"], "{what}");
     }
-    row::leave(
+    reliability::leave(
         "a_damaged_state_brings_no_wrong_token_and_no_crash_loop",
         "a bit of the state file flips, or its end is missing",
         "no wrong token; what is damaged is set aside and fetched anew; the next start finds a whole state and calls nobody",

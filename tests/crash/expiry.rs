@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use corptokend::sandbox::{Fault, Options, Scope, Times};
 
-use crate::needs;
 use crate::support::Machine;
-use crate::support::figures as row;
 use crate::support::machine::sinks::{KINDS, holding, sinks};
+use crate::support::reliability;
 use crate::support::system::keyring::Ring;
 
 const LIFETIME_S: u32 = 5;
@@ -15,8 +14,7 @@ const TENANT: &str = "ding1";
 
 #[test]
 fn an_expired_token_stays_or_goes_in_every_kind_of_sink_as_on_expiry_says() {
-    let has_keys = needs("keyctl (Debian: keyutils), and a kernel that lets us use it", Ring::can_be_had());
-    let ring = has_keys.then(|| Ring(format!("corptokend-expiry-{}", std::process::id())));
+    let ring = Ring::named("expiry");
     let ring = ring.as_ref();
     let files = &KINDS[..5];
     let all = if ring.is_some() { &KINDS[..] } else { files };
@@ -65,7 +63,7 @@ fn an_expired_token_stays_or_goes_in_every_kind_of_sink_as_on_expiry_says() {
         });
     }
     assert!(machine.stop().success());
-    row::leave(
+    reliability::leave(
         "an_expired_token_stays_or_goes_in_every_kind_of_sink_as_on_expiry_says",
         "a token expires before it can be renewed, with `on_expiry` keep, delete and unsaid",
         "it stays, goes, or, unsaid, stays in files and goes from keyrings; all come back with the next token",

@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use corptokend::sandbox::{Fault, Options, Scope, Times, sequence_of};
+use corptokend::sandbox::{Fault, Options, Scope, Times};
 
-use crate::hung_sinks::{Disk, state_of};
 use crate::support::Machine;
-use crate::support::figures as row;
+use crate::support::reliability;
+use crate::support::system::disk::FreezableDisk;
+use crate::support::system::threads::has_ended;
 
 const TENANTS: [&str; 4] = ["ding1", "ding2", "ding3", "ding4"];
 const LIFETIME_S: u32 = 6;
@@ -16,17 +17,17 @@ const LIFETIME_S: u32 = 6;
 const STOP: Duration = Duration::from_secs(10);
 
 /// A machine whose state lies on a disk of its own, which is thawed before the daemon is waited for.
-fn machine(lifetime_s: u32) -> Option<(Machine, Disk)> {
+fn machine(lifetime_s: u32) -> Option<(Machine, FreezableDisk)> {
     let machine = Machine::with(Options { lifetime_s, issue_log: 10_000, ..Options::default() });
     let machine = machine.app("crm", &TENANTS, "");
     fs::remove_dir(machine.path("state")).unwrap();
-    let disk = Disk::mount(&machine.path("image"), &machine.path("state"))?;
+    let disk = FreezableDisk::mount(&machine.path("image"), &machine.path("state"))?;
     fs::set_permissions(machine.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
     Some((machine, disk))
 }
 
 fn sequences(machine: &Machine) -> Vec<Option<u32>> {
-    TENANTS.iter().map(|corp_id| machine.token("crm", corp_id).as_deref().and_then(sequence_of)).collect()
+    TENANTS.iter().map(|corp_id| machine.sequence("crm", corp_id)).collect()
 }
 
 fn wait_for_new_tokens(machine: &Machine) {
@@ -47,8 +48,8 @@ fn a_state_that_hangs_holds_up_no_token_and_has_all_of_them_when_it_moves() {
     wait_for_new_tokens(&machine);
     disk.freeze();
     let frozen = Instant::now();
-    machine.wait_until("it is told", |machine| machine.events("state_hangs").len() == 1);
-    let told = frozen.elapsed();
+    machine.wait_until("it is reported", |machine| machine.events("state_hangs").len() == 1);
+    let reported = frozen.elapsed();
     let state = machine.status_json()["state"].clone();
     assert!(state["healthy"] == false && state["reason"].to_string().contains("does not answer"), "{state}");
     let rotations = 3;
@@ -72,13 +73,13 @@ fn a_state_that_hangs_holds_up_no_token_and_has_all_of_them_when_it_moves() {
     assert_eq!(machine.sandbox.calls().len(), 0, "nobody is called, neither meanwhile nor after a restart");
     assert_eq!(TENANTS.map(|corp_id| machine.token("crm", corp_id)), tokens);
     assert!(machine.stop().success());
-    row::leave(
+    reliability::leave(
         "a_state_that_hangs_holds_up_no_token_and_has_all_of_them_when_it_moves",
         "the state's file system hangs in the kernel (ext4, frozen) while tokens rotate",
-        "tokens are published from memory after some seconds, and none expires; told once, in the status too; files are restored without a call; committed when it moves",
+        "tokens are published from memory after some seconds, and none expires; reported once, in the status too; files are restored without a call; committed when it moves",
         &format!(
-            "told after {} ms; {rotations} rotations of {} tenants meanwhile, 0 calls too many",
-            told.as_millis(),
+            "reported after {} ms; {rotations} rotations of {} tenants meanwhile, 0 calls too many",
+            reported.as_millis(),
             TENANTS.len()
         ),
     );
@@ -89,10 +90,10 @@ fn a_state_that_hangs_delays_the_end_no_longer_than_anything_else() {
     let Some((mut machine, disk)) = machine(LIFETIME_S) else { return };
     machine.start();
     disk.freeze();
-    machine.wait_until("it is told", |machine| machine.events("state_hangs").len() == 1);
-    let (main, asked) = (format!("/proc/{}/stat", machine.pid()), Instant::now());
+    machine.wait_until("it is reported", |machine| machine.events("state_hangs").len() == 1);
+    let asked = Instant::now();
     machine.signal("TERM");
-    machine.wait_until("the daemon has ended", |_| state_of(&main).is_none_or(|state| state == 'Z'));
+    machine.wait_until("the daemon has ended", |machine| has_ended(machine.pid()));
     let took = asked.elapsed();
     assert!(took < STOP, "it took {took:?}");
     assert_eq!(machine.events("state_stuck").len(), 1);
@@ -101,7 +102,7 @@ fn a_state_that_hangs_delays_the_end_no_longer_than_anything_else() {
     machine.start();
     wait_for_new_tokens(&machine);
     assert!(machine.stop().success());
-    row::leave(
+    reliability::leave(
         "a_state_that_hangs_delays_the_end_no_longer_than_anything_else",
         "the daemon is told to stop while the state's file system hangs",
         "it ends within 10 s, and the next start goes on",
@@ -147,7 +148,7 @@ fn a_start_does_not_wait_for_a_state_that_hangs_and_calls_nobody_whose_token_it_
     assert_eq!(machine.token("crm", "ding1"), newer);
     assert!(machine.sandbox.calls().is_empty(), "what both knew is in the state");
     assert!(machine.stop().success());
-    row::leave(
+    reliability::leave(
         "a_start_does_not_wait_for_a_state_that_hangs_and_calls_nobody_whose_token_it_finds_there_later",
         "the daemon starts while the state's file system hangs, and most tenants cannot be called for",
         "it starts without the state, says so, and serves whom it can; when the state is there the others get their tokens from it, and newer ones are kept",

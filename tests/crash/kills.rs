@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use corptokend::sandbox::Options;
 
-use crate::support::Machine;
-use crate::support::figures::{self as row, Dice};
-use crate::support::readers::{Probe, Readers, Seen};
+use crate::repetition::{Dice, repetitions};
+use crate::support::readers::{FileAttributes, Readers, Seen};
+use crate::support::reliability;
+use crate::support::{Machine, corp_ids};
 
 const TENANTS: usize = 200;
 const LIFETIME_S: u32 = 4;
@@ -29,34 +30,29 @@ impl Kills {
     }
 }
 
-fn corp_ids() -> Vec<String> {
-    (0..TENANTS).map(|n| format!("ding{n}")).collect()
-}
-
 /// 200 tenants; as root, with an owner that the temporary files do not have.
-fn machine() -> (Machine, Probe) {
+fn machine() -> (Machine, FileAttributes) {
     let options = Options { lifetime_s: LIFETIME_S, issue_log: 100_000, ..Options::default() };
-    let corp_ids = corp_ids();
-    let corp_ids: Vec<&str> = corp_ids.iter().map(String::as_str).collect();
     let machine = Machine::with(options);
     let sink = machine.path("tokens/crm/{corp_id}").display().to_string();
     let root = rustix::process::geteuid().is_root();
     let (owner, look) = if root {
-        ("owner = 65534\ngroup = 65534", Probe { mode: 0o640, uid: 65534, gid: 65534 })
+        ("owner = 65534\ngroup = 65534", FileAttributes { mode: 0o640, uid: 65534, gid: 65534 })
     } else {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        ("", Probe { mode: 0o640, uid, gid })
+        ("", FileAttributes { mode: 0o640, uid, gid })
     };
     let sink = format!("[[app.crm.sink]]\nfile = \"{sink}\"\nmode = \"0640\"\n{owner}");
-    (machine.app("crm", &corp_ids, &sink), look)
+    (machine.app("crm", &corp_ids(TENANTS), &sink), look)
 }
 
 #[test]
 fn no_kill_shows_a_reader_anything_but_a_whole_token() {
-    let kills = row::rounds("CORPTOKEND_KILLS", 60);
+    let kills = repetitions("CORPTOKEND_KILLS", 60);
     let (mut machine, look) = machine();
     let mut killed = Kills { born: Instant::now(), at: Vec::new() };
-    let paths: Vec<PathBuf> = corp_ids().iter().map(|corp_id| machine.path(&format!("tokens/crm/{corp_id}"))).collect();
+    let paths: Vec<PathBuf> =
+        corp_ids(TENANTS).iter().map(|corp_id| machine.path(&format!("tokens/crm/{corp_id}"))).collect();
     let readers = Readers::watch(2, &paths, look);
     let mut dice = Dice(u64::from(std::process::id()));
     // A busy machine takes longer to come to where things happen.
@@ -89,7 +85,7 @@ fn no_kill_shows_a_reader_anything_but_a_whole_token() {
     let rotations: usize = seen.tokens.values().map(Vec::len).sum();
     // A test in which little happened proves little.
     assert!(rotations > TENANTS * 2 && seen.reads > 20_000, "{rotations} rotations, {} reads", seen.reads);
-    row::leave(
+    reliability::leave(
         "no_kill_shows_a_reader_anything_but_a_whole_token",
         "`kill -9` at random moments while 200 tenants rotate",
         "never a torn, empty, missing, older, wrongly owned or foreign token; the state opens; only what was due is asked for; no litter",
@@ -105,7 +101,7 @@ fn no_kill_shows_a_reader_anything_but_a_whole_token() {
 /// it. Answers with the calls and how many of these there were.
 fn assert_only_what_was_due(machine: &Machine, killed: &Kills, seen: &Seen, paths: &[PathBuf]) -> (usize, usize) {
     let (mut calls, mut lost) = (0, 0);
-    for (corp_id, path) in corp_ids().iter().zip(paths) {
+    for (corp_id, path) in corp_ids(TENANTS).iter().zip(paths) {
         let issued = machine.sandbox.issued(corp_id);
         calls += issued.len();
         for pair in issued.windows(2) {
@@ -122,7 +118,7 @@ fn assert_only_what_was_due(machine: &Machine, killed: &Kills, seen: &Seen, path
 }
 
 fn sorted_files() -> Vec<String> {
-    let mut names: Vec<String> = corp_ids().iter().map(|corp_id| format!("crm/{corp_id}")).collect();
+    let mut names: Vec<String> = corp_ids(TENANTS).iter().map(|corp_id| format!("crm/{corp_id}")).collect();
     names.sort();
     names
 }

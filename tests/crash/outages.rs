@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use corptokend::sandbox::{Fault, Options, Scope, Times};
 
-use crate::needs;
 use crate::support::Machine;
-use crate::support::figures as row;
-use crate::support::readers::{Probe, Readers};
+use crate::support::readers::{FileAttributes, Readers};
+use crate::support::reliability;
 use crate::support::system::keyring::Ring;
 
 const LIFETIME_S: u32 = 12;
@@ -41,13 +40,7 @@ fn all_hold(machine: &Machine, app: &str) -> bool {
 
 /// Whether each file holds the newest token of its tenant, and that is still valid.
 fn all_fresh(machine: &Machine) -> bool {
-    ["keep", "drop"].iter().all(|app| {
-        TENANTS.iter().all(|corp_id| {
-            let issued = machine.sandbox.issued(corp_id);
-            let newest = issued.iter().rfind(|issued| *issued.client_id == *format!("client-{app}"));
-            newest.map(|issued| issued.token.clone()) == machine.token(app, corp_id)
-        })
-    })
+    ["keep", "drop"].iter().all(|app| TENANTS.iter().all(|corp_id| machine.holds_newest(app, corp_id)))
 }
 
 #[test]
@@ -60,7 +53,7 @@ fn half_an_hours_outage_is_outlived_by_every_token() {
         .flat_map(|app| TENANTS.map(|corp_id| machine.path(&format!("tokens/{app}/{corp_id}"))))
         .collect();
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let readers = Readers::watch(1, &paths, Probe { mode: 0o640, uid, gid });
+    let readers = Readers::watch(1, &paths, FileAttributes { mode: 0o640, uid, gid });
     // From just before the first is due, so that none gets through.
     wait_for_age(born, &machine, Duration::from_millis(6_500));
     let before = machine.sandbox.calls().len();
@@ -75,7 +68,7 @@ fn half_an_hours_outage_is_outlived_by_every_token() {
     readers.finish().assert_flawless(&machine.sandbox);
     assert!(during > 0, "the outage was noticed");
     assert_eq!(machine.events("expired"), [serde_json::Value::Null; 0]);
-    row::leave(
+    reliability::leave(
         "half_an_hours_outage_is_outlived_by_every_token",
         "the endpoint is away for 30 minutes at lifetimes of 2 hours (scaled: 3 s and 12 s)",
         "readers notice nothing; no token expires",
@@ -85,8 +78,7 @@ fn half_an_hours_outage_is_outlived_by_every_token() {
 
 #[test]
 fn a_long_outage_withdraws_what_expired_where_asked_to_and_ends_at_once() {
-    let ring = Ring(format!("corptokend-outage-{}", std::process::id()));
-    let ring = needs("keyctl (Debian: keyutils), and a kernel that lets us use it", Ring::can_be_had()).then_some(ring);
+    let ring = Ring::named("outage");
     let mut machine = machine(ring.as_ref());
     let born = Instant::now();
     machine.start();
@@ -115,17 +107,17 @@ fn a_long_outage_withdraws_what_expired_where_asked_to_and_ends_at_once() {
     machine.wait_until("every file is fresh", |machine| all_fresh(machine) && holds_keys(true));
     let recovered = recovered.elapsed();
     let tenants = TENANTS.len() * if ring.is_some() { 3 } else { 2 };
-    assert_eq!(machine.events("expired").len(), tenants, "each expiry is told once");
+    assert_eq!(machine.events("expired").len(), tenants, "each expiry is reported once");
     // Those that were under way, and then one a second at most.
     let most = tenants + usize::try_from(lasted.as_secs() + 1).unwrap();
     assert!(during <= most, "{during} calls in {lasted:?}");
     // Probes are 15 s apart at most, and a busy machine.
     assert!(recovered < Duration::from_secs(20), "recovery took {recovered:?}");
     assert!(machine.stop().success());
-    row::leave(
+    reliability::leave(
         "a_long_outage_withdraws_what_expired_where_asked_to_and_ends_at_once",
         "the endpoint is away for longer than a token lives",
-        "valid tokens stay; expired ones stay or go as `on_expiry` says, keys go; told once; one call a second at most is in vain; all recover at once, with the next probe",
+        "valid tokens stay; expired ones stay or go as `on_expiry` says, keys go; reported once; one call a second at most is in vain; all recover at once, with the next probe",
         &format!(
             "{tenants} tenants, {} s: {during} calls in vain; all recovered within {} ms",
             lasted.as_secs(),

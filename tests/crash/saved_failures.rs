@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use corptokend::sandbox::{Fault, Scope, Times};
 use serde_json::Value;
 
-use crate::support::figures as row;
-use crate::support::{Machine, SECRET};
+use crate::support::reliability;
+use crate::support::{Machine, SECRET, corp_ids};
 
 /// Twice the time in which changes are gathered for a commit, and one for the commit.
 const COMMITTED: Duration = Duration::from_millis(600);
@@ -36,8 +36,7 @@ fn kill_and_start(machine: &mut Machine) -> Duration {
 fn a_killed_daemon_leaves_word_whom_not_to_call() {
     const KILLS: usize = 5;
     let refused = ["crm/no1", "crm/no2", "crm/no3"];
-    let of_broken: Vec<String> = (0..30).map(|n| format!("ding{n}")).collect();
-    let of_broken: Vec<&str> = of_broken.iter().map(String::as_str).collect();
+    let of_broken = corp_ids(30);
     let mut machine = Machine::new().app("crm", &["yes1", "yes2", "no1", "no2", "no3"], "").app("hr", &of_broken, "");
     for corp_id in ["no1", "no2", "no3"] {
         machine.sandbox.inject(Scope::corp(corp_id), Fault::UnauthorizedClient, Times::UntilCleared);
@@ -48,7 +47,7 @@ fn a_killed_daemon_leaves_word_whom_not_to_call() {
     let called = machine.sandbox.calls();
     let probed = called.iter().find(|call| &*call.client_id == "client-hr").expect("the broken app was called");
     let probed = format!("hr/{}", probed.corp_id);
-    let watched: Vec<&str> = refused.into_iter().chain([probed.as_str(), "hr/ding29", "crm/yes1"]).collect();
+    let watched: Vec<&str> = refused.into_iter().chain([probed.as_str(), "hr/ding0029", "crm/yes1"]).collect();
     let before = standing(&machine, &watched);
     assert_eq!(before[0].2, "unauthorized", "{before:?}");
     assert_eq!(before[3].2, "wrong_credentials", "{before:?}");
@@ -62,8 +61,8 @@ fn a_killed_daemon_leaves_word_whom_not_to_call() {
     }
     // The first probe is due after 30 s, and READY waits for as long when an outcome is missing.
     assert!(slowest < Duration::from_secs(10), "READY waited: {slowest:?}");
-    let told = machine.events("failing").len() + machine.events("app_broken").len();
-    assert_eq!(told, refused.len() + 1, "each trouble is told once, not at each start");
+    let reported = machine.events("failing").len() + machine.events("app_broken").len();
+    assert_eq!(reported, refused.len() + 1, "each trouble is reported once, not at each start");
 
     // Another secret while the daemon is down: whatever the old one led to is void.
     machine.kill();
@@ -74,7 +73,7 @@ fn a_killed_daemon_leaves_word_whom_not_to_call() {
     machine.start();
     machine.wait_until("all have tokens", |machine| machine.token_files().len() == 5 + of_broken.len());
     assert!(machine.stop().success());
-    row::leave(
+    reliability::leave(
         "a_killed_daemon_leaves_word_whom_not_to_call",
         "`kill -9` while tenants are refused and the secret of an app is wrong",
         "the next process calls none of them before its time, shows the same states and errors, and does not wait for them to be ready; another secret is tried at once",
@@ -111,10 +110,10 @@ fn a_ban_outlives_the_daemon_that_met_it() {
     assert_eq!(machine.tenant_json("crm/ding3")["last_error"]["kind"], "banned");
     let watched = began.elapsed().as_secs();
     assert!(machine.stop().success());
-    row::leave(
+    reliability::leave(
         "a_ban_outlives_the_daemon_that_met_it",
         "`kill -9` while the address is banned",
         "no call until the ban is over, which `status` shows; tokens are published from the state",
-        &format!("0 calls in {watched} s after the restart; the end of the ban is told as before, to the second"),
+        &format!("0 calls in {watched} s after the restart; the end of the ban is reported as before, to the second"),
     );
 }

@@ -1,40 +1,13 @@
 //! Where token files cannot be written.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use corptokend::sandbox::Options;
 
 use crate::ends_when_told_to;
-use crate::support::{Machine, is_root, system_allows};
-
-/// A small file system of its own, in place of a directory.
-pub(crate) struct Mount(PathBuf);
-
-impl Mount {
-    /// `None`, loudly, where mounting is not allowed.
-    pub(crate) fn on(directory: &Path, options: &str) -> Option<Self> {
-        let done = || {
-            let mut mount = Command::new("mount");
-            let status = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory).status();
-            status.is_ok_and(|status| status.success())
-        };
-        system_allows("mounting a tmpfs", is_root() && done()).then(|| Self(directory.to_owned()))
-    }
-
-    fn remount(&self, options: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status();
-        assert!(status.unwrap().success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
+use crate::support::system::disk::Tmpfs;
+use crate::support::{Machine, wait_until};
 
 /// The sink of this tenant fails, with this in its error.
 fn fails_with(machine: &Machine, tenant: &str, text: &str) -> bool {
@@ -43,9 +16,9 @@ fn fails_with(machine: &Machine, tenant: &str, text: &str) -> bool {
 }
 
 #[test]
-fn a_full_disk_is_told_once_and_when_there_is_room_again_the_same_tokens_are_published() {
+fn a_full_disk_is_reported_once_and_when_there_is_room_again_the_same_tokens_are_published() {
     let mut machine = Machine::new().app("crm", &["ding1", "ding2", "ding3"], "");
-    let Some(_mount) = Mount::on(&machine.path("tokens"), "size=64k,mode=0755") else { return };
+    let Some(_mount) = Tmpfs::mount(&machine.path("tokens"), "size=64k,mode=0755") else { return };
     fs::create_dir(machine.path("tokens/crm")).unwrap();
     let fill = fs::write(machine.path("tokens/crm/filler"), vec![0; 1 << 20]);
     assert!(fill.is_err(), "it is full");
@@ -76,7 +49,7 @@ fn a_full_disk_is_told_once_and_when_there_is_room_again_the_same_tokens_are_pub
 #[test]
 fn on_a_full_disk_the_old_token_stays_whole_and_the_daemon_ends_when_told_to() {
     let mut machine = Machine::new().app("crm", &["ding1"], "");
-    let Some(_mount) = Mount::on(&machine.path("tokens"), "size=64k,mode=0755") else { return };
+    let Some(_mount) = Tmpfs::mount(&machine.path("tokens"), "size=64k,mode=0755") else { return };
     machine.start();
     let old = machine.token("crm", "ding1").unwrap();
     assert!(fs::write(machine.path("tokens/filler"), vec![0; 1 << 20]).is_err());
@@ -92,7 +65,7 @@ fn on_a_full_disk_the_old_token_stays_whole_and_the_daemon_ends_when_told_to() {
 fn a_token_that_readers_still_have_when_it_expires_counts_as_expired() {
     let options = Options { lifetime_s: 4, ..Options::default() };
     let mut machine = Machine::with(options).app("crm", &["ding1", "ding2"], "");
-    let Some(_mount) = Mount::on(&machine.path("tokens"), "size=64k,mode=0755") else { return };
+    let Some(_mount) = Tmpfs::mount(&machine.path("tokens"), "size=64k,mode=0755") else { return };
     machine.start();
     let old = machine.token("crm", "ding1").unwrap();
     assert!(fs::write(machine.path("tokens/filler"), vec![0; 1 << 20]).is_err(), "it is full");
@@ -115,7 +88,7 @@ fn a_read_only_file_system_does_not_hold_up_the_others() {
     let mut machine = Machine::new().app("crm", &["ding1"], "").app("hr", &["ding1"], "");
     let elsewhere = machine.path("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
-    let Some(mount) = Mount::on(&elsewhere, "size=64k,mode=0755") else { return };
+    let Some(mount) = Tmpfs::mount(&elsewhere, "size=64k,mode=0755") else { return };
     mount.remount("ro");
     machine =
         machine.app("far", &["ding1"], &format!("[[app.far.sink]]\nfile = \"{}/{{corp_id}}\"", elsewhere.display()));
@@ -152,7 +125,7 @@ fn a_directory_replaced_by_a_link_is_not_followed() {
 }
 
 #[test]
-fn a_file_in_place_of_the_directory_is_told_and_left_alone() {
+fn a_file_in_place_of_the_directory_is_reported_and_left_alone() {
     let mut machine = Machine::new().app("crm", &["ding1"], "");
     machine.write("tokens/crm", "mine");
     machine.start();
@@ -162,20 +135,20 @@ fn a_file_in_place_of_the_directory_is_told_and_left_alone() {
 }
 
 #[test]
-fn a_flood_of_writes_in_a_token_directory_is_told_in_log_and_status() {
+fn a_flood_of_writes_in_a_token_directory_is_reported_in_log_and_status() {
     let mut machine = Machine::new().app("crm", &["ding1"], "");
     machine.start();
     let open = |name: &str| fs::File::create(machine.path("tokens/crm").join(name)).unwrap();
     let mut files = ["a", "b"].map(open);
-    let begun = std::time::Instant::now();
-    while machine.events("flood_begins").is_empty() {
-        assert!(begun.elapsed() < crate::support::PATIENCE, "{}", machine.log());
+    let flood = || {
         for _ in 0..10_000 {
             files.iter_mut().for_each(|file| std::io::Write::write_all(file, b"x").unwrap());
         }
-    }
-    let told = &machine.events("flood_begins")[0];
-    assert_eq!(told["directory"], machine.path("tokens/crm").display().to_string());
+        !machine.events("flood_begins").is_empty()
+    };
+    wait_until("the flood is reported", flood, || machine.log());
+    let reported = &machine.events("flood_begins")[0];
+    assert_eq!(reported["directory"], machine.path("tokens/crm").display().to_string());
     assert!(machine.status_json()["warnings"].to_string().contains("without end"), "{}", machine.status_json());
     // The token itself is looked after all the same.
     let token = machine.token("crm", "ding1");

@@ -7,28 +7,27 @@ use std::time::Duration;
 use corptokend::sandbox::{Options, sequence_of};
 
 use crate::ends_when_told_to;
-use crate::support::Machine;
+use crate::support::{Machine, corp_ids};
 
 const TENANTS: usize = 50;
 const KILLS: u64 = 50;
 
 /// What a reader finds. Returns the sequence number of each tenant's token.
-fn read_all(machine: &Machine, corp_ids: &[&str]) -> HashMap<String, u32> {
+fn read_all(machine: &Machine, corp_ids: &[String]) -> HashMap<String, u32> {
     let mut sequences = HashMap::new();
     for corp_id in corp_ids {
         if let Ok(bytes) = fs::read(machine.path(&format!("tokens/crm/{corp_id}"))) {
             let text = String::from_utf8(bytes).expect("a token is ASCII");
             let sequence = sequence_of(&text).unwrap_or_else(|| panic!("{corp_id}: torn or empty: {text:?}"));
-            sequences.insert((*corp_id).to_owned(), sequence);
+            sequences.insert(corp_id.clone(), sequence);
         }
     }
     sequences
 }
 
 #[test]
-fn fifty_kills_tear_no_file_lose_no_token_and_leave_no_litter() {
-    let corp_ids: Vec<String> = (0..TENANTS).map(|number| format!("ding{number:02}")).collect();
-    let corp_ids: Vec<&str> = corp_ids.iter().map(String::as_str).collect();
+fn fifty_kills_tear_no_file_lose_no_token_and_leave_no_temporary_files() {
+    let corp_ids = corp_ids(TENANTS);
     let options = Options { lifetime_s: 2, ..Options::default() };
     let retry = "retry = { min = \"1s\", max = \"1s\" }\nrefresh = { at = 0.3, jitter = 0.25 }";
     let mut machine = Machine::with(options).app("crm", &corp_ids, retry);

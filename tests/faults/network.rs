@@ -47,7 +47,7 @@ fn an_endpoint_that_is_down_at_the_start_is_called_until_it_is_up() {
 }
 
 #[test]
-fn a_name_that_does_not_resolve_is_told() {
+fn a_name_that_does_not_resolve_is_reported() {
     let machine = Machine::new();
     let dir = machine.dir.path().display().to_string();
     let endpoint = "https://dingtalk.invalid";
@@ -68,7 +68,7 @@ fn a_name_that_does_not_resolve_is_told() {
 }
 
 #[test]
-fn a_certificate_that_is_not_good_is_told_for_what_it_is() {
+fn a_certificate_that_is_not_good_is_reported_for_what_it_is() {
     for (transport, text) in [(Transport::TlsWrongHost, "another host"), (Transport::TlsExpired, "expired")] {
         let options = Options { transport, ..Options::default() };
         let mut machine = Machine::with(options).app("crm", &["ding1"], QUICK);
@@ -80,7 +80,7 @@ fn a_certificate_that_is_not_good_is_told_for_what_it_is() {
 }
 
 #[test]
-fn an_authority_that_is_not_known_is_told_and_the_right_file_helps_at_once() {
+fn an_authority_that_is_not_known_is_reported_and_the_right_file_helps_at_once() {
     let stranger = Sandbox::spawn_thread(Options::default()).unwrap();
     let mut machine = Machine::new().app("crm", &["ding1"], QUICK);
     let right = machine.read("etc/ca.pem").unwrap();

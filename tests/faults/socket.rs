@@ -7,7 +7,7 @@ use crate::ends_when_told_to;
 use crate::support::{Machine, shown};
 
 #[test]
-fn a_file_in_its_place_is_told_and_left_alone() {
+fn a_file_in_its_place_is_reported_and_left_alone() {
     let machine = Machine::new().app("crm", &["ding1"], "");
     machine.write("run/control.sock", "mine");
     let output = machine.run(&["run"]);

@@ -5,13 +5,12 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use corptokend::domain::{LogFormat, LogLevel};
 use corptokend::sandbox::Options;
 
 use crate::ends_when_told_to;
-use crate::support::{Killed, Machine, PATIENCE};
+use crate::support::{Killed, Machine, PATIENCE, wait_until};
 
 /// A machine whose tokens live so short that they are renewed while a test looks on.
 fn short_lived() -> Machine {
@@ -34,10 +33,7 @@ fn full_pipe(machine: &Machine) -> (File, String) {
 fn is_renewed(machine: &Machine, times: usize) {
     let before = machine.sandbox.issued("ding1").len();
     machine.wait_until("tokens are renewed", |machine| machine.sandbox.issued("ding1").len() >= before + times);
-    machine.wait_until("the last one is published", |machine| {
-        let issued = machine.sandbox.issued("ding1");
-        machine.token("crm", "ding1").is_some_and(|token| issued.last().is_some_and(|last| *last.token == *token))
-    });
+    machine.wait_until("the last one is published", |machine| machine.holds_newest("crm", "ding1"));
 }
 
 #[test]
@@ -54,15 +50,14 @@ fn a_log_that_nobody_reads_holds_nothing_up_and_is_complete_once_it_is_read() {
     assert_eq!(machine.status_json()["log_lines_lost"], 0);
     // Now somebody reads, and everything is there, in order, from the start on.
     let mut text = String::new();
-    let deadline = Instant::now() + PATIENCE;
-    while !(text.contains("\"ready\"") && text.matches("\"rotated\"").count() >= 3) {
+    let read_on = || {
         let mut some = [0; 4096];
-        match pipe.read(&mut some) {
-            Ok(length) => text.push_str(&String::from_utf8_lossy(&some[..length])),
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        while let Ok(length) = pipe.read(&mut some) {
+            text.push_str(&String::from_utf8_lossy(&some[..length]));
         }
-        assert!(Instant::now() < deadline, "{text}");
-    }
+        text.contains("\"ready\"") && text.matches("\"rotated\"").count() >= 3
+    };
+    wait_until("the log is complete", read_on, || machine.log());
     assert!(text.find("\"rotated\"") < text.find("\"ready\""), "{text}");
     machine
         .wait_until("status no longer says so", |machine| machine.status_json()["warnings"] == serde_json::json!([]));
@@ -95,7 +90,7 @@ fn a_systemd_that_stands_still_holds_nothing_up_and_hears_of_it_later() {
     let mut missing = vec!["READY=1", "STATUS=", "WATCHDOG=1"];
     let mut buffer = [0; 4096];
     while !missing.is_empty() {
-        let length = manager.recv(&mut buffer).expect("it is told");
+        let length = manager.recv(&mut buffer).expect("it is reported");
         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
         missing.retain(|awaited| !text.starts_with(awaited));
     }
@@ -119,29 +114,31 @@ fn as_a_process_that_panics() {
 }
 
 #[test]
-fn a_panic_is_told_in_the_log_and_waits_for_nobody_who_ought_to_read_it() {
+fn a_panic_is_reported_in_the_log_and_waits_for_nobody_who_ought_to_read_it() {
     let machine = Machine::new();
     let (_pipe, path) = full_pipe(&machine);
     let child = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "listeners::as_a_process_that_panics", "--nocapture"]).env(PART_ENV, "1");
+        command.args(["--exact", "stalled_readers::as_a_process_that_panics", "--nocapture"]).env(PART_ENV, "1");
         command.stdout(Stdio::null());
         command
     };
     let read = child().stderr(Stdio::piped()).output().unwrap();
     let lines = String::from_utf8(read.stderr).unwrap();
     let events = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let told: Vec<_> = events.filter(|event| event["event"] == "panicked").collect();
-    assert_eq!((read.status.code(), told.len()), (Some(3), 1), "{lines}");
-    assert!(told[0]["message"].as_str().unwrap().contains("listeners.rs") && !lines.contains("canary"), "{lines}");
+    let reported: Vec<_> = events.filter(|event| event["event"] == "panicked").collect();
+    assert_eq!((read.status.code(), reported.len()), (Some(3), 1), "{lines}");
+    assert!(
+        reported[0]["message"].as_str().unwrap().contains("stalled_readers.rs") && !lines.contains("canary"),
+        "{lines}"
+    );
     let unread = OpenOptions::new().write(true).open(path).unwrap();
     let mut process = Killed(child().stderr(unread).spawn().unwrap());
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match process.0.try_wait().unwrap() {
-            Some(status) => break assert_eq!(status.code(), Some(3)),
-            None => assert!(Instant::now() < deadline, "it waits for a reader"),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let mut code = None;
+    let ended = || {
+        code = process.0.try_wait().unwrap().map(|status| status.code());
+        code.is_some()
+    };
+    wait_until("the process ends", ended, String::new);
+    assert_eq!(code, Some(Some(3)));
 }

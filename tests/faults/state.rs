@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use corptokend::sandbox::{Fault, Scope, Times};
 
-use crate::disk::Mount;
 use crate::ends_when_told_to;
-use crate::support::{Machine, shown};
+use crate::support::system::disk::Tmpfs;
+use crate::support::{Machine, corp_ids, shown};
 
 #[test]
 fn garbage_is_set_aside_and_all_are_served() {
@@ -81,8 +81,8 @@ fn state_that_may_not_be_read_never_stops_publication() {
 }
 
 /// A disk for the state alone, filled to the brim. `None`, loudly, where mounting is not allowed.
-fn full_disk(machine: &mut Machine) -> Option<Mount> {
-    let mount = Mount::on(&machine.path("state"), "size=2m,mode=0700")?;
+fn full_disk(machine: &mut Machine) -> Option<Tmpfs> {
+    let mount = Tmpfs::mount(&machine.path("state"), "size=2m,mode=0700")?;
     machine.start();
     assert!(fs::write(machine.path("state/ballast"), vec![1; 4 << 20]).is_err(), "it is full");
     Some(mount)
@@ -97,8 +97,7 @@ fn outgrow(machine: &mut Machine) {
 
 #[test]
 fn a_state_that_cannot_be_written_is_read_on_and_nobody_is_called_for_files_that_are_deleted() {
-    let ten: Vec<String> = (0..10).map(|n| format!("ding{n}")).collect();
-    let ten: Vec<&str> = ten.iter().map(String::as_str).collect();
+    let ten = corp_ids(10);
     let mut machine = Machine::new().app("crm", &ten, "");
     let Some(_mount) = full_disk(&mut machine) else { return };
     let tokens: Vec<_> = ten.iter().map(|corp_id| machine.token("crm", corp_id)).collect();

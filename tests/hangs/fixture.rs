@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use corptokend::sandbox::{Issued, Options, Sandbox, SandboxHandle, sequence_of};
 
-use crate::reader::Watch;
+use crate::reader::TokenReader;
 use crate::support::Machine;
-use crate::support::service_manager::Manager;
+use crate::support::service_manager::ServiceManager;
 
 /// How long tokens live. They are due after half of it, so that they expire only where a refresh is missed altogether.
 pub(crate) const LIFETIME_S: u32 = 6;
 pub(crate) const REFRESH: Duration = Duration::from_secs(3);
+/// A heartbeat is due within so long, or systemd kills the service: the unit's `WatchdogSec=`, shorter.
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(4);
 const POLICY: &str = "refresh = { at = 0.5, jitter = 0 }";
 
 pub(crate) const HANGING: [&str; 3] = ["ding0", "ding1", "ding2"];
@@ -24,7 +26,7 @@ const HEALTHY: [&str; 6] = ["ding3", "ding4", "ding5", "ding6", "ding7", "ding8"
 type Act = Box<dyn Fn(&Machine) + Send>;
 
 /// The machine, with what hangs on it.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     /// Makes it hang, and lets it go on.
     pub(crate) hang: Act,
     pub(crate) release: Act,
@@ -35,20 +37,20 @@ pub(crate) struct Scene {
     wrapper: Vec<String>,
     /// Where its log goes, in place of the machine's.
     log: Option<std::io::PipeWriter>,
-    pub(crate) manager: Option<Manager>,
-    pub(crate) watch: Watch,
+    pub(crate) manager: Option<ServiceManager>,
+    pub(crate) reader: TokenReader,
     healthy: Arc<SandboxHandle>,
     born: Instant,
 }
 
 /// A machine whose app `crm` is not there yet.
-pub(crate) struct Draft {
+pub(crate) struct Setup {
     pub(crate) machine: Machine,
     healthy: Arc<SandboxHandle>,
     born: Instant,
 }
 
-impl Draft {
+impl Setup {
     pub(crate) fn new() -> Self {
         Self::of(Options::default())
     }
@@ -68,15 +70,15 @@ impl Draft {
     }
 
     /// Adds both apps; `crm` is TOML for the table of the one that is to hang. A call may take three seconds.
-    pub(crate) fn with(self, crm: &str, keeper: impl Any + Send, hang: Act, release: Act) -> Scene {
+    pub(crate) fn with(self, crm: &str, keeper: impl Any + Send, hang: Act, release: Act) -> Fixture {
         let Self { machine, healthy, born } = self;
         let machine = machine.app("crm", &HANGING, &format!("{POLICY}\n{crm}"));
         let mut machine = machine.app("hr", &HEALTHY, &format!("endpoint = \"{}\"\n{POLICY}", healthy.endpoint()));
         machine.edit("ca_file = \"ca.pem\"", "ca_file = \"ca.pem\"\ntimeout = \"3s\"\nconnect_timeout = \"2s\"");
-        let manager = Some(Manager::of(&mut machine));
+        let manager = Some(ServiceManager::with_watchdog(&mut machine, WATCHDOG));
         let file = |corp_id: &&str| ((*corp_id).to_owned(), machine.path(&format!("tokens/hr/{corp_id}")));
-        let watch = Watch::over(HEALTHY.iter().map(file).collect(), Arc::clone(&healthy), born);
-        Scene {
+        let reader = TokenReader::over(HEALTHY.iter().map(file).collect(), Arc::clone(&healthy), born);
+        Fixture {
             born,
             hang,
             release,
@@ -85,13 +87,13 @@ impl Draft {
             wrapper: Vec::new(),
             log: None,
             manager,
-            watch,
+            reader,
             healthy,
         }
     }
 }
 
-impl Scene {
+impl Fixture {
     /// The daemon is started by way of this program.
     pub(crate) fn launched_under(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
@@ -175,11 +177,5 @@ impl Scene {
     pub(crate) fn calls_due(&self) -> u64 {
         let refreshes = self.born.elapsed().as_secs() * 5 / 4 / REFRESH.as_secs();
         HANGING.len() as u64 * (refreshes + 2)
-    }
-
-    /// The daemon has ended, or all of it but threads that nothing can end while they hang.
-    pub(crate) fn has_ended(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.machine.pid()));
-        stat.is_ok_and(|stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')))
     }
 }

@@ -1,5 +1,5 @@
-//! What the daemon reads hangs: a secret, the certificates, the config, its drop-ins, a sink's root. Whom it concerns is told
-//! of it, and nobody else notices.
+//! What the daemon reads hangs: a secret, the certificates, the config, its drop-ins, a sink's root. The apps concerned are named, and nobody else
+//! notices.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -50,7 +50,7 @@ fn a_secret_that_hangs_concerns_its_app_alone_at_a_reload_and_at_a_start() {
     fuse.hang_all();
     machine.edit("[\"ding1\"]", "[\"ding1\",\"ding3\"]");
     machine.wait_until("the config is applied", |machine| machine.token("crm", "ding3").is_some());
-    machine.wait_until("it is told", |machine| warnings(machine).contains(HANGS));
+    machine.wait_until("it is reported", |machine| warnings(machine).contains(HANGS));
     assert!(warnings(&machine).contains("config.toml:") && warnings(&machine).contains("client_secret"));
     assert!(!is_rejected(&machine));
     // The next reload does not wait for it again.
@@ -79,9 +79,9 @@ fn a_config_or_drop_ins_that_hang_are_rejected_and_at_a_start_the_last_applied_c
         machine.start();
         assert_eq!(machine.token_files(), ["crm/ding1", "crm/ding5", "hr/ding2"]);
         fuse.hang_all();
-        let told = machine.run(&["reload"]);
-        assert_eq!(told.status.code(), Some(78), "{name}: {}", shown(&told));
-        assert!(shown(&told).contains(HANGS) && shown(&told).contains(name), "{name}: {}", shown(&told));
+        let reported = machine.run(&["reload"]);
+        assert_eq!(reported.status.code(), Some(78), "{name}: {}", shown(&reported));
+        assert!(shown(&reported).contains(HANGS) && shown(&reported).contains(name), "{name}: {}", shown(&reported));
         assert!(is_rejected(&machine));
 
         kill(&mut machine, &fuse);

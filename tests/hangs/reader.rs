@@ -10,7 +10,7 @@ use corptokend::sandbox::SandboxHandle;
 
 /// What the reader found since he was last asked.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Found {
+pub(crate) struct Findings {
     /// The age of the oldest token, from its issue on.
     pub(crate) oldest: Duration,
     /// How long the reader himself was kept waiting by the machine, at most: so long anybody may have been.
@@ -18,17 +18,17 @@ pub(crate) struct Found {
 }
 
 /// The reader. He stops with the value.
-pub(crate) struct Watch {
+pub(crate) struct TokenReader {
     stop: Arc<AtomicBool>,
-    found: Arc<Mutex<Found>>,
+    found: Arc<Mutex<Findings>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
+impl TokenReader {
     /// Reads these files, each named by its organisation, over and over. `born` is when the endpoint started. A file that
     /// is not there yet has no age.
     pub(crate) fn over(files: Vec<(String, PathBuf)>, endpoint: Arc<SandboxHandle>, born: Instant) -> Self {
-        let (stop, found) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Found::default())));
+        let (stop, found) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Findings::default())));
         let (stopped, noted) = (Arc::clone(&stop), Arc::clone(&found));
         let thread = std::thread::spawn(move || {
             let mut last = Instant::now();
@@ -46,12 +46,12 @@ impl Watch {
     }
 
     /// What was found since the last time.
-    pub(crate) fn take(&self) -> Found {
+    pub(crate) fn take(&self) -> Findings {
         std::mem::take(&mut self.found.lock().unwrap())
     }
 }
 
-impl Drop for Watch {
+impl Drop for TokenReader {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

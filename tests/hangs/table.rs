@@ -1,15 +1,15 @@
-//! `docs/reliability.md` says of what hangs what the cells do, and nothing else.
+//! `docs/reliability.md` says of what hangs what the cases do, and nothing else.
 
 use crate::cases;
-use crate::support::reliability as table;
+use crate::support::reliability;
 
 const HEAD: [&str; 6] =
     ["what hangs", "who waits", "for how long", "what `status` says", "what comes back by itself", "seen"];
 
 #[test]
-fn the_matrix_of_hangs_is_the_one_that_is_acted_out() {
+fn the_matrix_of_hangs_is_the_one_that_is_tested() {
     let rows: Vec<Vec<&str>> = cases::all()
-        .map(|cell| vec![cell.hangs, cell.who_waits, cell.how_long, cell.status_says, cell.comes_back])
+        .map(|case| vec![case.hangs, case.who_waits, case.how_long, case.status_says, case.comes_back])
         .collect();
-    table::assert_has("hangs", &HEAD, &rows);
+    reliability::assert_has("hangs", &HEAD, &rows);
 }

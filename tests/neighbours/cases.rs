@@ -1,13 +1,13 @@
-//! Each trouble of the taxonomy, and each way to hang.
+//! Each fault of the taxonomy, and each way to hang.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use corptokend::domain::FailureKind;
 
-use crate::faults::{Group, Place, Trouble, groups};
-use crate::fixture::Street;
-use crate::support::reliability as table;
+use crate::faults::{AppFault, FaultyEndpoint, Group, groups};
+use crate::fixture::Fixture;
+use crate::support::reliability;
 
 /// A whole life each, so that everybody is due in it.
 const ALONE: Duration = Duration::from_secs(8);
@@ -15,34 +15,34 @@ const BESIDE: Duration = Duration::from_secs(12);
 /// How long a new tenant may wait, counted from the reload.
 const NEWCOMER: Duration = Duration::from_secs(2);
 
-fn act(group: &str) {
+fn run(group: &str) {
     let only = std::env::var("CORPTOKEND_NEIGHBOURS").unwrap_or_default();
-    let Group { troubles, words, row, .. } =
+    let Group { faults, words, row, .. } =
         groups().into_iter().find(|known| known.name == group).expect("the group is known");
-    let troubles: Vec<Trouble> = troubles.into_iter().filter(|trouble| trouble.name.contains(&only)).collect();
-    if troubles.is_empty() {
+    let faults: Vec<AppFault> = faults.into_iter().filter(|fault| fault.name.contains(&only)).collect();
+    if faults.is_empty() {
         return;
     }
-    let mut street = Street::new();
-    let alone = street.watch(ALONE);
-    let place = |(number, trouble): (usize, Trouble)| {
-        let place = trouble.place(u8::try_from(number).unwrap() + 1, street.machine.sandbox.authority());
-        (trouble, place)
+    let mut fixture = Fixture::new();
+    let alone = fixture.watch(ALONE);
+    let place = |(number, fault): (usize, AppFault)| {
+        let place = fault.start(u8::try_from(number).unwrap() + 1, fixture.machine.sandbox.authority());
+        (fault, place)
     };
-    let troubles: Vec<(Trouble, Place)> = troubles.into_iter().enumerate().map(place).collect();
-    let waited = street.move_in(&troubles);
-    let beside = street.watch(BESIDE);
-    let kinds = street.kinds();
+    let faults: Vec<(AppFault, FaultyEndpoint)> = faults.into_iter().enumerate().map(place).collect();
+    let waited = fixture.add_apps(&faults);
+    let beside = fixture.watch(BESIDE);
+    let kinds = fixture.kinds();
     eprintln!("{group}: alone {alone:?}; new tenants waited {waited:?}; beside {beside:?}; {kinds:?}");
-    for (app, (trouble, _)) in troubles.iter().enumerate() {
+    for (app, (fault, _)) in faults.iter().enumerate() {
         let met = |kind: &&str| kinds.get(&format!("a{app}")).is_some_and(|kinds| kinds.contains(*kind));
-        assert!(trouble.kind.as_ref().is_none_or(met), "{}: nobody met it; {kinds:?}", trouble.name);
+        assert!(fault.kind.as_ref().is_none_or(met), "{}: nobody met it; {kinds:?}", fault.name);
     }
-    let limit = Street::limit(alone, beside);
+    let limit = Fixture::limit(alone, beside);
     assert!(beside.longest <= limit, "{group}: a token was in use for {:?}, {limit:?} at most", beside.longest);
     assert!(waited <= NEWCOMER + 2 * beside.stall, "{group}: new tenants waited for {waited:?}");
-    street.machine.wait_until("every file holds the newest token", |_| street.all_hold_the_newest());
-    assert!(street.machine.stop().success());
+    fixture.machine.wait_until("every file holds the newest token", |_| fixture.all_hold_the_newest());
+    assert!(fixture.machine.stop().success());
     let figures = format!(
         "300 neighbours: a token was in use for {} ms at most, alone {} ms; new ones had theirs within {} ms",
         beside.longest.as_millis(),
@@ -50,38 +50,38 @@ fn act(group: &str) {
         waited.as_millis()
     );
     let [who_waits, how_long, status_says, comes_back] = words;
-    table::leave("neighbours", &[&row, who_waits, how_long, status_says, comes_back, &figures]);
+    reliability::leave_row("neighbours", &[&row, who_waits, how_long, status_says, comes_back, &figures]);
 }
 
 #[test]
 fn apps_that_are_refused_delay_nobody_else() {
-    act("refused");
+    run("refused");
 }
 
 #[test]
 fn apps_that_are_throttled_or_banned_delay_nobody_else() {
-    act("throttled or banned");
+    run("throttled or banned");
 }
 
 #[test]
 fn apps_whose_endpoint_is_broken_delay_nobody_else() {
-    act("broken");
+    run("broken");
 }
 
 #[test]
 fn apps_whose_endpoint_talks_nonsense_delay_nobody_else() {
-    act("malformed or wrong");
+    run("malformed or wrong");
 }
 
 #[test]
 fn apps_whose_endpoint_hangs_delay_nobody_else() {
-    act("hanging");
+    run("hanging");
 }
 
 #[test]
-fn every_kind_of_failure_is_somebodys_trouble() {
-    let acted: BTreeSet<&str> =
-        groups().iter().flat_map(|group| &group.troubles).filter_map(|trouble| trouble.kind).collect();
+fn every_kind_of_failure_is_tested() {
+    let played: BTreeSet<&str> =
+        groups().iter().flat_map(|group| &group.faults).filter_map(|fault| fault.kind).collect();
     let all: BTreeSet<&str> = FailureKind::ALL.iter().map(|kind| kind.as_str()).collect();
-    assert_eq!(acted, all);
+    assert_eq!(played, all);
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use corptokend::sandbox::{Authority, Fault, Options, RawAnswer, Sandbox, SandboxHandle, Scope, Times, Transport};
 
-/// A trouble by its name, and the kind of failure that `status` shows of it: `None` where calls succeed in the end.
+/// A fault by its name, and the kind of failure that `status` shows of it: `None` where calls succeed in the end.
 #[derive(Clone)]
-pub(crate) struct Trouble {
+pub(crate) struct AppFault {
     pub(crate) name: &'static str,
     pub(crate) kind: Option<&'static str>,
     cause: Cause,
@@ -32,42 +32,42 @@ enum Cause {
     Date(i64),
 }
 
-/// An app's endpoint with the trouble; it ends with the value.
-pub(crate) struct Place {
+/// An app's endpoint with the fault; it ends with the value.
+pub(crate) struct FaultyEndpoint {
     pub(crate) url: String,
     _sandbox: Option<SandboxHandle>,
     /// Accepts by the kernel's hand alone.
     _listener: Option<TcpListener>,
 }
 
-/// Troubles that are acted out together, one app each.
+/// Faults that are played together, one app each.
 pub(crate) struct Group {
     pub(crate) name: &'static str,
-    pub(crate) troubles: Vec<Trouble>,
+    pub(crate) faults: Vec<AppFault>,
     /// Who waits, for how long, what `status` says, what comes back by itself.
     pub(crate) words: [&'static str; 4],
-    /// The group and its troubles, as the document names them.
+    /// The group and its faults, as the document names them.
     pub(crate) row: String,
 }
 
 impl Group {
-    fn new(name: &'static str, words: [&'static str; 4], troubles: Vec<Trouble>) -> Self {
-        let names: Vec<String> = troubles.iter().map(|trouble| format!("`{}`", trouble.name)).collect();
-        Self { name, troubles, words, row: format!("{name}: {}", names.join(", ")) }
+    fn new(name: &'static str, words: [&'static str; 4], faults: Vec<AppFault>) -> Self {
+        let names: Vec<String> = faults.iter().map(|fault| format!("`{}`", fault.name)).collect();
+        Self { name, faults, words, row: format!("{name}: {}", names.join(", ")) }
     }
 }
 
 /// A fault of the sandbox.
-fn answer(name: &'static str, kind: &'static str) -> Trouble {
+fn answer(name: &'static str, kind: &'static str) -> AppFault {
     let cause = Cause::Answer(Fault::named(name).expect("the sandbox has it"));
-    Trouble { name, kind: Some(kind), cause }
+    AppFault { name, kind: Some(kind), cause }
 }
 
-fn other(name: &'static str, kind: Option<&'static str>, cause: Cause) -> Trouble {
-    Trouble { name, kind, cause }
+fn other(name: &'static str, kind: Option<&'static str>, cause: Cause) -> AppFault {
+    AppFault { name, kind, cause }
 }
 
-/// Every trouble.
+/// Every fault.
 pub(crate) fn groups() -> Vec<Group> {
     vec![refused(), throttled(), broken(), wrong(), hanging()]
 }
@@ -79,7 +79,7 @@ fn refused() -> Group {
         "refused, or failing, with the kind; once for the app",
         "with the next probe; at once when the secret changes",
     ];
-    let troubles = vec![
+    let faults = vec![
         answer("invalid_client", "wrong_credentials"),
         answer("unsupported_grant", "unsupported_grant"),
         answer("unauthorized_client", "unauthorized"),
@@ -87,7 +87,7 @@ fn refused() -> Group {
         answer("address_not_allowed", "address_not_allowed"),
         other("no secret", Some("secret_unreadable"), Cause::Secret),
     ];
-    Group::new("refused", words, troubles)
+    Group::new("refused", words, faults)
 }
 
 fn throttled() -> Group {
@@ -99,7 +99,7 @@ fn throttled() -> Group {
     ];
     let forbidden = RawAnswer::html(403, "<html><body>forbidden</body></html>");
     let hour = RawAnswer::json(429, "{}").with_header("retry-after", "3600");
-    let troubles = vec![
+    let faults = vec![
         answer("app_throttled", "app_throttled"),
         answer("api_throttled", "api_throttled"),
         answer("too_many_requests", "app_throttled"),
@@ -108,7 +108,7 @@ fn throttled() -> Group {
         other("a page that forbids", Some("blocked"), Cause::Answer(Fault::Raw(forbidden))),
         answer("punish", "banned"),
     ];
-    Group::new("throttled or banned", words, troubles)
+    Group::new("throttled or banned", words, faults)
 }
 
 fn broken() -> Group {
@@ -118,7 +118,7 @@ fn broken() -> Group {
         "failing, and that the endpoint is probed",
         "all at once, with the first probe that is answered",
     ];
-    let troubles = vec![
+    let faults = vec![
         answer("server_error", "server_error"),
         answer("unavailable", "server_error"),
         answer("gateway_timeout", "server_error"),
@@ -127,7 +127,7 @@ fn broken() -> Group {
         other("nobody listens", Some("unreachable"), Cause::Nobody),
         other("wrong certificate", Some("unreachable"), Cause::WrongCertificate),
     ];
-    Group::new("broken", words, troubles)
+    Group::new("broken", words, faults)
 }
 
 fn wrong() -> Group {
@@ -138,7 +138,7 @@ fn wrong() -> Group {
         "with the first probe that is answered as documented",
     ];
     let same = RawAnswer::json(200, r#"{"access_token":"0123456789abcdef0123456789abcdef","expires_in":7200}"#);
-    let troubles = vec![
+    let faults = vec![
         answer("redirect", "malformed"),
         answer("truncated", "malformed"),
         answer("oversized", "malformed"),
@@ -149,7 +149,7 @@ fn wrong() -> Group {
         other("tokens of one second", Some("short_lived"), Cause::Brief),
         other("the year 2100", None, Cause::Date(74 * 365 * 86_400)),
     ];
-    Group::new("malformed or wrong", words, troubles)
+    Group::new("malformed or wrong", words, faults)
 }
 
 fn hanging() -> Group {
@@ -159,23 +159,23 @@ fn hanging() -> Group {
         "failing, timeout",
         "all at once, with the first probe that is answered",
     ];
-    let troubles = vec![
+    let faults = vec![
         answer("hang", "timeout"),
         other("silence", Some("timeout"), Cause::Silence),
         other("trickle", None, Cause::Answer(Fault::Trickle)),
         other("late", None, Cause::Answer(Fault::Delay(Duration::from_secs(9)))),
     ];
-    Group::new("hanging", words, troubles)
+    Group::new("hanging", words, faults)
 }
 
-impl Trouble {
+impl AppFault {
     /// What is wrong of the config itself, as a file that has to go.
     pub(crate) fn loses_its_secret(&self) -> bool {
         matches!(self.cause, Cause::Secret)
     }
 
-    /// The endpoint that has it, at an address of its own: hosts are told apart by it.
-    pub(crate) fn place(&self, number: u8, authority: Arc<Authority>) -> Place {
+    /// The endpoint that has it, at an address of its own: hosts are distinguished by it.
+    pub(crate) fn start(&self, number: u8, authority: Arc<Authority>) -> FaultyEndpoint {
         let address = SocketAddr::from((Ipv4Addr::new(127, 0, 1, number), 0));
         let options = Options { address, transport: Transport::Plain, issue_log: 1, ..Options::default() };
         let started = |options: Options| Sandbox::spawn_thread(options).expect("the sandbox starts");
@@ -201,6 +201,6 @@ impl Trouble {
         };
         // A port that was just given back is nobody's.
         let listener = listener.filter(|_| !matches!(self.cause, Cause::Nobody));
-        Place { url, _sandbox: sandbox, _listener: listener }
+        FaultyEndpoint { url, _sandbox: sandbox, _listener: listener }
     }
 }

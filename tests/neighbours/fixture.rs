@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use corptokend::sandbox::{Options, Transport};
 
-use crate::faults::{Place, Trouble};
+use crate::faults::{AppFault, FaultyEndpoint};
 use crate::support::Machine;
 
 const LIFETIME_S: u32 = 12;
@@ -14,9 +14,9 @@ const DUE: Duration = Duration::from_millis(6_600);
 const POLICY: &str = "refresh = { at = 0.5, jitter = 0.05 }";
 const HEALTHY: usize = 300;
 const NEW: usize = 20;
-const TROUBLED: usize = 2000;
+const FAULTY: usize = 2000;
 
-pub(crate) struct Street {
+pub(crate) struct Fixture {
     pub(crate) machine: Machine,
     born: Instant,
 }
@@ -38,7 +38,7 @@ fn toml_list(ids: &[String]) -> String {
     serde_json::to_string(ids).unwrap()
 }
 
-impl Street {
+impl Fixture {
     /// The healthy app alone, with a token for each tenant.
     pub(crate) fn new() -> Self {
         let options =
@@ -51,12 +51,12 @@ impl Street {
         Self { machine, born }
     }
 
-    /// Apps with these troubles move in, and new tenants of the healthy app come. How long these waited for their tokens.
-    pub(crate) fn move_in(&mut self, troubles: &[(Trouble, Place)]) -> Duration {
-        let tenants = toml_list(&ids(TROUBLED, "ding"));
+    /// Apps with these faults move in, and new tenants of the healthy app come. How long these waited for their tokens.
+    pub(crate) fn add_apps(&mut self, faults: &[(AppFault, FaultyEndpoint)]) -> Duration {
+        let tenants = toml_list(&ids(FAULTY, "ding"));
         let mut text = self.machine.config_text();
-        for (number, (trouble, place)) in troubles.iter().enumerate() {
-            let secret = if trouble.loses_its_secret() { "gone.secret" } else { "hr.secret" };
+        for (number, (fault, place)) in faults.iter().enumerate() {
+            let secret = if fault.loses_its_secret() { "gone.secret" } else { "hr.secret" };
             text += &format!(
                 "[app.a{number}]\nclient_id = \"client-a{number}\"\nclient_secret = {{ file = \"{secret}\" }}\n\
                  endpoint = \"{}\"\nrate = \"15/s\"\n{POLICY}\ncorp_ids = {tenants}\n",

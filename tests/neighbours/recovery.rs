@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use corptokend::sandbox::{Fault, Options, RawAnswer, Sandbox, SandboxHandle, Scope, Times, Transport};
 
-use crate::support::Machine;
-use crate::support::reliability as table;
+use crate::support::reliability;
+use crate::support::{Machine, corp_ids};
 
 const TENANTS: usize = 50;
 const LIFETIME_S: u32 = 10;
@@ -101,8 +101,7 @@ impl Endpoint {
 }
 
 fn recovers(name: &str, outage: Outage) {
-    let ids: Vec<String> = (0..TENANTS).map(|number| format!("ding{number}")).collect();
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let ids = corp_ids(TENANTS);
     let mut endpoint = Endpoint::there();
     // The rate of an app is the default, as all else.
     let extra = format!("endpoint = \"http://{}\"\nrate = \"15/s\"", endpoint.address);
@@ -136,7 +135,7 @@ fn recovers(name: &str, outage: Outage) {
         _ => format!("{in_vain} calls in vain in the last {} s", known.as_secs()),
     };
     let seen = format!("{TENANTS} tenants, {} s: {called}; all back after {} ms", OUTAGE.as_secs(), back.as_millis());
-    table::leave("recovery", &[name, PROMISE, &seen]);
+    reliability::leave_row("recovery", &[name, PROMISE, &seen]);
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! `docs/reliability.md` says of neighbours and of recovery what is acted out, and nothing else.
+//! `docs/reliability.md` says of neighbours and of recovery what is tested, and nothing else.
 
 use crate::faults::groups;
 use crate::recovery::{OUTAGES, PROMISE};
-use crate::support::reliability as table;
+use crate::support::reliability;
 
 #[test]
-fn the_matrix_of_neighbours_is_the_one_that_is_acted_out() {
+fn the_matrix_of_neighbours_is_the_one_that_is_tested() {
     let head = [
         "2,000 tenants of another app have it",
         "who waits",
@@ -17,11 +17,11 @@ fn the_matrix_of_neighbours_is_the_one_that_is_acted_out() {
     let groups = groups();
     let rows: Vec<Vec<&str>> =
         groups.iter().map(|group| [&[group.row.as_str()], group.words.as_slice()].concat()).collect();
-    table::assert_has("neighbours", &head, &rows);
+    reliability::assert_has("neighbours", &head, &rows);
 }
 
 #[test]
-fn the_table_of_outages_is_the_one_that_is_acted_out() {
+fn the_table_of_outages_is_the_one_that_is_tested() {
     let rows: Vec<Vec<&str>> = OUTAGES.iter().map(|(name, _)| vec![*name, PROMISE]).collect();
-    table::assert_has("recovery", &["outage", "what is promised", "seen"], &rows);
+    reliability::assert_has("recovery", &["outage", "what is promised", "seen"], &rows);
 }

@@ -89,7 +89,7 @@ fn a_secret_that_is_gone_for_a_while_is_noticed_when_it_is_another() {
     machine.edit("crm.secret", "../secrets/crm");
     let machine = ready(machine);
     fs::remove_file(machine.path("secrets/crm")).unwrap();
-    machine.wait_until("it is told", |machine| machine.status_json()["config"]["last_reload_successful"] == false);
+    machine.wait_until("it is reported", |machine| machine.status_json()["config"]["last_reload_successful"] == false);
     machine.write_with_mode("secrets/crm", &format!("{SECRET}-2"), 0o600);
     exactly_the_apps_tenants_are_fetched_anew(&machine);
     assert_eq!(machine.status_json()["config"]["last_reload_successful"], true);

@@ -2,13 +2,13 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use corptokend::sandbox::{Fault, Scope, Times};
 
 use crate::fixture::{applies, called, list, ready, rejects, reload, running, settle, wait_for_token};
 use crate::support::Machine;
+use crate::support::system::disk::Tmpfs;
 
 fn many(from: usize, to: usize) -> Vec<String> {
     (from..to).map(|n| format!("ding{n:05}")).collect()
@@ -20,7 +20,7 @@ fn names(ids: &[String]) -> Vec<&str> {
 
 /// A machine whose list of organisations is a drop-in that is quickly replaced.
 fn with_drop_in(ids: &[String]) -> Machine {
-    let machine = Machine::new().app("crm", &[], "");
+    let machine = Machine::new().app("crm", &[""; 0], "");
     fs::create_dir(machine.path("etc/config.d")).unwrap();
     save_list(&machine, ids);
     machine
@@ -133,12 +133,12 @@ fn a_config_of_five_megabytes_is_read_without_holding_anybody_up() {
 }
 
 #[test]
-fn a_secret_that_nobody_may_read_any_more_is_told_and_forgiven() {
+fn a_secret_that_nobody_may_read_any_more_is_reported_and_forgiven() {
     use std::os::unix::fs::PermissionsExt;
     let machine = running(&["ding1"]);
     let before = machine.token("crm", "ding1");
     let chmod = |mode| fs::set_permissions(machine.path("etc/crm.secret"), fs::Permissions::from_mode(mode)).unwrap();
-    // Root reads whatever the mode says, so that only a mode that is too loose can be told here.
+    // Root reads whatever the mode says, so that only a mode that is too loose can be reported here.
     rejects(&machine, || chmod(0o644));
     assert!(machine.events("reload_rejected")[0]["message"].as_str().unwrap().contains("crm.secret"));
     applies(&machine, || chmod(0o600));
@@ -146,37 +146,11 @@ fn a_secret_that_nobody_may_read_any_more_is_told_and_forgiven() {
     assert!(called(&machine).is_empty());
 }
 
-/// A small file system of its own; `None`, loudly, where it cannot be had.
-struct Tmpfs(std::path::PathBuf);
-
-impl Tmpfs {
-    fn mount(path: std::path::PathBuf, options: &str) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&path).status();
-        if mounted.is_ok_and(|status| status.success()) {
-            return Some(Self(path));
-        }
-        assert!(std::env::var_os("CORPTOKEND_REQUIRE_SYSTEM").is_none(), "a tmpfs cannot be mounted");
-        eprintln!("SKIPPED: a tmpfs cannot be mounted here (root is needed)");
-        None
-    }
-
-    fn remount(&self, options: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status();
-        assert!(status.unwrap().success());
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_file_system_holds_up_nobody_else_and_is_filled_once_there_is_room() {
     let machine = Machine::new();
     fs::create_dir(machine.path("tokens/small")).unwrap();
-    let Some(small) = Tmpfs::mount(machine.path("tokens/small"), "size=64k,mode=755") else { return };
+    let Some(small) = Tmpfs::mount(&machine.path("tokens/small"), "size=64k,mode=755") else { return };
     let machine = ready(machine.app("crm", &["ding1"], ""));
     fs::write(machine.path("tokens/small/ballast"), vec![0; 60_000]).unwrap();
     fs::write(machine.path("tokens/small/rest"), vec![0; 60_000]).unwrap_err();
@@ -187,7 +161,7 @@ fn a_full_file_system_holds_up_nobody_else_and_is_filled_once_there_is_room() {
     let text = machine.config_text().replace(&list(&["ding1"]), &list(&["ding1", "ding2"])) + &sink;
     machine.save(&text);
     wait_for_token(&machine, "crm", "ding2");
-    machine.wait_until("it is told", |machine| !machine.events("sink_failing").is_empty());
+    machine.wait_until("it is reported", |machine| !machine.events("sink_failing").is_empty());
     assert!(machine.token("small", "ding1").is_none(), "no half file is ever there");
     assert_eq!(called(&machine), ["ding2"]);
     fs::remove_file(machine.path("tokens/small/ballast")).unwrap();
@@ -204,12 +178,12 @@ fn a_full_file_system_holds_up_nobody_else_and_is_filled_once_there_is_room() {
 #[test]
 fn a_file_that_cannot_be_deleted_is_deleted_once_it_can() {
     let machine = Machine::new();
-    let Some(tokens) = Tmpfs::mount(machine.path("tokens"), "size=1m,mode=755") else { return };
+    let Some(tokens) = Tmpfs::mount(&machine.path("tokens"), "size=1m,mode=755") else { return };
     let mut machine = ready(machine.app("crm", &["ding1", "ding2", "ding3"], ""));
     tokens.remount("ro");
     machine.save(&machine.config_text().replace(&list(&["ding1", "ding2", "ding3"]), &list(&["ding2", "ding3"])));
     reload(&machine, &[]);
-    machine.wait_until("it is told", |machine| !machine.events("sink_failing").is_empty());
+    machine.wait_until("it is reported", |machine| !machine.events("sink_failing").is_empty());
     settle(); // whatever is going to be committed has been
     machine.kill();
     tokens.remount("rw");
@@ -224,13 +198,13 @@ fn a_file_that_cannot_be_deleted_is_deleted_once_it_can() {
 #[test]
 fn a_tenant_that_comes_back_before_its_file_could_be_deleted_keeps_it() {
     let machine = Machine::new();
-    let Some(tokens) = Tmpfs::mount(machine.path("tokens"), "size=1m,mode=755") else { return };
+    let Some(tokens) = Tmpfs::mount(&machine.path("tokens"), "size=1m,mode=755") else { return };
     let machine = ready(machine.app("crm", &["ding1", "ding2", "ding3"], ""));
     let before = machine.token("crm", "ding1").unwrap();
     tokens.remount("ro");
     machine.save(&machine.config_text().replace(&list(&["ding1", "ding2", "ding3"]), &list(&["ding2", "ding3"])));
     reload(&machine, &[]);
-    machine.wait_until("it is told", |machine| !machine.events("sink_failing").is_empty());
+    machine.wait_until("it is reported", |machine| !machine.events("sink_failing").is_empty());
     machine.save(&machine.config_text());
     reload(&machine, &[]);
     tokens.remount("rw");
@@ -249,7 +223,7 @@ fn a_tenant_that_comes_back_before_its_file_could_be_deleted_keeps_it() {
 #[test]
 fn a_state_that_cannot_be_written_does_not_hinder_a_reload() {
     let machine = Machine::new();
-    let Some(state) = Tmpfs::mount(machine.path("state"), "size=8m,mode=700") else { return };
+    let Some(state) = Tmpfs::mount(&machine.path("state"), "size=8m,mode=700") else { return };
     let machine = ready(machine.app("crm", &["ding1"], ""));
     // The daemon has it open for writing, so it is filled up instead of made read-only.
     while fs::OpenOptions::new()

@@ -1,4 +1,4 @@
-//! Words that the tests of reloading share.
+//! What the tests of reloading share.
 
 use std::time::Duration;
 

@@ -2,18 +2,18 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `noticing` | every way in which editors, links, ConfigMaps and drop-ins change a config |
-//! | `canaries` | a secret in the wrong place is never told |
-//! | `asking` | SIGHUP, `corptokend reload`, `corptokend check` |
-//! | `rejecting` | a config in error changes nothing |
+//! | `watching` | every way in which editors, links, ConfigMaps and drop-ins change a config |
+//! | `secrets` | a secret in the wrong place is never shown |
+//! | `requests` | SIGHUP, `corptokend reload`, `corptokend check` |
+//! | `rejection` | a config in error changes nothing |
 //! | `tenants` | what an edit does to tenants: added, removed, moved |
-//! | `leaving` | what becomes of the places of tenants that leave, in every kind of sink |
+//! | `removal` | what becomes of the places of tenants that leave, in every kind of sink |
 //! | `credentials` | other secrets and other client_ids |
 //! | `mass_removal` | what looks like an accident is held back |
-//! | `restarting` | what changed while the daemon was down |
-//! | `notify` | what systemd is told |
+//! | `restart` | what changed while the daemon was down |
+//! | `service_manager` | what systemd hears |
 //! | `faults` | kills, floods and broken file systems in the middle of it |
-//! | `rig` | words that these share |
+//! | `fixture` | what these share |
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
 mod credentials;

@@ -76,11 +76,11 @@ fn a_secret_in_a_rejected_config_is_never_shown() {
 }
 
 #[test]
-fn a_secret_file_that_is_gone_is_told_and_the_old_secret_is_not_needed_until_the_next_call() {
+fn a_secret_file_that_is_gone_is_reported_and_the_old_secret_is_not_needed_until_the_next_call() {
     let machine = running(&["ding1"]);
     let before = content(&machine);
     std::fs::rename(machine.path("etc/crm.secret"), machine.path("secret")).unwrap();
-    machine.wait_until("it is told", |machine| shown(&machine.run(&["status"])).contains("client_secret"));
+    machine.wait_until("it is reported", |machine| shown(&machine.run(&["status"])).contains("client_secret"));
     assert_eq!(content(&machine), before);
     std::fs::rename(machine.path("secret"), machine.path("etc/crm.secret")).unwrap();
     machine.wait_until("all is well", |machine| machine.status_json()["config"]["last_reload_successful"] == true);

@@ -1,14 +1,13 @@
 //! What becomes of the places of a tenant that leaves the config.
 
 use crate::fixture::{applies, list, ready, settle};
+use crate::support::Machine;
 use crate::support::machine::sinks::{KINDS, holding, sinks};
 use crate::support::system::keyring::Ring;
-use crate::support::{Machine, system_allows};
 
 #[test]
 fn every_kind_of_sink_is_emptied_or_kept_as_on_remove_says() {
-    let has_keys = system_allows("keyctl (Debian: keyutils), and a kernel that lets us use it", Ring::can_be_had());
-    let ring = has_keys.then(|| Ring(format!("corptokend-leaving-{}", std::process::id())));
+    let ring = Ring::named("removal");
     let ring = ring.as_ref();
     let all = if ring.is_some() { &KINDS[..] } else { &KINDS[..5] };
     // What is said, and where the token of a tenant that left stays.

@@ -1,15 +1,15 @@
-//! A secret that stands in the wrong place of a config is never told: not on a terminal, not in JSON, not in the log, not to
+//! A secret that stands in the wrong place of a config is never shown: not on a terminal, not in JSON, not in the log, not to
 //! systemd. Every place there is, without a daemon: `tests/config/canaries.rs`.
 
 use crate::fixture::reload;
-use crate::service_manager::Manager;
+use crate::support::service_manager::ServiceManager;
 use crate::support::{Machine, shown};
 
 const CANARY: &str = "cAnArY7_s3cr3t";
 
 /// All that the commands tell of the config on disk, which is in error.
 #[track_caller]
-fn told(machine: &Machine) -> String {
+fn reported(machine: &Machine) -> String {
     let commands: [(&[&str], i32); 7] = [
         (&["check"], 78),
         (&["check", "--json"], 78),
@@ -19,19 +19,19 @@ fn told(machine: &Machine) -> String {
         (&["once"], 0),
         (&["run"], 78),
     ];
-    let told = commands.iter().map(|(args, code)| {
+    let reported = commands.iter().map(|(args, code)| {
         let output = machine.run(args);
         // A second daemon finds the state taken.
         assert!(output.status.code() == Some(*code) || args[0] == "run", "{args:?}: {}", shown(&output));
         shown(&output)
     });
-    told.collect()
+    reported.collect()
 }
 
 #[test]
-fn a_secret_in_the_wrong_place_is_told_nowhere() {
+fn a_secret_in_the_wrong_place_is_shown_nowhere() {
     let mut machine = Machine::new().app("crm", &["ding1"], "");
-    let manager = Manager::of(&mut machine);
+    let manager = ServiceManager::of(&mut machine);
     machine.start();
     let good = machine.config_text();
     let source = "{ file = \"crm.secret\" }";
@@ -47,9 +47,9 @@ fn a_secret_in_the_wrong_place_is_told_nowhere() {
         ("[app.crm]", format!("[{CANARY}]\n[app.crm]")),
     ] {
         machine.save(&good.replace(from, &to));
-        let told = told(&machine);
-        assert!(!told.contains(CANARY), "{to}: {told}");
-        assert!(told.contains("config.toml:"), "the place is told: {told}");
+        let reported = reported(&machine);
+        assert!(!reported.contains(CANARY), "{to}: {reported}");
+        assert!(reported.contains("config.toml:"), "the place is reported: {reported}");
     }
     machine.wait_until("systemd hears of it", |_| manager.heard().concat().contains("config rejected"));
     machine.save(&good);
@@ -68,9 +68,9 @@ fn a_secret_file_that_is_gone_when_it_is_used_is_not_named() {
     machine.edit("crm.secret", CANARY);
     machine.start();
     std::fs::remove_file(machine.path(&format!("etc/{CANARY}"))).unwrap();
-    machine.wait_until("it is told", |machine| machine.tenant_json("crm/ding1")["last_error"].is_object());
+    machine.wait_until("it is reported", |machine| machine.tenant_json("crm/ding1")["last_error"].is_object());
     let output = shown(&machine.run(&["status"]));
-    let told = format!("{output}{}{}", machine.tenant_json("crm/ding1"), machine.log());
-    assert!(told.contains("client_secret"), "{told}");
-    assert!(!told.contains(CANARY), "{told}");
+    let reported = format!("{output}{}{}", machine.tenant_json("crm/ding1"), machine.log());
+    assert!(reported.contains("client_secret"), "{reported}");
+    assert!(!reported.contains(CANARY), "{reported}");
 }

@@ -1,57 +1,14 @@
-//! What systemd is told.
+//! What systemd hears.
 
-use std::os::unix::net::UnixDatagram;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::fixture::{applies, rejects, reload, settle, with_list};
 use crate::support::Machine;
+use crate::support::service_manager::ServiceManager;
 
-/// A service manager that listens: every datagram, in order.
-pub(crate) struct Manager(Arc<Mutex<Vec<String>>>);
-
-impl Manager {
-    /// Listens for this machine's daemon.
-    pub(crate) fn of(machine: &mut Machine) -> Self {
-        let path = machine.path("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        machine.env("NOTIFY_SOCKET", path.to_str().unwrap());
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let ours = Arc::clone(&heard);
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length) = socket.recv(&mut buffer) {
-                ours.lock().unwrap().push(String::from_utf8_lossy(&buffer[..length]).into_owned());
-            }
-        });
-        Self(heard)
-    }
-
-    pub(crate) fn heard(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
-
-    /// All but status lines and heartbeats: what changes the service's state.
-    fn states(&self) -> Vec<String> {
-        let lines = self.heard().into_iter();
-        lines.filter(|text| !text.starts_with("STATUS=") && !text.starts_with("WATCHDOG=")).collect()
-    }
-
-    /// The last status line.
-    fn status(&self) -> String {
-        let heard = self.heard();
-        let lines = heard.iter().flat_map(|text| text.lines());
-        lines.filter_map(|line| line.strip_prefix("STATUS=")).next_back().unwrap_or_default().to_owned()
-    }
-
-    fn forget(&self) {
-        self.0.lock().unwrap().clear();
-    }
-}
-
-fn watched() -> (Machine, Manager) {
+fn watched() -> (Machine, ServiceManager) {
     let mut machine = Machine::new().app("crm", &["ding1", "ding2"], "");
-    let manager = Manager::of(&mut machine);
+    let manager = ServiceManager::of(&mut machine);
     machine.start();
     (machine, manager)
 }
@@ -59,24 +16,24 @@ fn watched() -> (Machine, Manager) {
 /// `RELOADING=1` with the moment in the same datagram, then `READY=1`. A save that is followed by `corptokend reload` is one
 /// reload, or two on a machine so busy that the save had settled by then.
 #[track_caller]
-fn a_reload_was_told(manager: &Manager) {
+fn a_reload_was_reported(manager: &ServiceManager) {
     let states = manager.states();
     assert!(matches!(states.len(), 2 | 4), "{states:?}");
-    for told in states.chunks(2) {
-        let lines: Vec<&str> = told[0].lines().collect();
+    for reported in states.chunks(2) {
+        let lines: Vec<&str> = reported[0].lines().collect();
         assert_eq!(lines[0], "RELOADING=1");
         let moment = lines[1].strip_prefix("MONOTONIC_USEC=").expect("the moment comes with it");
         assert!(moment.parse::<u64>().unwrap() > 0);
-        assert_eq!(told[1].trim_end(), "READY=1");
+        assert_eq!(reported[1].trim_end(), "READY=1");
     }
 }
 
 #[test]
-fn readiness_is_told_once_and_after_the_files_are_there() {
+fn readiness_is_reported_once_and_after_the_files_are_there() {
     let (mut machine, manager) = watched();
     assert_eq!(manager.states().iter().map(|s| s.trim_end()).collect::<Vec<_>>(), ["READY=1"]);
     assert_eq!(machine.token_files(), ["crm/ding1", "crm/ding2"]);
-    machine.wait_until("the counts are told", |_| manager.status() == "2 fresh");
+    machine.wait_until("the counts are reported", |_| manager.status() == "2 fresh");
     manager.forget();
     assert!(machine.stop().success());
     let states = manager.states();
@@ -88,11 +45,11 @@ fn readiness_is_told_once_and_after_the_files_are_there() {
 fn readiness_is_not_told_before_the_files_are_there() {
     let options = corptokend::sandbox::Options { latency: Duration::from_secs(2), ..Default::default() };
     let mut machine = Machine::with(options).app("crm", &["ding1"], "");
-    let manager = Manager::of(&mut machine);
+    let manager = ServiceManager::of(&mut machine);
     machine.launch();
     machine.wait_until("it is asked for", |machine| machine.status_json()["ready"] == false);
     assert!(manager.states().is_empty());
-    // A reload in the meantime is not told as one: systemd still waits for the start.
+    // A reload in the meantime is not reported as one: systemd still waits for the start.
     reload(&machine, &[]);
     assert!(manager.states().is_empty(), "{:?}", manager.states());
     machine.wait_until("it is ready", |_| manager.states().iter().any(|state| state.trim_end() == "READY=1"));
@@ -101,55 +58,55 @@ fn readiness_is_not_told_before_the_files_are_there() {
 }
 
 #[test]
-fn a_reload_that_is_applied_is_told_from_beginning_to_end() {
+fn a_reload_that_is_applied_is_reported_from_beginning_to_end() {
     let (machine, manager) = watched();
     manager.forget();
     machine.save(&with_list(&machine, &["ding1", "ding2"], &["ding1", "ding2", "ding3"]));
     reload(&machine, &[]);
-    machine.wait_until("its end is told", |_| manager.states().len() >= 2);
+    machine.wait_until("its end is reported", |_| manager.states().len() >= 2);
     settle();
-    a_reload_was_told(&manager);
+    a_reload_was_reported(&manager);
     manager.forget();
     applies(&machine, || machine.save(&machine.config_text()));
-    machine.wait_until("its end is told", |_| manager.states().len() >= 2);
+    machine.wait_until("its end is reported", |_| manager.states().len() >= 2);
     settle();
-    a_reload_was_told(&manager);
+    a_reload_was_reported(&manager);
 }
 
 #[test]
-fn the_counts_after_a_reload_are_told() {
+fn the_counts_after_a_reload_are_reported() {
     let (machine, manager) = watched();
     machine.save(&with_list(&machine, &["ding1", "ding2"], &["ding1", "ding2", "ding3"]));
-    machine.wait_until("the counts are told", |_| manager.status() == "3 fresh");
+    machine.wait_until("the counts are reported", |_| manager.status() == "3 fresh");
 }
 
 #[test]
-fn a_reload_that_is_rejected_is_told_from_beginning_to_end_and_names_the_line() {
+fn a_reload_that_is_rejected_is_reported_from_beginning_to_end_and_names_the_line() {
     let (machine, manager) = watched();
     manager.forget();
     rejects(&machine, || machine.edit("client_id = ", "clientid = "));
-    machine.wait_until("its end is told", |_| manager.states().len() >= 2);
-    machine.wait_until("the line is told", |_| {
+    machine.wait_until("its end is reported", |_| manager.states().len() >= 2);
+    machine.wait_until("the line is reported", |_| {
         let status = manager.status();
         status.contains("config rejected") && status.contains("config.toml:") && status.contains("clientid")
     });
     settle();
-    a_reload_was_told(&manager);
+    a_reload_was_reported(&manager);
     assert_eq!(manager.status().lines().count(), 1);
     manager.forget();
     assert_eq!(machine.run(&["reload"]).status.code(), Some(78));
-    machine.wait_until("its end is told", |_| manager.states().len() >= 2);
+    machine.wait_until("its end is reported", |_| manager.states().len() >= 2);
     settle();
-    a_reload_was_told(&manager);
+    a_reload_was_reported(&manager);
     applies(&machine, || machine.save(&machine.config_text()));
     machine.wait_until("all is well", |_| manager.status() == "2 fresh");
 }
 
 #[test]
-fn a_removal_that_is_held_back_is_told() {
+fn a_removal_that_is_held_back_is_reported() {
     let (machine, manager) = watched();
     machine.save("");
-    machine.wait_until("it is told", |_| manager.status().contains("removal of 2 tenants held back"));
+    machine.wait_until("it is reported", |_| manager.status().contains("removal of 2 tenants held back"));
 }
 
 #[test]
@@ -169,7 +126,7 @@ fn files_that_do_not_belong_to_the_config_are_not_told_of() {
 #[test]
 fn the_watchdog_is_fed_while_the_daemon_has_nothing_else_to_do() {
     let mut machine = Machine::new().app("crm", &["ding1"], "");
-    let manager = Manager::of(&mut machine);
+    let manager = ServiceManager::of(&mut machine);
     machine.env("WATCHDOG_USEC", "400000");
     machine.start();
     manager.forget();
@@ -181,7 +138,7 @@ fn the_watchdog_is_fed_while_the_daemon_has_nothing_else_to_do() {
 #[test]
 fn the_status_line_counts_what_is_published() {
     let mut machine = Machine::new().app("crm", &["ding1", "ding2"], "");
-    let manager = Manager::of(&mut machine);
+    let manager = ServiceManager::of(&mut machine);
     machine.write("tokens/crm", "in the way");
     machine.start();
     let root = machine.path("tokens").display().to_string();

@@ -14,7 +14,7 @@ use corptokend::sandbox::{Sandbox, sequence_of};
 
 /// Mode, owner and group that every file must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe {
+pub struct FileAttributes {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -39,7 +39,7 @@ pub struct Seen {
 
 impl Readers {
     /// Starts `threads` readers of these files.
-    pub fn watch(threads: usize, paths: &[PathBuf], look: Probe) -> Self {
+    pub fn watch(threads: usize, paths: &[PathBuf], look: FileAttributes) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let start = |_| {
             let (stop, paths) = (Arc::clone(&stop), paths.to_vec());
@@ -68,7 +68,7 @@ impl Readers {
 }
 
 impl Seen {
-    fn look_at(&mut self, path: &Path, look: Probe) {
+    fn look_at(&mut self, path: &Path, look: FileAttributes) {
         match read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if self.tokens.contains_key(path) {
@@ -139,11 +139,11 @@ impl Seen {
 }
 
 /// Text and looks of one and the same file, whatever is renamed meanwhile.
-fn read(path: &Path) -> io::Result<(String, Probe)> {
+fn read(path: &Path) -> io::Result<(String, FileAttributes)> {
     let mut file = File::open(path)?;
     let meta = file.metadata()?;
     let mut bytes = Vec::with_capacity(64);
     file.read_to_end(&mut bytes)?;
-    let look = Probe { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() };
+    let look = FileAttributes { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() };
     Ok((String::from_utf8_lossy(&bytes).into_owned(), look))
 }

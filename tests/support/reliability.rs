@@ -1,5 +1,5 @@
-//! The tables of `docs/reliability.md` whose rows are acted out: a row's words are those of the code, its figures are what
-//! was seen. `CORPTOKEND_RELIABILITY=measure` leaves rows, `write` brings the document up to date with them.
+//! The tables of `docs/reliability.md`: the words of a row are those of its test, the figures are what a run of it saw.
+//! `CORPTOKEND_RELIABILITY=measure` leaves rows, `write` brings the document up to date with them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,13 +8,50 @@ use std::sync::{Mutex, PoisonError};
 
 const VARIABLE: &str = "CORPTOKEND_RELIABILITY";
 
+/// The table of faults: a row for each test of `crash`, `syscalls` and `time`.
+pub const FAULTS: &str = "rows";
+
 /// Leaves a row for a table, when that was asked for. The last cell holds the figures, the first the row's name.
-pub fn leave(table: &str, cells: &[&str]) {
+pub fn leave_row(table: &str, cells: &[&str]) {
     if asked_for("measure") {
         fs::create_dir_all(rows_of(table)).unwrap();
-        let file = cells[0].replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        fs::write(rows_of(table).join(file), row(cells)).unwrap();
+        fs::write(rows_of(table).join(file_name(cells[0])), row(cells)).unwrap();
     }
+}
+
+/// Leaves a test's row of the table of faults, when that was asked for. `figures` are what this run saw.
+pub fn leave(test: &str, fault: &str, expected: &str, figures: &str) {
+    eprintln!("{test}: {figures}");
+    if asked_for("measure") {
+        fs::create_dir_all(rows_of(FAULTS)).unwrap();
+        let test_in_marks = format!("`{test}`");
+        fs::write(rows_of(FAULTS).join(test), row(&[fault, expected, &test_in_marks, figures])).unwrap();
+    }
+}
+
+/// The rows of the table of faults in the document, each with four cells. They are replaced by those that the tests left,
+/// when that was asked for.
+pub fn faults() -> Vec<[String; 4]> {
+    let text = fs::read_to_string(document()).unwrap();
+    let (before, old) = parts(&text, FAULTS);
+    let mut rows = old.to_owned();
+    if asked_for("write") {
+        let mut left: Vec<PathBuf> =
+            fs::read_dir(rows_of(FAULTS)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        left.sort();
+        let left: String = left.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+        rows = format!("{}|---|---|---|---|\n{left}", row(&["fault", "expected", "test", "figures"]));
+        fs::write(document(), format!("{before}{rows}{}", &text[before.len() + old.len()..])).unwrap();
+    }
+    let cells_of = |row: &str| {
+        let cells: Vec<String> = cells(row).into_iter().map(str::to_owned).collect();
+        cells.try_into().unwrap_or_else(|cells: Vec<String>| panic!("a row of {} cells: {row}", cells.len()))
+    };
+    rows.lines().skip(2).map(cells_of).collect()
+}
+
+fn file_name(row: &str) -> String {
+    row.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
 /// The table has these rows in this order, each with figures, and no others. `head` are its columns.
@@ -74,11 +111,10 @@ fn write(table: &str, head: &[&str], rows: &[Vec<&str>]) {
     let (before, old) = parts(&document_text, table);
     let mut text = format!("{}|{}\n", row(head), "---|".repeat(head.len()));
     for wanted in rows {
-        let file = wanted[0].replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-        let left = fs::read_to_string(rows_of(table).join(file)).unwrap_or_default();
+        let left = fs::read_to_string(rows_of(table).join(file_name(wanted[0]))).unwrap_or_default();
         let mut written = left.lines().chain(old.lines()).map(cells);
         let found = written.find(|cells| cells.first() == wanted.first());
-        let figures = found.and_then(|cells| cells.last().copied()).unwrap_or("not acted out yet");
+        let figures = found.and_then(|cells| cells.last().copied()).unwrap_or("not measured yet");
         text += &row(&[wanted.as_slice(), &[figures]].concat());
     }
     let after = &document_text[before.len() + old.len()..];

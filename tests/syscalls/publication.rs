@@ -3,10 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use crate::can_inject;
-use crate::fixture::{Place, Scene, TEMPORARY, TENANT, Target};
-use crate::support::figures as row;
-use crate::support::system::syscall_faults::Injection;
+use crate::fixture::{Fixture, SinkCase, TEMPORARY, TENANT, Target};
+use crate::support::reliability;
+use crate::support::system::syscall_faults::{Injection, can_inject};
+use crate::support::wait_until;
 
 const ERRORS: [&str; 6] = ["ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "EMFILE"];
 
@@ -36,7 +36,7 @@ fn side_by_side<T: Send>(
 }
 
 #[test]
-fn every_failing_call_of_a_publication_is_told_once_and_mended() {
+fn every_failing_call_of_a_publication_is_reported_once_and_mended() {
     if !can_inject() {
         return;
     }
@@ -45,39 +45,39 @@ fn every_failing_call_of_a_publication_is_told_once_and_mended() {
     let faults: Vec<_> = faults.into_iter().chain(both).collect();
     let count = faults.len();
     let figures = side_by_side(faults, |part| {
-        let mut scene = Scene::start(part, "{corp_id}");
-        let readers = scene.readers();
-        let injections = scene.inject(None);
-        scene.wait_until_each("sink_failing");
+        let mut fixture = Fixture::start(part, "{corp_id}");
+        let readers = fixture.readers();
+        let injections = fixture.inject(None);
+        fixture.wait_until_each("sink_failing");
         // Long enough for it to be tried again, in vain.
         std::thread::sleep(Duration::from_secs(3));
-        scene.machine.wait_until("no failure leaves a temporary file", |_| {
+        fixture.machine.wait_until("no failure leaves a temporary file", |_| {
             let can_unlink =
-                |place: &&Place| place.fault.as_ref().is_none_or(|fault| !fault.calls.contains(&"unlinkat"));
-            scene.places.iter().filter(can_unlink).all(|place| !place.file.with_file_name(TEMPORARY).exists())
+                |sink: &&SinkCase| sink.fault.as_ref().is_none_or(|fault| !fault.calls.contains(&"unlinkat"));
+            fixture.sinks.iter().filter(can_unlink).all(|sink| !sink.file.with_file_name(TEMPORARY).exists())
         });
         let failed: usize = injections.into_iter().map(Injection::lift).sum();
-        scene.wait_until_each("sink_mended");
-        scene.wait_until_equal();
-        let calls = scene.assert_no_call_repeated();
-        assert!(scene.machine.stop().success());
+        fixture.wait_until_each("sink_mended");
+        fixture.wait_until_equal();
+        let calls = fixture.assert_no_call_repeated();
+        assert!(fixture.machine.stop().success());
         let seen = readers.finish();
-        seen.assert_flawless(&scene.machine.sandbox);
-        scene.assert_no_litter();
-        for place in scene.faulty() {
-            assert_eq!(scene.said("sink_failing", place), 1, "{:?}", place.fault);
-            assert_eq!(scene.said("sink_mended", place), 1, "{:?}", place.fault);
+        seen.assert_flawless(&fixture.machine.sandbox);
+        fixture.assert_no_temporary_files();
+        for sink in fixture.faulty() {
+            assert_eq!(fixture.said("sink_failing", sink), 1, "{:?}", sink.fault);
+            assert_eq!(fixture.said("sink_mended", sink), 1, "{:?}", sink.fault);
         }
-        (failed, seen.reads, calls, scene.assert_prompt(&seen))
+        (failed, seen.reads, calls, fixture.assert_prompt(&seen))
     });
     let failed: usize = figures.iter().map(|figure| figure.0).sum();
     let reads: u64 = figures.iter().map(|figure| figure.1).sum();
     let calls: usize = figures.iter().map(|figure| figure.2).sum();
     let longest = figures.iter().map(|figure| figure.3).max().unwrap_or_default();
-    row::leave(
-        "every_failing_call_of_a_publication_is_told_once_and_mended",
+    reliability::leave(
+        "every_failing_call_of_a_publication_is_reported_once_and_mended",
         "each system call of a publication fails (ENOSPC, EIO, EDQUOT, EROFS, EACCES, EMFILE)",
-        "readers see whole tokens; told once; mended when it passes; no temporary file; no call repeated; other file systems not delayed",
+        "readers see whole tokens; reported once; mended when it passes; no temporary file; no call repeated; other file systems not delayed",
         &format!(
             "{count} combinations, {failed} failed calls, {reads} reads: 0 faults; {calls} API calls, none early; \
              another file system got each token within {} ms",
@@ -92,24 +92,21 @@ fn an_interrupted_call_of_a_publication_is_invisible() {
         return;
     }
     let faults = CALLS.map(|(call, target)| (call, target, "EINTR")).to_vec();
-    let mut scene = Scene::start(faults, "{corp_id}");
-    let readers = scene.readers();
+    let mut fixture = Fixture::start(faults, "{corp_id}");
+    let readers = fixture.readers();
     // Each is interrupted, and not when it is made again.
-    let injections = scene.inject(Some("1+2"));
+    let injections = fixture.inject(Some("1+2"));
     let counts = || injections.iter().map(Injection::count).collect::<Vec<_>>();
-    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
-    while counts().iter().any(|count| *count < 2) {
-        assert!(std::time::Instant::now() < deadline, "not every call was interrupted: {:?}", counts());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let all_twice = || counts().iter().all(|count| *count >= 2);
+    wait_until("every call was interrupted", all_twice, || format!("{:?}", counts()));
     let failed: usize = injections.into_iter().map(Injection::lift).sum();
-    scene.wait_until_equal();
-    assert_eq!(scene.machine.events("sink_failing"), [serde_json::Value::Null; 0]);
-    let calls = scene.assert_no_call_repeated();
-    assert!(scene.machine.stop().success());
-    readers.finish().assert_flawless(&scene.machine.sandbox);
-    scene.assert_no_litter();
-    row::leave(
+    fixture.wait_until_equal();
+    assert_eq!(fixture.machine.events("sink_failing"), [serde_json::Value::Null; 0]);
+    let calls = fixture.assert_no_call_repeated();
+    assert!(fixture.machine.stop().success());
+    readers.finish().assert_flawless(&fixture.machine.sandbox);
+    fixture.assert_no_temporary_files();
+    reliability::leave(
         "an_interrupted_call_of_a_publication_is_invisible",
         "each system call of a publication is interrupted (EINTR)",
         "nobody notices",
@@ -118,7 +115,7 @@ fn an_interrupted_call_of_a_publication_is_invisible() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_is_told_once_and_made_later() {
+fn a_directory_that_cannot_be_made_is_reported_once_and_made_later() {
     if !can_inject() {
         return;
     }
@@ -126,32 +123,32 @@ fn a_directory_that_cannot_be_made_is_told_once_and_made_later() {
     let errors = ["ENOSPC", "EIO", "EDQUOT", "EROFS"];
     let faults = calls.iter().flat_map(|call| errors.map(|error| (*call, Target::Anything, error))).collect::<Vec<_>>();
     let count = faults.len();
-    let mut scene = Scene::start(faults, "{app}/{corp_id}");
-    let injections = scene.inject(None);
-    for place in scene.faulty() {
-        std::fs::remove_dir_all(place.file.parent().unwrap()).unwrap();
+    let mut fixture = Fixture::start(faults, "{app}/{corp_id}");
+    let injections = fixture.inject(None);
+    for sink in fixture.faulty() {
+        std::fs::remove_dir_all(sink.file.parent().unwrap()).unwrap();
     }
-    scene.wait_until_each("sink_failing");
+    fixture.wait_until_each("sink_failing");
     std::thread::sleep(Duration::from_secs(2));
-    for place in scene.faulty() {
-        assert!(!place.file.exists(), "{:?} does not fail", place.fault);
+    for sink in fixture.faulty() {
+        assert!(!sink.file.exists(), "{:?} does not fail", sink.fault);
     }
     let failed: usize = injections.into_iter().map(Injection::lift).sum();
-    scene.wait_until_each("sink_mended");
-    scene.wait_until_equal();
-    let calls = scene.assert_no_call_repeated();
-    assert!(scene.machine.stop().success());
-    scene.assert_no_litter();
-    for place in scene.faulty() {
-        assert_eq!(scene.said("sink_failing", place), 1, "{:?}", place.fault);
-        let directory = std::fs::metadata(place.file.parent().unwrap()).unwrap();
+    fixture.wait_until_each("sink_mended");
+    fixture.wait_until_equal();
+    let calls = fixture.assert_no_call_repeated();
+    assert!(fixture.machine.stop().success());
+    fixture.assert_no_temporary_files();
+    for sink in fixture.faulty() {
+        assert_eq!(fixture.said("sink_failing", sink), 1, "{:?}", sink.fault);
+        let directory = std::fs::metadata(sink.file.parent().unwrap()).unwrap();
         let found = (directory.mode() & 0o7777, directory.gid());
-        assert_eq!(found, (0o750, 65534), "{:?}: mode and group of the directory", place.fault);
+        assert_eq!(found, (0o750, 65534), "{:?}: mode and group of the directory", sink.fault);
     }
-    row::leave(
-        "a_directory_that_cannot_be_made_is_told_once_and_made_later",
+    reliability::leave(
+        "a_directory_that_cannot_be_made_is_reported_once_and_made_later",
         "a token directory was removed, and making it again fails (mkdir, chown, chmod: ENOSPC, EIO, EDQUOT, EROFS)",
-        "told once; made when it passes, with the right mode and group; no call repeated",
+        "reported once; made when it passes, with the right mode and group; no call repeated",
         &format!("{count} combinations, {failed} failed calls; {calls} API calls, none early"),
     );
 }
@@ -163,28 +160,28 @@ fn a_token_that_cannot_be_removed_is_removed_later() {
     }
     let faults: Vec<_> = ERRORS.map(|error| ("unlinkat", Target::Anything, error)).to_vec();
     let count = faults.len();
-    let mut scene = Scene::start(faults, "{corp_id}");
-    let injections = scene.inject(None);
-    scene.machine.edit(&format!("[\"{TENANT}\"]"), "[]");
+    let mut fixture = Fixture::start(faults, "{corp_id}");
+    let injections = fixture.inject(None);
+    fixture.machine.edit(&format!("[\"{TENANT}\"]"), "[]");
     // The only tenant: a mass removal, which is carried out when it is asked for by name.
-    let reloaded = scene.machine.run(&["reload", "--allow-mass-removal"]);
+    let reloaded = fixture.machine.run(&["reload", "--allow-mass-removal"]);
     assert!(reloaded.status.success(), "{}", crate::support::shown(&reloaded));
-    scene.wait_until_each("sink_failing");
-    let healthy = scene.places.iter().find(|place| place.fault.is_none()).unwrap();
-    scene.machine.wait_until("the healthy place is empty", |_| !healthy.file.exists());
+    fixture.wait_until_each("sink_failing");
+    let healthy = fixture.sinks.iter().find(|sink| sink.fault.is_none()).unwrap();
+    fixture.machine.wait_until("the healthy sink is empty", |_| !healthy.file.exists());
     let failed: usize = injections.into_iter().map(Injection::lift).sum();
-    scene.wait_until_each("sink_mended");
-    assert!(scene.machine.stop().success());
-    for place in &scene.places {
-        assert_eq!(std::fs::read_dir(place.disk.path()).unwrap().count(), 0, "{:?}", place.fault);
+    fixture.wait_until_each("sink_mended");
+    assert!(fixture.machine.stop().success());
+    for sink in &fixture.sinks {
+        assert_eq!(std::fs::read_dir(sink.disk.path()).unwrap().count(), 0, "{:?}", sink.fault);
     }
-    for place in scene.faulty() {
-        assert_eq!(scene.said("sink_failing", place), 1, "{:?}", place.fault);
+    for sink in fixture.faulty() {
+        assert_eq!(fixture.said("sink_failing", sink), 1, "{:?}", sink.fault);
     }
-    row::leave(
+    reliability::leave(
         "a_token_that_cannot_be_removed_is_removed_later",
         "the token of a tenant that left cannot be removed (unlink: ENOSPC, EIO, EDQUOT, EROFS, EACCES, EMFILE)",
-        "told once; removed when it passes; other file systems not delayed",
+        "reported once; removed when it passes; other file systems not delayed",
         &format!("{count} combinations, {failed} failed calls; nothing is left"),
     );
 }

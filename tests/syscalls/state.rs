@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use corptokend::sandbox::{Options, Scope, Times, sequence_of};
 
-use crate::can_inject;
 use crate::fixture::{LIFETIME_S, assert_none_early};
 use crate::support::Machine;
-use crate::support::figures as row;
-use crate::support::readers::{Probe, Readers};
-use crate::support::system::syscall_faults::{Fault, Injection, thread_named};
+use crate::support::readers::{FileAttributes, Readers};
+use crate::support::reliability;
+use crate::support::system::syscall_faults::{Fault, Injection, can_inject};
+use crate::support::system::threads::thread_named;
 
 const TENANTS: [&str; 2] = ["ding1", "ding2"];
 
@@ -24,7 +24,7 @@ fn machine() -> (Machine, Readers) {
     machine.start();
     let paths = TENANTS.map(|corp_id| machine.path(&format!("tokens/crm/{corp_id}")));
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let readers = Readers::watch(1, &paths, Probe { mode: 0o640, uid, gid });
+    let readers = Readers::watch(1, &paths, FileAttributes { mode: 0o640, uid, gid });
     (machine, readers)
 }
 
@@ -100,10 +100,10 @@ fn every_failing_call_of_a_commit_leaves_publication_alone_and_loses_nothing() {
     });
     let failed: usize = outcomes.iter().map(|outcome| outcome.0).sum();
     let during: u32 = outcomes.iter().map(|outcome| outcome.1).sum();
-    row::leave(
+    reliability::leave(
         "every_failing_call_of_a_commit_leaves_publication_alone_and_loses_nothing",
         "each system call of a commit fails (ENOSPC, EIO, EDQUOT, EROFS, EACCES, EMFILE)",
-        "tokens are published all the same; told once, in the status too; committed when it passes; a restart then calls nobody",
+        "tokens are published all the same; reported once, in the status too; committed when it passes; a restart then calls nobody",
         &format!(
             "{} combinations, {failed} failed calls, {during} tokens of one tenant published meanwhile; 0 calls after \
              the restarts",
@@ -129,7 +129,7 @@ fn an_interrupted_call_of_a_commit_is_invisible() {
     assert_nobody_called_early(&machine);
     assert!(machine.stop().success());
     readers.finish().assert_flawless(&machine.sandbox);
-    row::leave(
+    reliability::leave(
         "an_interrupted_call_of_a_commit_is_invisible",
         "the system calls of a commit are interrupted (EINTR)",
         "nobody notices",
@@ -138,7 +138,7 @@ fn an_interrupted_call_of_a_commit_is_invisible() {
 }
 
 #[test]
-fn a_state_that_is_lost_while_the_daemon_runs_is_told_all_that_it_is_to_remember() {
+fn a_state_that_is_lost_while_the_daemon_runs_is_begun_anew_with_all_that_it_is_to_remember() {
     if !can_inject() {
         return;
     }
@@ -147,7 +147,7 @@ fn a_state_that_is_lost_while_the_daemon_runs_is_told_all_that_it_is_to_remember
     machine.sandbox.inject(Scope::corp("refused"), corptokend::sandbox::Fault::UnauthorizedClient, Times::UntilCleared);
     machine.start();
     wait_for_new_tokens(&machine);
-    // A commit fails, and while the database is closed somebody puts garbage in its place.
+    // A commit fails, and while the database is closed somebody puts garbage in its sink.
     let fault = Fault { calls: vec!["pwrite64"], error: "EIO", ..Fault::default() };
     let injection = begin(&machine, &fault);
     machine.wait_until("the state is unwritable", |machine| errors_of(machine, "state_unwritable") > 0);
@@ -168,10 +168,10 @@ fn a_state_that_is_lost_while_the_daemon_runs_is_told_all_that_it_is_to_remember
     assert_eq!(machine.tenant_json("crm/refused")["state"], "refused");
     assert!(machine.sandbox.calls().is_empty(), "{:?}", machine.sandbox.calls());
     assert!(machine.stop().success());
-    row::leave(
-        "a_state_that_is_lost_while_the_daemon_runs_is_told_all_that_it_is_to_remember",
+    reliability::leave(
+        "a_state_that_is_lost_while_the_daemon_runs_is_begun_anew_with_all_that_it_is_to_remember",
         "a commit fails (EIO), and the state is garbage when it is opened again",
-        "it is set aside, and the new one is told the tokens, the config that runs and whom not to call: a restart with a config in error runs, and calls nobody",
+        "it is set aside, and the new one is given the tokens, the config that runs and whom not to call: a restart with a config in error runs, and calls nobody",
         "3 tenants, one of them refused: 0 calls after the restart",
     );
 }

@@ -7,7 +7,7 @@ use corptokend::sandbox::Options;
 
 use crate::guest;
 use crate::support::Machine;
-use crate::support::figures as row;
+use crate::support::reliability;
 
 const TENANTS: [&str; 3] = ["ding0", "ding1", "ding2"];
 const LIFETIME_S: i64 = 600;
@@ -24,11 +24,6 @@ fn machine() -> Machine {
          format = \"env\"\n[[app.crm.sink]]\nkeyring = \"@u/time/{{corp_id}}\""
     );
     machine.app("crm", &TENANTS, &sinks)
-}
-
-/// How many tokens each tenant was given.
-fn issued(machine: &Machine) -> Vec<usize> {
-    TENANTS.iter().map(|corp_id| machine.sandbox.issued(corp_id).len()).collect()
 }
 
 fn now_s() -> i64 {
@@ -59,7 +54,7 @@ fn key_life_s(corp_id: &str) -> Option<i64> {
 }
 
 /// Files, keys and status say of each token that it has no more than its whole life left, and some.
-fn all_is_told_right(machine: &Machine) -> bool {
+fn all_is_shown_right(machine: &Machine) -> bool {
     let status: serde_json::Value =
         serde_json::from_slice(&machine.run(&["status", "--json"]).stdout).unwrap_or_default();
     let lives = (0..TENANTS.len()).map(|row| status["tenants"][row]["expires_in_s"].as_i64());
@@ -68,14 +63,14 @@ fn all_is_told_right(machine: &Machine) -> bool {
     lives.chain(shown).chain(keys).all(|life| life.is_some_and(|life| (1..=LIFETIME_S).contains(&life)))
 }
 
-/// Sets the clock; how long it took until that was noticed, and until everything was told right.
+/// Sets the clock; how long it took until that was noticed, and until everything was shown right.
 fn step(machine: &Machine, by_s: i64) -> (Duration, Duration) {
     let (steps, calls) = (machine.events("clock_stepped").len(), machine.sandbox.totals().calls);
     set_clock(by_s);
     let set = Instant::now();
     machine.wait_until("the step is noticed", |machine| machine.events("clock_stepped").len() > steps);
     let noticed = set.elapsed();
-    machine.wait_until("everything is told right", all_is_told_right);
+    machine.wait_until("everything is shown right", all_is_shown_right);
     let right = set.elapsed();
     assert_eq!(machine.sandbox.totals().calls, calls, "nobody is called for because the clock was set");
     assert_eq!(machine.events("clock_stepped").len(), steps + 1, "it is said once");
@@ -91,8 +86,8 @@ fn add(machine: &Machine, corp_id: &str) {
 fn set_by_a_day_and_back() -> String {
     let mut machine = machine();
     machine.start();
-    machine.wait_until("everything is published", all_is_told_right);
-    let before = issued(&machine);
+    machine.wait_until("everything is published", all_is_shown_right);
+    let before = machine.issued(&TENANTS);
     let mut slowest = (Duration::ZERO, Duration::ZERO);
     for (by_s, warning, newcomer) in [(DAY_S, "ahead of", "ding8"), (-2 * DAY_S, "behind", "ding9")] {
         let (noticed, right) = step(&machine, by_s);
@@ -101,14 +96,19 @@ fn set_by_a_day_and_back() -> String {
         machine.wait_until("the endpoint's clock is heard", |machine| {
             machine.status_json()["warnings"].to_string().contains(warning)
         });
-        assert!(all_is_told_right(&machine));
+        assert!(all_is_shown_right(&machine));
     }
     // The state was written a moment ago, on a clock that was a day behind.
     let (noticed, _) = step(&machine, DAY_S);
     assert!(noticed.max(slowest.0) < Duration::from_secs(1), "it was noticed after {noticed:?}, {slowest:?}");
     // A storm would have broken by now.
     std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(issued(&machine), before, "nobody is called for because the clock was set; the log:\n{}", machine.log());
+    assert_eq!(
+        machine.issued(&TENANTS),
+        before,
+        "nobody is called for because the clock was set; the log:\n{}",
+        machine.log()
+    );
     assert!(machine.events("expired").is_empty(), "no token expired");
     assert!(machine.stop().success());
     format!(
@@ -122,10 +122,10 @@ fn set_by_a_day_and_back() -> String {
 fn a_clock_that_is_set_by_a_day_moves_what_is_shown_and_calls_nobody() {
     let test = "a_clock_that_is_set_by_a_day_moves_what_is_shown_and_calls_nobody";
     let Some(figures) = guest::within(&format!("set::{test}"), set_by_a_day_and_back) else { return };
-    row::leave(
+    reliability::leave(
         test,
         "the clock of a (virtual) machine is set by a day, forwards and backwards",
-        "noticed and told within a second; files, status and the kernel's timeouts show the right expiry; no token expires; nobody is called for; the skew is warned of",
+        "noticed and reported within a second; files, status and the kernel's timeouts show the right expiry; no token expires; nobody is called for; the skew is warned of",
         &figures,
     );
 }

@@ -1,13 +1,13 @@
 //! A process that is stopped (SIGSTOP, a debugger, a hypervisor that gives it no time) for longer than its tokens live.
 
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use corptokend::sandbox::Options;
 
-use crate::support::figures as row;
-use crate::support::readers::{Probe, Readers};
+use crate::support::readers::{FileAttributes, Readers};
+use crate::support::reliability;
+use crate::support::service_manager::ServiceManager;
 use crate::support::{Machine, NOBODY, is_root};
 
 const TENANTS: [&str; 8] = ["ding0", "ding1", "ding2", "ding3", "ding4", "ding5", "ding6", "ding7"];
@@ -19,32 +19,7 @@ const STOP: Duration = Duration::from_secs(10);
 /// What the rate allows.
 const RATE: usize = 10;
 
-/// A service manager that hears heartbeats and status lines.
-struct Manager(UnixDatagram);
-
-impl Manager {
-    /// Listens for this machine's daemon, and asks for two heartbeats a second.
-    fn of(machine: &mut Machine) -> Self {
-        let path = machine.path("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        machine.env("NOTIFY_SOCKET", path.to_str().unwrap());
-        machine.env("WATCHDOG_USEC", "1000000");
-        Self(socket)
-    }
-
-    /// Everything that was said since the last time.
-    fn heard(&self) -> Vec<String> {
-        let mut heard = Vec::new();
-        let mut buffer = [0; 4096];
-        while let Ok(length) = self.0.recv(&mut buffer) {
-            heard.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
-        }
-        heard
-    }
-}
-
-fn machine() -> (Machine, Probe) {
+fn machine() -> (Machine, FileAttributes) {
     let options = Options { lifetime_s: LIFETIME_S, issue_log: 1000, ..Options::default() };
     let machine = Machine::with(options);
     let file = machine.path("tokens/crm/{corp_id}").display().to_string();
@@ -55,46 +30,33 @@ fn machine() -> (Machine, Probe) {
     let gid = id.unwrap_or_else(|| rustix::process::getegid().as_raw());
     let sink = format!("[[app.crm.sink]]\nfile = \"{file}\"\nmode = \"0640\"\n{owner}");
     let machine = machine.app("crm", &TENANTS, &format!("rate = \"{RATE}/s\"\n{REFRESH}\n{sink}"));
-    (machine, Probe { mode: 0o640, uid, gid })
-}
-
-/// How many tokens each tenant was given.
-fn issued(machine: &Machine) -> Vec<usize> {
-    TENANTS.iter().map(|corp_id| machine.sandbox.issued(corp_id).len()).collect()
-}
-
-/// Whether each file holds a token that was given after these.
-fn all_hold_newer(machine: &Machine, before: &[usize]) -> bool {
-    TENANTS.iter().zip(before).all(|(corp_id, &before)| {
-        let issued = machine.sandbox.issued(corp_id);
-        let held = machine.token("crm", corp_id);
-        issued[before..].iter().any(|issued| Some(&issued.token) == held.as_ref())
-    })
+    (machine, FileAttributes { mode: 0o640, uid, gid })
 }
 
 /// Stops the daemon for a while. How long it then took until everybody held a token that was asked for since.
-fn stand_still(machine: &Machine, manager: &Manager) -> Duration {
+fn stand_still(machine: &Machine, manager: &ServiceManager) -> Duration {
     machine.signal("STOP");
-    manager.heard();
+    // What was sent before is heard by then.
+    std::thread::sleep(Duration::from_millis(500));
+    manager.forget();
     std::thread::sleep(STOP);
     assert!(manager.heard().iter().all(|said| !said.contains("WATCHDOG=1")), "a stopped daemon has no heartbeat");
-    let before = issued(machine);
+    let before = machine.issued(&TENANTS);
     let awake = Instant::now();
     machine.signal("CONT");
-    machine.wait_until("everybody has a new token", |machine| all_hold_newer(machine, &before));
+    machine.wait_until("everybody has a new token", |machine| machine.all_hold_newer("crm", &TENANTS, &before));
     let took = awake.elapsed();
-    let calls = issued(machine).iter().sum::<usize>() - before.iter().sum::<usize>();
+    let calls = machine.issued(&TENANTS).iter().sum::<usize>() - before.iter().sum::<usize>();
     assert_eq!(calls, TENANTS.len(), "one call for each; the sandbox saw {:#?}", machine.sandbox.calls());
     took
 }
 
 /// The scheduler says that it goes on, and that all is well.
 #[track_caller]
-fn tells_that_all_is_well(machine: &Machine, manager: &Manager) {
-    let said = std::cell::RefCell::new(Vec::new());
-    machine.wait_until("heartbeat and status are told", |_| {
-        said.borrow_mut().extend(manager.heard());
-        let last = |key: &str| said.borrow().iter().rfind(|said| said.starts_with(key)).cloned();
+fn tells_that_all_is_well(machine: &Machine, manager: &ServiceManager) {
+    machine.wait_until("heartbeat and status are reported", |_| {
+        let heard = manager.heard();
+        let last = |key: &str| heard.iter().rfind(|text| text.starts_with(key));
         last("WATCHDOG=1").is_some() && last("STATUS=").is_none_or(|status| status.trim_end() == "STATUS=8 fresh")
     });
     assert_eq!(machine.status_json()["tenants"]["fresh"], 8, "{}", machine.status_json());
@@ -103,7 +65,7 @@ fn tells_that_all_is_well(machine: &Machine, manager: &Manager) {
 #[test]
 fn a_process_that_stood_still_for_longer_than_its_tokens_live_catches_up_at_once() {
     let (mut machine, look) = machine();
-    let manager = Manager::of(&mut machine);
+    let manager = ServiceManager::with_watchdog(&mut machine, Duration::from_secs(1));
     machine.start();
     let paths: Vec<PathBuf> = TENANTS.iter().map(|id| machine.path("tokens/crm").join(id)).collect();
     let readers = Readers::watch(1, &paths, look);
@@ -127,7 +89,7 @@ fn a_process_that_stood_still_for_longer_than_its_tokens_live_catches_up_at_once
     let busiest = machine.sandbox.totals().busiest_second["client-crm"];
     assert!(busiest <= RATE, "{busiest} calls within a second, {RATE} are allowed");
     assert!(machine.stop().success());
-    row::leave(
+    reliability::leave(
         "a_process_that_stood_still_for_longer_than_its_tokens_live_catches_up_at_once",
         "the daemon is stopped (SIGSTOP) for longer than a token lives, idle and with calls under way",
         "everybody has a new token as soon as the limits allow; one call each; never an older token; heartbeat and status go on",

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use corptokend::sandbox::{Fault, Options, Scope, Times};
 
-use crate::case::{Cell, LATE, Start, act_all};
-use crate::fixture::{Draft, Scene};
+use crate::case::{Case, LATE, Start, run_all};
+use crate::fixture::{Fixture, Setup};
 use crate::nameserver::Nameserver;
 use crate::relay::{Manner, Relay};
 use crate::support::{Machine, has, is_root, system_allows};
 
 /// The calls of `crm` go by way of a relay.
-fn relayed(manner: Manner) -> Option<Scene> {
-    let draft = Draft::new();
+fn relayed(manner: Manner) -> Option<Fixture> {
+    let draft = Setup::new();
     let relay = Arc::new(Relay::to(draft.machine.sandbox.address, manner));
     let crm = match manner {
         Manner::Proxy => format!("proxy = \"http://{}\"", relay.address),
@@ -24,18 +24,18 @@ fn relayed(manner: Manner) -> Option<Scene> {
 }
 
 /// The endpoint takes the request and answers so.
-fn answering(fault: Fault) -> Option<Scene> {
+fn answering(fault: Fault) -> Option<Fixture> {
     let inject = move |machine: &Machine| machine.sandbox.inject(Scope::everyone(), fault.clone(), Times::UntilCleared);
-    Some(Draft::new().with("", (), Box::new(inject), Box::new(|machine| machine.sandbox.clear_faults())))
+    Some(Setup::new().with("", (), Box::new(inject), Box::new(|machine| machine.sandbox.clear_faults())))
 }
 
 /// The endpoint has a name, and the nameserver takes questions and never answers.
-fn unresolved() -> Option<Scene> {
+fn unresolved() -> Option<Fixture> {
     if !system_allows("a resolv.conf of our own (root, unshare)", is_root() && has("unshare")) {
         return None;
     }
     // Each call has a connection of its own, so that the name is asked for again.
-    let draft = Draft::of(Options { requests_per_connection: Some(1), ..Options::default() });
+    let draft = Setup::of(Options { requests_per_connection: Some(1), ..Options::default() });
     let nameserver = Arc::new(Nameserver::start());
     let write = |name: &str, text: &str| draft.machine.write_with_mode(name, text, 0o644);
     write("resolv.conf", &format!("nameserver {}\noptions timeout:5 attempts:5\n", nameserver.address));
@@ -47,21 +47,21 @@ fn unresolved() -> Option<Scene> {
         "mount --bind {dir}/resolv.conf /etc/resolv.conf && mount --bind {dir}/hosts /etc/hosts && exec \"$@\""
     );
     let (shut, open) = (Arc::clone(&nameserver), Arc::clone(&nameserver));
-    let scene =
+    let fixture =
         draft.with(&crm, nameserver, Box::new(move |_| shut.answers(false)), Box::new(move |_| open.answers(true)));
-    Some(scene.launched_under(&["unshare", "-m", "sh", "-c", &script, "sh"]))
+    Some(fixture.launched_under(&["unshare", "-m", "sh", "-c", &script, "sh"]))
 }
 
 const UNREACHABLE: &[&str] = &["\"kind\":\"unreachable\""];
 const TIMEOUT: &[&str] = &["\"kind\":\"timeout\""];
 
-const fn cell(
+const fn case(
     hangs: &'static str,
     who_waits: &'static str,
     seen: &'static [&'static str],
-    scene: fn() -> Option<Scene>,
-) -> Cell {
-    Cell {
+    fixture: fn() -> Option<Fixture>,
+) -> Case {
+    Case {
         hangs,
         who_waits,
         how_long: "`api.timeout` a call; then one probe at a time, 15 s apart at most",
@@ -73,25 +73,25 @@ const fn cell(
         found_out: LATE,
         back: Duration::from_secs(20),
         start: Start::Serves,
-        scene,
+        fixture,
         file: "tokens/crm/{}",
     }
 }
 
-pub(super) const CELLS: &[Cell] = &[
-    cell("endpoint: connect", "calls of the apps with that endpoint", UNREACHABLE, || relayed(Manner::Unaccepting)),
-    cell("endpoint: TLS", "calls of the apps with that endpoint", UNREACHABLE, || relayed(Manner::Silent)),
-    cell("endpoint: headers", "calls of the apps with that endpoint", TIMEOUT, || answering(Fault::Hang)),
-    cell("endpoint: body", "calls of the apps with that endpoint", TIMEOUT, || answering(Fault::Trickle)),
-    cell("proxy", "calls of the apps with that proxy", UNREACHABLE, || relayed(Manner::Proxy)),
-    Cell {
+pub(super) const CELLS: &[Case] = &[
+    case("endpoint: connect", "calls of the apps with that endpoint", UNREACHABLE, || relayed(Manner::Unaccepting)),
+    case("endpoint: TLS", "calls of the apps with that endpoint", UNREACHABLE, || relayed(Manner::Silent)),
+    case("endpoint: headers", "calls of the apps with that endpoint", TIMEOUT, || answering(Fault::Hang)),
+    case("endpoint: body", "calls of the apps with that endpoint", TIMEOUT, || answering(Fault::Trickle)),
+    case("proxy", "calls of the apps with that proxy", UNREACHABLE, || relayed(Manner::Proxy)),
+    Case {
         comes_back: "the same; the resolver repeats a question that is under way every 5 s",
         back: Duration::from_secs(30),
-        ..cell("DNS", "calls of the apps whose endpoint has that name", UNREACHABLE, unresolved)
+        ..case("DNS", "calls of the apps whose endpoint has that name", UNREACHABLE, unresolved)
     },
 ];
 
 #[test]
 fn an_endpoint_that_hangs_is_the_trouble_of_its_own_apps_alone() {
-    act_all(CELLS);
+    run_all(CELLS);
 }

@@ -5,14 +5,14 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::case::{Cell, LATE, Start, act_all};
-use crate::fixture::{Draft, Scene};
+use crate::case::{Case, LATE, Start, run_all};
+use crate::fixture::{Fixture, Setup};
 use crate::support::Machine;
 use crate::support::system::fuse::{Fuse, Op};
 
 /// A machine whose `/etc` is such a file system. What hangs is asked for by a reload.
-fn hanging(op: Op, path: &'static str) -> Option<Scene> {
-    let mut draft = Draft::new();
+fn hanging(op: Op, path: &'static str) -> Option<Fixture> {
+    let mut draft = Setup::new();
     // A config that cannot be read does not say where the state lies that knows the last one.
     let state = draft.path("state");
     draft.machine.env("STATE_DIRECTORY", state.to_str().unwrap());
@@ -27,13 +27,13 @@ fn hanging(op: Op, path: &'static str) -> Option<Scene> {
             machine.signal("HUP");
         }
     };
-    let scene = draft.with("", fuse, Box::new(hang), Box::new(move |_| open.release()));
-    scene.machine.edit("[limits]\ntotal = \"10000/s\"\n", "");
-    Some(scene)
+    let fixture = draft.with("", fuse, Box::new(hang), Box::new(move |_| open.release()));
+    fixture.machine.edit("[limits]\ntotal = \"10000/s\"\n", "");
+    Some(fixture)
 }
 
-const fn secret(hangs: &'static str, scene: fn() -> Option<Scene>) -> Cell {
-    Cell {
+const fn secret(hangs: &'static str, fixture: fn() -> Option<Fixture>) -> Case {
+    Case {
         hangs,
         who_waits: "the calls of that app",
         how_long: "5 s a read, of which there is one at a time; the app's tenants keep their tokens until they expire",
@@ -45,13 +45,13 @@ const fn secret(hangs: &'static str, scene: fn() -> Option<Scene>) -> Cell {
         found_out: LATE,
         back: Duration::from_secs(40),
         start: Start::Serves,
-        scene,
+        fixture,
         file: "tokens/crm/{}",
     }
 }
 
-const fn certificates(hangs: &'static str, scene: fn() -> Option<Scene>) -> Cell {
-    Cell {
+const fn certificates(hangs: &'static str, fixture: fn() -> Option<Fixture>) -> Case {
+    Case {
         hangs,
         who_waits: "a reload, or a start; at a start the calls, and no token that is there",
         how_long: "5 s; then the config is applied, and those who are called already go on",
@@ -63,13 +63,13 @@ const fn certificates(hangs: &'static str, scene: fn() -> Option<Scene>) -> Cell
         found_out: LATE,
         back: Duration::from_secs(45),
         start: Start::Waits,
-        scene,
+        fixture,
         file: "tokens/crm/{}",
     }
 }
 
-const fn shared(hangs: &'static str, scene: fn() -> Option<Scene>) -> Cell {
-    Cell {
+const fn shared(hangs: &'static str, fixture: fn() -> Option<Fixture>) -> Case {
+    Case {
         hangs,
         who_waits: "a reload, or a start",
         how_long: "5 s a file; then the config that ran goes on: at a start, the one that was applied last",
@@ -81,12 +81,12 @@ const fn shared(hangs: &'static str, scene: fn() -> Option<Scene>) -> Cell {
         found_out: LATE,
         back: Duration::from_secs(45),
         start: Start::Serves,
-        scene,
+        fixture,
         file: "tokens/crm/{}",
     }
 }
 
-pub(super) const CELLS: &[Cell] = &[
+pub(super) const CELLS: &[Case] = &[
     secret("secret: stat", || hanging(Op::Stat, "crm.secret")),
     secret("secret: open", || hanging(Op::Open, "crm.secret")),
     secret("secret: read", || hanging(Op::Read, "crm.secret")),
@@ -103,10 +103,10 @@ pub(super) const CELLS: &[Cell] = &[
 
 #[test]
 fn a_secret_that_hangs_is_its_own_apps_trouble_alone() {
-    act_all(&CELLS[..3]);
+    run_all(&CELLS[..3]);
 }
 
 #[test]
 fn a_config_or_a_ca_file_that_hangs_leaves_what_runs_alone() {
-    act_all(&CELLS[3..]);
+    run_all(&CELLS[3..]);
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::case::{Cell, LATE, Start, act_all};
-use crate::fixture::{Draft, Scene};
+use crate::case::{Case, LATE, Start, run_all};
+use crate::fixture::{Fixture, Setup};
 use crate::support::{Killed, Machine, NOBODY, has, is_root, system_allows};
 
 /// A thread that takes whatever comes, or nothing at all. It ends with the value.
@@ -47,13 +47,13 @@ impl Drop for Listener {
     }
 }
 
-fn scene(draft: Draft, listener: Arc<Listener>) -> Scene {
+fn fixture(draft: Setup, listener: Arc<Listener>) -> Fixture {
     let (shut, open) = (Arc::clone(&listener), Arc::clone(&listener));
     draft.with("", listener, Box::new(move |_| shut.is_deaf(true)), Box::new(move |_| open.is_deaf(false)))
 }
 
 /// Nobody reads the pipe that is the daemon's stderr; it holds a page.
-fn stderr() -> Option<Scene> {
+fn stderr() -> Option<Fixture> {
     let (mut reader, writer): (PipeReader, _) = std::io::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
     let listener = Listener::start(move || {
@@ -63,7 +63,7 @@ fn stderr() -> Option<Scene> {
             let _ = reader.read(&mut [0; 4096]);
         }
     });
-    Some(scene(Draft::new(), listener).logging_to(writer))
+    Some(fixture(Setup::new(), listener).logging_to(writer))
 }
 
 /// A datagram socket that nobody reads.
@@ -74,29 +74,29 @@ fn socket(path: &Path) -> Arc<Listener> {
 }
 
 /// Nobody reads the journal's socket, which is ours in a mount namespace.
-fn journal() -> Option<Scene> {
+fn journal() -> Option<Fixture> {
     if !system_allows("a journal of our own (root, unshare)", is_root() && has("unshare")) {
         return None;
     }
-    let draft = Draft::new();
+    let draft = Setup::new();
     let path = draft.path("journal.sock");
     let script = format!(
         "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && ln -s {} /run/systemd/journal/socket && exec \"$@\"",
         path.display()
     );
-    let scene = scene(draft, socket(&path)).launched_under(&["unshare", "-m", "sh", "-c", &script, "sh"]);
-    scene.machine.edit("format = \"json\"", "format = \"journald\"");
-    Some(scene)
+    let fixture = fixture(draft, socket(&path)).launched_under(&["unshare", "-m", "sh", "-c", &script, "sh"]);
+    fixture.machine.edit("format = \"json\"", "format = \"journald\"");
+    Some(fixture)
 }
 
 /// Nobody reads systemd's socket.
-fn systemd() -> Option<Scene> {
-    let draft = Draft::new();
+fn systemd() -> Option<Fixture> {
+    let draft = Setup::new();
     let path = draft.path("systemd.sock");
-    let mut scene = scene(draft, socket(&path));
-    scene.machine.env("NOTIFY_SOCKET", path.to_str().unwrap());
-    scene.manager = None;
-    Some(scene)
+    let mut fixture = fixture(draft, socket(&path));
+    fixture.machine.env("NOTIFY_SOCKET", path.to_str().unwrap());
+    fixture.manager = None;
+    Some(fixture)
 }
 
 /// Debian's: another one on PATH may be in a home that is not open to others.
@@ -119,7 +119,7 @@ sys.stdin.read()
 "#;
 
 /// The clients of another user who may use the socket, as many as he gets.
-fn clients() -> Option<Scene> {
+fn clients() -> Option<Fixture> {
     if !system_allows(
         "clients of another user (root, setpriv, python3)",
         is_root() && has("setpriv") && Path::new(PYTHON).exists(),
@@ -139,23 +139,23 @@ fn clients() -> Option<Scene> {
         assert!(held.trim().parse::<usize>().unwrap() >= 4, "they got in: {held}");
         more.lock().unwrap().push(clients);
     };
-    let scene = Draft::new().with("", (), Box::new(hang), Box::new(move |_| none.lock().unwrap().clear()));
+    let fixture = Setup::new().with("", (), Box::new(hang), Box::new(move |_| none.lock().unwrap().clear()));
     let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(scene.machine.path(""), open).unwrap();
-    scene.machine.edit("[control]\n", &format!("[control]\ngroup = {NOBODY}\n"));
-    Some(scene)
+    std::fs::set_permissions(fixture.machine.path(""), open).unwrap();
+    fixture.machine.edit("[control]\n", &format!("[control]\ngroup = {NOBODY}\n"));
+    Some(fixture)
 }
 
-const fn cell(
+const fn case(
     hangs: &'static str,
     words: [&'static str; 4],
     seen: &'static [&'static str],
     start: Start,
-    scene: fn() -> Option<Scene>,
-) -> Cell {
+    fixture: fn() -> Option<Fixture>,
+) -> Case {
     let [who_waits, how_long, status_says, comes_back] = words;
     let (back, file) = (Duration::from_secs(20), "tokens/crm/{}");
-    Cell {
+    Case {
         hangs,
         who_waits,
         how_long,
@@ -167,7 +167,7 @@ const fn cell(
         found_out: LATE,
         back,
         start,
-        scene,
+        fixture,
         file,
     }
 }
@@ -179,10 +179,10 @@ const LOG: [&str; 4] = [
     "lines are written again, after one that says how many were lost",
 ];
 
-pub(super) const CELLS: &[Cell] = &[
-    cell("stderr", LOG, &[], Start::Serves, stderr),
-    cell("journal", LOG, &[], Start::Serves, journal),
-    cell(
+pub(super) const CELLS: &[Case] = &[
+    case("stderr", LOG, &[], Start::Serves, stderr),
+    case("journal", LOG, &[], Start::Serves, journal),
+    case(
         "notify socket",
         [
             "nobody",
@@ -194,7 +194,7 @@ pub(super) const CELLS: &[Cell] = &[
         Start::Serves,
         systemd,
     ),
-    cell(
+    case(
         "control clients of another user",
         [
             "they, in their user's share of the connections",
@@ -210,5 +210,5 @@ pub(super) const CELLS: &[Cell] = &[
 
 #[test]
 fn whoever_does_not_listen_holds_nobody_up() {
-    act_all(CELLS);
+    run_all(CELLS);
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::case::{Cell, Start, act_all};
-use crate::fixture::{Draft, Scene};
+use crate::case::{Case, Start, run_all};
+use crate::fixture::{Fixture, Setup};
 use crate::support::Machine;
 use crate::support::system::fuse::{Fuse, Op};
 
-fn hanging(ops: &'static [Op]) -> Option<Scene> {
-    let draft = Draft::new();
+fn hanging(ops: &'static [Op]) -> Option<Fixture> {
+    let draft = Setup::new();
     let fuse = Arc::new(Fuse::mount(&draft.path("state"))?);
     let (hung, open) = (Arc::clone(&fuse), Arc::clone(&fuse));
     let hang = move |machine: &Machine| {
@@ -20,8 +20,8 @@ fn hanging(ops: &'static [Op]) -> Option<Scene> {
     Some(draft.with("", fuse, Box::new(hang), Box::new(move |_| open.release())))
 }
 
-const fn cell(hangs: &'static str, scene: fn() -> Option<Scene>) -> Cell {
-    Cell {
+const fn case(hangs: &'static str, fixture: fn() -> Option<Fixture>) -> Case {
+    Case {
         hangs,
         who_waits: "the commits, and a file that has to be made again from the state",
         how_long: "tokens are published from memory after 3 s, until it answers",
@@ -33,22 +33,22 @@ const fn cell(hangs: &'static str, scene: fn() -> Option<Scene>) -> Cell {
         found_out: Duration::from_secs(4),
         back: Duration::from_secs(20),
         start: Start::Serves,
-        scene,
+        fixture,
         file: "tokens/crm/{}",
     }
 }
 
-pub(super) const CELLS: &[Cell] = &[
-    cell("state: commit (write)", || hanging(&[Op::Write])),
-    cell("state: commit (fsync)", || hanging(&[Op::Fsync])),
+pub(super) const CELLS: &[Case] = &[
+    case("state: commit (write)", || hanging(&[Op::Write])),
+    case("state: commit (fsync)", || hanging(&[Op::Fsync])),
     // What is there lies in a cache; it is read at a start.
-    Cell { seen: &[], ..cell("state: read", || hanging(&[Op::Read])) },
-    cell("state: stat, open and all else", || {
+    Case { seen: &[], ..case("state: read", || hanging(&[Op::Read])) },
+    case("state: stat, open and all else", || {
         hanging(&[Op::Stat, Op::Open, Op::Read, Op::Write, Op::Fsync, Op::Rename, Op::Readdir])
     }),
 ];
 
 #[test]
 fn a_state_that_hangs_stops_no_publication() {
-    act_all(CELLS);
+    run_all(CELLS);
 }

@@ -2,13 +2,17 @@
 
 use std::process::{Command, Stdio};
 
+use super::system_allows;
+
 /// A keyring below `@u`, gone with the value.
 pub struct Ring(pub String);
 
 impl Ring {
-    /// Whether this machine lets us use keyrings.
-    pub fn can_be_had() -> bool {
-        keyctl(&["show", "@u"]).is_some()
+    /// A keyring of this name, which the daemon will make. `None`, loudly, where the machine has no keyrings.
+    pub fn named(what: &str) -> Option<Self> {
+        let has_keys = keyctl(&["show", "@u"]).is_some();
+        let name = format!("corptokend-{what}-{}", std::process::id());
+        system_allows("keyrings (keyctl, Debian: keyutils)", has_keys).then_some(Self(name))
     }
 
     /// What a reader finds under this description, in the ring or in a keyring below it.

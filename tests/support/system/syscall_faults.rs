@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::{has, is_root, system_allows};
+use crate::support::wait_until;
 
 /// What fails, and how.
 #[derive(Debug, Clone, Default)]
@@ -38,11 +41,8 @@ impl Injection {
         }
         let strace = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let status = format!("/proc/{thread}/status");
-        let begun = Instant::now();
-        while fs::read_to_string(&status).unwrap().lines().any(|line| line == "TracerPid:\t0") {
-            assert!(begun.elapsed() < crate::support::PATIENCE, "strace does not attach to {thread}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let is_traced = || !fs::read_to_string(&status).unwrap().lines().any(|line| line == "TracerPid:\t0");
+        wait_until("strace is attached", is_traced, || format!("to the thread {thread}"));
         // Attached is not yet tracing: it looks around first.
         std::thread::sleep(Duration::from_millis(50));
         Self { strace, log: log.to_owned() }
@@ -69,11 +69,7 @@ impl Drop for Injection {
     }
 }
 
-/// The daemon's thread of this name.
-pub fn thread_named(pid: u32, name: &str) -> u32 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let is_it = |path: &Path| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
-    let task = tasks.map(|entry| entry.path()).find(|path| is_it(path));
-    let task = task.unwrap_or_else(|| panic!("the daemon has a thread {name}"));
-    task.file_name().unwrap().to_str().unwrap().parse().unwrap()
+/// Whether this machine can make system calls fail. Where it cannot, the test is skipped loudly.
+pub fn can_inject() -> bool {
+    system_allows("making system calls fail (root and strace)", is_root() && has("strace"))
 }

@@ -1,4 +1,4 @@
-//! A file system that never answers what it is told not to answer, and serves a small tree in memory otherwise. It speaks
+//! A file system that never answers what it must not answer, and serves a small tree in memory otherwise. It speaks
 //! FUSE's own protocol (`linux/fuse.h`, 7.31) on `/dev/fuse`; it takes root, and no library.
 //!
 //! Nothing is cached by the kernel: each stat, open, read and write of a program is a question here.
