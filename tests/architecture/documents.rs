@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{read, root};
+use crate::{read, root, rust_files};
 
 /// The crates that Cargo.toml names.
 pub(crate) fn dependencies() -> Vec<String> {
@@ -142,4 +142,36 @@ fn the_index_of_decisions_has_them_all() {
         return;
     }
     assert_eq!(text, expected, "CORPTOKEND_DECISIONS=write cargo test --test architecture decisions");
+}
+
+/// The rows of a table whose head begins so, each with its cells.
+fn table<'a>(text: &'a str, head: &str) -> Vec<Vec<&'a str>> {
+    let (_, rest) = text.split_once(head).unwrap_or_else(|| panic!("there is no table {head:?}"));
+    let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+/// The bold words that begin the README's promises.
+fn promises(readme: &str) -> BTreeSet<&str> {
+    let (_, rest) = readme.split_once("## What is promised\n").expect("the README makes promises");
+    let promises = rest.split("What is not:").next().unwrap_or_default();
+    promises.lines().filter_map(|line| line.strip_prefix("- **")?.split("**").next()).collect()
+}
+
+#[test]
+fn every_promise_of_the_readme_names_the_tests_that_hold_it() {
+    let readme = read(&root().join("README.md"));
+    let contributing = read(&root().join("CONTRIBUTING.md"));
+    let rows = table(&contributing, "| promise | tests |");
+    let listed: BTreeSet<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(listed, promises(&readme), "promises in CONTRIBUTING.md, and in README.md");
+    let mut code = String::new();
+    for folder in ["src", "tests"] {
+        for path in rust_files(&root().join(folder)) {
+            code += &read(&path);
+        }
+    }
+    for test in rows.iter().flat_map(|row| row[1].split('`').skip(1).step_by(2)) {
+        assert!(code.contains(&format!("fn {test}(")), "there is no test {test}");
+    }
 }

@@ -27,26 +27,23 @@ fn sources() -> &'static [Source] {
 }
 
 fn read_sources() -> Vec<Source> {
-    let mut found = Vec::new();
-    read_folder(&root().join("src"), &mut found);
+    let src = root().join("src");
+    let below = |path: &Path| path.strip_prefix(&src).expect("it was found below src").to_str().map(str::to_owned);
+    let read_source = |path: &PathBuf| Source::read(&below(path).expect("names are ASCII"), &read(path));
+    let mut found: Vec<Source> = rust_files(&src).iter().map(read_source).collect();
     assert!(found.len() > 20, "only {} files were found; the rules look in the wrong place", found.len());
     let for_tests: Vec<Module> = found.iter().flat_map(|source| source.test_modules.clone()).collect();
     found.retain(|source| !for_tests.iter().any(|module| module_of(&source.path).starts_with(module)));
     found
 }
 
-fn read_folder(folder: &Path, found: &mut Vec<Source>) {
+/// The `.rs` files of a folder and of those below it, sorted.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable directory").path()).collect();
     paths.sort();
-    for path in paths {
-        if path.is_dir() {
-            read_folder(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let below = path.strip_prefix(root().join("src")).expect("it was found below src");
-            found.push(Source::read(below.to_str().expect("names are ASCII"), &read(&path)));
-        }
-    }
+    let files = paths.into_iter().flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] });
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
 /// Applies a rule to all of `src`.
