@@ -10,6 +10,7 @@ use corptokend::config::{self, Config, Process, Source, Sources};
 use corptokend::daemon::turn::{Hands, turn};
 use corptokend::domain::*;
 use corptokend::engine::{Action, Capacity, Engine, Event};
+use corptokend::environment;
 use corptokend::sink;
 use criterion::{BatchSize, Criterion, Throughput};
 use zeroize::Zeroizing;
@@ -184,7 +185,7 @@ fn sources(tenants: usize) -> Sources {
 }
 
 fn checked(sources: &Sources) -> Config {
-    config::check(sources, &Process::default()).config.expect("the config is valid")
+    environment::check(sources, &Process::default()).config.expect("the config is valid")
 }
 
 fn configs(criterion: &mut Criterion) {

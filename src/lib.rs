@@ -7,6 +7,7 @@
 //! | [`domain`] | the plain words everyone shares: ids, tokens, records, failures, sinks, plans |
 //! | [`system`] | what the operating system gives: clock, log, permissions, work that may hang |
 //! | [`config`] | text to [`config::Config`], with diagnostics; the difference of two configs |
+//! | [`environment`] | what a config depends on outside of its text: files, secrets, accounts, and who could change them |
 //! | [`engine`] | the state machine that decides everything and does nothing |
 //! | [`api`] | the call to the token endpoint, and what its answers mean |
 //! | [`store`] | tokens and deadlines over restarts |
@@ -23,6 +24,7 @@ pub mod control;
 pub mod daemon;
 pub mod domain;
 pub mod engine;
+pub mod environment;
 pub mod sandbox;
 pub mod sink;
 pub mod store;

@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Process};
+use crate::config::Draft;
+use crate::environment;
 use terminal::output_failed;
 
 pub use terminal::{Colour, Exit};
@@ -86,14 +87,14 @@ fn execute(cli: &Cli, out: &mut dyn Write) -> Exit {
 /// The daemon's socket. An operator may be allowed to use it without being allowed to read the config, so the default path comes
 /// first, unless a config was named.
 fn default_socket(config: Option<&Path>) -> PathBuf {
-    let process = Process::from_env();
+    let process = environment::process();
     let usual = process.runtime_directory.as_deref().unwrap_or(Path::new("/run/corptokend")).join("control.sock");
     if config.is_none() && usual.exists() {
         return usual;
     }
-    let read = config::read(config.unwrap_or(Path::new(CONFIG))).ok();
+    let read = environment::read(config.unwrap_or(Path::new(CONFIG))).ok();
     // The socket is found for a config in error too: that is when an operator asks the daemon.
-    read.map_or(usual, |sources| config::check(&sources, &process).outline.socket)
+    read.map_or(usual, |sources| Draft::read(&sources, &process).outline().socket)
 }
 
 /// Writes out what was logged, whatever ends the process, a panic too.

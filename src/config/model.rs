@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::environment::own_files::OwnFiles;
 use crate::domain::{
     AppName, AppPolicy, ClientId, Connection, CorpId, Endpoint, LogFormat, LogLevel, Names, OnRemove, Proxy, Rate,
     SecretSource, SinkSpec, TenantId, TenantName,
@@ -16,24 +15,24 @@ use crate::domain::{
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// `[api]`
-    pub api: Api,
+    pub api: ApiConfig,
     /// `[limits]`
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     /// `[state]`
-    pub state: State,
+    pub state: StateConfig,
     /// `[control]`
-    pub control: Control,
+    pub control: ControlConfig,
     /// `[log]`
-    pub log: Log,
+    pub log: LogConfig,
     /// The files that the daemon lives by, and that no sink may write.
-    pub own: OwnFiles,
+    pub own_files: OwnFiles,
     /// `[app.*]`, with `[defaults]` applied.
-    pub apps: BTreeMap<AppName, App>,
+    pub apps: BTreeMap<AppName, AppConfig>,
 }
 
 /// `[api]`: how calls are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Api {
+pub struct ApiConfig {
     /// For a whole call.
     pub timeout: Duration,
     /// For the connection alone.
@@ -48,21 +47,21 @@ pub struct Api {
 
 /// `[limits]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// The most calls, all apps together.
     pub total: Rate,
 }
 
 /// `[state]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
+pub struct StateConfig {
     /// The database.
     pub path: PathBuf,
 }
 
 /// `[control]`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Control {
+pub struct ControlConfig {
     /// The Unix socket.
     pub socket: PathBuf,
     /// Its permission bits.
@@ -73,7 +72,7 @@ pub struct Control {
 
 /// `[log]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Log {
+pub struct LogConfig {
     /// How a line looks.
     pub format: LogFormat,
     /// The least important level that is written.
@@ -82,7 +81,7 @@ pub struct Log {
 
 /// `[app.NAME]`, with `[defaults]` applied.
 #[derive(Debug, Clone, PartialEq)]
-pub struct App {
+pub struct AppConfig {
     /// The public half of the credentials.
     pub client_id: ClientId,
     /// Where the other half lies.
@@ -100,37 +99,46 @@ pub struct App {
     /// The sinks of each tenant that has none of its own.
     pub sinks: Arc<[SinkSpec]>,
     /// The few tenants that have settings of their own; each stands in `tenants` too.
-    pub special: BTreeMap<CorpId, Special>,
+    pub overrides: BTreeMap<CorpId, TenantOverrides>,
 }
 
 /// `[app.NAME.tenant.CORP_ID]`
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Special {
+pub struct TenantOverrides {
     /// The value of `{name}`.
     pub name: Option<TenantName>,
     /// Sinks that replace the app's.
     pub sinks: Option<Arc<[SinkSpec]>>,
 }
 
-impl App {
+impl AppConfig {
     /// The sinks of one of its tenants.
     pub fn sinks_of(&self, corp_id: &CorpId) -> &Arc<[SinkSpec]> {
-        self.special.get(corp_id).and_then(|special| special.sinks.as_ref()).unwrap_or(&self.sinks)
+        self.overrides.get(corp_id).and_then(|overrides| overrides.sinks.as_ref()).unwrap_or(&self.sinks)
     }
 
     /// All the names of one of its tenants.
     pub fn names_of(&self, app: &AppName, corp_id: &CorpId) -> Names {
         Names {
             id: TenantId { app: app.clone(), corp_id: corp_id.clone() },
-            name: self.special.get(corp_id).and_then(|special| special.name.clone()),
+            name: self.overrides.get(corp_id).and_then(|overrides| overrides.name.clone()),
             client_id: self.client_id.clone(),
         }
     }
 }
 
+/// The files that the daemon itself lives by, which no sink may write; each with what it is, for messages.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnFiles {
+    /// The state, the control socket, the config, certificates, secrets, the program.
+    pub files: Vec<(PathBuf, &'static str)>,
+    /// The directories that are watched for changes of the config, and that of the credentials.
+    pub directories: Vec<(PathBuf, &'static str)>,
+}
+
 impl Config {
     /// How connections for `app` are made.
-    pub fn connection(&self, app: &App) -> Connection {
+    pub fn connection(&self, app: &AppConfig) -> Connection {
         Connection {
             endpoint: app.endpoint.clone(),
             proxy: app.proxy.clone(),

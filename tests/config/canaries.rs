@@ -85,9 +85,9 @@ fn is_the_name_of_something(text: &str, canary: &str) -> bool {
 fn told(text: &str, directory: &Path) -> String {
     let sources = Sources::remembered(vec![Source::new(directory.join("config.toml"), text)]);
     // As it is read from disk: a secret that cannot be read is an error then.
-    let sources = Sources { origin: config::Origin::Disk, ..sources };
+    let sources = Sources { origin: config::TextOrigin::Disk, ..sources };
     let given = Process { credentials_directory: Some(directory.to_owned()), ..process() };
-    let checked = config::check(&sources, &given);
+    let checked = environment::check(&sources, &given);
     // The forms for programs, for the log and for systemd are made of the same texts.
     format!("{}{:?}{sources:?}", checked.report.render(&sources, false), checked.report)
 }

@@ -24,8 +24,8 @@ fn on_a_read_only_mount_loose_permissions_are_a_warning() {
     const INNER: &str = "CORPTOKEND_TEST_READ_ONLY";
     const NAME: &str = "files::on_a_read_only_mount_loose_permissions_are_a_warning";
     if let Some(directory) = std::env::var_os(INNER) {
-        let sources = config::read(&Path::new(&directory).join("config.toml")).unwrap();
-        let checked = config::check(&sources, &process());
+        let sources = environment::read(&Path::new(&directory).join("config.toml")).unwrap();
+        let checked = environment::check(&sources, &process());
         let told: Vec<String> = checked.report.diagnostics.iter().map(config::Diagnostic::one_line).collect();
         assert!(checked.config.is_some(), "{told:#?}");
         assert!(told.iter().any(|line| line.contains("warning: the config can be written by everybody")), "{told:#?}");
@@ -57,10 +57,10 @@ fn on_a_read_only_mount_loose_permissions_are_a_warning() {
 #[test]
 fn what_cannot_be_read_is_told_with_its_name() {
     let dir = Dir::new();
-    let missing = config::read(&dir.path("config.toml")).unwrap_err();
+    let missing = environment::read(&dir.path("config.toml")).unwrap_err();
     assert!(missing.headline().unwrap().contains("config.toml: error: the config cannot be read: No such file"));
     fs::write(dir.path("config.toml"), b"[api]\ntimeout = \"\xff\"\n").unwrap();
-    let latin = config::read(&dir.path("config.toml")).unwrap_err();
+    let latin = environment::read(&dir.path("config.toml")).unwrap_err();
     assert!(latin.headline().unwrap().contains("config.toml:2:12: error: the config is not UTF-8"));
     dir.write("config.toml", "\u{feff}[api]\nx = 1\n");
     assert!(dir.problems()[0].starts_with("config.toml:2:1:"));

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use corptokend::config::{self, Checked, Config, Process, Source, Sources};
 use corptokend::domain::{CorpId, SinkKind};
+use corptokend::environment;
 
 /// A directory with a config, its drop-ins and a secret.
 struct Dir(tempfile::TempDir);
@@ -53,11 +54,11 @@ impl Dir {
     }
 
     fn sources(&self) -> Sources {
-        config::read(&self.path("config.toml")).unwrap()
+        environment::read(&self.path("config.toml")).unwrap()
     }
 
     fn check(&self) -> Checked {
-        config::check(&self.sources(), &process())
+        environment::check(&self.sources(), &process())
     }
 
     fn config(&self) -> Config {
@@ -78,7 +79,7 @@ impl Dir {
 }
 
 fn process() -> Process {
-    Process { user: 0, groups: vec![0], may_chown: true, ..Process::default() }
+    Process { user: 0, groups: vec![0], may_chown: true, program: std::env::current_exe().ok(), ..Process::default() }
 }
 
 /// What is wrong with a text that stands in `config.toml`.

@@ -24,7 +24,7 @@ fn default_paths_follow_the_directories_that_systemd_gives() {
     let dir = Dir::with(&crm("corp_ids = [\"ding1\"]"));
     let given =
         Process { state_directory: Some("/var/lib/x".into()), runtime_directory: Some("/run/{x}".into()), ..process() };
-    let config = config::check(&dir.sources(), &given).config.unwrap();
+    let config = environment::check(&dir.sources(), &given).config.unwrap();
     assert_eq!(config.state.path, Path::new("/var/lib/x/state.redb"));
     assert_eq!(config.control.socket, Path::new("/run/{x}/control.sock"));
     let (name, app) = config.apps.iter().next().unwrap();
@@ -114,7 +114,7 @@ fn keyrings_beyond_the_kernels_quota_are_warned_of() {
     let dir =
         Dir::with(&crm(&format!("corp_ids = [{}]\n[[app.crm.sink]]\nkeyring = \"@u/{{corp_id}}\"", ids.join(","))));
     let quota = Some(config::KeyQuota { keys: 200, bytes: 20_000 });
-    let report = config::check(&dir.sources(), &Process { user: 1, key_quota: quota, ..process() }).report;
+    let report = environment::check(&dir.sources(), &Process { user: 1, key_quota: quota, ..process() }).report;
     assert_eq!(report.diagnostics[0].message, "the keyring sinks need about 300 keys, and the kernel allows 200");
     assert_eq!(report.diagnostics[0].help.as_deref(), Some("sysctl kernel.keys.maxkeys=600"));
 }
@@ -124,7 +124,7 @@ fn a_remembered_config_is_checked_like_one_on_disk() {
     let dir = Dir::new();
     let path = dir.path("config.toml");
     let sources = Sources::remembered(vec![Source::new(path, crm("corp_ids = [\"ding1\"]"))]);
-    assert_eq!(config::check(&sources, &process()).config.unwrap().tenant_count(), 1);
+    assert_eq!(environment::check(&sources, &process()).config.unwrap().tenant_count(), 1);
 }
 
 #[test]

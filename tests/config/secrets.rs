@@ -96,7 +96,7 @@ fn a_mutilated_config_never_shows_its_secret() {
     }
     for text in texts {
         let sources = Sources::remembered(vec![Source::new(&path, text.as_str())]);
-        let report = config::check(&sources, &process()).report;
+        let report = environment::check(&sources, &process()).report;
         let told = format!("{}{}{report:?}", report.render(&sources, false), report.to_json());
         // A byte within the secret splits it, and what comes first may then be a word of its own.
         assert!(!told.contains(C) && !told.contains("nArY7") && !told.contains("cAnAr"), "{text}\n---\n{told}");

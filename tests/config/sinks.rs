@@ -66,7 +66,7 @@ fn two_paths_to_one_place_are_one_place() {
     assert!(dir.check().report.render(&dir.sources(), false).contains("the other one"));
     // What ran before runs again: the daemon refuses the second one when it publishes.
     let remembered = Sources::remembered(dir.sources().files);
-    assert!(config::check(&remembered, &process()).config.is_some());
+    assert!(environment::check(&remembered, &process()).config.is_some());
     // Other names in one directory are other places: /var/run is /run.
     dir.write("config.toml", &dir.sources().files[0].text.replace("link/{corp_id}", "link/hr-{corp_id}"));
     assert_eq!(dir.problems(), Vec::<String>::new());
@@ -143,11 +143,11 @@ fn every_rule_of_sinks_has_its_message() {
 fn without_the_right_to_give_files_away_owner_and_foreign_groups_are_refused() {
     let dir = Dir::with(&crm("[[app.crm.sink]]\nfile = \"/srv/{corp_id}\"\nowner = 12345\ngroup = \"12345\""));
     let powerless = Process { may_chown: false, ..process() };
-    let report = config::check(&dir.sources(), &powerless).report;
+    let report = environment::check(&dir.sources(), &powerless).report;
     let found: Vec<String> = report.diagnostics.iter().map(|p| p.message.clone()).collect();
     assert!(found[0].contains("CAP_CHOWN") && found[1].contains("not in"), "{found:?}");
     let member = Process { may_chown: false, user: 12345, groups: vec![12345], ..process() };
-    let config = config::check(&dir.sources(), &member).config.unwrap();
+    let config = environment::check(&dir.sources(), &member).config.unwrap();
     let SinkKind::File(file) = &config.apps.values().next().unwrap().sinks[0].kind else { panic!() };
     assert_eq!((file.owner, file.group), (Some(12345), Some(12345)));
 }

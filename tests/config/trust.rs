@@ -36,8 +36,8 @@ fn scene() -> Dir {
 impl Dir {
     /// The problems of `a/b/config.toml`, and what helps.
     fn dangers(&self) -> Vec<(String, String)> {
-        let sources = config::read(&self.path("a/b/config.toml")).unwrap();
-        let report = config::check(&sources, &process()).report;
+        let sources = environment::read(&self.path("a/b/config.toml")).unwrap();
+        let report = environment::check(&sources, &process()).report;
         let root = format!("{}/", self.0.path().canonicalize().unwrap().display());
         let told =
             report.diagnostics.iter().map(|problem| (problem.one_line(), problem.help.clone().unwrap_or_default()));
@@ -172,7 +172,7 @@ fn access_control_lists_are_seen() {
 #[test]
 fn a_secret_is_judged_at_each_use_with_the_way_to_it() {
     let dir = scene();
-    let read = || config::secret::read(&corptokend::domain::SecretSource::File(dir.path("y/crm.secret")), None);
+    let read = || environment::secrets::read(&corptokend::domain::SecretSource::File(dir.path("y/crm.secret")), None);
     assert!(read().is_ok());
     dir.chmod("y", 0o777);
     let error = read().unwrap_err();

@@ -10,10 +10,11 @@ use std::path::Path;
 use crate::api;
 use crate::cli::run::block_on;
 use crate::cli::terminal::{Exit, SafeJson, output_failed};
-use crate::config::{self, App, Capacity, Config, Diagnostic, Process, Report, Severity, Sources, secret};
+use crate::config::{self, AppConfig, Capacity, Config, Diagnostic, Draft, Process, Report, Severity, Sources};
 use crate::control::protocol::{ReloadRequest, ReloadVerdict};
 use crate::control::{ControlClient, ControlError};
 use crate::domain::{AppName, CorpId, Failure, Names, SinkFailure, SinkKind, SinkSpec, TenantId};
+use crate::environment;
 use crate::sink;
 use crate::system::process;
 
@@ -79,12 +80,12 @@ pub(super) fn run(args: &CheckArgs, config: &Path, socket: Option<&Path>, out: &
 fn examine(args: &CheckArgs, path: &Path, socket: Option<&Path>) -> CheckFindings {
     // As the daemon's user: what root may read, and do in a directory, says nothing.
     let as_root = become_daemon(path).err();
-    let process = Process::from_env();
-    let sources = match config::read(path) {
+    let process = environment::process();
+    let sources = match environment::read(path) {
         Ok(sources) => sources,
         Err(report) => return CheckFindings { sources: Sources::remembered(Vec::new()), report, details: None },
     };
-    let checked = config::check(&sources, &process);
+    let checked = environment::check(&sources, &process);
     let mut report = checked.report;
     let Some(config) = checked.config else { return CheckFindings { sources, report, details: None } };
     let reload = ask_daemon(&config, path, socket).unwrap_or_else(|problem| {
@@ -109,8 +110,8 @@ fn examine(args: &CheckArgs, path: &Path, socket: Option<&Path>) -> CheckFinding
 
 /// Root becomes the owner of the state directory that the config names, be it in error or not.
 fn become_daemon(path: &Path) -> std::io::Result<()> {
-    let Ok(sources) = config::read(path) else { return Ok(()) };
-    let state = config::check(&sources, &Process::from_env()).outline.state;
+    let Ok(sources) = environment::read(path) else { return Ok(()) };
+    let state = Draft::read(&sources, &environment::process()).outline().state;
     process::become_owner_of(state.parent().unwrap_or(Path::new("/")))
 }
 
@@ -143,7 +144,7 @@ fn try_sinks(config: &Config) -> Vec<Diagnostic> {
 }
 
 /// The names of an app's tenants. Where it has none yet, those of one that it could have.
-fn names_of_all<'a>(name: &'a AppName, app: &'a App) -> impl Iterator<Item = Names> + 'a {
+fn names_of_all<'a>(name: &'a AppName, app: &'a AppConfig) -> impl Iterator<Item = Names> + 'a {
     let stand_in = CorpId::new("corp_id").ok().filter(|_| app.tenants.is_empty());
     app.tenants.iter().cloned().chain(stand_in).map(|id| app.names_of(name, &id))
 }
@@ -191,7 +192,7 @@ fn call(config: &Config, wanted: Option<&TenantId>, process: &Process) -> Online
 fn ask(config: &Config, id: &TenantId, process: &Process) -> Result<Answered, FailedCall> {
     let not_made = |detail: String| FailedCall { failure: None, detail };
     let app = &config.apps[&id.app];
-    let secret = secret::read(&app.client_secret, process.credentials_directory.as_deref())
+    let secret = environment::secrets::read(&app.client_secret, process.credentials_directory.as_deref())
         .map_err(|error| not_made(format!("{error}; {}", error.remedy())))?;
     let client = api::TokenClient::new(config.connection(app)).map_err(|error| not_made(error.to_string()))?;
     let answer =
@@ -227,7 +228,7 @@ mod tests {
             let _ = writeln!(text, "tenant.d{n}.sink = [{{ file = \"{}/{n}\" }}]", directory.path().display());
         }
         let sources = Sources::remembered(vec![Source::new("/etc/corptokend/config.toml", text)]);
-        let config = config::check(&sources, &Process::default()).config.unwrap();
+        let config = environment::check(&sources, &Process::default()).config.unwrap();
         let start = processor_time();
         let problems = try_sinks(&config);
         assert!(problems.is_empty(), "{problems:?}");

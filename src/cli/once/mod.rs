@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use super::run::{block_on, report_start_error};
 use super::terminal::{Exit, counted, output_failed, printable, report};
-use crate::config::{self, Checked, Process};
+use crate::config::{Checked, Draft};
 use crate::control::protocol::{DaemonStatus, SinkState, State, TenantRow, total};
 use crate::control::{ControlClient, ControlError};
 use crate::daemon::{self, Ended, StartError, Startup, Until};
 use crate::domain::{FailureKind, LogLevel};
+use crate::environment;
 use crate::system::{log, process};
 use progress::Progress;
 
@@ -75,12 +76,13 @@ fn become_owner(config: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let Some(checked) = check(config) else { return Ok(()) };
-    process::become_owner_of(checked.outline.state.parent().unwrap_or(Path::new("/")))
+    let Ok(sources) = environment::read(config) else { return Ok(()) };
+    let state = Draft::read(&sources, &environment::process()).outline().state;
+    process::become_owner_of(state.parent().unwrap_or(Path::new("/")))
 }
 
 fn check(config: &Path) -> Option<Checked> {
-    Some(config::check(&config::read(config).ok()?, &Process::from_env()))
+    Some(environment::check(&environment::read(config).ok()?, &environment::process()))
 }
 
 /// With a daemon, which does the work anyway: waits until no tenant waits for its turn, or until no tenant gets one. Returns the

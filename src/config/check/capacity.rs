@@ -1,9 +1,11 @@
 //! How many tenants the limits can keep fresh, and what becomes of the rest.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::config::diagnostics::collect::{Diagnostics, Span};
-use crate::config::environment::process::Process;
+use crate::config::environment::Process;
 use crate::config::model::Config;
 use crate::domain::{AppName, Names, SinkKind};
 
@@ -90,35 +92,24 @@ fn count(tenants: usize) -> f64 {
     u32::try_from(tenants).map_or(f64::INFINITY, f64::from)
 }
 
-/// Warns where the capacity does not suffice. `mark` says where an app stands.
-pub(crate) fn warn(
-    config: &Config,
-    marks: &dyn Fn(&AppName) -> Option<Span>,
-    process: &Process,
-    diagnostics: &mut Diagnostics<'_>,
-) {
+/// Warns where the capacity does not suffice, at the app's table.
+pub(crate) fn warn(config: &Config, spans: &BTreeMap<AppName, Span>, process: &Process, diagnostics: &Diagnostics<'_>) {
     let capacity = capacity(config);
-    for (name, app) in config.apps.keys().zip(&capacity.apps) {
-        let Some(mark) = marks(name) else { continue };
+    for (app, span) in capacity.apps.iter().zip(spans.values()) {
         if app.figures.tenants as u64 > app.figures.capacity {
-            let message = beyond(&format!("the app {name} has"), &app.figures);
+            let message = beyond(&format!("the app {} has", app.app), &app.figures);
             diagnostics
-                .warning(mark, message)
+                .warning(*span, message)
                 .help("split the tenants over several apps, or raise `rate` if it is low");
         }
     }
-    let first = config.apps.keys().next().and_then(marks);
-    if let Some(mark) = first
-        && capacity.total.tenants as u64 > capacity.total.capacity
-    {
+    let Some(first) = spans.values().next() else { return };
+    if capacity.total.tenants as u64 > capacity.total.capacity {
         let message = beyond("all apps together have", &capacity.total);
-        diagnostics
-            .warning(mark, message)
-            .help("raise `total` in [limits], or use a second machine with another address");
+        let help = "raise `total` in [limits], or use a second machine with another address";
+        diagnostics.warning(*first, message).help(help);
     }
-    if let Some(mark) = first {
-        warn_of_keys(config, mark, process, diagnostics);
-    }
+    warn_of_keys(config, *first, process, diagnostics);
 }
 
 fn beyond(who: &str, figures: &Figures) -> String {
@@ -136,16 +127,16 @@ fn beyond(who: &str, figures: &Figures) -> String {
 }
 
 /// Keys are counted against the user, and so are the keyrings on the way to them.
-fn warn_of_keys(config: &Config, mark: Span, process: &Process, diagnostics: &mut Diagnostics<'_>) {
+fn warn_of_keys(config: &Config, mark: Span, process: &Process, diagnostics: &Diagnostics<'_>) {
     let Some(quota) = process.key_quota else { return };
     let (mut keys, mut bytes) = (0u64, 0u64);
     for (name, app) in &config.apps {
-        let own = app.special.iter().filter(|(_, special)| special.sinks.is_some());
+        let own = app.overrides.iter().filter(|(_, overrides)| overrides.sinks.is_some());
         let (own_keys, own_bytes) = own.fold((0, 0), |sum, (id, _)| {
             let (keys, bytes) = keys_of(app.sinks_of(id), &app.names_of(name, id));
             (sum.0 + keys, sum.1 + bytes)
         });
-        let shared = app.tenants.len() - app.special.values().filter(|special| special.sinks.is_some()).count();
+        let shared = app.tenants.len() - app.overrides.values().filter(|overrides| overrides.sinks.is_some()).count();
         let sample = app.tenants.first().map_or((0, 0), |id| keys_of(&app.sinks, &app.names_of(name, id)));
         keys += own_keys + sample.0 * shared as u64;
         bytes += own_bytes + sample.1 * shared as u64;

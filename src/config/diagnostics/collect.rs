@@ -1,12 +1,13 @@
-//! Where problems are gathered while a config is read, and how a span of a file becomes a line and a column.
+//! Collects diagnostics while a config is read and checked, and turns the spans of values into lines and columns.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::report::{Diagnostic, Location, Report, Severity};
-use crate::config::environment::sources::Source;
+use super::sources::Source;
 
 /// Bytes of one of the files. Half the size of two pointers, since every corp_id has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,77 +18,79 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    pub(crate) fn new(file: usize, span: Range<usize>) -> Self {
+    pub(crate) fn new(file: usize, bytes: Range<usize>) -> Self {
         // Files are at most 64 MiB, so offsets fit.
         let short = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Self { file: short(file), start: short(span.start), end: short(span.end.max(span.start)) }
+        Self { file: short(file), start: short(bytes.start), end: short(bytes.end.max(bytes.start)) }
     }
 }
 
-/// The problems found so far.
+/// The diagnostics so far. Readers of nested tables share it, so it is filled through a shared reference.
 pub(crate) struct Diagnostics<'s> {
-    files: Vec<File<'s>>,
-    list: Vec<Diagnostic>,
-    any_syntax: bool,
+    files: Vec<SourceLines<'s>>,
+    list: RefCell<Vec<Diagnostic>>,
+    any_syntax_error: Cell<bool>,
 }
 
-struct File<'s> {
+struct SourceLines<'s> {
     path: Arc<Path>,
     text: &'s str,
-    /// Where each line starts.
-    lines: Vec<u32>,
+    starts: Vec<u32>,
 }
 
 impl<'s> Diagnostics<'s> {
     pub(crate) fn new(sources: &'s [Source]) -> Self {
-        let files = sources
-            .iter()
-            .map(|source| File {
-                path: source.path.as_path().into(),
-                text: &source.text,
-                lines: line_starts(&source.text),
-            })
-            .collect();
-        Self { files, list: Vec::new(), any_syntax: false }
+        let lines = |source: &'s Source| SourceLines {
+            path: source.path.as_path().into(),
+            text: &source.text,
+            starts: line_starts(&source.text),
+        };
+        Self {
+            files: sources.iter().map(lines).collect(),
+            list: RefCell::default(),
+            any_syntax_error: Cell::new(false),
+        }
     }
 
-    /// Reports a syntax error.
-    pub(crate) fn syntax(&mut self, at: Span, message: String) {
-        let mut diagnostic = Diagnostic::new(Severity::Error, message).at(self.location(at));
-        diagnostic.syntax = true;
-        self.list.push(diagnostic);
-        self.any_syntax = true;
+    pub(crate) fn syntax_error(&self, at: Span, message: String) {
+        self.any_syntax_error.set(true);
+        self.push(Diagnostic { is_syntax: true, ..Diagnostic::new(Severity::Error, message).at(self.location(at)) });
     }
 
     /// Whether any file does not parse: then something that seems to be missing may merely not have been seen.
-    pub(crate) fn any_syntax(&self) -> bool {
-        self.any_syntax
+    pub(crate) fn any_syntax_error(&self) -> bool {
+        self.any_syntax_error.get()
     }
 
-    pub(crate) fn error(&mut self, at: Span, message: impl Into<String>) -> DiagnosticBuilder<'_, 's> {
-        self.say(Severity::Error, at, message.into())
+    pub(crate) fn error(&self, at: Span, message: impl Into<String>) -> DiagnosticBuilder<'_> {
+        self.report(Severity::Error, at, message.into())
     }
 
-    pub(crate) fn warning(&mut self, at: Span, message: impl Into<String>) -> DiagnosticBuilder<'_, 's> {
-        self.say(Severity::Warning, at, message.into())
+    pub(crate) fn warning(&self, at: Span, message: impl Into<String>) -> DiagnosticBuilder<'_> {
+        self.report(Severity::Warning, at, message.into())
     }
 
-    /// Adds a problem that has no place in a text.
-    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        self.list.push(diagnostic);
+    pub(crate) fn report(&self, severity: Severity, at: Span, message: String) -> DiagnosticBuilder<'_> {
+        self.push(Diagnostic::new(severity, message).at(self.location(at)));
+        DiagnosticBuilder { diagnostics: self, index: self.list.borrow().len() - 1 }
     }
 
-    pub(crate) fn location(&self, at: Span) -> Location {
+    /// Adds a diagnostic that has no place in a text.
+    pub(crate) fn push(&self, diagnostic: Diagnostic) {
+        self.list.borrow_mut().push(diagnostic);
+    }
+
+    fn location(&self, at: Span) -> Location {
         let file = &self.files[at.file as usize];
-        let line = line_of(&file.lines, at.start);
-        let start = file.lines[line] as usize;
+        let line = line_of(&file.starts, at.start);
+        let start = file.starts[line] as usize;
         let before = file.text.get(start..at.start as usize).unwrap_or_default();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Location {
             file: Arc::clone(&file.path),
             line: count(line + 1),
             column: count(before.chars().count() + 1),
-            span: at.start as usize..at.end as usize,
+            bytes: at.start as usize..at.end as usize,
         }
     }
 
@@ -97,50 +100,46 @@ impl<'s> Diagnostics<'s> {
     }
 
     pub(crate) fn has_errors(&self) -> bool {
-        self.list.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.list.borrow().iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
-    /// All problems in the order of the files, errors first.
+    /// All diagnostics in the order of the files, errors first.
     pub(crate) fn into_report(self) -> Report {
-        let Self { files, mut list, .. } = self;
-        // Config directories with thousands of drop-ins exist, and each may have its problem.
+        let Self { files, list, .. } = self;
+        let mut list = list.into_inner();
+        // Directories with thousands of drop-ins exist, and each may have its diagnostic.
         let order: HashMap<&Path, usize> = files.iter().enumerate().map(|(nth, file)| (&*file.path, nth)).collect();
-        let place = |location: &Location| (order.get(&*location.file).copied(), location.line, location.column);
+        let place = |at: &Location| (order.get(&*at.file).copied(), at.line, at.column);
         list.sort_by_cached_key(|diagnostic| diagnostic.at.as_ref().map(place));
         list.into_iter().collect()
     }
-
-    fn say(&mut self, severity: Severity, at: Span, message: String) -> DiagnosticBuilder<'_, 's> {
-        let diagnostic = Diagnostic::new(severity, message).at(self.location(at));
-        self.list.push(diagnostic);
-        let index = self.list.len() - 1;
-        DiagnosticBuilder { diagnostics: self, index }
-    }
 }
 
-/// A problem that was just reported, to which more can be diagnostic.
-pub(crate) struct DiagnosticBuilder<'p, 's> {
-    diagnostics: &'p mut Diagnostics<'s>,
+/// Adds to the diagnostic that was just reported.
+pub(crate) struct DiagnosticBuilder<'d> {
+    diagnostics: &'d Diagnostics<'d>,
     index: usize,
 }
 
-impl DiagnosticBuilder<'_, '_> {
+impl DiagnosticBuilder<'_> {
     /// Says what would be right.
     pub(crate) fn help(self, text: impl Into<String>) -> Self {
-        self.diagnostics.list[self.index].help = Some(text.into());
-        self
+        self.change(|diagnostic| diagnostic.help = Some(text.into()))
     }
 
-    /// It may end by itself.
+    /// The fault may end by itself, since something does not answer.
     pub(crate) fn hangs(self) -> Self {
-        self.diagnostics.list[self.index].hangs = true;
-        self
+        self.change(|diagnostic| diagnostic.hangs = true)
     }
 
     /// Shows another place that belongs to it.
     pub(crate) fn also(self, at: Span, text: impl Into<String>) -> Self {
         let location = self.diagnostics.location(at);
-        self.diagnostics.list[self.index].also.push((location, text.into()));
+        self.change(|diagnostic| diagnostic.also.push((location, text.into())))
+    }
+
+    fn change(self, change: impl FnOnce(&mut Diagnostic)) -> Self {
+        change(&mut self.diagnostics.list.borrow_mut()[self.index]);
         self
     }
 }
@@ -152,12 +151,12 @@ pub(crate) fn line_starts(text: &str) -> Vec<u32> {
 }
 
 /// The line, from 0, in which the byte at `offset` stands.
-pub(crate) fn line_of(lines: &[u32], offset: u32) -> usize {
-    lines.partition_point(|start| *start <= offset).saturating_sub(1)
+pub(crate) fn line_of(starts: &[u32], offset: u32) -> usize {
+    starts.partition_point(|start| *start <= offset).saturating_sub(1)
 }
 
 /// A line, from 0, with its newline.
-pub(crate) fn line_text<'t>(text: &'t str, lines: &[u32], line: usize) -> &'t str {
-    let end = lines.get(line + 1).map_or(text.len(), |next| *next as usize);
-    lines.get(line).and_then(|start| text.get(*start as usize..end)).unwrap_or_default()
+pub(crate) fn line_text<'t>(text: &'t str, starts: &[u32], line: usize) -> &'t str {
+    let end = starts.get(line + 1).map_or(text.len(), |next| *next as usize);
+    starts.get(line).and_then(|start| text.get(*start as usize..end)).unwrap_or_default()
 }

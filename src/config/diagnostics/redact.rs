@@ -5,41 +5,12 @@
 //!
 //! This goes by the text, not by the parsed tree: it must hold where the text does not parse.
 
-use std::net::IpAddr;
 use std::ops::Range;
-
-use zeroize::Zeroizing;
 
 use super::collect::line_of;
 use super::tokens::{Kind, Scan, Token};
-use crate::config::read::values;
-use crate::config::schema;
-use crate::domain::{AppName, CorpId, Endpoint, Proxy, Rate};
-
-/// The most digits of a number that is shown.
-const LONGEST_NUMBER: usize = 12;
-
-/// The words that some key wants.
-const WORDS: [&str; 18] = [
-    "auto",
-    "text",
-    "json",
-    "journald",
-    "error",
-    "warn",
-    "info",
-    "debug",
-    "trace",
-    "delete",
-    "keep",
-    "raw",
-    "line",
-    "env",
-    "@u",
-    "true",
-    "false",
-    "localhost",
-];
+use crate::config::schema::{self, ValueKind};
+use crate::domain::{AppName, CorpId};
 
 /// The bytes of `text` that must not be shown, in order, as far as the text as a whole tells.
 pub(crate) fn hidden(text: &str) -> Vec<Range<usize>> {
@@ -151,27 +122,16 @@ fn hide_key(written: &str, token: &Token<'_>, sight: Sight, hidden: &mut Vec<Ran
 /// Whether a value is what its key wants, and could hardly be a secret.
 fn may_be_shown(token: &Token<'_>, value: &str, bare: bool, sight: Sight) -> bool {
     let Some(key) = token.key.filter(|key| *key != "client_secret" && schema::is_known(key)) else { return false };
-    let is_number = value.len() <= LONGEST_NUMBER && value.bytes().all(|b| b.is_ascii_digit() || b"+-._".contains(&b));
-    if bare && is_number {
+    if bare && schema::is_short_number(value) {
         return true;
     }
-    match key {
-        "timeout" | "connect_timeout" | "min" | "max" => humantime::parse_duration(value).is_ok(),
-        "total" | "rate" => value.parse::<Rate>().is_ok(),
-        "mode" | "dir_mode" => is_number,
-        "format" | "level" | "on_remove" | "on_expiry" | "enabled" | "trust_dir" => WORDS.contains(&value),
-        "local_address" => value.parse::<IpAddr>().is_ok(),
-        "endpoint" => !bare && Endpoint::new(value).is_ok(),
-        "proxy" => !bare && Proxy::new(Zeroizing::new(value.to_owned())).is_some(),
-        "corp_ids" => !bare && CorpId::new(value).is_ok(),
-        "path" | "socket" => !bare && value.starts_with('/'),
-        "keyring" => !bare && value.starts_with("@u/"),
-        // Of a sink: a client secret's file is nobody's business before it was read.
-        "file" if token.table == Some("sink") || (sight == Sight::Line && token.table.is_none()) => {
-            !bare && (value.starts_with('/') || values::names_a_placeholder(value))
-        }
-        _ => false,
-    }
+    let is_sink = token.table == Some("sink") || (sight == Sight::Line && token.table.is_none());
+    schema::keys_named(key).any(|key| match key.kind {
+        _ if key.masked => false,
+        // The place of a client secret, which is a `file` too, is nobody's business before it was read.
+        ValueKind::SinkPath => is_sink && key.kind.shows(value, bare),
+        kind => kind.shows(value, bare),
+    })
 }
 
 /// All of a bare word; of a string, what stands between its quotes.

@@ -9,7 +9,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use super::excerpt::{Line, Text};
 use super::report::{Diagnostic, Location, Report, Severity};
-use crate::config::environment::sources::Sources;
+use super::sources::Sources;
 
 /// More than anybody reads.
 const MOST: usize = 100;
@@ -110,7 +110,7 @@ impl<'s> Texts<'s> {
         };
         let texts = sources.files.iter().filter(|source| mentioned(&source.path)).map(|source| {
             let here = |location: &&Location| *location.file == *source.path;
-            let broken = all.iter().filter(|p| p.syntax).filter_map(|p| p.at.as_ref()).filter(here);
+            let broken = all.iter().filter(|p| p.is_syntax).filter_map(|p| p.at.as_ref()).filter(here);
             let broken = broken.filter_map(|location| (location.line as usize).checked_sub(1));
             (source.path.as_path(), Text::new(&source.text, broken.collect()))
         });
@@ -123,6 +123,6 @@ impl<'s> Texts<'s> {
 
     fn line(&self, location: &Location) -> Option<Line> {
         let number = (location.line as usize).checked_sub(1)?;
-        self.0.get(&*location.file)?.line(number, location.span.clone())
+        self.0.get(&*location.file)?.line(number, location.bytes.clone())
     }
 }

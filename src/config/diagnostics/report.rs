@@ -38,13 +38,25 @@ pub struct Location {
     /// In characters, counted from 1; 0 when the file as a whole is meant.
     pub column: u32,
     /// Bytes of the file's text.
-    pub(crate) span: Range<usize>,
+    pub(crate) bytes: Range<usize>,
 }
 
 impl Location {
     /// The file as a whole.
     pub fn file(file: impl Into<Arc<Path>>) -> Self {
-        Self { file: file.into(), line: 0, column: 0, span: 0..0 }
+        Self { file: file.into(), line: 0, column: 0, bytes: 0..0 }
+    }
+
+    /// The place that follows `before`, the beginning of the file.
+    pub(crate) fn after(file: &Path, before: &str) -> Self {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        Self {
+            file: file.into(),
+            line: count(before.matches('\n').count() + 1),
+            column: count(line.chars().count() + 1),
+            bytes: before.len()..before.len(),
+        }
     }
 
     fn to_json(&self) -> Value {
@@ -77,13 +89,21 @@ pub struct Diagnostic {
     /// It is that something does not come to an end, so it may end by itself.
     pub hangs: bool,
     /// The text itself could not be parsed here, so what stands on the line is anybody's guess.
-    pub(crate) syntax: bool,
+    pub(crate) is_syntax: bool,
 }
 
 impl Diagnostic {
     /// A problem with no place yet.
     pub fn new(severity: Severity, message: impl Into<String>) -> Self {
-        Self { severity, message: message.into(), at: None, also: Vec::new(), help: None, hangs: false, syntax: false }
+        Self {
+            severity,
+            message: message.into(),
+            at: None,
+            also: Vec::new(),
+            help: None,
+            hangs: false,
+            is_syntax: false,
+        }
     }
 
     /// Says where.
@@ -193,7 +213,7 @@ mod tests {
 
     #[test]
     fn one_line_stays_one_line_and_json_keeps_its_keys() {
-        let location = Location { file: Path::new("a\n.toml").into(), line: 12, column: 5, span: 0..1 };
+        let location = Location { file: Path::new("a\n.toml").into(), line: 12, column: 5, bytes: 0..1 };
         let diagnostic = Diagnostic::new(Severity::Error, "bad\nthing").at(location).help("do this");
         assert_eq!(diagnostic.one_line(), "a .toml:12:5: error: bad thing");
         let json = Report::from(diagnostic).to_json();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::merge::{Step, walk};
 use super::{in_use, places};
-use crate::config::model::{App, Config};
+use crate::config::model::{AppConfig, Config};
 use crate::domain::{AppName, CorpId, Place};
 
 impl Config {
@@ -46,9 +46,9 @@ pub fn keep_removed(new: &mut Config, old: &Config) -> usize {
         match new.apps.get_mut(name) {
             Some(app) => put_back(app, before, ids),
             None => {
-                let special = before.special.iter().filter(|(id, _)| ids.binary_search(id).is_ok());
-                let special = special.map(|(id, special)| (id.clone(), special.clone())).collect();
-                new.apps.insert(name.clone(), App { tenants: ids, special, ..before.clone() });
+                let overrides = before.overrides.iter().filter(|(id, _)| ids.binary_search(id).is_ok());
+                let overrides = overrides.map(|(id, overrides)| (id.clone(), overrides.clone())).collect();
+                new.apps.insert(name.clone(), AppConfig { tenants: ids, overrides, ..before.clone() });
             }
         }
     }
@@ -68,15 +68,15 @@ fn removed<'a>(new: &Config, old: &'a Config) -> Vec<(&'a AppName, &'a CorpId)> 
     removed
 }
 
-fn put_back(app: &mut App, before: &App, ids: Vec<CorpId>) {
+fn put_back(app: &mut AppConfig, before: &AppConfig, ids: Vec<CorpId>) {
     for id in &ids {
-        let mut special = before.special.get(id).cloned().unwrap_or_default();
+        let mut overrides = before.overrides.get(id).cloned().unwrap_or_default();
         let sinks = before.sinks_of(id);
         if *sinks != app.sinks {
-            special.sinks = Some(Arc::clone(sinks));
+            overrides.sinks = Some(Arc::clone(sinks));
         }
-        if special != crate::config::Special::default() {
-            app.special.insert(id.clone(), special);
+        if overrides != crate::config::TenantOverrides::default() {
+            app.overrides.insert(id.clone(), overrides);
         }
     }
     app.tenants.extend(ids);

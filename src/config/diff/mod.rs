@@ -8,7 +8,7 @@ mod tests;
 
 use std::collections::HashSet;
 
-use crate::config::model::{App, Config};
+use crate::config::model::{AppConfig, Config};
 use crate::domain::{AppName, AppPolicy, CorpId, OnRemove, Place, Placeholder, SinkSpec, TenantId};
 use merge::{Step, walk};
 
@@ -127,7 +127,7 @@ pub fn diff(old: Option<&Config>, new: &Config) -> Difference {
     difference
 }
 
-type Side<'a> = Option<(&'a Config, &'a App)>;
+type Side<'a> = Option<(&'a Config, &'a AppConfig)>;
 
 fn app_difference(name: &AppName, before: Side<'_>, after: Side<'_>) -> AppDifference {
     let mut difference = AppDifference {
@@ -162,15 +162,15 @@ fn app_difference(name: &AppName, before: Side<'_>, after: Side<'_>) -> AppDiffe
     difference
 }
 
-fn tenants(name: &AppName, old: &App, new: &App, difference: &mut AppDifference) {
+fn tenants(name: &AppName, old: &AppConfig, new: &AppConfig, difference: &mut AppDifference) {
     let shared_changed = published_otherwise(&old.sinks, &new.sinks, old, new, None);
     walk(&old.tenants, &new.tenants, |step| match step {
         Step::Removed(id) => difference.removed.push(vacated(name, old, id)),
         Step::Added(id) => difference.added.push(id.clone()),
         Step::Stays(id) => {
-            let special = !(old.special.is_empty() && new.special.is_empty())
-                && (old.special.contains_key(id) || new.special.contains_key(id));
-            let changed = if special {
+            let overrides = !(old.overrides.is_empty() && new.overrides.is_empty())
+                && (old.overrides.contains_key(id) || new.overrides.contains_key(id));
+            let changed = if overrides {
                 published_otherwise(old.sinks_of(id), new.sinks_of(id), old, new, Some(id))
             } else {
                 shared_changed
@@ -185,21 +185,28 @@ fn tenants(name: &AppName, old: &App, new: &App, difference: &mut AppDifference)
 }
 
 /// Whether a tenant is published elsewhere, or with another content. `id` is one with settings of its own, if it has any.
-fn published_otherwise(was: &[SinkSpec], is: &[SinkSpec], old: &App, new: &App, id: Option<&CorpId>) -> bool {
-    let names = |placeholder| is.iter().any(|sink| crate::config::read::sink::names(&sink.kind, placeholder));
-    let name_of = |app: &'_ App| id.and_then(|id| app.special.get(id)).and_then(|special| special.name.clone());
+fn published_otherwise(
+    was: &[SinkSpec],
+    is: &[SinkSpec],
+    old: &AppConfig,
+    new: &AppConfig,
+    id: Option<&CorpId>,
+) -> bool {
+    let names = |placeholder| is.iter().any(|sink| sink.kind.names(placeholder));
+    let name_of =
+        |app: &'_ AppConfig| id.and_then(|id| app.overrides.get(id)).and_then(|overrides| overrides.name.clone());
     was != is
         || (old.client_id != new.client_id && names(Placeholder::ClientId))
         || (name_of(old) != name_of(new) && names(Placeholder::Name))
 }
 
 /// The places of one tenant.
-pub(crate) fn places(name: &AppName, app: &App, id: &CorpId) -> Vec<Place> {
+pub(crate) fn places(name: &AppName, app: &AppConfig, id: &CorpId) -> Vec<Place> {
     let names = app.names_of(name, id);
     app.sinks_of(id).iter().map(|sink| sink.place(&names)).collect()
 }
 
-fn vacated(name: &AppName, old: &App, id: &CorpId) -> Vacated {
+fn vacated(name: &AppName, old: &AppConfig, id: &CorpId) -> Vacated {
     let places = match old.on_remove {
         OnRemove::Delete => places(name, old, id),
         OnRemove::Keep => Vec::new(),

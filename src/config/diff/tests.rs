@@ -1,6 +1,6 @@
 //! How configs differ, as told by the texts that an operator edits.
 
-use crate::config::{Config, Difference, Fate, Process, Source, Sources, check, diff, keep_removed};
+use crate::config::{Config, Difference, Fate, Source, Sources, check_text, diff, keep_removed};
 use crate::domain::{AppName, CorpId};
 
 /// An app's table with a secret that is always there.
@@ -10,7 +10,7 @@ fn app(name: &str, more: &str) -> String {
 
 fn config(text: &str) -> Config {
     let sources = Sources::remembered(vec![Source::new("/nowhere/config.toml", text)]);
-    let checked = check(&sources, &Process::default());
+    let checked = check_text(&sources);
     let report = checked.report.render(&sources, false);
     checked.config.unwrap_or_else(|| panic!("{report}"))
 }

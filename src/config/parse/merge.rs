@@ -6,40 +6,40 @@ use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::diagnostics::collect::{Diagnostics, Span};
-use crate::config::schema;
+use crate::config::schema::is_showable;
 
 /// Lists that are joined when several files have them.
 const JOINED: [&str; 2] = ["corp_ids", "sink"];
 
 /// A table, perhaps of several files.
 #[derive(Default)]
-pub(crate) struct Table<'i> {
-    pub(crate) entries: BTreeMap<&'i str, Entry<'i>>,
+pub(crate) struct Tree<'i> {
+    pub(crate) nodes: BTreeMap<&'i str, Node<'i>>,
 }
 
 /// A key and its value.
-pub(crate) struct Entry<'i> {
+pub(crate) struct Node<'i> {
     /// Where the key stands (first).
     pub(crate) key: Span,
     /// Where the value stands (first).
     pub(crate) at: Span,
-    pub(crate) value: Value<'i>,
+    pub(crate) value: NodeValue<'i>,
 }
 
 /// A value.
-pub(crate) enum Value<'i> {
-    Table(Table<'i>),
-    List(Vec<Item<'i>>),
+pub(crate) enum NodeValue<'i> {
+    Table(Tree<'i>),
+    List(Vec<Element<'i>>),
     Scalar(&'i DeValue<'i>),
 }
 
 /// An element of a list.
-pub(crate) struct Item<'i> {
+pub(crate) struct Element<'i> {
     pub(crate) at: Span,
     pub(crate) value: &'i DeValue<'i>,
 }
 
-impl Value<'_> {
+impl NodeValue<'_> {
     /// What it is, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -50,10 +50,10 @@ impl Value<'_> {
     }
 }
 
-impl<'i> Item<'i> {
+impl<'i> Element<'i> {
     /// The element as a table of its own.
-    pub(crate) fn as_table(&self) -> Option<Table<'i>> {
-        self.value.as_table().map(|table| Table::of(table, self.at.file as usize))
+    pub(crate) fn as_table(&self) -> Option<Tree<'i>> {
+        self.value.as_table().map(|table| Tree::of(table, self.at.file as usize))
     }
 }
 
@@ -70,37 +70,37 @@ pub(crate) fn kind_of(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-impl<'i> Table<'i> {
+impl<'i> Tree<'i> {
     /// The table of one file.
     pub(crate) fn of(table: &'i DeTable<'i>, file: usize) -> Self {
-        let entries = table
+        let nodes = table
             .iter()
-            // Where the parser found no value, it has diagnostic so, and stands in an integer of no extent.
+            // Where the parser found no value, it has reported that, and stands in an integer of no extent.
             .filter(|(_, value)| !(value.span().is_empty() && value.get_ref().is_integer()))
             .map(|(key, value)| {
-                let entry = Entry {
+                let entry = Node {
                     key: Span::new(file, key.span()),
                     at: Span::new(file, value.span()),
-                    value: Value::of(value.get_ref(), file),
+                    value: NodeValue::of(value.get_ref(), file),
                 };
                 (&**key.get_ref(), entry)
             })
             .collect();
-        Self { entries }
+        Self { nodes }
     }
 
     /// Adds the table of a later file.
-    pub(crate) fn merge(&mut self, later: Table<'i>, diagnostics: &mut Diagnostics<'_>) {
-        for (key, theirs) in later.entries {
-            let Some(ours) = self.entries.get_mut(key) else {
-                self.entries.insert(key, theirs);
+    pub(crate) fn merge(&mut self, later: Tree<'i>, diagnostics: &Diagnostics<'_>) {
+        for (key, theirs) in later.nodes {
+            let Some(ours) = self.nodes.get_mut(key) else {
+                self.nodes.insert(key, theirs);
                 continue;
             };
             match (&mut ours.value, theirs.value) {
-                (Value::Table(ours), Value::Table(theirs)) => ours.merge(theirs, diagnostics),
-                (Value::List(ours), Value::List(theirs)) if JOINED.contains(&key) => ours.extend(theirs),
+                (NodeValue::Table(ours), NodeValue::Table(theirs)) => ours.merge(theirs, diagnostics),
+                (NodeValue::List(ours), NodeValue::List(theirs)) if JOINED.contains(&key) => ours.extend(theirs),
                 _ => {
-                    let what = if schema::is_showable(key) { format!("`{key}`") } else { "the same key".to_owned() };
+                    let what = if is_showable(key) { format!("`{key}`") } else { "the same key".to_owned() };
                     diagnostics
                         .error(theirs.key, format!("{what} is set in two files"))
                         .also(ours.key, "it is set here, too")
@@ -111,12 +111,12 @@ impl<'i> Table<'i> {
     }
 }
 
-impl<'i> Value<'i> {
+impl<'i> NodeValue<'i> {
     fn of(value: &'i DeValue<'i>, file: usize) -> Self {
         match value {
-            DeValue::Table(table) => Self::Table(Table::of(table, file)),
+            DeValue::Table(table) => Self::Table(Tree::of(table, file)),
             DeValue::Array(list) => Self::List(
-                list.iter().map(|item| Item { at: Span::new(file, item.span()), value: item.get_ref() }).collect(),
+                list.iter().map(|item| Element { at: Span::new(file, item.span()), value: item.get_ref() }).collect(),
             ),
             scalar => Self::Scalar(scalar),
         }

@@ -1,6 +1,5 @@
-//! Parsing that goes on after a fault. The parser recovers within a line, but after a bracket or a quote that is not
-//! closed it takes the rest of the file for part of it. So a faulty stretch is reported, blanked, and the rest parsed again:
-//! what stands after it is then read for what it is.
+//! Parsing that goes on after a fault. The parser recovers within a line, but after a bracket or a quote that is not closed it
+//! takes the rest of the file for a part of it. So a faulty stretch is reported and blanked, and the rest is parsed again.
 
 use std::ops::Range;
 
@@ -8,9 +7,9 @@ use toml::de::{DeTable, Error};
 
 use crate::config::diagnostics::collect::{Diagnostics, Span, line_of, line_starts, line_text};
 use crate::config::diagnostics::redact;
-use crate::config::environment::sources::Source;
+use crate::config::diagnostics::sources::Source;
 
-/// How many faulty stretches of a file are told one by one. Whoever has more sees the rest after mending these.
+/// How many faulty stretches of a file are reported. The rest is reported once these are mended.
 const MOST: usize = 20;
 
 /// The text of each source that does not parse, with its faulty stretches blanked; `None` for those that do. All offsets
@@ -18,7 +17,7 @@ const MOST: usize = 20;
 pub(crate) fn blank_faults(
     sources: &[Source],
     errors: &[Vec<Error>],
-    diagnostics: &mut Diagnostics<'_>,
+    diagnostics: &Diagnostics<'_>,
 ) -> Vec<Option<String>> {
     let sources = sources.iter().zip(errors).enumerate();
     sources
@@ -29,7 +28,7 @@ pub(crate) fn blank_faults(
             for _ in 0..MOST {
                 let (at, message) = first;
                 let (at, faulty) = stretch(&text, &lines, at);
-                diagnostics.syntax(Span::new(file, at..at), message);
+                diagnostics.syntax_error(Span::new(file, at..at), message);
                 text = blank(text, faulty);
                 let Some(next) = first_of(&DeTable::parse_recoverable(&text).1) else { break };
                 first = next;
@@ -61,8 +60,8 @@ fn stretch(text: &str, lines: &[u32], at: usize) -> (usize, Range<usize>) {
     let from = if at_the_end { first } else { line };
     let next = (from + 1..lines.len()).find(|line| is_header(*line)).unwrap_or(lines.len());
     let indent = text[start_of(first)..].len() - text[start_of(first)..].trim_start().len();
-    let told = if at_the_end { start_of(first) + indent } else { at };
-    (told, start_of(first)..start_of(next))
+    let reported = if at_the_end { start_of(first) + indent } else { at };
+    (reported, start_of(first)..start_of(next))
 }
 
 /// Only whole lines are blanked, so what is left is still UTF-8.

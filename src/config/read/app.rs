@@ -1,194 +1,136 @@
 //! `[app.*]`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use super::inherited::{self, Inherited};
-use super::reader::{Fault, Reader, Spanned};
-use super::sink::{Context, Sink};
-use super::tenants::{self, Tenants};
-use super::values;
-use crate::config::diagnostics::collect::{Diagnostics, Span};
-use crate::config::model::{App, Special};
-use crate::config::parse::merge::{Table, Value};
-use crate::config::schema;
+use super::reader::{Context, Reader, Spanned};
+use super::tenants::{self, TenantDrafts};
+use super::values::ValueFault;
+use crate::config::diagnostics::collect::Span;
+use crate::config::parse::merge::{NodeValue, Tree};
+use crate::config::schema::APP;
 use crate::domain::{AppName, ClientId, SecretSource};
 
-/// An app with what only diagnostics need: where everything stands.
+/// An app as it was read, with the spans that diagnostics need.
 pub(crate) struct AppDraft {
     pub(crate) name: AppName,
-    pub(crate) app: App,
-    /// Where each of [`App::tenants`] stands.
-    pub(crate) tenant_spans: Vec<Span>,
-    pub(crate) sinks: Arc<[Sink]>,
-    /// The sinks of the tenants that have their own.
-    pub(crate) own_sinks: BTreeMap<usize, Arc<[Sink]>>,
-    /// The place of the secret, and where the config names it.
+    /// Where its table stands (first).
+    pub(crate) at: Span,
+    pub(crate) client_id: ClientId,
+    /// Where its secret is kept; `None` when that was an error.
     pub(crate) secret: Option<Spanned<SecretSource>>,
+    pub(crate) settings: Inherited,
+    pub(crate) tenants: TenantDrafts,
 }
 
 /// `[app.*]`.
-pub(crate) fn apps(
-    apps: Option<&Table<'_>>,
-    defaults: &Inherited,
-    context: &Context<'_>,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Vec<AppDraft> {
+pub(crate) fn apps<'c>(top: &Reader<'c>, defaults: &Inherited) -> Vec<AppDraft> {
+    let context: &'c Context<'c> = top.context;
     let mut read = Vec::new();
-    for (key, entry) in apps.iter().flat_map(|apps| &apps.entries) {
+    for (key, node) in top.tree("app").into_iter().flat_map(|apps| &apps.nodes) {
         let name = AppName::new(key);
         if name.is_err() {
-            diagnostics.error(entry.key, format!("an app's name must be {}", AppName::RULE)).help("rename the app");
+            top.error(node.key, format!("an app's name must be {}", AppName::RULE)).help("rename the app");
         }
-        let Value::Table(table) = &entry.value else {
-            diagnostics
-                .error(entry.key, format!("an app is a table, and this is {}", entry.value.kind()))
+        let NodeValue::Table(tree) = &node.value else {
+            top.error(node.key, format!("an app is a table, and this is {}", node.value.kind()))
                 .help("write [app.NAME], and the app's keys below it");
             continue;
         };
-        // Even an app without a proper name is read, so that all its problems are told at once.
+        // An app without a valid name is read as well, so that all its faults are reported at once.
         let stand_in = || AppName::new("app").unwrap_or_else(|_| unreachable!("the rule allows it"));
-        let proper = name.is_ok();
-        if let Some(app) = app(name.unwrap_or_else(|_| stand_in()), entry.key, table, defaults, context, diagnostics)
-            && proper
-        {
-            read.push(app);
-        }
+        let is_valid = name.is_ok();
+        let draft = app(name.unwrap_or_else(|_| stand_in()), node.key, tree, context, defaults);
+        read.extend(draft.filter(|_| is_valid));
     }
     read
 }
 
-fn app(
+fn app<'c>(
     name: AppName,
     at: Span,
-    table: &Table<'_>,
+    tree: &'c Tree<'c>,
+    context: &'c Context<'c>,
     defaults: &Inherited,
-    context: &Context<'_>,
-    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<AppDraft> {
-    let reader = Reader::open(Some(table), &schema::APP, diagnostics);
-    let client_id = client_id(&reader, &name, at, diagnostics);
-    let secret = client_secret(&reader, &name, at, context, diagnostics);
-    let settings = inherited::of_app(&reader, defaults, context, diagnostics);
-    let tenants = tenants::read(&reader, context, diagnostics);
+    let reader = Reader::open(Some(tree), &APP, context);
+    let client_id = client_id(&reader, &name, at);
+    let secret = client_secret(&reader, &name, at);
+    let settings = inherited::of_app(&reader, defaults);
+    let tenants = tenants::read(&reader);
     let client_id = client_id.or_else(|| ClientId::new("unknown").ok())?;
-    Some(assemble(name, client_id, secret, &settings, tenants))
+    Some(AppDraft { name, at, client_id, secret, settings, tenants })
 }
 
-fn assemble(
-    name: AppName,
-    client_id: ClientId,
-    secret: Option<Spanned<SecretSource>>,
-    settings: &Inherited,
-    tenants: Tenants,
-) -> AppDraft {
-    let sinks = settings.sinks();
-    let special = tenants.special.iter().map(|(index, special)| {
-        let sinks = special.sinks.as_ref().map(|sinks| settings.specs(sinks));
-        (tenants.ids[*index].clone(), Special { name: special.name.clone(), sinks })
-    });
-    let app = App {
-        client_id,
-        // Without a secret there was a problem, and nobody gets to see this.
-        client_secret: secret.as_ref().map_or_else(|| SecretSource::Env("".into()), |secret| secret.value.clone()),
-        endpoint: settings.endpoint(),
-        proxy: settings.proxy(),
-        policy: settings.policy(),
-        on_remove: settings.on_remove(),
-        sinks: settings.specs(&sinks),
-        special: special.collect(),
-        tenants: tenants.ids,
-    };
-    let own_sinks = tenants.special.into_iter().filter_map(|(index, own)| Some((index, own.sinks?))).collect();
-    AppDraft { name, app, tenant_spans: tenants.marks, sinks, own_sinks, secret }
+fn client_id(reader: &Reader<'_>, name: &AppName, at: Span) -> Option<ClientId> {
+    report_missing(reader, "client_id", name, at, "client_id = \"…\"");
+    let rule = |_| ValueFault::new(format!("must be {}", ClientId::RULE));
+    Some(reader.text("client_id", |text| ClientId::new(text).map_err(rule))?.value)
 }
 
-fn client_id(reader: &Reader<'_, '_>, name: &AppName, at: Span, diagnostics: &mut Diagnostics<'_>) -> Option<ClientId> {
-    if reader.entry("client_id").is_none() {
-        missing("client_id", reader, name, at, "client_id = \"…\"", diagnostics);
-    }
-    let set = reader.text("client_id", diagnostics, |text| {
-        ClientId::new(text).map_err(|_| Fault::new(format!("must be {}", ClientId::RULE)))
-    })?;
-    Some(set.value)
-}
-
-fn missing(
-    key: &'static str,
-    reader: &Reader<'_, '_>,
-    name: &AppName,
-    at: Span,
-    example: &str,
-    diagnostics: &mut Diagnostics<'_>,
-) {
-    // Where the text does not parse, the key may be there and merely not have been seen; a misspelt one is told of already.
-    if !diagnostics.any_syntax() && !reader.misspells(key) {
-        diagnostics.error(at, format!("the app {name} has no `{key}`")).help(format!("add {example}"));
+fn report_missing(reader: &Reader<'_>, key: &'static str, app: &AppName, at: Span, example: &str) {
+    // Where the text does not parse, the key may be there and not have been seen; a misspelt one was reported already.
+    if reader.node(key).is_none() && !reader.context.diagnostics.any_syntax_error() && !reader.misspells(key) {
+        reader.error(at, format!("the app {app} has no `{key}`")).help(format!("add {example}"));
     }
 }
 
-/// `None` when there was a problem.
-fn client_secret(
-    reader: &Reader<'_, '_>,
-    name: &AppName,
-    at: Span,
-    context: &Context<'_>,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Option<Spanned<SecretSource>> {
-    let Some(entry) = reader.entry("client_secret") else {
-        missing(
-            "client_secret",
-            reader,
-            name,
-            at,
-            &format!("client_secret = {{ file = \"{name}.secret\" }}"),
-            diagnostics,
-        );
+/// `None` when there was an error.
+fn client_secret(app: &Reader<'_>, name: &AppName, at: Span) -> Option<Spanned<SecretSource>> {
+    let example = format!("client_secret = {{ file = \"{name}.secret\" }}");
+    report_missing(app, "client_secret", name, at, &example);
+    let node = app.node("client_secret")?;
+    let NodeValue::Table(_) = node.value else {
+        let path = app.context.base(node.at).join(format!("{name}.secret"));
+        app.context.inline_secrets.borrow_mut().push((node.key, path));
         return None;
     };
-    let Value::Table(table) = &entry.value else {
-        let path = context.base(entry.at).join(format!("{name}.secret"));
-        let who =
-            crate::config::environment::process::group_id("corptokend").map_or("-m 0600", |_| "-m 0640 -g corptokend");
-        let help = format!(
-            "run `install {who} /dev/stdin {path}`, paste the secret, press Enter and Ctrl-D; then write \
-             client_secret = {{ file = \"{path}\" }}",
-            path = path.display()
-        );
-        diagnostics.error(entry.key, "a secret does not belong into the config").help(help);
-        return None;
-    };
-    let reader = Reader::open(Some(table), &schema::CLIENT_SECRET, diagnostics);
-    let known = table.entries.iter().filter(|(key, _)| schema::CLIENT_SECRET.keys.contains(key));
-    let given: Vec<Span> = known.map(|(_, entry)| entry.key).collect();
+    let reader = app.table("client_secret");
+    let given: Vec<Span> = reader.known_nodes().map(|node| node.key).collect();
     if let [first, second, ..] = given[..] {
-        diagnostics
+        reader
             .error(second, "`client_secret` lies in one place, and these are several")
             .also(first, "the first")
             .help("keep one of `file`, `credential` and `env`");
         return None;
     }
-    let file = reader.text("file", diagnostics, |text| values::path(text, context.base(entry.at)));
-    let credential = reader.text("credential", diagnostics, credential_name);
-    let env = reader.text("env", diagnostics, variable_name);
-    if table.entries.is_empty() {
-        diagnostics.error(entry.at, "`client_secret` says nothing").help("write { file = \"…\" }");
+    if reader.is_empty() {
+        reader.error(node.at, "`client_secret` says nothing").help("write { file = \"…\" }");
     }
-    file.map(|set| Spanned { value: SecretSource::File(set.value), at: set.at })
-        .or(credential.map(|set| Spanned { value: SecretSource::Credential(set.value), at: set.at }))
-        .or(env.map(|set| Spanned { value: SecretSource::Env(set.value), at: set.at }))
+    let file = reader.path("file").map(|file| Spanned { value: SecretSource::File(file.value), at: file.at });
+    let credential = reader.text("credential", |text| Ok(SecretSource::Credential(credential_name(text)?)));
+    let env = reader.text("env", |text| Ok(SecretSource::Env(variable_name(text)?)));
+    file.or(credential).or(env)
 }
 
-fn credential_name(text: &str) -> Result<Box<str>, Fault> {
-    let proper = (1..=255).contains(&text.len())
+fn credential_name(text: &str) -> Result<Box<str>, ValueFault> {
+    let is_valid = (1..=255).contains(&text.len())
         && ![".", ".."].contains(&text)
         && text.chars().all(|c| c != '/' && c != ':' && !c.is_control());
-    if proper { Ok(text.into()) } else { Err(Fault::new("must be a credential's name, as in LoadCredential=")) }
+    let fault = || ValueFault::new("must be a credential's name, as in LoadCredential=");
+    is_valid.then(|| text.into()).ok_or_else(fault)
 }
 
-fn variable_name(text: &str) -> Result<Box<str>, Fault> {
-    let proper = !text.is_empty()
+fn variable_name(text: &str) -> Result<Box<str>, ValueFault> {
+    let is_valid = !text.is_empty()
         && !text.starts_with(|c: char| c.is_ascii_digit())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if proper { Ok(text.into()) } else { Err(Fault::new("must be an environment variable's name")) }
+    is_valid.then(|| text.into()).ok_or_else(|| ValueFault::new("must be an environment variable's name"))
+}
+
+#[cfg(test)]
+impl AppDraft {
+    /// An app whose tenants each have sinks of their own.
+    pub(crate) fn with_tenants(
+        name: AppName,
+        tenants: impl Iterator<Item = (crate::domain::CorpId, Span, Vec<super::sink::SinkDraft>)>,
+    ) -> Self {
+        let mut drafts = TenantDrafts::default();
+        for (index, (id, span, sinks)) in tenants.enumerate() {
+            drafts.ids.push(id);
+            drafts.spans.push(span);
+            drafts.overrides.insert(index, tenants::OverridesDraft { name: None, sinks: Some(sinks.into()) });
+        }
+        let at = Span { file: 0, start: 0, end: 0 };
+        let client_id = ClientId::new("c").unwrap();
+        Self { name, at, client_id, secret: None, settings: Inherited::default(), tenants: drafts }
+    }
 }

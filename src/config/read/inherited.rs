@@ -1,28 +1,21 @@
-//! What `[defaults]` and an app can both say, and what holds where neither says it.
+//! What `[defaults]` and an app can both set, and what holds where neither sets it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::reader::{Fault, Reader, Spanned};
-use super::sink::{self, Context, Sink};
-use super::values;
-use crate::config::diagnostics::collect::Diagnostics;
-use crate::config::parse::merge::Table;
-use crate::config::schema;
-use crate::domain::{AppPolicy, Endpoint, OnExpiry, OnRemove, Proxy, Rate, Refresh, Retry, SinkKind, SinkSpec};
+use super::reader::{Reader, Spanned};
+use super::sink::{self, SinkDraft};
+use super::values::{self, ValueFault};
+use crate::config::schema::{DEFAULTS, REFRESH, RETRY};
+use crate::domain::{AppPolicy, Endpoint, OnExpiry, OnRemove, Proxy, Rate, Refresh, Retry, SinkKind};
 
-const ENDPOINT: &str = "https://api.dingtalk.com";
-const RATE: Rate = Rate::per_second(15);
-const REFRESH: Refresh = Refresh { at: 0.7, jitter: 0.05 };
-const RETRY: Retry = Retry { min: Duration::from_secs(1), max: Duration::from_secs(300) };
-
-/// What `[defaults]` and an app can both say.
+/// What `[defaults]` and an app can both set.
 #[derive(Clone, Default)]
 pub(crate) struct Inherited {
     endpoint: Option<Endpoint>,
-    proxy: Option<Proxy>,
+    pub(crate) proxy: Option<Proxy>,
     rate: Option<Rate>,
     at: Option<Spanned<f64>>,
     jitter: Option<Spanned<f64>>,
@@ -31,43 +24,48 @@ pub(crate) struct Inherited {
     on_remove: Option<OnRemove>,
     on_expiry: Option<OnExpiry>,
     enabled: Option<bool>,
-    sinks: Option<Arc<[Sink]>>,
+    sinks: Option<Arc<[SinkDraft]>>,
 }
 
 /// `[defaults]`.
-pub(crate) fn defaults(
-    table: Option<&Table<'_>>,
-    standard_sink: Sink,
-    context: &Context<'_>,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Inherited {
-    let reader = Reader::open(table, &schema::DEFAULTS, diagnostics);
-    let mut settings = settings(&reader, context, diagnostics);
-    check_refresh(&settings, &settings, diagnostics);
-    check_retry(&settings, &settings, diagnostics);
-    settings.sinks.get_or_insert_with(|| Arc::new([standard_sink]));
-    settings
+pub(crate) fn defaults(reader: &Reader<'_>, standard_sink: SinkDraft) -> Inherited {
+    let mut inherited = read(reader);
+    inherited.check(&inherited, reader);
+    inherited.sinks.get_or_insert_with(|| Arc::new([standard_sink]));
+    inherited
 }
 
-/// What an app says, and `defaults` where it says nothing.
-pub(crate) fn of_app(
-    reader: &Reader<'_, '_>,
-    defaults: &Inherited,
-    context: &Context<'_>,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Inherited {
-    let own = settings(reader, context, diagnostics);
+/// What an app sets, and `defaults` where it sets nothing.
+pub(crate) fn of_app(app: &Reader<'_>, defaults: &Inherited) -> Inherited {
+    let own = read(app);
     let all = own.over(defaults);
-    check_refresh(&own, &all, diagnostics);
-    check_retry(&own, &all, diagnostics);
+    own.check(&all, app);
     all
+}
+
+/// What a table sets itself.
+fn read(reader: &Reader<'_>) -> Inherited {
+    let (refresh, retry) = (reader.table("refresh"), reader.table("retry"));
+    Inherited {
+        endpoint: reader.text("endpoint", endpoint).map(|set| set.value),
+        proxy: reader.text("proxy", proxy).map(|set| set.value),
+        rate: reader.text("rate", values::rate).map(|set| set.value),
+        at: refresh.fraction("at"),
+        jitter: refresh.fraction("jitter"),
+        min: retry.duration("min"),
+        max: retry.duration("max"),
+        on_remove: reader.word("on_remove", &[OnRemove::Delete, OnRemove::Keep]).map(|set| set.value),
+        on_expiry: reader.word("on_expiry", &[OnExpiry::Keep, OnExpiry::Delete]).map(|set| set.value),
+        enabled: reader.boolean("enabled").map(|set| set.value),
+        sinks: sink::sinks(reader),
+    }
 }
 
 impl Inherited {
     /// How tenants are kept fresh.
     pub(crate) fn policy(&self) -> AppPolicy {
         AppPolicy {
-            rate: self.rate.unwrap_or(RATE),
+            rate: self.rate.unwrap_or_else(|| values::default(&DEFAULTS, "rate", values::rate)),
             refresh: self.refresh(),
             retry: self.retry(),
             enabled: self.enabled.unwrap_or(true),
@@ -75,25 +73,26 @@ impl Inherited {
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
-        self.endpoint.clone().unwrap_or_else(|| {
-            Endpoint::new(ENDPOINT).unwrap_or_else(|_| unreachable!("a constant that the tests read"))
-        })
-    }
-
-    pub(crate) fn proxy(&self) -> Option<Proxy> {
-        self.proxy.clone()
+        self.endpoint.clone().unwrap_or_else(|| values::default(&DEFAULTS, "endpoint", endpoint))
     }
 
     pub(crate) fn on_remove(&self) -> OnRemove {
         self.on_remove.unwrap_or(OnRemove::Delete)
     }
 
-    /// The sinks of tenants that have none of their own.
-    pub(crate) fn sinks(&self) -> Arc<[Sink]> {
-        self.sinks.clone().unwrap_or_default()
+    /// What becomes of expired tokens in a sink of this kind.
+    pub(crate) fn on_expiry(&self, kind: &SinkKind) -> OnExpiry {
+        self.on_expiry.unwrap_or(match kind {
+            SinkKind::File(_) => OnExpiry::Keep,
+            SinkKind::Keyring(_) => OnExpiry::Delete,
+        })
     }
 
-    /// What an app says, and `defaults` where it says nothing.
+    /// The sinks of tenants that have none of their own.
+    pub(crate) fn sinks(&self) -> &[SinkDraft] {
+        self.sinks.as_deref().unwrap_or_default()
+    }
+
     fn over(&self, defaults: &Self) -> Self {
         Self {
             endpoint: self.endpoint.clone().or_else(|| defaults.endpoint.clone()),
@@ -111,82 +110,44 @@ impl Inherited {
     }
 
     fn refresh(&self) -> Refresh {
-        Refresh {
-            at: self.at.map_or(REFRESH.at, |set| set.value),
-            jitter: self.jitter.map_or(REFRESH.jitter, |set| set.value),
-        }
+        let value = |set: Option<Spanned<f64>>, key| {
+            set.map_or_else(|| values::default(&REFRESH, key, values::fraction), |set| set.value)
+        };
+        Refresh { at: value(self.at, "at"), jitter: value(self.jitter, "jitter") }
     }
 
     fn retry(&self) -> Retry {
-        Retry { min: self.min.map_or(RETRY.min, |set| set.value), max: self.max.map_or(RETRY.max, |set| set.value) }
-    }
-
-    /// Sinks with what becomes of expired tokens in them.
-    pub(crate) fn specs(&self, sinks: &[Sink]) -> Arc<[SinkSpec]> {
-        let by_kind = |kind: &SinkKind| match kind {
-            SinkKind::File(_) => OnExpiry::Keep,
-            SinkKind::Keyring(_) => OnExpiry::Delete,
+        let value = |set: Option<Spanned<Duration>>, key| {
+            set.map_or_else(|| values::default(&RETRY, key, values::duration), |set| set.value)
         };
-        sinks
-            .iter()
-            .map(|sink| SinkSpec {
-                kind: sink.kind.clone(),
-                on_expiry: self.on_expiry.unwrap_or_else(|| by_kind(&sink.kind)),
-            })
-            .collect()
+        Retry { min: value(self.min, "min"), max: value(self.max, "max") }
     }
-}
 
-/// What a table says for itself.
-fn settings(reader: &Reader<'_, '_>, context: &Context<'_>, diagnostics: &mut Diagnostics<'_>) -> Inherited {
-    let refresh = reader.reader("refresh", &schema::REFRESH, diagnostics);
-    let retry = reader.reader("retry", &schema::RETRY, diagnostics);
-    let waits = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
-    Inherited {
-        endpoint: reader
-            .text("endpoint", diagnostics, |text| Endpoint::new(text).map_err(|error| Fault::new(format!(": {error}"))))
-            .map(|set| set.value),
-        proxy: reader.text("proxy", diagnostics, proxy).map(|set| set.value),
-        rate: reader.text("rate", diagnostics, values::rate).map(|set| set.value),
-        at: refresh.fraction("at", diagnostics, 0.05..=0.95),
-        jitter: refresh.fraction("jitter", diagnostics, 0.0..=0.5),
-        min: retry.duration("min", diagnostics, waits.clone()),
-        max: retry.duration("max", diagnostics, waits),
-        on_remove: reader
-            .word("on_remove", diagnostics, &[("delete", OnRemove::Delete), ("keep", OnRemove::Keep)])
-            .map(|set| set.value),
-        on_expiry: reader
-            .word("on_expiry", diagnostics, &[("keep", OnExpiry::Keep), ("delete", OnExpiry::Delete)])
-            .map(|set| set.value),
-        enabled: reader.boolean("enabled", diagnostics).map(|set| set.value),
-        sinks: reader.list("sink", diagnostics).map(|items| sink::sinks(items, context, diagnostics).into()),
-    }
-}
-
-fn proxy(text: &str) -> Result<Proxy, Fault> {
-    Proxy::new(Zeroizing::new(text.to_owned()))
-        .ok_or_else(|| Fault::new("is not a proxy's URL").help("write it like \"http://proxy:3128\""))
-}
-
-/// The earliest and the latest due point must lie within the token's life.
-fn check_refresh(own: &Inherited, all: &Inherited, diagnostics: &mut Diagnostics<'_>) {
-    let refresh = all.refresh();
-    let Some(at) = own.jitter.or(own.at).map(|set| set.at) else { return };
-    if refresh.at - refresh.jitter < 0.01 || refresh.at + refresh.jitter > 0.99 {
+    /// Reports what does not fit together in `all`, where this table sets a part of it.
+    fn check(&self, all: &Self, reader: &Reader<'_>) {
+        let refresh = all.refresh();
         let (from, to) = (refresh.at - refresh.jitter, refresh.at + refresh.jitter);
-        diagnostics
-            .error(at, format!("refreshes would be due from {from:.2} to {to:.2} of a token's life"))
-            .help("choose `at` and `jitter` so that at - jitter is at least 0.01, and at + jitter at most 0.99");
+        // The earliest and the latest due point must lie within the token's life.
+        if let Some(set) = self.jitter.or(self.at).filter(|_| from < 0.01 || to > 0.99) {
+            reader
+                .error(set.at, format!("refreshes would be due from {from:.2} to {to:.2} of a token's life"))
+                .help("choose `at` and `jitter` so that at - jitter is at least 0.01, and at + jitter at most 0.99");
+        }
+        let Retry { min, max } = all.retry();
+        if let Some(set) = self.max.or(self.min).filter(|_| min > max) {
+            let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
+            reader
+                .error(set.at, format!("the first wait, {min}, is longer than the longest, {max}"))
+                .help("make `min` smaller or `max` larger");
+        }
     }
 }
 
-fn check_retry(own: &Inherited, all: &Inherited, diagnostics: &mut Diagnostics<'_>) {
-    let retry = all.retry();
-    let Some(at) = own.max.or(own.min).map(|set| set.at) else { return };
-    if retry.min > retry.max {
-        let (min, max) = (humantime::format_duration(retry.min), humantime::format_duration(retry.max));
-        diagnostics
-            .error(at, format!("the first wait, {min}, is longer than the longest, {max}"))
-            .help("make `min` smaller or `max` larger");
-    }
+fn endpoint(text: &str) -> Result<Endpoint, ValueFault> {
+    Endpoint::new(text).map_err(|error| ValueFault::new(format!(": {error}")))
+}
+
+fn proxy(text: &str) -> Result<Proxy, ValueFault> {
+    Proxy::new(Zeroizing::new(text.to_owned()))
+        .ok_or_else(|| ValueFault::new("is not a proxy's URL").help("write it like \"http://proxy:3128\""))
 }

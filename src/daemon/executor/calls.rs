@@ -249,8 +249,8 @@ fn refusal(failure: Failure) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::secret::{self, SecretError};
     use crate::domain::{Connection, CorpId, Endpoint, Slot};
+    use crate::environment::secrets::{self, SecretError};
     use std::path::Path;
     use std::time::Duration;
 
@@ -347,7 +347,7 @@ mod tests {
 
     /// Reads as a program does that does not look what it opens.
     fn careless(source: &SecretSource, _: Option<&Path>) -> Result<Secret, SecretError> {
-        let SecretSource::File(path) = source else { return secret::read(source, None) };
+        let SecretSource::File(path) = source else { return secrets::read(source, None) };
         let _ = std::fs::read(path);
         Err(SecretError::Odd { place: "the pipe".into(), fault: "is none" })
     }

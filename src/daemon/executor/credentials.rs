@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::secret::{self, SecretError};
 use crate::domain::{Failure, FailureKind, Secret, SecretSource};
+use crate::environment::secrets::{self, SecretError};
 use crate::system::blocking::{Blocking, Unfinished};
 
 /// How long a reading may take, at most. A disk that has to spin up needs less.
@@ -26,7 +26,7 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     pub(crate) fn new(directory: Option<PathBuf>) -> Self {
-        Self { directory, reader: secret::read, reads: Blocking::new("secret", MOST_OUTSTANDING) }
+        Self { directory, reader: secrets::read, reads: Blocking::new("secret", MOST_OUTSTANDING) }
     }
 
     /// Reads them so, for a test.
@@ -42,9 +42,9 @@ impl Credentials {
             SecretSource::File(path) => (path.clone(), source.clone()),
             SecretSource::Credential(name) => match &self.directory {
                 Some(directory) => (directory.join(&**name), source.clone()),
-                None => return secret::read(source, None).map_err(unreadable),
+                None => return secrets::read(source, None).map_err(unreadable),
             },
-            SecretSource::Env(_) => return secret::read(source, None).map_err(unreadable),
+            SecretSource::Env(_) => return secrets::read(source, None).map_err(unreadable),
         };
         let (reader, directory) = (self.reader, self.directory.clone());
         let reading = self.reads.run(&file, timeout.min(PATIENCE), move || reader(&owned, directory.as_deref()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::config::{App, Config};
+use crate::config::{AppConfig, Config};
 use crate::control::protocol;
 use crate::domain::{FailureKind, Now, OriginId, RouteId, WallMs};
 use crate::engine::{HeldCalls, Scope};
@@ -71,7 +71,7 @@ impl Ways {
     }
 
     /// Whether no other app calls the same way.
-    fn is_alone(&self, app: &App) -> bool {
+    fn is_alone(&self, app: &AppConfig) -> bool {
         self.routes.get(&self.config.connection(app).path().route).is_some_and(|route| route.apps == 1)
     }
 
@@ -102,7 +102,7 @@ impl Ways {
 }
 
 /// An app's endpoint, and the proxy on the way to it.
-fn way(app: &App) -> String {
+fn way(app: &AppConfig) -> String {
     let proxy = app.proxy.as_ref().map(|proxy| format!(" (through {proxy})")).unwrap_or_default();
     format!("{}{proxy}", app.endpoint)
 }
@@ -130,8 +130,9 @@ fn does(kind: FailureKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Process, Source, Sources, check};
+    use crate::config::{Process, Source, Sources};
     use crate::domain::AppName;
+    use crate::environment::check;
     use rustix::time::{ClockId, clock_gettime};
 
     /// Apps with these names and endpoints.

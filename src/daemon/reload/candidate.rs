@@ -1,7 +1,7 @@
 //! Everything of a reload that may take long, or hang, and touches nothing that runs: read, validate, compare, and make
 //! what the new config needs. It is done off the scheduler's thread.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::api::TokenClient;
-use crate::config::{
-    self, Checked, Config, Diagnostic, Difference, PathTask, Process, Report, Severity, Sources, secret,
-};
+use crate::config::{self, Checked, Config, Diagnostic, Difference, Process, Report, Severity, Sources};
 use crate::domain::{AppName, Connection, Fingerprint, SinkKind, SinkSpec};
+use crate::environment::{self, PathTask, secrets};
 use crate::sink;
 use crate::system::blocking::Blocking;
 use crate::system::permissions::Reserved;
@@ -42,9 +41,9 @@ pub(crate) struct Baseline {
 /// The settings that a daemon takes at its start, once and for all.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct RestartOnly {
-    state: config::State,
-    control: config::Control,
-    log: config::Log,
+    state: config::StateConfig,
+    control: config::ControlConfig,
+    log: config::LogConfig,
 }
 
 impl RestartOnly {
@@ -129,14 +128,14 @@ fn catching_panics(path: &Path, prepare: impl FnOnce() -> LoadedConfig) -> Loade
 pub(crate) fn rejected(path: &Path, report: Report) -> LoadedConfig {
     let rendered = report.render(&Sources::remembered(Vec::new()), false);
     let digest = Fingerprint::of(rendered.as_bytes());
-    let watch = Watchlist { names: config::where_to_watch(&[path]), drop_ins: None };
+    let watch = Watchlist { names: environment::where_to_watch(&[path]), drop_ins: None };
     LoadedConfig { rendered, candidate: None, hangs: report.hangs(), report, watch, digest }
 }
 
 fn read_and_compare(path: &Path, process: &Process, running: &Baseline, removal: MassRemoval) -> LoadedConfig {
-    match config::read(path) {
+    match environment::read(path) {
         Ok(sources) => {
-            let checked = config::check(&sources, process);
+            let checked = environment::check(&sources, process);
             compare(&sources, checked, process, running, removal)
         }
         Err(report) => rejected(path, report),
@@ -154,7 +153,7 @@ pub(crate) fn compare(
     let Checked { config, mut report, outline, secrets } = checked;
     let mut watch = Watchlist { names: sources.names.clone(), drop_ins: sources.drop_ins_to_watch() };
     let secret_files: Vec<&Path> = outline.secret_files.iter().map(PathBuf::as_path).collect();
-    watch.names.extend(config::where_to_watch(&secret_files));
+    watch.names.extend(environment::where_to_watch(&secret_files));
     if let (Some(config), Some(fixed)) = (&config, &running.fixed) {
         fixed.warn(&RestartOnly::of(config), &mut report);
     }
@@ -198,6 +197,7 @@ fn build(
     let Some(mut config) = read.config else { return Ok(None) };
     let old = running.config.as_deref();
     let mut held_back = 0;
+    let checked: BTreeSet<AppName> = config.apps.keys().cloned().collect();
     if let Some(old) = old {
         config.share_with(old);
         if removal == MassRemoval::HeldBack && config::diff(Some(old), &config).removes_too_much() {
@@ -207,7 +207,7 @@ fn build(
     }
     let difference = config::diff(old, &config);
     let clients = clients(&config, &running.clients, report)?;
-    let secrets = secrets(&config, read.secrets, process);
+    let secrets = secrets(&config, &checked, read.secrets, process);
     let new_secrets = secrets.iter().filter(|(app, print)| running.secrets.get(*app).is_some_and(|old| old != *print));
     Ok(Some(Candidate {
         new_secrets: new_secrets.map(|(app, _)| app.clone()).collect(),
@@ -215,7 +215,7 @@ fn build(
         access: access(&config, &clients),
         clients,
         devices: devices(&config, old),
-        reserved: config.own.reserved(),
+        reserved: environment::reserved(&config.own_files),
         difference,
         held_back,
         texts: sources.files.iter().map(|file| (file.path.clone(), file.text.clone())).collect(),
@@ -226,7 +226,7 @@ fn build(
 /// With tenants that are kept, two may write one place: their app may be called otherwise by now, and `{client_id}` stand in
 /// a path. Such a config is no better than one that was written so.
 fn check_kept_tenants(config: &Config, kept: usize) -> Result<(), Diagnostic> {
-    let Some(conflict) = config::conflicts(config).into_iter().next() else { return Ok(()) };
+    let Some(conflict) = environment::conflicts(config).into_iter().next() else { return Ok(()) };
     let message = format!(
         "the removal of {kept} tenants is held back, and with them the config would be in error: {}",
         conflict.message
@@ -287,7 +287,7 @@ fn certificates(connection: &Connection) -> OsString {
 }
 
 fn access(config: &Config, clients: &[(Connection, TokenClient)]) -> HashMap<AppName, Access> {
-    let entry = |(name, app): (&AppName, &config::App)| {
+    let entry = |(name, app): (&AppName, &config::AppConfig)| {
         let connection = config.connection(app);
         let client = clients.iter().find(|(known, _)| *known == connection).map(|(_, client)| client.clone());
         let access = Access { client, client_id: app.client_id.clone(), secret: app.client_secret.clone() };
@@ -300,14 +300,15 @@ fn access(config: &Config, clients: &[(Connection, TokenClient)]) -> HashMap<App
 /// are kept. One that cannot be read is told of when it is used.
 fn secrets(
     config: &Config,
+    checked: &BTreeSet<AppName>,
     mut known: BTreeMap<AppName, Fingerprint>,
     process: &Process,
 ) -> BTreeMap<AppName, Fingerprint> {
-    let others: Vec<_> = config.apps.iter().filter(|(name, _)| !known.contains_key(*name)).collect();
-    let sources: Vec<_> = others.iter().map(|(_, app)| &app.client_secret).collect();
-    let read = secret::read_all(&sources, process.credentials_directory.as_deref());
-    for ((name, _), secret) in others.into_iter().zip(read) {
-        known.extend(secret.ok().map(|secret| (name.clone(), secret.fingerprint())));
+    let kept: Vec<_> = config.apps.iter().filter(|(name, _)| !checked.contains(*name)).collect();
+    let sources: Vec<_> = kept.iter().map(|(_, app)| app.client_secret.clone()).collect();
+    let read = secrets::inspect_all(&sources, process.credentials_directory.as_deref());
+    for ((name, _), secret) in kept.into_iter().zip(read) {
+        known.extend(secret.outcome.fingerprint().map(|fingerprint| (name.clone(), fingerprint)));
     }
     known.retain(|name, _| config.apps.contains_key(name));
     known
@@ -327,14 +328,15 @@ pub(crate) fn devices(new: &Config, old: Option<&Config>) -> HashMap<PathBuf, Op
         let own = home.clone();
         PathTask::new(home, move || sink::file_system_of(&own).ok())
     });
-    let found = config::run_all(&DEVICES, looks.collect());
+    let found = environment::run_all(&DEVICES, looks.collect());
     homes.into_iter().zip(found.into_iter().map(|device| device.ok().flatten())).collect()
 }
 
 fn all_sinks(config: &Config) -> impl Iterator<Item = (&AppName, &SinkSpec)> {
     config.apps.iter().flat_map(|(name, app)| {
-        let special = app.special.values().filter_map(|special| special.sinks.as_ref()).flat_map(|sinks| sinks.iter());
-        app.sinks.iter().chain(special).map(move |spec| (name, spec))
+        let overrides =
+            app.overrides.values().filter_map(|overrides| overrides.sinks.as_ref()).flat_map(|sinks| sinks.iter());
+        app.sinks.iter().chain(overrides).map(move |spec| (name, spec))
     })
 }
 

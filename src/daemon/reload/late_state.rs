@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use super::super::executor::DaemonHands;
 use super::{candidate, plan};
-use crate::config::{self, Config, Difference, Process, Source, Sources};
+use crate::config::{self, Config, Difference, Process};
 use crate::domain::{AppName, Fingerprint, Freshness, SavedKey, SavedState};
 use crate::engine::Event;
+use crate::environment;
 use crate::store::{Late, Snapshot};
 
 /// How many tenants are looked at in one turn.
@@ -51,8 +52,7 @@ impl LateFindings {
     pub(crate) fn new(late: Late, now: &Current, process: &Process) -> Self {
         let Late { restored, mut memories, applied } = late;
         memories.retain(|(subject, _)| subject.app().is_none());
-        let files = applied.texts.into_iter().map(|(path, text)| Source::new(&path, text)).collect();
-        let last = config::check(&Sources::remembered(files), process).config.map(Arc::new);
+        let last = environment::check(&environment::remembered(&applied.texts), process).config.map(Arc::new);
         let mut findings = Self {
             restored,
             memories,
@@ -164,8 +164,8 @@ mod tests {
     }
 
     fn running(tenants: &str) -> Current {
-        let sources = Sources::remembered(vec![Source::new("/etc/corptokend/config.toml", text(tenants))]);
-        let config = config::check(&sources, &Process::default()).config.unwrap();
+        let sources = environment::remembered([&("/etc/corptokend/config.toml".into(), text(tenants))]);
+        let config = environment::check(&sources, &Process::default()).config.unwrap();
         Current { config: Arc::new(config), secrets: BTreeMap::new() }
     }
 

@@ -15,10 +15,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
 use super::executor::DaemonHands;
-use crate::config::{self, Config, Diagnostic, Process, Report, Severity};
+use crate::config::{Config, Diagnostic, Process, Report, Severity};
 use crate::control::protocol::{ReloadRequest, ReloadVerdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now};
 use crate::engine::{Engine, Event};
+use crate::environment;
 use crate::store::{Applied, Late};
 use crate::system::clock;
 use candidate::{Baseline, Candidate, LoadedConfig, MassRemoval, RestartOnly};
@@ -530,7 +531,7 @@ impl Reload {
 fn wait_for_writers(path: &Path) {
     let deadline = clock::now().boot + SETTLE_MOST_MS;
     while clock::now().boot < deadline {
-        let written = config::last_written(path).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let written = environment::last_written(path).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let Some(age) = written.and_then(clock::machine_age_ms).filter(|age| *age < SETTLE_MS) else { return };
         std::thread::sleep(Duration::from_millis(SETTLE_MS - age));
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use crate::config::{App, AppDifference, Config, Difference, Fate, Vacated};
+use crate::config::{AppConfig, AppDifference, Config, Difference, Fate, Vacated};
 use crate::domain::{AppName, Change, CorpId, Freshness, LaneId, Place, RootId, SinkSetId, SinkSpec, TenantId};
 use crate::store::Snapshot;
 
@@ -176,13 +176,13 @@ impl<T> Default for BySinks<T> {
 impl<T> BySinks<T> {
     /// For these tenants of an app; `of` is asked once for the sinks that they share.
     fn new<'a>(
-        app: &App,
+        app: &AppConfig,
         ids: impl Iterator<Item = &'a CorpId>,
         mut of: impl FnMut(&Arc<[SinkSpec]>) -> io::Result<T>,
     ) -> io::Result<Self> {
         let mut all = Self::default();
         for id in ids {
-            match app.special.get(id).and_then(|special| special.sinks.as_ref()) {
+            match app.overrides.get(id).and_then(|overrides| overrides.sinks.as_ref()) {
                 Some(own) => drop(all.own.insert(id.clone(), of(own)?)),
                 None if all.shared.is_none() => all.shared = Some(of(&app.sinks)?),
                 None => {}

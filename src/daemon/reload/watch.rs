@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::config::{self, PathTask};
+use crate::environment::{self, PathTask};
 use crate::system::blocking::Blocking;
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
@@ -85,7 +85,7 @@ impl EventFilter {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return true };
         let Some(directory) = self.directories.get(above) else { return true };
         self.names.contains(&(*directory, name.to_owned()))
-            || (self.drop_ins == Some(*directory) && config::is_drop_in(name))
+            || (self.drop_ins == Some(*directory) && environment::is_drop_in(name))
     }
 }
 
@@ -212,7 +212,7 @@ fn plan(wanted: &Watchlist) -> (EventFilter, HashSet<PathBuf>) {
         let own = path.to_path_buf();
         PathTask::new(*path, move || nearest(&own))
     });
-    let found = config::run_all(&LOOKS, looks.collect());
+    let found = environment::run_all(&LOOKS, looks.collect());
     let (mut nearest, mut unseen) = (BTreeMap::new(), HashSet::new());
     for (path, found) in directories.into_iter().zip(found) {
         match found {

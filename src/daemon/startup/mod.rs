@@ -20,10 +20,11 @@ use super::reload::{self, Reload};
 use super::sinks::stall_detector::Stalls;
 use super::status::readiness::Readiness;
 use super::status::systemd::Service;
-use crate::config::{self, Checked, Config, Outline, Process, Report, Source, Sources};
+use crate::config::{self, Checked, Config, Outline, Process, Report, Sources};
 use crate::control::{self, AccessPolicy, ServerThread};
 use crate::domain::{AppName, Fingerprint, Now};
 use crate::engine::{Engine, Event};
+use crate::environment;
 use crate::store::{self, Applied, OpenError, Opened};
 use crate::system::blocking::Blocking;
 use crate::system::clock;
@@ -67,7 +68,7 @@ pub enum StartError {
 /// See [`StartError`].
 pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     let began = clock::now();
-    let process = Process::from_env();
+    let process = environment::process();
     let on_disk = read(&startup.config, &process);
     let fallback = if startup.strict { Fallback::None } else { Fallback::LastApplied };
     let state = on_disk.checked.outline.state.clone();
@@ -121,11 +122,12 @@ fn config_error(report: Report, sources: &Sources) -> StartError {
 }
 
 fn read(path: &Path, process: &Process) -> OnDisk {
-    match config::read(path) {
-        Ok(sources) => OnDisk { checked: config::check(&sources, process), sources },
+    match environment::read(path) {
+        Ok(sources) => OnDisk { checked: environment::check(&sources, process), sources },
         Err(report) => {
-            let checked = Checked { config: None, report, outline: Outline::usual(process), secrets: BTreeMap::new() };
-            let names = config::where_to_watch(&[path]);
+            let checked =
+                Checked { config: None, report, outline: Outline::default_of(process), secrets: BTreeMap::new() };
+            let names = environment::where_to_watch(&[path]);
             let sources = Sources { names, ..Sources::remembered(Vec::new()) };
             OnDisk { sources, checked }
         }
@@ -182,16 +184,14 @@ struct Chosen {
 
 /// The config on disk, or, if that is in error, the one that was applied last.
 fn choose(on_disk: OnDisk, opened: &Opened, process: &Process, fallback: Fallback) -> Result<Chosen, StartError> {
-    let applied: Vec<Source> =
-        opened.applied.texts.iter().map(|(path, text)| Source::new(path, text.clone())).collect();
-    let remembered = Sources::remembered(applied);
+    let remembered = environment::remembered(&opened.applied.texts);
     let OnDisk { sources, checked: on_disk } = on_disk;
     // Mostly nothing changed while the daemon was down, and what was read once need not be read again.
     let unchanged = on_disk.config.is_some() && remembered.files == sources.files;
     let checked = match remembered.files[..] {
         [] => None,
         _ if unchanged => Some(on_disk.clone()),
-        _ => Some(config::check(&remembered, process)),
+        _ => Some(environment::check(&remembered, process)),
     };
     let last = checked.as_ref().and_then(|checked| checked.config.clone()).map(Arc::new);
     let running = Baseline { config: last.clone(), ..Baseline::default() };
@@ -289,7 +289,7 @@ impl Builder {
             reload.watch_with(ConfigWatcher::start(Arc::new(on_change))?);
         }
         // The state and the socket have been made by now, and so have their directories.
-        hands.outlets.claims.reserve(config.own.reserved());
+        hands.outlets.claims.reserve(environment::reserved(&config.own_files));
         Ok(Daemon {
             engine,
             hands,

@@ -63,6 +63,19 @@ pub enum SinkKind {
     Keyring(KeyringSink),
 }
 
+impl SinkKind {
+    /// Whether a sink is filled in from this value, in path or content.
+    pub fn names(&self, placeholder: Placeholder) -> bool {
+        match self {
+            Self::File(file) => {
+                let in_content = matches!(&file.format, Format::Template(content) if content.names(placeholder));
+                in_content || file.path.names(placeholder)
+            }
+            Self::Keyring(keyring) => keyring.path.iter().any(|part| part.names(placeholder)),
+        }
+    }
+}
+
 /// A file sink.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileSink {

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use super::bounded::{self, PathTask};
 use super::permissions::Permissions;
-use super::sources;
-use crate::config::diagnostics::report::Diagnostic;
+use super::sources::open;
+use crate::config::{InputFault, SecretInput, SecretOutcome};
 use crate::domain::{Secret, SecretSource};
 use crate::system::blocking::{Blocking, Unfinished};
 use crate::system::permissions::{Danger, PathAudit, PathElement, Status, Trusted, is_on_read_only_mount};
@@ -98,7 +98,7 @@ pub fn read(source: &SecretSource, credentials_directory: Option<&Path>) -> Resu
 }
 
 /// The file that a secret is read from.
-pub(crate) fn path(source: &SecretSource, credentials_directory: Option<&Path>) -> Option<PathBuf> {
+fn path(source: &SecretSource, credentials_directory: Option<&Path>) -> Option<PathBuf> {
     match source {
         SecretSource::File(path) => Some(path.clone()),
         SecretSource::Credential(name) => Some(credentials_directory?.join(&**name)),
@@ -109,48 +109,43 @@ pub(crate) fn path(source: &SecretSource, credentials_directory: Option<&Path>) 
 /// A secret, and what is loose about its file on a read-only mount.
 type Found = Result<(Secret, Option<SecretError>), SecretError>;
 
-/// What came of reading a secret.
-#[derive(Clone)]
-pub(crate) struct Inspected {
-    pub(crate) found: Found,
-    /// Who else could change it.
-    pub(crate) dangers: Vec<Diagnostic>,
-}
+static READS: LazyLock<Blocking<SecretInput>> = LazyLock::new(|| Blocking::new("secrets", MOST_OUTSTANDING));
 
-static READS: LazyLock<Blocking<Inspected>> = LazyLock::new(|| Blocking::new("secrets", MOST_OUTSTANDING));
-
-/// Reads all these secrets, many at once, and judges the files alone, not the ways to them. One that hangs costs the others nothing, and ten seconds pass at
-/// most.
-pub fn read_all(sources: &[&SecretSource], credentials_directory: Option<&Path>) -> Vec<Result<Secret, SecretError>> {
-    let inspected = inspect_all(sources, credentials_directory).into_iter();
-    inspected.map(|inspected| inspected.found.map(|(secret, _)| secret)).collect()
-}
-
-/// As [`read_all`], and says what is loose about files on a read-only mount, and about the ways to all.
-pub(crate) fn inspect_all(sources: &[&SecretSource], credentials_directory: Option<&Path>) -> Vec<Inspected> {
-    let directory = credentials_directory.map(Path::to_path_buf);
-    let looks = sources.iter().map(|source| {
-        let (own, directory) = ((*source).clone(), directory.clone());
+/// Reads all these secrets side by side, and says what tells each from others, what is loose about its file, and who could
+/// change the way to it. One that hangs costs the others nothing, and ten seconds pass at most.
+pub fn inspect_all(sources: &[SecretSource], credentials_directory: Option<&Path>) -> Vec<SecretInput> {
+    let tasks = sources.iter().map(|source| {
+        let (own, directory) = (source.clone(), credentials_directory.map(Path::to_path_buf));
         let path = path(&own, directory.as_deref());
         let key = match (&path, &own) {
-            (Some(path), _) => path.clone().into_os_string(),
+            (Some(path), _) | (None, SecretSource::File(path)) => path.clone().into_os_string(),
             // These cannot hang, and their keys are no paths.
             (None, SecretSource::Env(name) | SecretSource::Credential(name)) => format!("${name}").into(),
-            (None, SecretSource::File(path)) => path.clone().into_os_string(),
         };
-        PathTask::new(key, move || Inspected {
-            found: inspect(&own, directory.as_deref()),
+        PathTask::new(key, move || SecretInput {
+            outcome: outcome(inspect(&own, directory.as_deref())),
             dangers: path.map(|path| Permissions::new().of_secret(&path)).unwrap_or_default(),
         })
     });
-    let read = bounded::run_all(&READS, looks.collect());
-    let outcome = |(source, read): (&&SecretSource, Result<Inspected, Unfinished>)| {
-        read.unwrap_or_else(|why| Inspected {
-            found: Err(SecretError::Unfinished { place: source.to_string(), why }),
-            dangers: Vec::new(),
-        })
+    let inspected = bounded::run_all(&READS, tasks.collect());
+    let unfinished = |source: &SecretSource, why| SecretInput {
+        outcome: outcome(Err(SecretError::Unfinished { place: source.to_string(), why })),
+        dangers: Vec::new(),
     };
-    sources.iter().zip(read).map(outcome).collect()
+    sources.iter().zip(inspected).map(|(source, input)| input.unwrap_or_else(|why| unfinished(source, why))).collect()
+}
+
+fn outcome(found: Found) -> SecretOutcome {
+    let fault = |error: &SecretError| InputFault { message: error.to_string(), remedy: error.remedy().to_owned() };
+    match found {
+        Ok((secret, None)) => SecretOutcome::Good(secret.fingerprint()),
+        Ok((secret, Some(loose))) => {
+            let message = format!("{loose}, on a read-only mount");
+            SecretOutcome::Loose(secret.fingerprint(), InputFault { message, ..fault(&loose) })
+        }
+        Err(error @ SecretError::Unfinished { .. }) => SecretOutcome::Unanswered(fault(&error)),
+        Err(error) => SecretOutcome::Unusable(fault(&error)),
+    }
 }
 
 /// As [`read`], but judges the file alone, not the way to it; and says what is loose about a file on a read-only mount.
@@ -182,7 +177,7 @@ enum Guard {
 
 fn read_file(path: &Path, source: &SecretSource, guard: Guard) -> Result<(Secret, Option<SecretError>), SecretError> {
     let failed = |error: io::Error| unreadable(source, &error);
-    let file = sources::open(path).map_err(failed)?;
+    let file = open(path).map_err(failed)?;
     let status = file.metadata().map_err(failed)?;
     if !status.is_file() {
         return Err(SecretError::Odd { place: source.to_string(), fault: "is not a regular file" });
