@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use corptokend::cli::{Colour, Exit, reload, status};
 use corptokend::control::protocol::{
-    DaemonStatus, HeldBack, LastError, Page, ReloadVerdict, SinkRow, SinkState, State, TenantRow,
+    DaemonStatus, HeldBack, LastError, Page, ReloadVerdict, SinkRow, SinkState, TenantRow,
 };
 use corptokend::control::{AccessPolicy, ControlClient, ControlError, MAX_CONNECTIONS, Query, bind, serve, unbind};
+use corptokend::domain::TenantState;
 use tokio::sync::{mpsc, oneshot};
 
 #[path = "control/crowds.rs"]
@@ -25,7 +26,7 @@ mod impostors;
 const SOCKET_ENV: &str = "CORPTOKEND_TEST_SOCKET";
 const PART_ENV: &str = "CORPTOKEND_TEST_PART";
 
-fn row(n: usize, state: State) -> TenantRow {
+fn row(n: usize, state: TenantState) -> TenantRow {
     TenantRow {
         tenant: format!("crm/ding{n:05}"),
         app: "crm".into(),
@@ -33,7 +34,7 @@ fn row(n: usize, state: State) -> TenantRow {
         name: None,
         state,
         expires_at: Some("2026-01-31T12:00:00Z".into()),
-        expires_in_s: Some(if state == State::Expired { -60 } else { 3600 }),
+        expires_in_s: Some(if state == TenantState::Expired { -60 } else { 3600 }),
         next_refresh_at: None,
         next_refresh_in_s: Some(5),
         why: "70 % of its life is over".into(),
@@ -43,7 +44,7 @@ fn row(n: usize, state: State) -> TenantRow {
     }
 }
 
-fn rows(states: &[State]) -> Vec<TenantRow> {
+fn rows(states: &[TenantState]) -> Vec<TenantRow> {
     states.iter().enumerate().map(|(n, state)| row(n, *state)).collect()
 }
 
@@ -64,13 +65,13 @@ struct Daemon {
 }
 
 impl Fake {
-    fn with(states: &[State]) -> Self {
+    fn with(states: &[TenantState]) -> Self {
         let mut fake = Self { rows: rows(states), ..Self::default() };
         fake.status.config.last_reload_successful = true;
         fake.status.state.healthy = true;
         fake.status.ready = true;
         for state in states {
-            *fake.status.tenants.entry(*state).or_default() += 1;
+            fake.status.tenants.add(*state);
         }
         fake
     }
@@ -189,7 +190,7 @@ fn json() -> status::StatusArgs {
 
 #[test]
 fn curl_gets_json_from_every_path() {
-    let daemon = Fake::with(&[State::Fresh, State::Due]).start();
+    let daemon = Fake::with(&[TenantState::Fresh, TenantState::Due]).start();
     let body = |answer: String| -> serde_json::Value {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains("content-type: application/json"), "{answer}");
@@ -201,7 +202,7 @@ fn curl_gets_json_from_every_path() {
 
 #[test]
 fn what_cannot_be_answered_says_why_as_json() {
-    let daemon = Fake::with(&[State::Fresh]).start();
+    let daemon = Fake::with(&[TenantState::Fresh]).start();
     let oversized = "x".repeat(5000);
     for (request, body, status, word) in [
         ("GET /", "", 404, "/v1/status"),
@@ -226,7 +227,7 @@ fn what_cannot_be_answered_says_why_as_json() {
 
 #[test]
 fn a_reader_that_stops_costs_a_few_pages_and_holds_nobody_up() {
-    let daemon = Fake::with(&vec![State::Fresh; 50_000]).start();
+    let daemon = Fake::with(&vec![TenantState::Fresh; 50_000]).start();
     let mut stuck = daemon.connect();
     stuck.write_all(b"GET /v1/tenants HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     std::thread::sleep(Duration::from_millis(500));
@@ -372,7 +373,7 @@ fn as_another_user() {
 #[test]
 fn a_stranger_is_turned_away_even_where_the_mode_is_loose() {
     for mode in [0o660, 0o666] {
-        let daemon = Fake::with(&[State::Fresh]).start_with(mode);
+        let daemon = Fake::with(&[TenantState::Fresh]).start_with(mode);
         let Some(code) = status_as(65_534, 65_534, &[], &daemon.socket) else { return };
         assert_eq!(code, 77, "mode {mode:o}");
     }
@@ -380,7 +381,7 @@ fn a_stranger_is_turned_away_even_where_the_mode_is_loose() {
 
 #[test]
 fn a_member_of_the_sockets_group_may_ask() {
-    let daemon = Fake::with(&[State::Fresh]).start();
+    let daemon = Fake::with(&[TenantState::Fresh]).start();
     let group = std::fs::metadata(&daemon.socket).unwrap().gid();
     let Some(code) = status_as(65_534, group, &[], &daemon.socket) else { return };
     assert_eq!(code, 0);
@@ -388,7 +389,7 @@ fn a_member_of_the_sockets_group_may_ask() {
 
 #[test]
 fn a_process_that_has_the_group_may_ask_whatever_the_database_says_of_its_user() {
-    let daemon = Fake::with(&[State::Fresh]).start();
+    let daemon = Fake::with(&[TenantState::Fresh]).start();
     let group = std::fs::metadata(&daemon.socket).unwrap().gid();
     // No database knows this user.
     let Some(code) = status_as(4_000_000, 4_000_000, &[group], &daemon.socket) else { return };
@@ -399,7 +400,7 @@ fn a_process_that_has_the_group_may_ask_whatever_the_database_says_of_its_user()
 
 #[test]
 fn status_shows_the_worst_first_and_exits_accordingly() {
-    let mut fake = Fake::with(&[State::Fresh, State::Failing, State::Expired]);
+    let mut fake = Fake::with(&[TenantState::Fresh, TenantState::Failing, TenantState::Expired]);
     fake.rows[1].last_error = Some(LastError {
         kind: "unreachable".into(),
         code: None,
@@ -421,7 +422,7 @@ fn status_shows_the_worst_first_and_exits_accordingly() {
 
 #[test]
 fn status_says_what_an_operator_must_know() {
-    let mut fake = Fake::with(&[State::Fresh]);
+    let mut fake = Fake::with(&[TenantState::Fresh]);
     fake.status.config.last_reload_successful = false;
     fake.status.config.problems = vec!["config.toml:3:1: error: what is this".into()];
     fake.status.config.held_back = Some(HeldBack { removed: 7 });
@@ -438,9 +439,9 @@ fn status_says_what_an_operator_must_know() {
 
 #[test]
 fn status_of_very_many_shows_the_worst_fifty_and_says_so() {
-    let mut states = vec![State::Fresh; 3_000];
-    states[100..160].fill(State::Due);
-    states[2_500] = State::Refused;
+    let mut states = vec![TenantState::Fresh; 3_000];
+    states[100..160].fill(TenantState::Due);
+    states[2_500] = TenantState::Refused;
     let daemon = Fake::with(&states).start();
     let (code, out, _) = daemon.status(status::StatusArgs::default());
     assert_eq!(code, 1);
@@ -453,7 +454,7 @@ fn status_of_very_many_shows_the_worst_fifty_and_says_so() {
 
 #[test]
 fn status_of_very_many_fresh_tenants_asks_for_none_of_them() {
-    let daemon = Fake::with(&vec![State::Fresh; 3_000]).start();
+    let daemon = Fake::with(&vec![TenantState::Fresh; 3_000]).start();
     let (code, out, _) = daemon.status(status::StatusArgs::default());
     assert_eq!(code, 0);
     assert!(out.starts_with("3000 tenants: 3000 fresh"), "{out}");
@@ -462,7 +463,7 @@ fn status_of_very_many_fresh_tenants_asks_for_none_of_them() {
 
 #[test]
 fn status_of_one_tenant_shows_where_it_is_published() {
-    let daemon = Fake::with(&[State::Fresh, State::Expired]).start();
+    let daemon = Fake::with(&[TenantState::Fresh, TenantState::Expired]).start();
     let (code, out, err) = daemon.status(naming(&["crm/ding00000"]));
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.contains("/run/t/0 published") && !out.contains("ding00001"), "{out}");
@@ -473,8 +474,8 @@ fn status_of_one_tenant_shows_where_it_is_published() {
 
 #[test]
 fn json_holds_every_tenant_in_one_object() {
-    let mut states = vec![State::Fresh; 2_500];
-    states[7] = State::Due;
+    let mut states = vec![TenantState::Fresh; 2_500];
+    states[7] = TenantState::Due;
     let daemon = Fake::with(&states).start();
     let (code, out, _) = daemon.status(json());
     assert_eq!(code, 1);
@@ -510,7 +511,7 @@ impl Write for Closing {
 
 #[test]
 fn watching_goes_on_through_a_restart_and_ends_with_the_terminal() {
-    let daemon = Fake::with(&[State::Due]).start();
+    let daemon = Fake::with(&[TenantState::Due]).start();
     let mut out = Closing { screens: 2, shown: Vec::new() };
     let args = status::StatusArgs { watch: true, ..Default::default() };
     let socket = daemon.socket.clone();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use corptokend::control::ControlClient;
-use corptokend::control::protocol::State;
+use corptokend::domain::TenantState;
 use corptokend::sandbox::{Fault, Scope, Times};
 use support::Machine;
 
@@ -197,7 +197,7 @@ fn two_thousand_tenants_are_served_and_fifty_edits_disturb_nobody() {
 }
 
 /// The tenants that the daemon lists in these states, in its order.
-fn listed(machine: &Machine, states: &[State]) -> Vec<String> {
+fn listed(machine: &Machine, states: &[TenantState]) -> Vec<String> {
     let mut rows = Vec::new();
     let mut client = ControlClient::connect(&machine.path("run/control.sock")).unwrap();
     let each = |row: corptokend::control::protocol::TenantRow| {
@@ -237,9 +237,9 @@ fn a_listing_over_pages_has_every_tenant_once_and_only_those_that_are_wanted() {
     let is_struck = |tenant: &&String| struck.iter().any(|corp_id| tenant.ends_with(corp_id.as_str()));
     let refused: Vec<&String> = tenants.iter().filter(is_struck).collect();
     assert_eq!(refused.len(), 5, "hr has no third");
-    assert!(listed(&machine, &[State::Refused]).iter().eq(refused));
-    assert_eq!(listed(&machine, &[State::Fresh, State::Refused]).len(), tenants.len());
-    assert!(listed(&machine, &[State::Expired]).is_empty());
+    assert!(listed(&machine, &[TenantState::Refused]).iter().eq(refused));
+    assert_eq!(listed(&machine, &[TenantState::Fresh, TenantState::Refused]).len(), tenants.len());
+    assert!(listed(&machine, &[TenantState::Expired]).is_empty());
     let of_hr = listing(&machine, "app=hr&state=fresh");
     assert_eq!(of_hr.matches("\"tenant\":\"hr/").count(), OF_EACH - 2);
     assert_eq!(of_hr.matches("\"tenant\":\"crm/").count(), 0);

@@ -23,6 +23,6 @@ pub use sink::{
     FileSink, Format, KeyringRoot, KeyringSink, LaneId, OnExpiry, Place, RootId, SinkFailure, SinkFailureKind, SinkId,
     SinkKind, SinkSpec, TEMPORARY_EXTENSION, Wrote, is_temporary_name,
 };
-pub use tenant::{Blame, Counts, Failing, Failure, FailureKind, SavedKey, SavedState, TenantState, Wait};
+pub use tenant::{Blame, Failing, Failure, FailureKind, SavedKey, SavedState, TenantCounts, TenantState, Wait};
 pub use time::{BootMs, InvalidRate, Now, Rate, WallMs};
 pub use token::{Fingerprint, Grant, InvalidToken, MAX_LIFETIME_S, Record, Secret, Token};

@@ -6,7 +6,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use corptokend::control::CONNECTIONS_A_USER;
-use corptokend::control::protocol::State;
+use corptokend::domain::TenantState;
 
 use super::{Daemon, Fake, as_user, status_as};
 
@@ -26,7 +26,7 @@ fn let_go(mut child: Child) {
 
 #[test]
 fn users_who_hold_all_the_connections_they_get_lock_neither_root_nor_others_out() {
-    let daemon = Fake::with(&[State::Fresh]).start();
+    let daemon = Fake::with(&[TenantState::Fresh]).start();
     let group = std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(&daemon.socket).unwrap());
     let Some(first) = crowd(&daemon, 65_534) else { return };
     assert_eq!(status_as(65_533, group, &[], &daemon.socket), Some(0), "another user is served");
@@ -72,7 +72,7 @@ fn one_connection_too_many_of_a_user_is_told_so() {
 
 #[test]
 fn a_request_that_does_not_come_to_an_end_is_left_in_time() {
-    let daemon = Fake::with(&[State::Fresh]).start();
+    let daemon = Fake::with(&[TenantState::Fresh]).start();
     let began = Instant::now();
     let halves = [
         "GET /v1/status HTTP/1.1\r\nhost:",
@@ -96,7 +96,7 @@ fn a_request_that_does_not_come_to_an_end_is_left_in_time() {
 
 #[test]
 fn a_head_that_is_too_long_is_refused() {
-    let daemon = Fake::with(&[State::Fresh]).start();
+    let daemon = Fake::with(&[TenantState::Fresh]).start();
     for long in [format!("x: {}", "y".repeat(64 << 10)), "x: y\r\n".repeat(5_000)] {
         let mut stream = daemon.connect();
         // The daemon may close before it is all there.

@@ -10,8 +10,9 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use corptokend::cli::status;
-use corptokend::control::protocol::{LastError, State};
+use corptokend::control::protocol::LastError;
 use corptokend::control::{ControlClient, ControlError};
+use corptokend::domain::TenantState;
 
 use super::{Fake, as_user, json};
 
@@ -85,7 +86,7 @@ fn a_row_without_end_is_given_up() {
 #[test]
 fn a_list_without_end_is_given_up_and_holds_no_more_rows_than_are_shown() {
     fn rows(stream: &mut UnixStream) -> std::io::Result<()> {
-        let mut row = super::row(1, State::Expired);
+        let mut row = super::row(1, TenantState::Expired);
         row.why = "x".repeat(400 << 10);
         endless(stream, "{\"tenants\":[\n", &(serde_json::to_string(&row).unwrap() + ",\n"))
     }
@@ -181,7 +182,7 @@ const NASTY: &str = "a\u{1b}[2J\u{1b}]0;x\u{7}b\u{9b}31mc\u{202e}d\u{2028}e\u{20
 
 #[test]
 fn nothing_that_the_daemon_says_steers_the_terminal() {
-    let mut fake = Fake::with(&[State::Failing]);
+    let mut fake = Fake::with(&[TenantState::Failing]);
     let row = &mut fake.rows[0];
     let nasty = || NASTY.to_owned();
     (row.name, row.why, row.sinks[0].place, row.sinks[0].error) = (Some(nasty()), nasty(), nasty(), Some(nasty()));

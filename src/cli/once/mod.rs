@@ -10,10 +10,10 @@ use std::time::Duration;
 use super::run::{block_on, report_start_error};
 use super::terminal::{Exit, counted, output_failed, printable, report};
 use crate::config::{Checked, Draft};
-use crate::control::protocol::{DaemonStatus, SinkState, State, TenantRow, total};
+use crate::control::protocol::{SinkState, TenantRow};
 use crate::control::{ControlClient, ControlError};
 use crate::daemon::{self, Ended, StartError, Startup, Until};
-use crate::domain::{FailureKind, LogLevel};
+use crate::domain::{FailureKind, LogLevel, TenantState};
 use crate::environment;
 use crate::system::{log, process};
 use progress::Progress;
@@ -92,8 +92,8 @@ fn wait_for_daemon(client: &mut ControlClient) -> Result<(Vec<TenantRow>, u64), 
     let (mut fewest, mut polls_in_vain) = (usize::MAX, 0);
     loop {
         let status = client.status()?;
-        let total = total(status.tenants.values());
-        let waiting = count(&status, &[State::Pending, State::Due]);
+        let total = status.tenants.total();
+        let waiting = status.tenants.of_any(&[TenantState::Pending, TenantState::Due]);
         progress.show(total - waiting, total);
         // While the address is banned, no call is made for minutes.
         let is_paused = status.api_paused_until.is_some();
@@ -110,10 +110,6 @@ fn wait_for_daemon(client: &mut ControlClient) -> Result<(Vec<TenantRow>, u64), 
     }
 }
 
-fn count(status: &DaemonStatus, states: &[State]) -> u64 {
-    total(states.iter().filter_map(|state| status.tenants.get(state)))
-}
-
 /// Whether its call was throttled: mostly it is called again within seconds.
 fn was_throttled(row: &TenantRow) -> bool {
     let throttled = [FailureKind::AppThrottled.as_str(), FailureKind::ApiThrottled.as_str()];
@@ -126,7 +122,7 @@ fn not_fresh(client: &mut ControlClient) -> Result<(Vec<TenantRow>, u64), Contro
     client.tenants(&[], |row| {
         total += 1;
         let published = row.sinks.iter().all(|sink| sink.state != SinkState::Failing);
-        if !(row.state == State::Disabled || (row.state == State::Fresh && published)) {
+        if !(row.state == TenantState::Disabled || (row.state == TenantState::Fresh && published)) {
             bad.push(row);
         }
         ControlFlow::Continue(())

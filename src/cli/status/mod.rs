@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::control::protocol::{DaemonStatus, State, TenantRow, total};
+use crate::control::protocol::{DaemonStatus, TenantRow};
 use crate::control::{ControlClient, ControlError};
-use crate::domain::TenantId;
+use crate::domain::{TenantId, TenantState};
 
 use super::terminal::{Colour, Exit, SafeJson, redraw};
 use table::StatusTable;
@@ -135,9 +135,9 @@ fn worst_rows(
     client: &mut ControlClient,
 ) -> Result<Vec<TenantRow>, ControlError> {
     let mut rows = Vec::new();
-    let few = total(status.tenants.values()) <= WORST as u64;
+    let few = status.tenants.total() <= WORST as u64;
     let most = if args.all { usize::MAX } else { WORST };
-    let ask = |client: &mut ControlClient, states: &[State], rows: &mut Vec<TenantRow>| {
+    let ask = |client: &mut ControlClient, states: &[TenantState], rows: &mut Vec<TenantRow>| {
         client.tenants(states, |row| {
             rows.push(row);
             if rows.len() >= most.saturating_mul(2) {
@@ -154,9 +154,8 @@ fn worst_rows(
         ask(client, &[], &mut rows)?;
         return Ok(rows);
     }
-    for state in State::WORST_FIRST {
-        let some = status.tenants.get(&state).is_some_and(|count| *count > 0);
-        if some && severity_of(state) > Exit::Success && rows.len() < WORST {
+    for state in TenantState::WORST_FIRST {
+        if status.tenants.of(state) > 0 && severity_of(state) > Exit::Success && rows.len() < WORST {
             ask(client, &[state], &mut rows)?;
         }
     }
@@ -172,18 +171,21 @@ fn sort(rows: &mut [TenantRow]) {
 }
 
 fn severity(status: &DaemonStatus) -> Exit {
-    let present = status.tenants.iter().filter(|(_, count)| **count > 0);
-    let worst = present.map(|(state, _)| severity_of(*state)).max().unwrap_or(Exit::Success);
+    let worst = status.tenants.present().map(|(state, _)| severity_of(state)).max().unwrap_or(Exit::Success);
     // The config on disk is not the one that runs, although an operator may believe so.
     let config = &status.config;
     if !config.last_reload_successful || config.held_back.is_some() { worst.max(Exit::Failed) } else { worst }
 }
 
-fn severity_of(state: State) -> Exit {
+fn severity_of(state: TenantState) -> Exit {
     match state {
-        State::Fresh | State::Disabled => Exit::Success,
-        State::Pending | State::Due | State::Failing | State::Unpublished | State::Refused => Exit::Failed,
-        State::Expired => Exit::Expired,
+        TenantState::Fresh | TenantState::Disabled => Exit::Success,
+        TenantState::Pending
+        | TenantState::Due
+        | TenantState::Failing
+        | TenantState::Unpublished
+        | TenantState::Refused => Exit::Failed,
+        TenantState::Expired => Exit::Expired,
     }
 }
 
@@ -192,31 +194,40 @@ mod tests {
     use super::*;
     use crate::control::protocol::{ConfigStatus, HeldBack};
 
-    fn status(states: &[(State, u64)]) -> DaemonStatus {
+    fn status(states: &[(TenantState, u64)]) -> DaemonStatus {
         let config = ConfigStatus { last_reload_successful: true, ..ConfigStatus::default() };
         DaemonStatus { tenants: states.iter().copied().collect(), config, ..DaemonStatus::default() }
     }
 
     #[test]
     fn a_config_that_is_rejected_or_held_back_is_no_success() {
-        let mut rejected = status(&[(State::Fresh, 5)]);
+        let mut rejected = status(&[(TenantState::Fresh, 5)]);
         rejected.config.last_reload_successful = false;
         assert_eq!(severity(&rejected), Exit::Failed);
-        let mut held_back = status(&[(State::Fresh, 5)]);
+        let mut held_back = status(&[(TenantState::Fresh, 5)]);
         held_back.config.held_back = Some(HeldBack { removed: 3 });
         assert_eq!(severity(&held_back), Exit::Failed);
-        held_back.tenants.insert(State::Expired, 1);
+        held_back.tenants.add(TenantState::Expired);
         assert_eq!(severity(&held_back), Exit::Expired);
     }
 
     #[test]
     fn the_exit_code_is_the_worst_states() {
-        let code = |states: &[(State, u64)]| severity(&status(states));
+        let code = |states: &[(TenantState, u64)]| severity(&status(states));
         assert_eq!(code(&[]), Exit::Success);
-        assert_eq!(code(&[(State::Fresh, 5), (State::Disabled, 1), (State::Expired, 0)]), Exit::Success);
-        for state in [State::Pending, State::Due, State::Failing, State::Unpublished, State::Refused] {
-            assert_eq!(code(&[(State::Fresh, 5), (state, 1)]), Exit::Failed, "{state}");
+        assert_eq!(
+            code(&[(TenantState::Fresh, 5), (TenantState::Disabled, 1), (TenantState::Expired, 0)]),
+            Exit::Success
+        );
+        for state in [
+            TenantState::Pending,
+            TenantState::Due,
+            TenantState::Failing,
+            TenantState::Unpublished,
+            TenantState::Refused,
+        ] {
+            assert_eq!(code(&[(TenantState::Fresh, 5), (state, 1)]), Exit::Failed, "{state}");
         }
-        assert_eq!(code(&[(State::Failing, 5), (State::Expired, 1)]), Exit::Expired);
+        assert_eq!(code(&[(TenantState::Failing, 5), (TenantState::Expired, 1)]), Exit::Expired);
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use crate::cli::terminal::{Colour, counted, padded, printable, width};
-use crate::control::protocol::{Counts, DaemonStatus, SinkState, State, TenantRow, total};
+use crate::control::protocol::{DaemonStatus, SinkState, TenantRow};
+use crate::domain::{TenantCounts, TenantState};
 
 /// The text of `status`: the summary, what an operator should know, and the tenants.
 pub(super) struct StatusTable<'a> {
@@ -23,7 +24,7 @@ impl fmt::Display for StatusTable<'_> {
         }
         self.tenants(f)?;
         let shown = self.rows.len() as u64;
-        let total = total(self.status.tenants.values());
+        let total = self.status.tenants.total();
         if !self.named && shown < total {
             let of = if shown == 0 { String::new() } else { format!("the worst {shown} are shown; ") };
             writeln!(f, "{of}{} more with --all or --json", total - shown)?;
@@ -35,7 +36,7 @@ impl fmt::Display for StatusTable<'_> {
 impl StatusTable<'_> {
     fn summary(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status;
-        let total = total(status.tenants.values());
+        let total = status.tenants.total();
         write!(f, "{}{}", counted(total, "tenant"), self.counts(&status.tenants))?;
         let readiness = if status.ready { "" } else { ", not ready yet" };
         let (version, since) = (printable(&status.version), printable(&status.started_at));
@@ -43,10 +44,11 @@ impl StatusTable<'_> {
     }
 
     /// `: 2 expired, 5 fresh`
-    fn counts(&self, counts: &Counts) -> String {
+    fn counts(&self, counts: &TenantCounts) -> String {
         let mut text = String::new();
-        for state in State::WORST_FIRST {
-            if let Some(count) = counts.get(&state).filter(|count| **count > 0) {
+        for state in TenantState::WORST_FIRST {
+            let count = counts.of(state);
+            if count > 0 {
                 text.push_str(if text.is_empty() { ": " } else { ", " });
                 text.push_str(&self.colour.paint(colour_of(state), &format!("{count} {state}")));
             }
@@ -167,12 +169,12 @@ fn distance(seconds: i64) -> String {
     }
 }
 
-fn colour_of(state: State) -> &'static str {
+fn colour_of(state: TenantState) -> &'static str {
     match state {
-        State::Expired | State::Refused => "31",
-        State::Unpublished | State::Failing | State::Pending | State::Due => "33",
-        State::Fresh => "32",
-        State::Disabled => "2",
+        TenantState::Expired | TenantState::Refused => "31",
+        TenantState::Unpublished | TenantState::Failing | TenantState::Pending | TenantState::Due => "33",
+        TenantState::Fresh => "32",
+        TenantState::Disabled => "2",
     }
 }
 

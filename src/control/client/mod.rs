@@ -19,8 +19,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::UCred;
 use tokio::runtime::Runtime;
 
-use super::protocol::{DaemonStatus, ErrorBody, ReloadRequest, ReloadVerdict, State, TenantRow};
-use crate::domain::TenantId;
+use super::protocol::{DaemonStatus, ErrorBody, ReloadRequest, ReloadVerdict, TenantRow};
+use crate::domain::{TenantId, TenantState};
 use body::{BodyReader, Bounds, next_line};
 use error::{busy, other, silent};
 
@@ -121,7 +121,7 @@ impl ControlClient {
     /// See [`ControlError`].
     pub fn tenants(
         &mut self,
-        states: &[State],
+        states: &[TenantState],
         mut each: impl FnMut(TenantRow) -> ControlFlow<()>,
     ) -> Result<(), ControlError> {
         let response = self.request(Method::GET, &listing(states), Vec::new(), TIMEOUT)?;
@@ -286,7 +286,7 @@ fn is_trusted(socket: &Path, peer: UCred) -> bool {
     is_ours || std::fs::metadata(directory).is_ok_and(may_write)
 }
 
-fn listing(states: &[State]) -> String {
+fn listing(states: &[TenantState]) -> String {
     if states.is_empty() {
         return "/v1/tenants".into();
     }

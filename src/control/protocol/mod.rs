@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use reload::{ReloadRequest, ReloadVerdict};
 pub use status::{ConfigStatus, DaemonStatus, HeldBack, HoldRow, StateHealth};
-pub use tenants::{Counts, LastError, Page, SinkRow, SinkState, State, TenantFilter, TenantRow, total};
+pub use tenants::{LastError, Page, SinkRow, SinkState, TenantFilter, TenantRow};
 
 /// The body of every answer that is not 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::tenants::{Counts, TenantRow};
+use super::tenants::TenantRow;
+use crate::domain::TenantCounts;
 
 /// `GET /v1/status`: everything but the tenants themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +23,9 @@ pub struct DaemonStatus {
     /// late for anything.
     pub longest_turn_ms: u64,
     /// All tenants, by state.
-    pub tenants: Counts,
+    pub tenants: TenantCounts,
     /// The tenants of each app, by state; an app without tenants is there too.
-    pub apps: BTreeMap<String, Counts>,
+    pub apps: BTreeMap<String, TenantCounts>,
     /// How often a place of each app was set right after somebody else had changed it, since the daemon started.
     pub repairs: BTreeMap<String, u64>,
     /// What runs, and how the last reload went.

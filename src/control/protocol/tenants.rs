@@ -1,92 +1,10 @@
 //! `GET /v1/tenants`, and one tenant of it.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AppName, TenantId};
-
-/// The state of a tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// It never had a token.
-    Pending,
-    /// Its token is valid, published and not due.
-    Fresh,
-    /// Its token is valid and past its refresh point.
-    Due,
-    /// Its token is due, and the last call failed.
-    Failing,
-    /// The endpoint says no.
-    Refused,
-    /// Its token is valid, and a sink does not hold it: publication fails, or takes longer than seconds.
-    Unpublished,
-    /// Its token stopped working, or a sink still holds one that did.
-    Expired,
-    /// The config says `enabled = false`.
-    Disabled,
-}
-
-impl State {
-    /// Every state, worst first.
-    pub const WORST_FIRST: [Self; 8] = [
-        Self::Expired,
-        Self::Refused,
-        Self::Unpublished,
-        Self::Failing,
-        Self::Pending,
-        Self::Due,
-        Self::Fresh,
-        Self::Disabled,
-    ];
-
-    /// The stable name, as in JSON and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Fresh => "fresh",
-            Self::Due => "due",
-            Self::Failing => "failing",
-            Self::Refused => "refused",
-            Self::Unpublished => "unpublished",
-            Self::Expired => "expired",
-            Self::Disabled => "disabled",
-        }
-    }
-
-    /// Its place in [`State::WORST_FIRST`]: 0 is the worst.
-    pub fn rank(self) -> usize {
-        Self::WORST_FIRST.iter().position(|state| *state == self).unwrap_or(usize::MAX)
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for State {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::WORST_FIRST.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
-            let known = Self::WORST_FIRST.map(Self::as_str).join(", ");
-            format!("`{text}` is not a state; there are {known}")
-        })
-    }
-}
-
-/// How many tenants are in each state; a state without tenants may be absent.
-pub type Counts = BTreeMap<State, u64>;
-
-/// How many tenants there are in these states together.
-pub fn total<'a>(counts: impl IntoIterator<Item = &'a u64>) -> u64 {
-    counts.into_iter().fold(0, |total, count| total.saturating_add(*count))
-}
+use crate::domain::{AppName, TenantId, TenantState};
 
 /// `GET /v1/tenants/{app}/{corp_id}`, and one element of `GET /v1/tenants`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +18,7 @@ pub struct TenantRow {
     /// The operator's own name for it.
     pub name: Option<String>,
     /// Its state.
-    pub state: State,
+    pub state: TenantState,
     /// When its token stops working, or did.
     pub expires_at: Option<String>,
     /// The same, from now.
@@ -163,7 +81,7 @@ pub struct TenantFilter {
     /// Those of this app; `None`: of all.
     pub app: Option<AppName>,
     /// Those in one of these states; empty: in any.
-    pub states: Vec<State>,
+    pub states: Vec<TenantState>,
 }
 
 impl TenantFilter {
@@ -173,7 +91,7 @@ impl TenantFilter {
     }
 
     /// Whether tenants in `state` are wanted.
-    pub fn admits_state(&self, state: State) -> bool {
+    pub fn admits_state(&self, state: TenantState) -> bool {
         self.states.is_empty() || self.states.contains(&state)
     }
 }

@@ -92,7 +92,7 @@ impl DaemonView<'_> {
         let mut last = None;
         for id in ids.by_ref().take(limit) {
             let row = self.engine.slot(&id).map(|slot| self.engine.row(now, slot));
-            rows.extend(row.filter(|row| filter.admits_state(rows::state(row.state))));
+            rows.extend(row.filter(|row| filter.admits_state(row.state)));
             last = Some(id);
         }
         let next = last.filter(|_| ids.next().is_some());
@@ -148,8 +148,8 @@ impl DaemonView<'_> {
             started_at: self.started.rfc3339(),
             ready: self.ready,
             longest_turn_ms: self.longest_turn_ms,
-            tenants: rows::counts(&summary.counts),
-            apps: summary.apps.iter().map(|app| (app.name.to_string(), rows::counts(&app.counts))).collect(),
+            tenants: summary.counts,
+            apps: summary.apps.iter().map(|app| (app.name.to_string(), app.counts)).collect(),
             repairs: summary.apps.iter().map(|app| (app.name.to_string(), app.repairs)).collect(),
             config: ConfigStatus {
                 path: self.reload.path().display().to_string(),

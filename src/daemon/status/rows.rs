@@ -2,8 +2,8 @@
 
 use super::super::executor::running_config::Ways;
 use crate::config::Config;
-use crate::control::protocol::{self, Counts, LastError, SinkState, TenantFilter, TenantRow};
-use crate::domain::{Names, Now, TenantId, TenantState, WallMs};
+use crate::control::protocol::{self, LastError, SinkState, TenantFilter, TenantRow};
+use crate::domain::{Names, Now, TenantId, WallMs};
 use crate::engine::{SinkStatus, TenantStatus};
 
 /// The tenants after `after` whose app `filter` admits, in the order of their ids.
@@ -34,7 +34,7 @@ pub(super) fn tenant_row(row: TenantStatus, ways: &Ways, now: Now) -> TenantRow 
         app: row.id.app.as_str().to_owned(),
         corp_id: row.id.corp_id.as_str().to_owned(),
         name: names.as_ref().and_then(|names| names.name.as_ref()).map(|name| name.as_str().to_owned()),
-        state: state(row.state),
+        state: row.state,
         expires_at: row.expires_at.map(WallMs::rfc3339),
         expires_in_s: row.expires_at.map(in_s),
         next_refresh_at: row.next_call.map(WallMs::rfc3339),
@@ -67,23 +67,4 @@ fn sink_rows(row: &TenantStatus, config: &Config, names: &Names) -> Vec<protocol
         protocol::SinkRow { place: spec.place(names).to_string(), state, error }
     });
     rows.collect()
-}
-
-/// The engine's counts, as they go over the socket; states without tenants are left out.
-pub(super) fn counts(counts: &crate::domain::Counts) -> Counts {
-    let present = TenantState::WORST_FIRST.into_iter().filter(|&s| counts.of(s) > 0);
-    present.map(|s| (state(s), counts.of(s))).collect()
-}
-
-pub(super) fn state(state: TenantState) -> protocol::State {
-    match state {
-        TenantState::Pending => protocol::State::Pending,
-        TenantState::Fresh => protocol::State::Fresh,
-        TenantState::Due => protocol::State::Due,
-        TenantState::Failing => protocol::State::Failing,
-        TenantState::Refused => protocol::State::Refused,
-        TenantState::Unpublished => protocol::State::Unpublished,
-        TenantState::Expired => protocol::State::Expired,
-        TenantState::Disabled => protocol::State::Disabled,
-    }
 }

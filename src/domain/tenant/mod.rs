@@ -6,4 +6,4 @@ mod state;
 
 pub use failure::{Blame, Failure, FailureKind};
 pub use saved_state::{Failing, SavedKey, SavedState, Wait};
-pub use state::{Counts, TenantState};
+pub use state::{TenantCounts, TenantState};

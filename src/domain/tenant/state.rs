@@ -92,9 +92,9 @@ impl FromStr for TenantState {
 
 /// How many tenants are in each state. In JSON a state without tenants is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts([u64; 8]);
+pub struct TenantCounts([u64; 8]);
 
-impl Counts {
+impl TenantCounts {
     /// How many are in `state`.
     pub fn of(&self, state: TenantState) -> u64 {
         self.0[state as usize]
@@ -136,7 +136,7 @@ impl Counts {
     }
 }
 
-impl FromIterator<(TenantState, u64)> for Counts {
+impl FromIterator<(TenantState, u64)> for TenantCounts {
     fn from_iter<I: IntoIterator<Item = (TenantState, u64)>>(counts: I) -> Self {
         let mut all = Self::default();
         counts.into_iter().for_each(|(state, count)| all.0[state as usize] = count);
@@ -144,23 +144,23 @@ impl FromIterator<(TenantState, u64)> for Counts {
     }
 }
 
-impl Serialize for Counts {
+impl Serialize for TenantCounts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.present())
     }
 }
 
-impl<'de> Deserialize<'de> for Counts {
+impl<'de> Deserialize<'de> for TenantCounts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
         impl<'de> Visitor<'de> for Entries {
-            type Value = Counts;
+            type Value = TenantCounts;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("the number of tenants in each state")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Counts, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TenantCounts, A::Error> {
                 std::iter::from_fn(|| map.next_entry().transpose()).collect()
             }
         }
@@ -174,14 +174,14 @@ mod tests {
 
     #[test]
     fn counts_are_a_map_of_the_states_that_have_tenants() {
-        let mut counts = Counts::default();
+        let mut counts = TenantCounts::default();
         for state in [TenantState::Expired, TenantState::Fresh, TenantState::Fresh] {
             counts.add(state);
         }
         let json = serde_json::to_string(&counts).unwrap();
         assert_eq!(json, r#"{"fresh":2,"expired":1}"#);
-        assert_eq!(serde_json::from_str::<Counts>(&json).unwrap(), counts);
-        assert!(serde_json::from_str::<Counts>(r#"{"well":1}"#).is_err());
+        assert_eq!(serde_json::from_str::<TenantCounts>(&json).unwrap(), counts);
+        assert!(serde_json::from_str::<TenantCounts>(r#"{"well":1}"#).is_err());
     }
 
     #[test]

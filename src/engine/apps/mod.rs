@@ -7,7 +7,7 @@ mod route;
 pub(crate) use origin::{BAN_MS, Origin};
 pub(crate) use route::{Candidate, Route, RouteGate};
 
-use crate::domain::{AppName, AppPolicy, BootMs, CallPath, Counts, FailureKind, Freshness, Now, Slot};
+use crate::domain::{AppName, AppPolicy, BootMs, CallPath, FailureKind, Freshness, Now, Slot, TenantCounts};
 use crate::engine::Engine;
 use crate::engine::breaker::Breaker as CallBreaker;
 use crate::engine::calls::{Gate, Limiter, Queue, Share};
@@ -40,7 +40,7 @@ pub(crate) struct App {
     pub(crate) attained: u64,
     /// Its tenants, those included that left while a call was under way.
     pub(crate) tenants: u32,
-    pub(crate) counts: Counts,
+    pub(crate) counts: TenantCounts,
     /// How many calls its tenants' tokens ask for, as [`Held::lives`](crate::engine::tenants::Held::lives) counts them.
     pub(crate) demand: u64,
     /// Since when its credentials are those of today: answers to earlier calls say nothing about them.
@@ -136,7 +136,7 @@ impl Engine {
             preferred_untroubled: false,
             attained: 0,
             tenants: 0,
-            counts: Counts::default(),
+            counts: TenantCounts::default(),
             demand: 0,
             credentials_since: BootMs(0),
             revisit: None,

@@ -3,8 +3,8 @@
 mod held_calls;
 
 use crate::domain::{
-    AppName, BootMs, Counts, Failure, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot,
-    TenantId, TenantState, Ticket, WallMs,
+    AppName, BootMs, Failure, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot,
+    TenantCounts, TenantId, TenantState, Ticket, WallMs,
 };
 use crate::engine::Engine;
 use crate::engine::apps::App;
@@ -16,7 +16,7 @@ use crate::engine::tenants::{Phase, Standing, Tenant, TenantFailure};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// All tenants.
-    pub counts: Counts,
+    pub counts: TenantCounts,
     /// By app, in the order of their names.
     pub apps: Vec<AppSummary>,
     /// Whether every tenant has had an outcome: a token, a failure, an app whose credentials are wrong, or an endpoint that
@@ -37,7 +37,7 @@ pub struct AppSummary {
     /// Which.
     pub name: AppName,
     /// Its tenants.
-    pub counts: Counts,
+    pub counts: TenantCounts,
     /// Calls under way.
     pub in_flight: u32,
     /// Why all its tenants would fail alike, if they would.
@@ -113,7 +113,7 @@ impl Engine {
                 repairs: app.repairs,
             })
             .collect();
-        let mut counts = Counts::default();
+        let mut counts = TenantCounts::default();
         apps.iter().for_each(|app| counts.merge(&app.counts));
         Summary {
             counts,
@@ -236,7 +236,7 @@ impl Engine {
         }
     }
 
-    fn shown_counts(&self, app: &App) -> Counts {
+    fn shown_counts(&self, app: &App) -> TenantCounts {
         let mut counts = app.counts;
         for state in TenantState::WORST_FIRST {
             let shown = self.shown_state(state, app);

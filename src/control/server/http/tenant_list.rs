@@ -97,13 +97,13 @@ pub(super) fn parse_filter(query: &str) -> Result<TenantFilter, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::State;
+    use crate::domain::TenantState;
 
     #[test]
     fn a_filter_names_an_app_and_states() {
         let filter = parse_filter("app=crm&state=expired,refused").unwrap();
         assert_eq!(filter.app, Some("crm".parse().unwrap()));
-        assert_eq!(filter.states, [State::Expired, State::Refused]);
+        assert_eq!(filter.states, [TenantState::Expired, TenantState::Refused]);
         assert_eq!(parse_filter("").unwrap(), TenantFilter::default());
     }
 
