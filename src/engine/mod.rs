@@ -98,7 +98,7 @@ impl Engine {
         self.count_unpublished(now);
         match event {
             Event::Change(change) => self.apply(now, change),
-            Event::Restored(memories) => self.recall(memories),
+            Event::Restored(memories) => self.recall(now, memories),
             Event::TotalRate(total) => self.set_total(now, total),
             Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
             Event::TokensFound(found, freshness) => self.found(now, found, freshness),

@@ -11,14 +11,35 @@ use crate::engine::tenants::TenantFailure;
 
 impl Engine {
     /// What a predecessor remembered.
-    pub(super) fn recall(&mut self, memories: Vec<(SavedKey, SavedState)>) {
+    pub(super) fn recall(&mut self, now: Now, memories: Vec<(SavedKey, SavedState)>) {
         for (subject, memory) in memories {
             if matches!(subject, SavedKey::EveryBan | SavedKey::EveryPace) {
                 // From now on it is remembered by origin.
                 self.remember(subject.clone(), None);
             }
-            self.recalled.insert(subject, memory);
+            match subject {
+                SavedKey::Ban(id) | SavedKey::Pace(id) if self.origins.contains_key(&id) => {
+                    self.recall_late(now, id, memory);
+                }
+                _ => _ = self.recalled.insert(subject, memory),
+            }
         }
+    }
+
+    /// What is remembered of an origin that is called already: the state could not be read at the start.
+    fn recall_late(&mut self, now: Now, id: OriginId, memory: SavedState) {
+        let total = self.total_rate;
+        let origin = self.origin_mut(id);
+        match memory {
+            SavedState::Paused(wait) if origin.ban().is_none() && wait.end(now) > now.boot => {
+                origin.recall_ban(now.boot, wait.end(now));
+            }
+            SavedState::Slowed { share, hold } if origin.percent() == 100 => {
+                origin.recall_pace(now.boot, total, share, hold.end(now));
+            }
+            _ => return,
+        }
+        self.regate_origin(now, id);
     }
 
     /// An origin that is new here, with what is remembered of it. What earlier releases remembered was everybody's. A ban

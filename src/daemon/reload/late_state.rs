@@ -22,8 +22,10 @@ const TENANTS_A_TURN: usize = 1000;
 /// What was found, compared with what runs.
 pub(crate) struct LateFindings {
     restored: Snapshot,
-    /// What is remembered of everybody. Of apps and tenants this process knows better by now.
-    memories: Vec<(SavedKey, SavedState)>,
+    /// What it says of endpoints.
+    saved: Vec<(SavedKey, SavedState)>,
+    /// What it says of apps and tenants: this process knows better by now.
+    outdated: Vec<SavedKey>,
     /// The config that ran last, where it can still be understood, and how the running one differs from it.
     last: Option<Arc<Config>>,
     difference: Difference,
@@ -50,12 +52,13 @@ struct TokenRestore {
 impl LateFindings {
     /// Compares what was found with the config that runs. It reads files: not on the scheduler's thread.
     pub(crate) fn new(late: Late, now: &Current, process: &Process) -> Self {
-        let Late { restored, mut memories, applied } = late;
-        memories.retain(|(subject, _)| subject.app().is_none());
+        let Late { restored, memories, applied } = late;
+        let (saved, outdated): (Vec<_>, Vec<_>) = memories.into_iter().partition(|(key, _)| key.app().is_none());
         let last = environment::check(&environment::remembered(&applied.texts), process).config.map(Arc::new);
         let mut findings = Self {
             restored,
-            memories,
+            saved,
+            outdated: outdated.into_iter().map(|(key, _)| key).collect(),
             difference: Difference::default(),
             last,
             devices: HashMap::new(),
@@ -96,7 +99,7 @@ pub(crate) struct LateState(Option<TokenRestore>);
 impl LateState {
     /// What the state held was compared with what runs: everything but the tokens is taken over here.
     pub(crate) fn adopt(&mut self, findings: LateFindings, hands: &mut DaemonHands, events: &mut Vec<Event>) {
-        let LateFindings { restored, memories, last, difference, devices, stale, .. } = findings;
+        let LateFindings { restored, saved, outdated, last, difference, devices, stale, .. } = findings;
         let is_held_back = last.is_some() && difference.removes_too_much();
         if is_held_back {
             tracing::error!(
@@ -113,7 +116,10 @@ impl LateState {
             }
             hands.make_room_for_lanes();
         }
-        events.push(Event::Restored(memories));
+        events.push(Event::Restored(saved));
+        // Failures of a former process would be believed at the next start. Those of this one are saved anew.
+        outdated.into_iter().for_each(|key| hands.persist(key, None));
+        events.push(Event::SavedStateLost);
         self.0 = Some(TokenRestore { restored, stale, next: 0, drops_others: !is_held_back, offered: 0 });
     }
 
@@ -155,6 +161,7 @@ impl LateState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{FailureKind, OriginId, Wait, WallMs};
     use crate::store::Applied;
 
     fn text(tenants: &str) -> String {
@@ -186,5 +193,20 @@ mod tests {
         findings.compare(&two);
         assert_eq!(findings.difference.counts.removed, 0);
         assert!(Arc::ptr_eq(&findings.running, &two.config), "it is not compared again and again");
+    }
+
+    #[test]
+    fn what_it_says_of_apps_and_tenants_is_outdated_and_what_it_says_of_endpoints_is_not() {
+        let wait = Wait { told: WallMs(0), until: WallMs(300_000) };
+        let (ban, breaker) = (SavedKey::Ban(OriginId(1)), SavedKey::Breaker("crm".parse().unwrap()));
+        let kind = FailureKind::WrongCredentials;
+        let memories = vec![
+            (ban.clone(), SavedState::Paused(wait)),
+            (breaker.clone(), SavedState::Broken { kind, probes: 1, probe: wait }),
+        ];
+        let late = Late { restored: Snapshot::default(), memories, applied: Applied::default() };
+        let findings = LateFindings::new(late, &running("tenant.ding1 = {}\n"), &Process::default());
+        assert_eq!(findings.saved, [(ban, SavedState::Paused(wait))]);
+        assert_eq!(findings.outdated, [breaker]);
     }
 }

@@ -135,3 +135,30 @@ fn a_state_that_was_begun_anew_is_told_all_that_the_last_one_knew() {
     daemon.run_ms(200);
     assert_eq!(daemon.store.saved.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
 }
+
+#[test]
+fn a_ban_that_is_found_late_is_kept() {
+    let mut daemon = daemon();
+    daemon.capacity.calls = 0; // nobody is called before the state can be read
+    add(&mut daemon, 0..3);
+    daemon.run_ms(1_000);
+    let now = daemon.now().wall;
+    let wait = Wait { told: now - 60_000, until: now + 240_000 };
+    daemon.tell(Event::Restored(vec![(SavedKey::Ban(way(1).origin), SavedState::Paused(wait))]));
+    daemon.capacity.calls = 64;
+    daemon.run_ms(239_000);
+    assert_eq!(daemon.seen.calls, []);
+    daemon.run_ms(10_000);
+    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 3);
+}
+
+#[test]
+fn a_ban_that_is_over_when_it_is_found_stops_nobody() {
+    let mut daemon = daemon();
+    add(&mut daemon, 0..3);
+    daemon.run_ms(1_000);
+    let now = daemon.now().wall;
+    let wait = Wait { told: now - 600_000, until: now - 300_000 };
+    daemon.tell(Event::Restored(vec![(SavedKey::Ban(way(1).origin), SavedState::Paused(wait))]));
+    assert_eq!(daemon.engine.summary(daemon.now()).paused_until, None);
+}
