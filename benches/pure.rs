@@ -7,9 +7,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use corptokend::config::{self, Config, Process, Source, Sources};
-use corptokend::daemon::turn::{Hands, turn};
+use corptokend::daemon::turn::{Execute, turn};
 use corptokend::domain::*;
-use corptokend::engine::{Action, Capacity, Engine, Event};
+use corptokend::engine::{Action, Capacity, Engine, Event, Publish};
 use corptokend::environment;
 use corptokend::sink;
 use criterion::{BatchSize, Criterion, Throughput};
@@ -36,22 +36,23 @@ struct Obliging {
     calls: u64,
 }
 
-impl Hands for Obliging {
+impl Execute for Obliging {
     fn room(&self) -> &Capacity {
         &self.room
     }
 
-    fn perform(&mut self, _engine: &Engine, _now: Now, action: Action) {
+    fn execute(&mut self, _now: Now, action: Action) -> Option<Event> {
         self.events.extend(match action {
-            Action::Call(ticket) => {
+            Action::Call { ticket, .. } => {
                 self.calls += 1;
                 let lifetime_s = u32::try_from(LIFETIME_MS / 1000).unwrap();
                 Some(Event::Called(ticket, Ok(Grant { lifetime_s, fingerprint: Fingerprint(self.calls) })))
             }
             Action::Commit { ticket, .. } => Some(Event::CommitEnded(ticket)),
-            Action::Publish(ticket, sink) => Some(Event::Published(ticket, sink, Ok(Wrote::Replaced))),
+            Action::Publish(Publish { ticket, sink, .. }) => Some(Event::Published(ticket, sink, Ok(Wrote::Replaced))),
             _ => None,
         });
+        None
     }
 }
 
@@ -70,8 +71,8 @@ impl World {
         let hands =
             Obliging { room: Capacity { calls: 64, max_calls: 64, lanes: vec![64] }, events: Vec::new(), calls: 0 };
         let mut world = Self { engine: Engine::new(now, 7, rate), hands, now };
-        let outlet = Outlet { root: RootId(0), lane: LaneId(0), shows_expiry: false, on_expiry: OnExpiry::Keep };
-        world.change(Change::SinkSet { id: SinkSetId(0), outlets: [outlet].into() });
+        let outlet = SinkPolicy { root: RootId(0), lane: LaneId(0), shows_expiry: false, on_expiry: OnExpiry::Keep };
+        world.change(Change::SinkSet { id: SinkSetId(0), sinks: [outlet].into() });
         let refresh = Refresh { at: 0.7, jitter: 0.05 };
         let retry = Retry { min: Duration::from_secs(1), max: Duration::from_secs(300) };
         let policy = AppPolicy { rate, refresh, retry, enabled: true };

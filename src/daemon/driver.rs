@@ -7,17 +7,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 
-use super::executor::DaemonHands;
+use super::executor::Executor;
+use super::executor::calls::CallEnded;
 use super::reload::{self, Reload};
-use super::sinks::stall_detector::Stalls;
+use super::sinks::stall_detector::StallDetector;
 use super::status::DaemonView;
 use super::status::readiness::Readiness;
 use super::status::systemd::{Service, ServiceState};
 use super::turn::turn;
-use crate::api::Answer;
 use crate::control::protocol::ReloadRequest;
 use crate::control::{Query, ServerThread};
-use crate::domain::{BootMs, LaneId, Now, Ticket};
+use crate::domain::{BootMs, LaneId, Now};
 use crate::engine::{Engine, Event, Summary};
 use crate::sink::LaneReport;
 use crate::store::StoreReply;
@@ -51,7 +51,7 @@ pub(super) enum Input {
 /// A running daemon.
 pub struct Daemon {
     pub(super) engine: Engine,
-    pub(super) hands: DaemonHands,
+    pub(super) executor: Executor,
     pub(super) reload: Reload,
     pub(super) inputs: mpsc::UnboundedReceiver<Input>,
     pub(super) queries: mpsc::Receiver<Query>,
@@ -62,7 +62,7 @@ pub struct Daemon {
     pub(super) service: Service,
     pub(super) readiness: Readiness,
     pub(super) clock_trust: ClockTrust,
-    pub(super) stalls: Stalls,
+    pub(super) stalls: StallDetector,
     pub(super) log: log::LogHandle,
     pub(super) started: Now,
     /// Serves the control socket; `once` has none.
@@ -120,31 +120,31 @@ impl Daemon {
     /// Takes in what happened, carries out what follows, and looks after everything else that is due.
     fn turn(&mut self, now: Now) -> io::Result<Option<BootMs>> {
         self.reload.begin_if_due(now);
-        let restores = self.reload.restore_late_state(&mut self.hands, &mut self.events);
+        let restores = self.reload.restore_late_state(&mut self.executor, &mut self.events);
         let steps = self.reload.next_steps();
         let events: Vec<Event> =
             std::mem::take(&mut self.events).into_iter().chain(steps.into_iter().map(Event::Change)).collect();
         let something_came_in = !events.is_empty();
-        self.hands.look_at_calls(now.boot);
-        let wake = turn(&mut self.engine, now, events, &mut self.hands);
-        let state_at = self.hands.look_at_store(&self.engine, now, &mut self.events);
-        if self.hands.flush() || something_came_in || self.hands.state.has_news() {
+        self.executor.look_at_calls(now.boot);
+        let wake = turn(&mut self.engine, now, events, &mut self.executor);
+        let state_at = self.executor.look_at_store(now, &mut self.events);
+        if self.executor.flush() || something_came_in || self.executor.state.has_news() {
             self.service.something_happened();
         }
-        let (stalls, stalls_at) = self.stalls.look(now.boot, &self.hands.outlets);
+        let (stalls, stalls_at) = self.stalls.look(now.boot, &self.executor.sinks);
         self.events.extend(stalls);
         let goes_on = (restores || !self.events.is_empty()).then_some(now.boot);
-        if !self.hands.threads_are_alive() {
+        if !self.executor.threads_are_alive() {
             return Err(io::Error::other("a thread of the daemon ended by itself; this is a defect, see the log"));
         }
-        self.reload.persist_when_done(&self.engine, &mut self.hands, now);
+        self.reload.persist_when_done(&self.engine, &mut self.executor, now);
         for phase in self.reload.take_phases() {
             self.service.notify(now.boot, phase.into());
         }
         self.service.beat(now.boot);
         let status_at = self.report(now);
         let (reload_at, persist_deadline) = (self.reload.due_at(), self.reload.persist_deadline());
-        let calls_at = self.hands.calls.company_at();
+        let calls_at = self.executor.calls.company_at();
         let told_at = [self.service.next_beat(), status_at];
         let others = [reload_at, persist_deadline, stalls_at, calls_at, state_at, goes_on].into_iter().chain(told_at);
         Ok(wake.into_iter().chain(others.flatten()).min())
@@ -160,7 +160,7 @@ impl Daemon {
                 }
                 self.take_waiting_inputs(now)?;
             }
-            Some(ended) = self.hands.calls.next() => {
+            Some(ended) = self.executor.calls.next() => {
                 self.wakes();
                 self.take_answer(ended)?;
                 self.take_waiting_inputs(clock::now())?;
@@ -200,25 +200,20 @@ impl Daemon {
         now
     }
 
-    pub(super) fn take_answer(&mut self, ended: Result<(Ticket, Answer), JoinError>) -> io::Result<()> {
+    pub(super) fn take_answer(&mut self, ended: Result<CallEnded, JoinError>) -> io::Result<()> {
         // A call that panics ends as a failure of its own; this cannot happen but to a runtime that ends.
-        let (ticket, answer) =
-            ended.map_err(|defect| io::Error::other(format!("a call ended unexpectedly: {defect}")))?;
-        let date = answer.server_date;
-        let app = self.engine.id(ticket.slot).map(|id| id.app);
-        let event = self.hands.answered(&self.engine, ticket, answer);
-        self.events.push(event);
-        let config = &self.hands.ways.config;
-        if let (Some(date), Some(app)) = (date, app.and_then(|app| config.apps.get(&app)))
+        let ended = ended.map_err(|defect| io::Error::other(format!("a call ended unexpectedly: {defect}")))?;
+        if let (Some(date), Some(app)) = (ended.answer.server_date, self.executor.config.config.apps.get(&ended.app))
             && self.clock_trust.answered(clock::now(), app.endpoint.host(), date) == TimeChange::Changed
         {
             self.events.push(Event::ClockStepped);
         }
+        self.events.push(self.executor.call_ended(ended));
         Ok(())
     }
 
     pub(super) fn take_waiting_inputs(&mut self, now: Now) -> io::Result<()> {
-        while let Some(ended) = self.hands.calls.ended() {
+        while let Some(ended) = self.executor.calls.ended() {
             self.take_answer(ended)?;
         }
         for _ in 0..INPUTS_A_TURN {
@@ -239,15 +234,15 @@ impl Daemon {
 
     pub(super) fn take(&mut self, now: Now, input: Input) {
         match input {
-            Input::Reported(lane, reports) => self.hands.reported(lane, reports, &mut self.events),
+            Input::Reported(lane, reports) => self.executor.reported(lane, reports, &mut self.events),
             Input::Stored(replies) => replies.into_iter().for_each(|reply| self.take_reply(now, reply)),
             Input::Reload(message) => {
                 let was_read = matches!(message, reload::Message::Read(_));
-                self.reload.handle(now, message, &self.engine, &mut self.hands, &mut self.events);
+                self.reload.handle(now, message, &self.engine, &mut self.executor, &mut self.events);
                 if was_read {
                     self.service.something_happened();
-                    self.log.set_level(self.hands.ways.config.log.level);
-                    self.clock_trust.use_hosts(&self.hands.ways.hosts());
+                    self.log.set_level(self.executor.config.config.log.level);
+                    self.clock_trust.use_hosts(&self.executor.config.hosts());
                 }
             }
         }
@@ -257,16 +252,15 @@ impl Daemon {
     fn take_reply(&mut self, now: Now, reply: StoreReply) {
         match reply {
             StoreReply::Health(unwritable) => {
-                self.hands.state.told(unwritable);
+                self.executor.state.told(unwritable);
                 self.service.something_happened();
             }
-            StoreReply::Found(late) => self.reload.state_can_be_read(&self.hands.ways.config, *late),
+            StoreReply::Found(late) => self.reload.state_can_be_read(&self.executor.config.config, *late),
             StoreReply::Begun => {
-                self.hands.keep_again(&self.engine);
-                self.events.push(Event::SavedStateLost);
+                self.events.extend([Event::RecordsLost, Event::SavedStateLost]);
                 self.reload.state_was_reset(now);
             }
-            reply => self.hands.stored(&self.engine, reply, &mut self.events),
+            reply => self.executor.stored(reply, &mut self.events),
         }
     }
 
@@ -311,7 +305,7 @@ impl Daemon {
     pub(super) fn view(&self) -> DaemonView<'_> {
         DaemonView {
             engine: &self.engine,
-            hands: &self.hands,
+            executor: &self.executor,
             reload: &self.reload,
             clock_warning: self.clock_trust.warning(),
             backlog: self.log.backlog(),

@@ -32,34 +32,34 @@ pub(super) async fn stop(mut daemon: Daemon, until: Until) -> io::Result<Ended> 
     daemon.service.notify(clock::now().boot, ServiceState::Stopping);
     finish_calls(&mut daemon).await?;
     let now = clock::now();
-    daemon.reload.persist_when_done(&daemon.engine, &mut daemon.hands, now);
+    daemon.reload.persist_when_done(&daemon.engine, &mut daemon.executor, now);
     let not_fresh = if until == Until::CaughtUp { daemon.view().not_fresh(now) } else { Vec::new() };
     let ended = Ended { not_fresh, tenants: daemon.engine.summary(now).counts.total() };
     if let Some(control) = daemon.control.take() {
         control.stop().await;
     }
-    daemon.hands.stop(STOP_LANES, STOP_STORE);
+    daemon.executor.stop(STOP_LANES, STOP_STORE);
     Ok(ended)
 }
 
 /// Takes turns, without new calls, until what is in flight has come back and is published.
 async fn finish_calls(daemon: &mut Daemon) -> io::Result<()> {
     let deadline = clock::now().boot + STOP_CALLS_MS;
-    daemon.hands.no_more_calls();
+    daemon.executor.no_more_calls();
     loop {
         let now = clock::now();
         daemon.service.beat(now.boot);
         let events: Vec<Event> = std::mem::take(&mut daemon.events);
-        turn(&mut daemon.engine, now, events, &mut daemon.hands);
-        daemon.hands.look_at_store(&daemon.engine, now, &mut daemon.events);
-        daemon.hands.flush();
+        turn(&mut daemon.engine, now, events, &mut daemon.executor);
+        daemon.executor.look_at_store(now, &mut daemon.events);
+        daemon.executor.flush();
         if is_idle(daemon) || now.boot >= deadline {
             return Ok(());
         }
         daemon.alarm.set(Some(deadline.min(now.boot + 1000)))?;
         tokio::select! {
             input = daemon.inputs.recv() => if let Some(input) = input { daemon.take(clock::now(), input) },
-            Some(ended) = daemon.hands.calls.next() => daemon.take_answer(ended)?,
+            Some(ended) = daemon.executor.calls.next() => daemon.take_answer(ended)?,
             rung = daemon.alarm.rings() => rung?,
         }
         daemon.take_waiting_inputs(clock::now())?;
@@ -67,6 +67,5 @@ async fn finish_calls(daemon: &mut Daemon) -> io::Result<()> {
 }
 
 fn is_idle(daemon: &Daemon) -> bool {
-    let hands = &daemon.hands;
-    daemon.events.is_empty() && hands.all_kept() && !hands.publishes() && hands.calls.under_way() == 0
+    daemon.events.is_empty() && daemon.engine.every_sink_had_an_attempt() && daemon.executor.calls.under_way() == 0
 }

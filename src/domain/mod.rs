@@ -18,10 +18,10 @@ pub use names::{
     AppName, ClientId, CorpId, Expansion, InvalidName, InvalidTemplate, Names, Placeholder, Slot, Template, TenantId,
     TenantName, Ticket, first_invisible, is_invisible,
 };
-pub use plan::{AppPolicy, Change, Freshness, OnRemove, Outlet, Refresh, Retry, SinkSetId};
+pub use plan::{AppPolicy, Change, Freshness, OnRemove, Refresh, Retry, SinkPolicy, SinkSetId};
 pub use sink::{
-    FileSink, Format, KeyringRoot, KeyringSink, LaneId, OnExpiry, Place, RootId, SinkFailure, SinkFailureKind, SinkId,
-    SinkKind, SinkSpec, TEMPORARY_EXTENSION, Wrote, is_temporary_name,
+    FileSink, Format, KeyPath, KeyringRoot, KeyringSink, LaneId, OnExpiry, Place, RootId, SinkFailure, SinkFailureKind,
+    SinkId, SinkKind, SinkSpec, TEMPORARY_EXTENSION, WithdrawalId, Wrote, is_temporary_name,
 };
 pub use tenant::{Blame, Failing, Failure, FailureKind, SavedKey, SavedState, TenantCounts, TenantState, Wait};
 pub use time::{BootMs, InvalidRate, Now, Rate, WallMs};

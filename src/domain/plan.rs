@@ -55,7 +55,7 @@ pub struct SinkSetId(pub u32);
 
 /// What the engine knows of one sink of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outlet {
+pub struct SinkPolicy {
     /// Failures are counted and retried by root.
     pub root: RootId,
     /// Which lane does the work.
@@ -84,7 +84,7 @@ pub enum Change {
         /// Its number.
         id: SinkSetId,
         /// Its sinks, in order.
-        outlets: Box<[Outlet]>,
+        sinks: Box<[SinkPolicy]>,
     },
     /// An app exists, or has this policy from here on.
     App {

@@ -29,7 +29,7 @@ mod tenants;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use messages::{Action, Capacity, Event, Notice, Scope, WithdrawId};
+pub use messages::{Action, Capacity, Event, Expire, Notice, Publish, Scope};
 pub use status::{AppSummary, HeldCalls, SinkStatus, Summary, TenantStatus};
 pub use tenants::TenantFailure;
 
@@ -103,6 +103,7 @@ impl Engine {
             Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
             Event::TokensFound(found, freshness) => self.found(now, found, freshness),
             Event::SavedStateLost => self.remember_all(now),
+            Event::RecordsLost => self.commit_again(),
             Event::TokenLost(ticket) => self.lost(now, ticket),
             Event::CommitEnded(ticket) => self.kept(ticket),
             Event::Published(ticket, sink, outcome) => self.published(now, ticket, sink, outcome),

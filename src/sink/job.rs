@@ -3,46 +3,76 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::domain::{Names, Place, RootId, SinkFailure, SinkId, SinkSpec, Ticket, Token, WallMs, Wrote};
+use crate::domain::{
+    FileSink, KeyPath, KeyringSink, Names, OnExpiry, SinkFailure, SinkId, Ticket, Token, WallMs, WithdrawalId, Wrote,
+};
 
-/// What a lane is asked to do.
+/// A job of a thread for files.
 #[derive(Debug)]
-pub enum Job {
-    /// Make the place of this tenant's sink hold this token.
-    Publish(Publication),
-    /// Empty the place.
-    Withdraw {
-        /// Failures are counted by root.
-        root: RootId,
-        /// What to empty.
-        place: Place,
-        /// For a file: the fixed part of its sink's path ([`FileSink::fixed_part`](crate::domain::FileSink::fixed_part)).
-        /// Directories below it are removed when they become empty; it stays itself. Not looked at for a key.
+pub enum FileJob {
+    /// Make the tenant's file hold this token.
+    Publish(Publication<FileSink>),
+    /// Remove a file.
+    Remove {
+        /// Why; the report repeats it.
+        cause: RemovalCause,
+        /// The file.
+        path: PathBuf,
+        /// The fixed part of its sink's path ([`FileSink::fixed_part`]). Directories below it are removed when they become
+        /// empty; it stays itself.
         fixed: Arc<Path>,
     },
 }
 
-/// One token for one place.
+/// A job of the thread for keys.
 #[derive(Debug)]
-pub struct Publication {
+pub enum KeyJob {
+    /// Make the tenant's key hold this token.
+    Publish {
+        /// Which token, and for which key.
+        publication: Publication<KeyringSink>,
+        /// [`OnExpiry::Delete`]: the kernel removes the key when the token expires.
+        on_expiry: OnExpiry,
+    },
+    /// Remove a key.
+    Remove {
+        /// Why; the report repeats it.
+        cause: RemovalCause,
+        /// The key.
+        key: KeyPath,
+    },
+}
+
+/// One token for one place of a sink.
+#[derive(Debug)]
+pub struct Publication<S> {
     /// Whose token, and which.
     pub ticket: Ticket,
     /// Which of the tenant's sinks.
     pub sink: SinkId,
-    /// The tenant's sinks; `sink` is an index into it.
-    pub specs: Arc<[SinkSpec]>,
+    /// The sink.
+    pub spec: Arc<S>,
     /// What the place's path and the content are filled in from.
     pub names: Names,
     /// The token.
     pub token: Token,
     /// When it stops working.
-    pub expires: WallMs,
+    pub expires_at: WallMs,
 }
 
-/// What a lane has to say.
+/// Why a place is emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemovalCause {
+    /// The token of this ticket expired there.
+    Expired(Ticket, SinkId),
+    /// The place belongs to nobody any more.
+    Withdrawn(WithdrawalId),
+}
+
+/// What a lane reports.
 #[derive(Debug)]
 pub enum LaneReport {
-    /// A [`Job::Publish`] ended.
+    /// A publication ended. What it says is on the disk.
     Published {
         /// As in the job.
         ticket: Ticket,
@@ -51,12 +81,10 @@ pub enum LaneReport {
         /// How.
         outcome: Result<Wrote, SinkFailure>,
     },
-    /// A [`Job::Withdraw`] ended.
-    Withdrawn {
+    /// A removal ended.
+    Removed {
         /// As in the job.
-        root: RootId,
-        /// As in the job.
-        place: Place,
+        cause: RemovalCause,
         /// Whether the place is empty now (or was already).
         outcome: Result<(), SinkFailure>,
     },
@@ -95,5 +123,10 @@ pub(crate) type PublicationId = (Ticket, SinkId);
 impl LaneReport {
     pub(crate) fn drifted((ticket, sink): PublicationId) -> Self {
         Self::Drifted { ticket, sink }
+    }
+
+    /// Whether it is the end of a job.
+    pub fn ends_job(&self) -> bool {
+        matches!(self, Self::Published { .. } | Self::Removed { .. })
     }
 }

@@ -1,4 +1,4 @@
-//! A lane: one thread that takes jobs in order. What hangs in the kernel hangs one lane and nobody else.
+//! A lane: one thread that does its jobs in order. What hangs in the kernel hangs one lane and nobody else.
 
 use std::convert::Infallible;
 use std::io;
@@ -12,15 +12,15 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
-use super::job::{Job, LaneReport};
+use super::job::LaneReport;
 
 /// How many jobs are done between two syncs and reports.
 const CHUNK: usize = 64;
 
-/// The handle of one lane. Dropped without [`Lane::stop`], the lane ends after the publication that it is at.
+/// The handle of a lane that takes jobs of one kind. Dropped without [`Lane::stop`], the lane ends after the job that it is at.
 #[derive(Debug)]
-pub struct Lane {
-    jobs: Sender<Vec<Job>>,
+pub struct Lane<J> {
+    jobs: Sender<Vec<J>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// Disconnected when the thread ends.
@@ -43,25 +43,17 @@ pub enum Stopped {
 pub(crate) struct Shared {
     wake: OwnedFd,
     stopping: AtomicBool,
-    waiting: AtomicUsize,
     begun: AtomicU64,
     pub(crate) unwatched: AtomicUsize,
 }
 
-impl Lane {
+impl<J: Send + 'static> Lane<J> {
     /// Hands jobs over; they are done in this order. Never blocks. After the lane has ended, they are dropped.
-    pub fn send(&self, batch: Vec<Job>) {
-        if batch.is_empty() {
-            return;
+    pub fn send(&self, batch: Vec<J>) {
+        if !batch.is_empty() {
+            let _ = self.jobs.send(batch);
+            self.shared.wake();
         }
-        self.shared.waiting.fetch_add(batch.len(), Ordering::Relaxed);
-        let _ = self.jobs.send(batch);
-        self.shared.wake();
-    }
-
-    /// How many jobs were sent and are not yet reported.
-    pub fn waiting(&self) -> usize {
-        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// A number that grows as the lane gets on with its jobs.
@@ -97,7 +89,7 @@ impl Lane {
     }
 
     /// `make` runs in the new thread, since what a lane works with is its thread's own.
-    pub(crate) fn start<W: Work>(
+    pub(crate) fn start<W: Work<Job = J>>(
         name: &str,
         shared: Arc<Shared>,
         make: impl FnOnce() -> W + Send + 'static,
@@ -114,7 +106,7 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
+impl<J> Drop for Lane<J> {
     fn drop(&mut self) {
         self.shared.stop();
     }
@@ -125,7 +117,6 @@ impl Shared {
         Ok(Arc::new(Self {
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             stopping: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
             begun: AtomicU64::new(0),
             unwatched: AtomicUsize::new(0),
         }))
@@ -152,8 +143,11 @@ impl Shared {
 
 /// What a lane does: with files, or with keys.
 pub(crate) trait Work {
+    /// What it is asked to do.
+    type Job: Send + 'static;
+
     /// Does jobs until there are none, or until `stop` says so. The reports are final: what they say is on the disk.
-    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<LaneReport>;
+    fn work(&mut self, jobs: &mut dyn Iterator<Item = Self::Job>) -> Vec<LaneReport>;
 
     /// What to wake up for, jobs apart.
     fn wake_on(&self) -> Vec<BorrowedFd<'_>>;
@@ -162,16 +156,14 @@ pub(crate) trait Work {
     fn look_around(&mut self) -> Vec<LaneReport>;
 }
 
-fn run(shared: &Shared, inbox: &Receiver<Vec<Job>>, worker: &mut impl Work, report: &impl Fn(Vec<LaneReport>)) {
+fn run<W: Work>(shared: &Shared, inbox: &Receiver<Vec<W::Job>>, worker: &mut W, report: &impl Fn(Vec<LaneReport>)) {
     loop {
         for batch in inbox.try_iter() {
             let mut jobs = batch.into_iter();
             while !shared.is_stopping() && jobs.len() > 0 {
-                let before = jobs.len();
                 let chunk = jobs.by_ref().take(CHUNK).take_while(|_| !shared.is_stopping());
                 let reports = worker.work(&mut chunk.inspect(|_| shared.get_on()));
                 shared.get_on();
-                shared.waiting.fetch_sub(before - jobs.len(), Ordering::Relaxed);
                 say(report, reports);
             }
         }

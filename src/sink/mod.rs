@@ -1,6 +1,6 @@
 //! Publication: makes files and keys hold the tokens that they should hold.
 //!
-//! In: [`Job`]s, sent to a [`Lane`]: publish this token at this place, or empty this place.
+//! In: [`FileJob`]s and [`KeyJob`]s, sent to a [`Lane`] of that kind: publish this token at this place, or empty this place.
 //! Out: [`LaneReport`]s, by callback from the lane's thread: what became of each job, and what others changed since.
 //!
 //! Each file system has a lane of its own, and so have the kernel keyrings: a thread that does its jobs in order, so that
@@ -19,6 +19,6 @@ mod ticker;
 
 pub use claims::{Claims, Contest, Holder};
 pub use file::render;
-pub use job::{Job, LaneReport, Publication};
+pub use job::{FileJob, KeyJob, LaneReport, Publication, RemovalCause};
 pub use lane::{Lane, Stopped};
 pub use probe::{Probe, file_system_of};

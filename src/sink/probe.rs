@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::file::{DaemonUser, DirHandle, DirPolicy, DirectoryCache, IfMissing, could_be_made, probe_directory};
-use crate::domain::{FileSink, Names, Place, SinkFailure, SinkKind, SinkSpec};
+use crate::domain::{FileSink, Names, SinkFailure, SinkKind, SinkSpec};
 
 /// Tries sinks, and remembers what came of it: tenants mostly share a directory, and it is tried once.
 pub struct Probe {
@@ -57,10 +57,9 @@ impl Probe {
     /// # Errors
     /// The failure that a publication would meet.
     pub fn sink(&mut self, spec: &SinkSpec, names: &Names) -> Result<(), SinkFailure> {
-        match (&spec.kind, spec.place(names)) {
-            (SinkKind::Keyring(sink), _) => super::keyring::probe(sink),
-            (SinkKind::File(sink), Place::File(path)) => self.file(sink, &path),
-            (SinkKind::File(_), Place::Key { .. }) => unreachable!("the place of a file is a path"),
+        match &spec.kind {
+            SinkKind::Keyring(sink) => super::keyring::probe(sink),
+            SinkKind::File(sink) => self.file(sink, &sink.place(names)),
         }
     }
 

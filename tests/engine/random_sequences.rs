@@ -293,11 +293,11 @@ impl Play {
     }
 }
 
-fn random_outlets(rng: &mut Rng, set: u32) -> Vec<Outlet> {
+fn random_outlets(rng: &mut Rng, set: u32) -> Vec<SinkPolicy> {
     let outlet = |n: u64, rng: &mut Rng| {
         let root = RootId(n as u32 + if rng.per_mille(500) { 0 } else { set * 4 });
         let on_expiry = if root.0.is_multiple_of(3) { OnExpiry::Delete } else { OnExpiry::Keep };
-        Outlet { root, lane: lane_of(root), shows_expiry: root.0.is_multiple_of(2), on_expiry }
+        SinkPolicy { root, lane: lane_of(root), shows_expiry: root.0.is_multiple_of(2), on_expiry }
     };
     (0..rng.below(5)).map(|n| outlet(n, rng)).collect()
 }

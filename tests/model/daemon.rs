@@ -96,8 +96,8 @@ impl Daemon {
 
     /// Withdrawals from places that belong to somebody again are off.
     fn announce(&mut self, change: &Change) {
-        if let Change::SinkSet { id, outlets } = change {
-            self.sinks.sets.insert(*id, outlets.to_vec());
+        if let Change::SinkSet { id, sinks } = change {
+            self.sinks.sets.insert(*id, sinks.to_vec());
         }
         if let Change::Removed { withdraw, .. } | Change::SinksChanged { withdraw, .. } = change {
             self.note_withdrawn(withdraw);
@@ -119,7 +119,7 @@ impl Daemon {
 
     /// The places of a tenant in a set of sinks, each with its lane and its root.
     pub fn places_of(&self, sinks: SinkSetId, id: &TenantId) -> Vec<(LaneId, RootId, Place)> {
-        let place = |outlet: &Outlet| (outlet.lane, outlet.root, sinks::place(outlet.root, id));
+        let place = |policy: &SinkPolicy| (policy.lane, policy.root, sinks::place(policy.root, id));
         self.sinks.sets[&sinks].iter().map(place).collect()
     }
 
@@ -143,6 +143,7 @@ impl Daemon {
         let now = self.now();
         let (engine, mut executor) = self.parts();
         let wake = turn(engine, now, events, &mut executor);
+        self.invariants.check_order(self.clock, &self.engine, &mut self.names);
         self.invariants.check_verdicts();
         assert!(wake.is_none_or(|at| at > now.boot), "spins: would wake at {wake:?}, and it is {now:?}");
         self.wake = wake.map(|at| self.clock.at(at));
@@ -260,7 +261,7 @@ impl Daemon {
             self.recall(void);
         }
         let sets = self.sinks.sets.iter().map(|(id, outlets)| (*id, outlets.clone().into()));
-        self.plan.extend(sets.map(|(id, outlets)| Change::SinkSet { id, outlets }));
+        self.plan.extend(sets.map(|(id, sinks)| Change::SinkSet { id, sinks }));
         self.publications_were_hindered();
     }
 

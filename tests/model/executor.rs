@@ -1,9 +1,9 @@
 //! Carries out what the engine decides, as the daemon's executor does: calls go to the modelled endpoint, tokens to the
 //! modelled state and sinks. What is under way ends later, and is heard as an event.
 
-use corptokend::daemon::turn::Hands;
+use corptokend::daemon::turn::Execute;
 use corptokend::domain::*;
-use corptokend::engine::{Action, Capacity, Engine, Event, Notice, WithdrawId};
+use corptokend::engine::{Action, Capacity, Event, Expire, Notice, Publish};
 
 use super::clock::Clock;
 use super::endpoint::Endpoint;
@@ -66,11 +66,10 @@ impl Executor<'_> {
         self.queue.add(at, completion);
     }
 
-    fn call(&mut self, engine: &Engine, ticket: Ticket) {
-        let id = engine.id(ticket.slot).expect("a call is for a tenant");
+    fn call(&mut self, ticket: Ticket, id: TenantId) {
         let no = self.names.number(&id);
         self.capacity.calls -= 1;
-        self.invariants.check_order(self.clock, engine, self.names, &id);
+        self.invariants.note_call(&id);
         let life = self.store.tokens[no].map(|token| token.record.expires_at.since(token.record.requested_at));
         self.invariants.call(self.clock, no, ticket, life);
         let (takes, outcome) = self.endpoint.call(self.clock, no, &id);
@@ -81,13 +80,29 @@ impl Executor<'_> {
         self.later(sent + takes, Completion::Answer { ticket, no, life, sent, outcome });
     }
 
-    fn keep(&mut self, ticket: Ticket, id: &TenantId, record: Record) {
+    fn keep(&mut self, ticket: Ticket, id: &TenantId, record: Record) -> Option<Event> {
         let no = self.names.number(id);
+        if !self.invariants.awaits_verdict(ticket) {
+            return self.keep_again(ticket, no, record);
+        }
         let heard = self.invariants.kept(self.clock, ticket, no, record);
         let life = self.invariants.tenants[no].life;
         let (seq, published_since) = (Some(ticket.seq), u64::MAX);
         let token = Stored { seq, record, from: heard.from, until: heard.until, life, published_since };
         self.write(Write::Keep { ticket, no, token, is_told: false });
+        None
+    }
+
+    /// The state was begun anew, and takes again what is still in memory.
+    fn keep_again(&mut self, ticket: Ticket, no: TenantNo, record: Record) -> Option<Event> {
+        let Some(before) = self.store.begun_anew.get(&no).copied() else {
+            panic!("{no:?}: {ticket:?} is kept and was not answered, or was kept before");
+        };
+        if !self.store.in_memory.contains(&ticket) {
+            return Some(Event::CommitEnded(ticket));
+        }
+        self.write(Write::Keep { ticket, no, token: Stored { record, ..before }, is_told: false });
+        None
     }
 
     pub fn write(&mut self, write: Write) {
@@ -101,28 +116,27 @@ impl Executor<'_> {
         }
     }
 
-    fn publish(&mut self, engine: &Engine, ticket: Ticket, sink: SinkId, is_valid: bool) {
-        let id = engine.id(ticket.slot).expect("a publication is a tenant's");
+    fn publish(
+        &mut self,
+        (ticket, sinks, sink, lane): (Ticket, SinkSetId, SinkId, LaneId),
+        id: TenantId,
+        content: Option<Content>,
+    ) {
         let no = self.names.number(&id);
-        let outlet = self.sinks.outlet(engine.sinks(ticket.slot).expect("it has sinks"), sink);
+        let policy = self.sinks.policy(sinks, sink);
+        assert_eq!(policy.lane, lane, "{id}: sent to a lane that does not serve the sink");
         let is_readable = self.store.is_readable() || self.store.in_memory.contains(&ticket);
         let is_uncommitted = self.store.uncommitted.contains_key(&no);
         let stored = self.store.current(no).unwrap_or_else(|| panic!("{id}: published, and not committed"));
         let seq = *stored.seq.get_or_insert(ticket.seq);
         assert_eq!(seq, ticket.seq, "{id}: another token is published than was committed");
-        let Record { expires_at, fingerprint, .. } = engine.record(ticket.slot).expect("it has a token");
+        let fingerprint = content.map_or(stored.record.fingerprint, |content| content.fingerprint);
         assert_eq!(fingerprint, stored.record.fingerprint, "{id}: another token is published than was committed");
-        let content = Content { fingerprint, expires_at, ticket };
-        let job = Job {
-            what: JobKind::Publish(ticket, sink),
-            lane: outlet.lane,
-            root: outlet.root,
-            no,
-            content: is_valid.then_some(content),
-            outcome: Ok(Wrote::Replaced),
-        };
+        let is_valid = content.is_some();
+        let (what, root, outcome) = (JobKind::Publish(ticket, sink), policy.root, Ok(Wrote::Replaced));
+        let job = Job { what, lane, root, no, content, outcome };
         if is_valid && !is_readable && !is_uncommitted {
-            self.take_capacity(outlet.lane);
+            self.take_capacity(lane);
             let detail = "the state cannot be read".into();
             let outcome = Err(SinkFailure { kind: SinkFailureKind::State, detail });
             return self.later(self.clock.t + 2, Completion::Done(Job { outcome, ..job }));
@@ -130,7 +144,7 @@ impl Executor<'_> {
         self.begin_job(&id, job);
     }
 
-    fn withdraw(&mut self, what: WithdrawId, lane: LaneId, place: &Place) {
+    fn withdraw(&mut self, what: WithdrawalId, lane: LaneId, place: &Place) {
         let (root, id) = sinks::owner(place);
         let no = self.names.number(&id);
         let what = JobKind::Withdraw(what);
@@ -292,23 +306,27 @@ impl Executor<'_> {
     }
 }
 
-impl Hands for Executor<'_> {
+impl Execute for Executor<'_> {
     fn room(&self) -> &Capacity {
         self.capacity
     }
 
-    fn perform(&mut self, engine: &Engine, now: Now, action: Action) {
+    fn execute(&mut self, now: Now, action: Action) -> Option<Event> {
         self.seen.actions += 1;
         match action {
-            Action::Call(ticket) => self.call(engine, ticket),
-            Action::Commit { ticket, id, record } => self.keep(ticket, &id, record),
+            Action::Call { ticket, id, .. } => self.call(ticket, id),
+            Action::Commit { ticket, id, record } => return self.keep(ticket, &id, record),
             Action::Discard(ticket) => {
                 self.invariants.discarded(ticket);
                 assert!(self.store.in_memory.remove(&ticket), "{ticket:?} is discarded, and nobody has it");
             }
             Action::Release(ticket) => _ = self.store.in_memory.remove(&ticket),
-            Action::Publish(ticket, sink) => self.publish(engine, ticket, sink, true),
-            Action::Expire(ticket, sink) => self.publish(engine, ticket, sink, false),
+            Action::Publish(Publish { ticket, id, sinks, sink, lane, fingerprint, expires_at }) => {
+                self.publish((ticket, sinks, sink, lane), id, Some(Content { fingerprint, expires_at, ticket }));
+            }
+            Action::Expire(Expire { ticket, id, sinks, sink, lane }) => {
+                self.publish((ticket, sinks, sink, lane), id, None);
+            }
             Action::Withdraw { id, lane, place, .. } => self.withdraw(id, lane, &place),
             Action::DeleteRecord(id) => {
                 let no = self.names.number(&id);
@@ -327,5 +345,6 @@ impl Hands for Executor<'_> {
                 }
             }
         }
+        None
     }
 }

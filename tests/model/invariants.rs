@@ -133,6 +133,8 @@ pub struct Invariants {
     /// Answers that the engine has yet to judge.
     heard: Vec<Heard>,
     pub checks_order: bool,
+    /// The calls of this turn, in order.
+    called: Vec<TenantId>,
     pub availability: Availability,
     pub statistics: Statistics,
 }
@@ -147,6 +149,7 @@ impl Invariants {
             bans: BTreeMap::new(),
             heard: Vec::new(),
             checks_order: true,
+            called: Vec::new(),
             availability: Availability::default(),
             statistics: Statistics::default(),
         }
@@ -303,6 +306,11 @@ impl Invariants {
         self.heard.swap_remove(found)
     }
 
+    /// Whether an answer was heard that the engine has yet to judge.
+    pub fn awaits_verdict(&self, ticket: Ticket) -> bool {
+        self.heard.iter().any(|heard| heard.ticket == ticket)
+    }
+
     /// The engine keeps an answer. That may be followed by the removal of its tenant, but not come after it.
     pub fn kept(&mut self, clock: Clock, ticket: Ticket, no: TenantNo, record: Record) -> Heard {
         let heard = self.verdict(ticket);
@@ -362,9 +370,25 @@ impl Invariants {
         self.bans.remove(&origin);
     }
 
+    /// A tenant is called; [`check_order`](Self::check_order) looks at it at the end of the turn.
+    pub fn note_call(&mut self, id: &TenantId) {
+        if self.checks_order {
+            self.called.push(id.clone());
+        }
+    }
+
     /// With a backlog: expired tokens, then valid ones with under a tenth of their life left, then tenants that never had one,
-    /// then by expiry. Whom the endpoint refuses, and who waits for hours, stands elsewhere, and is left out here.
-    pub fn check_order(&self, clock: Clock, engine: &Engine, names: &mut Names, id: &TenantId) {
+    /// then by expiry. A tenant that the endpoint refuses, or that waits for hours, stands elsewhere, and is left out here.
+    ///
+    /// Of a turn's calls, none comes before one that comes later, nor before a tenant that still waits at its end.
+    pub fn check_order(&mut self, clock: Clock, engine: &Engine, names: &mut Names) {
+        let called = std::mem::take(&mut self.called);
+        for (at, id) in called.iter().enumerate() {
+            self.check_call(clock, engine, names, id, &called[at + 1..]);
+        }
+    }
+
+    fn check_call(&self, clock: Clock, engine: &Engine, names: &mut Names, id: &TenantId, later: &[TenantId]) {
         let (now, no) = (clock.now(), names.number(id));
         if !self.checks_order || self.added > CROWD || self.tenants[no].doubtful {
             return;
@@ -382,7 +406,7 @@ impl Invariants {
             return;
         }
         for row in engine.page(now, Slot(0), usize::MAX) {
-            let waits = row.why == "waits for its turn within the limits";
+            let waits = row.why == "waits for its turn within the limits" || later.contains(&row.id);
             if row.id.app == own.id.app && row.id != *id && waits && plain(&row) {
                 let other = names.number(&row.id);
                 assert!(

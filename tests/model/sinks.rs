@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use corptokend::domain::{
-    Fingerprint, LaneId, Now, Outlet, Place, RootId, SinkFailure, SinkFailureKind, SinkId, SinkSetId, TenantId, Ticket,
-    WallMs, Wrote,
+    Fingerprint, LaneId, Now, Place, RootId, SinkFailure, SinkFailureKind, SinkId, SinkPolicy, SinkSetId, TenantId,
+    Ticket, WallMs, WithdrawalId, Wrote,
 };
-use corptokend::engine::WithdrawId;
 
 use super::clock::Clock;
 use super::tenants::{Names, PerTenant, TenantNo};
@@ -37,7 +36,7 @@ pub struct Job {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum JobKind {
     Publish(Ticket, SinkId),
-    Withdraw(WithdrawId),
+    Withdraw(WithdrawalId),
 }
 
 /// A lane: it works in order, and may hang.
@@ -53,7 +52,7 @@ pub struct Lane {
 
 #[derive(Default)]
 pub struct Sinks {
-    pub sets: BTreeMap<SinkSetId, Vec<Outlet>>,
+    pub sets: BTreeMap<SinkSetId, Vec<SinkPolicy>>,
     pub lanes: Vec<Lane>,
     /// What a scenario wants to become of attempts.
     attempt: Option<Try>,
@@ -84,7 +83,7 @@ impl Sinks {
         self.attempt = Some(Box::new(attempt));
     }
 
-    pub fn outlet(&self, sinks: SinkSetId, sink: SinkId) -> Outlet {
+    pub fn policy(&self, sinks: SinkSetId, sink: SinkId) -> SinkPolicy {
         self.sets[&sinks][usize::from(sink.0)]
     }
 

@@ -64,6 +64,8 @@ pub struct Store {
     pub uncommitted: BTreeMap<TenantNo, Stored>,
     /// Answers whose tokens the daemon still has in memory.
     pub in_memory: BTreeSet<Ticket>,
+    /// Of a state that was begun anew: the tokens that the one before it held.
+    pub begun_anew: BTreeMap<TenantNo, Stored>,
 }
 
 impl Store {
@@ -78,7 +80,16 @@ impl Store {
             committing: 0,
             uncommitted: BTreeMap::new(),
             in_memory: BTreeSet::new(),
+            begun_anew: BTreeMap::new(),
         }
+    }
+
+    /// What the state held is lost, and it is begun anew.
+    pub fn begin_anew(&mut self) {
+        let held = self.tokens.iter().filter_map(|(no, token)| Some((no, (*token)?)));
+        self.begun_anew = held.collect();
+        self.tokens = PerTenant::default();
+        self.saved.clear();
     }
 
     /// The token that a tenant's sinks are to show: the one in the state, or a newer one that could not be committed.

@@ -69,10 +69,15 @@ pub(crate) fn policy(rate: Rate) -> AppPolicy {
 }
 
 /// A plain file; a file that shows the expiry and a key that is deleted with it; the two elsewhere.
-fn sink_sets() -> [Vec<Outlet>; SETS as usize] {
-    let file =
-        |root, shows_expiry| Outlet { root: RootId(root), lane: LaneId(0), shows_expiry, on_expiry: OnExpiry::Keep };
-    let key = |root| Outlet { root: RootId(root), lane: LaneId(1), shows_expiry: true, on_expiry: OnExpiry::Delete };
+fn sink_sets() -> [Vec<SinkPolicy>; SETS as usize] {
+    let file = |root, shows_expiry| SinkPolicy {
+        root: RootId(root),
+        lane: LaneId(0),
+        shows_expiry,
+        on_expiry: OnExpiry::Keep,
+    };
+    let key =
+        |root| SinkPolicy { root: RootId(root), lane: LaneId(1), shows_expiry: true, on_expiry: OnExpiry::Delete };
     [vec![file(0, false)], vec![file(0, true), key(1)], vec![file(2, false), key(3)]]
 }
 
@@ -116,7 +121,7 @@ impl Simulation {
     /// Starts the daemon for the first time, with the tenants that `is_present` says, each with one of `sets` sets of sinks.
     pub(crate) fn start(&mut self, sets: u64, is_present: impl Fn(TenantNo) -> bool) {
         for (number, outlets) in sink_sets().into_iter().enumerate() {
-            self.daemon.plan(Change::SinkSet { id: SinkSetId(number as u32), outlets: outlets.into() });
+            self.daemon.plan(Change::SinkSet { id: SinkSetId(number as u32), sinks: outlets.into() });
         }
         (0..self.setups.len()).for_each(|app| self.put_app(app, Freshness::Current));
         for no in self.all_tenants().filter(|no| is_present(*no)).collect::<Vec<_>>() {

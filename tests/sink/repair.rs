@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Desk, file_at, is_root, needs, publication, publish_as};
+use crate::rig::{AnyLane, Desk, file_at, is_root, needs, publication, publish_as};
 use corptokend::domain::Wrote;
 use corptokend::sink::{Lane, LaneReport};
 use tempfile::tempdir;
@@ -177,6 +177,7 @@ fn when_events_are_lost_everything_is_looked_at() {
         // The lane looks at nothing until the gate opens.
         let _ = opened.recv();
     })
+    .map(AnyLane::Files)
     .unwrap();
     lane.send((0..3).map(|n| publication(n, &spec, &format!("d{n}"), "t")).collect());
     assert_eq!(inbox.recv().unwrap().len(), 3);

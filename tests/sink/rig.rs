@@ -10,10 +10,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use corptokend::domain::{
-    FileSink, Format, KeyringRoot, KeyringSink, Names, OnExpiry, Placeholder, RootId, SinkFailure, SinkId, SinkKind,
-    SinkSpec, Slot, Template, Ticket, Token, WallMs, Wrote,
+    FileSink, Format, KeyringRoot, KeyringSink, Names, OnExpiry, Placeholder, SinkFailure, SinkId, SinkKind, SinkSpec,
+    Slot, Template, Ticket, Token, WallMs, WithdrawalId, Wrote,
 };
-use corptokend::sink::{Claims, Job, Lane, LaneReport, Probe, Publication, Stopped};
+use corptokend::sink::{Claims, FileJob, KeyJob, Lane, LaneReport, Probe, Publication, RemovalCause, Stopped};
 use zeroize::Zeroizing;
 
 /// When every token of these tests expires.
@@ -23,11 +23,57 @@ pub const EXPIRES: WallMs = WallMs(4_000_000_000_000);
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Desk {
-    pub lane: Lane,
+    pub lane: AnyLane,
     reports: Receiver<Vec<LaneReport>>,
     backlog: VecDeque<LaneReport>,
     /// The roots below which a flood began, as told between all other reports.
     pub floods: Vec<PathBuf>,
+}
+
+/// A lane of either kind.
+pub enum AnyLane {
+    Files(Lane<FileJob>),
+    Keys(Lane<KeyJob>),
+}
+
+/// A job of either kind.
+#[derive(Debug)]
+pub enum Job {
+    File(FileJob),
+    Key(KeyJob),
+}
+
+impl AnyLane {
+    /// Sends jobs, each of the kind that the lane takes.
+    pub fn send(&self, jobs: Vec<Job>) {
+        let jobs = jobs.into_iter();
+        match self {
+            Self::Files(lane) => lane.send(
+                jobs.map(|job| if let Job::File(job) = job { job } else { panic!("{job:?} for files") }).collect(),
+            ),
+            Self::Keys(lane) => lane
+                .send(jobs.map(|job| if let Job::Key(job) = job { job } else { panic!("{job:?} for keys") }).collect()),
+        }
+    }
+
+    pub fn unwatched(&self) -> usize {
+        let Self::Files(lane) = self else { return 0 };
+        lane.unwatched()
+    }
+
+    pub fn is_alive(&self) -> bool {
+        match self {
+            Self::Files(lane) => lane.is_alive(),
+            Self::Keys(lane) => lane.is_alive(),
+        }
+    }
+
+    fn stop(self, patience: Duration) -> Stopped {
+        match self {
+            Self::Files(lane) => lane.stop(patience),
+            Self::Keys(lane) => lane.stop(patience),
+        }
+    }
 }
 
 impl Desk {
@@ -37,19 +83,19 @@ impl Desk {
 
     /// As [`Desk::files`]; the lane's thread has this name.
     pub fn named(name: &str) -> Self {
-        Self::with(|report| Lane::files(name, Arc::default(), report))
+        Self::with(|report| Lane::files(name, Arc::default(), report).map(AnyLane::Files))
     }
 
     /// A lane that has its claims in common with others.
     pub fn sharing(claims: &Arc<Claims>) -> Self {
-        Self::with(|report| Lane::files("files", Arc::clone(claims), report))
+        Self::with(|report| Lane::files("files", Arc::clone(claims), report).map(AnyLane::Files))
     }
 
     pub fn keys(clock: impl Fn() -> WallMs + Send + 'static) -> Self {
-        Self::with(|report| Lane::keyring(clock, report))
+        Self::with(|report| Lane::keyring(clock, report).map(AnyLane::Keys))
     }
 
-    fn with(start: impl FnOnce(Box<dyn Fn(Vec<LaneReport>) + Send>) -> std::io::Result<Lane>) -> Self {
+    fn with(start: impl FnOnce(Box<dyn Fn(Vec<LaneReport>) + Send>) -> std::io::Result<AnyLane>) -> Self {
         let (sender, reports) = channel();
         let lane = start(Box::new(move |batch| drop(sender.send(batch)))).unwrap();
         Self { lane, reports, backlog: VecDeque::new(), floods: Vec::new() }
@@ -68,11 +114,7 @@ impl Desk {
         token: &str,
         expires: WallMs,
     ) -> Result<Wrote, SinkFailure> {
-        let mut job = publication(0, spec, corp_id, token);
-        if let Job::Publish(publication) = &mut job {
-            publication.expires = expires;
-        }
-        self.lane.send(vec![job]);
+        self.lane.send(vec![publication_until(0, spec, corp_id, token, expires)]);
         self.outcome()
     }
 
@@ -85,13 +127,15 @@ impl Desk {
     }
 
     pub fn withdraw(&mut self, spec: &SinkSpec, corp_id: &str) -> Result<(), SinkFailure> {
-        let fixed: Arc<Path> = match &spec.kind {
-            SinkKind::File(file) => file.fixed_part().into(),
-            SinkKind::Keyring(_) => Path::new("").into(),
-        };
-        self.lane.send(vec![Job::Withdraw { root: RootId(0), place: spec.place(&names(corp_id)), fixed }]);
+        let (cause, names) = (RemovalCause::Withdrawn(WithdrawalId(0)), names(corp_id));
+        self.lane.send(vec![match &spec.kind {
+            SinkKind::File(file) => {
+                Job::File(FileJob::Remove { cause, path: file.place(&names), fixed: file.fixed_part().into() })
+            }
+            SinkKind::Keyring(keyring) => Job::Key(KeyJob::Remove { cause, key: keyring.place(&names) }),
+        }]);
         loop {
-            if let LaneReport::Withdrawn { outcome, .. } = self.next(PATIENCE).expect("the lane reports in time") {
+            if let LaneReport::Removed { outcome, .. } = self.next(PATIENCE).expect("the lane reports in time") {
                 return outcome;
             }
         }
@@ -131,14 +175,23 @@ pub fn probe(spec: &SinkSpec) -> Result<(), SinkFailure> {
 }
 
 pub fn publication(slot: u32, spec: &SinkSpec, corp_id: &str, token: &str) -> Job {
-    Job::Publish(Publication {
-        ticket: Ticket { slot: Slot(slot), seq: 1 },
-        sink: SinkId(0),
-        specs: Arc::new([spec.clone()]),
-        names: names(corp_id),
-        token: Token::new(Zeroizing::new(token.to_owned())).unwrap(),
-        expires: EXPIRES,
-    })
+    publication_until(slot, spec, corp_id, token, EXPIRES)
+}
+
+fn publication_until(slot: u32, spec: &SinkSpec, corp_id: &str, token: &str, expires_at: WallMs) -> Job {
+    let (ticket, sink) = (Ticket { slot: Slot(slot), seq: 1 }, SinkId(0));
+    let (names, token) = (names(corp_id), Token::new(Zeroizing::new(token.to_owned())).unwrap());
+    match &spec.kind {
+        SinkKind::File(file) => {
+            let spec = Arc::clone(file);
+            Job::File(FileJob::Publish(Publication { ticket, sink, spec, names, token, expires_at }))
+        }
+        SinkKind::Keyring(keyring) => {
+            let (spec, on_expiry) = (Arc::clone(keyring), spec.on_expiry);
+            let publication = Publication { ticket, sink, spec, names, token, expires_at };
+            Job::Key(KeyJob::Publish { publication, on_expiry })
+        }
+    }
 }
 
 /// Publishes `t-1` as the tenant in `slot`.
@@ -159,12 +212,12 @@ pub fn file_at(path: impl AsRef<Path>, change: impl FnOnce(&mut FileSink)) -> Si
         trust_dir: false,
     };
     change(&mut file);
-    SinkSpec { kind: SinkKind::File(file), on_expiry: OnExpiry::Keep }
+    SinkSpec { kind: SinkKind::File(file.into()), on_expiry: OnExpiry::Keep }
 }
 
 pub fn key_at(root: KeyringRoot, path: &[&str], on_expiry: OnExpiry) -> SinkSpec {
     let path = path.iter().map(|part| Template::parse(part, Placeholder::IN_PATHS).unwrap()).collect();
-    SinkSpec { kind: SinkKind::Keyring(KeyringSink { root, path }), on_expiry }
+    SinkSpec { kind: SinkKind::Keyring(KeyringSink { root, path }.into()), on_expiry }
 }
 
 /// Runs `body`, or skips the test with a loud reason where the machine cannot do what it needs.

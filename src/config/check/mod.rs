@@ -104,6 +104,7 @@ impl AppSinks {
         let spec = |sink: &SinkDraft| {
             let mut kind = sink.kind.clone();
             if let SinkKind::File(file) = &mut kind {
+                let file = Arc::make_mut(file);
                 file.owner = sink.owner.as_ref().and_then(|owner| accounts.id(AccountRole::Owner, owner));
                 file.group = sink.group.as_ref().and_then(|group| accounts.id(AccountRole::Group, group));
             }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::conflicts::check;
 use super::places::AppPlaces;
+use std::sync::Arc;
+
 use crate::config::diagnostics::collect::{Diagnostics, Span};
 use crate::config::diagnostics::sources::Source;
 use crate::config::environment::Environment;
@@ -15,7 +17,7 @@ use crate::domain::{AppName, CorpId, Placeholder, SinkKind, Template};
 fn file(path: &str, at: u32) -> SinkDraft {
     let mut sink = SinkDraft::standard("/run");
     let SinkKind::File(file) = &mut sink.kind else { unreachable!() };
-    file.path = Template::parse(path, Placeholder::IN_PATHS).unwrap();
+    Arc::make_mut(file).path = Template::parse(path, Placeholder::IN_PATHS).unwrap();
     SinkDraft { at: Some(Span { file: 0, start: at, end: at }), ..sink }
 }
 

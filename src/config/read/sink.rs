@@ -26,7 +26,7 @@ impl SinkDraft {
         let directory = runtime_directory.replace('{', "{{").replace('}', "}}");
         let path = Template::parse(&format!("{directory}/tokens/{{app}}/{{corp_id}}"), Placeholder::IN_PATHS);
         Self {
-            kind: SinkKind::File(FileSink {
+            kind: SinkKind::File(Arc::new(FileSink {
                 path: path.unwrap_or_else(|_| unreachable!("its braces are doubled")),
                 format: Format::Raw,
                 mode: default_mode("mode"),
@@ -34,7 +34,7 @@ impl SinkDraft {
                 owner: None,
                 group: None,
                 trust_dir: false,
-            }),
+            })),
             owner: None,
             group: Some(AccountName::Default("corptokend-readers")),
             at: None,
@@ -101,7 +101,7 @@ fn file_sink(reader: &Reader<'_>) -> Option<SinkDraft> {
         group: None,
         trust_dir: trust_dir.is_some_and(|trust| trust.value),
     };
-    Some(SinkDraft { kind: SinkKind::File(file), owner, group, at: Some(at) })
+    Some(SinkDraft { kind: SinkKind::File(file.into()), owner, group, at: Some(at) })
 }
 
 /// `None` when there was an error.
@@ -139,7 +139,7 @@ fn keyring_sink(reader: &Reader<'_>) -> Option<SinkDraft> {
         }
     }
     let keyring = reader.text("keyring", keyring_path)?;
-    Some(SinkDraft { kind: SinkKind::Keyring(keyring.value), owner: None, group: None, at: Some(keyring.at) })
+    Some(SinkDraft { kind: SinkKind::Keyring(keyring.value.into()), owner: None, group: None, at: Some(keyring.at) })
 }
 
 fn keyring_path(text: &str) -> Result<KeyringSink, ValueFault> {

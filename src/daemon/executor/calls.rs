@@ -13,8 +13,10 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
 use super::credentials::Credentials;
-use crate::api::{Answer, TokenClient};
-use crate::domain::{AppName, BootMs, ClientId, Failure, FailureKind, Secret, SecretSource, TenantId, Ticket};
+use crate::api::{self, Answer, TokenClient};
+use crate::domain::{
+    AppName, BootMs, ClientId, Failure, FailureKind, Fingerprint, Secret, SecretSource, TenantId, Ticket,
+};
 
 /// What is needed to call for the tenants of one app.
 #[derive(Clone)]
@@ -48,9 +50,17 @@ struct Round {
     secret: OnceCell<Result<Secret, Failure>>,
 }
 
+/// A call that ended.
+pub(crate) struct CallEnded {
+    pub(crate) ticket: Ticket,
+    /// For whose tenant it was.
+    pub(crate) app: AppName,
+    pub(crate) answer: Answer,
+}
+
 /// The calls under way.
 pub(crate) struct Calls {
-    tasks: JoinSet<(Ticket, Answer)>,
+    tasks: JoinSet<CallEnded>,
     /// How the tenants of each app are called for.
     pub(crate) access: HashMap<AppName, Access>,
     /// The last of each app.
@@ -138,17 +148,17 @@ impl Calls {
         self.tasks.len()
     }
 
-    /// Begins a call; `id` is `None` if the tenant left at this very moment.
-    pub(crate) fn begin(&mut self, now: BootMs, ticket: Ticket, id: Option<TenantId>) {
-        let known = id.and_then(|id| Some((self.round(now, &id.app)?, id.corp_id)));
-        let Some((round, corp_id)) = known else {
+    /// Begins a call. What it brings does not quote the token that the tenant has.
+    pub(crate) fn begin(&mut self, now: BootMs, ticket: Ticket, id: TenantId, held: Option<Fingerprint>) {
+        let TenantId { app, corp_id } = id;
+        let Some(round) = self.round(now, &app) else {
             let left = Failure::new(FailureKind::ServerError, "the tenant left before it could be called for");
-            self.spawn(ticket, async { refusal(left) });
+            self.spawn(ticket, app, held, async { refusal(left) });
             return;
         };
         let places = Arc::clone(&self.places);
         let reading = round.secret.get().is_none().then(|| Reading::new(&self.reading));
-        self.spawn(ticket, async move {
+        self.spawn(ticket, app, held, async move {
             let secret = round.secret().await;
             drop(reading);
             // Nobody closes it.
@@ -163,7 +173,13 @@ impl Calls {
 
     /// A call that panics, which is a defect, is one that failed: ending the daemon for it would end it again after the
     /// restart, for the same answer.
-    fn spawn(&mut self, ticket: Ticket, call: impl Future<Output = Answer> + Send + 'static) {
+    fn spawn(
+        &mut self,
+        ticket: Ticket,
+        app: AppName,
+        held: Option<Fingerprint>,
+        call: impl Future<Output = Answer> + Send + 'static,
+    ) {
         self.tasks.spawn(async move {
             let mut call = pin!(call);
             let guarded = std::future::poll_fn(|context| {
@@ -173,7 +189,11 @@ impl Calls {
                     Poll::Ready(refusal(Failure::new(FailureKind::Malformed, why)))
                 })
             });
-            (ticket, guarded.await)
+            let mut answer = guarded.await;
+            if let Err(failure) = &mut answer.outcome {
+                api::redact_failure(failure, held);
+            }
+            CallEnded { ticket, app, answer }
         });
         if self.free() == 0 {
             self.company = Company::Awaited;
@@ -186,12 +206,12 @@ impl Calls {
     }
 
     /// The next call to end; `None` when none is under way. May be dropped at any time.
-    pub(crate) async fn next(&mut self) -> Option<Result<(Ticket, Answer), JoinError>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<CallEnded, JoinError>> {
         self.tasks.join_next().await
     }
 
     /// A call that has ended already, if there is one.
-    pub(crate) fn ended(&mut self) -> Option<Result<(Ticket, Answer), JoinError>> {
+    pub(crate) fn ended(&mut self) -> Option<Result<CallEnded, JoinError>> {
         self.tasks.try_join_next()
     }
 
@@ -291,30 +311,30 @@ mod tests {
         assert!(!Arc::ptr_eq(&calls.round(BootMs(6_000), &crm).unwrap(), &third));
     }
 
-    fn refused(call: Option<Result<(Ticket, Answer), JoinError>>) -> Failure {
-        let (_, answer) = call.expect("a call is under way").expect("it does not end the daemon");
+    fn refused(call: Option<Result<CallEnded, JoinError>>) -> Failure {
+        let CallEnded { answer, .. } = call.expect("a call is under way").expect("it does not end the daemon");
         answer.outcome.expect_err("it brings no token")
     }
 
     #[tokio::test]
     async fn a_call_that_panics_is_a_failure_of_its_tenant_and_the_next_one_goes_on() {
-        let (mut calls, _) = calls(2);
-        calls.spawn(CRM, async { panic!("a defect") });
+        let (mut calls, crm) = calls(2);
+        calls.spawn(CRM, crm, None, async { panic!("a defect") });
         let failure = refused(calls.next().await);
         assert_eq!(failure.kind, FailureKind::Malformed);
         assert!(failure.detail.contains("a defect of corptokend"), "{failure}");
-        calls.begin(BootMs(5_000), CRM, None);
+        calls.begin(BootMs(5_000), CRM, "hr/ding1".parse().unwrap(), None);
         assert!(refused(calls.next().await).detail.contains("the tenant left"));
         assert_eq!((calls.under_way(), calls.room()), (0, 2));
     }
 
     #[tokio::test]
     async fn when_all_places_were_taken_calls_begin_in_company_but_do_not_wait_for_it_long() {
-        let (mut calls, _) = calls(64);
+        let (mut calls, crm) = calls(64);
         let (end, ended) = tokio::sync::watch::channel(0);
         let begin = |calls: &mut Calls, number: u32| {
             let mut ended = ended.clone();
-            calls.spawn(CRM, async move {
+            calls.spawn(CRM, crm.clone(), None, async move {
                 let _ = ended.wait_for(|ended| *ended >= number).await;
                 refusal(Failure::new(FailureKind::Timeout, "over"))
             });
@@ -367,14 +387,14 @@ mod tests {
             calls.access.insert(app.clone(), access);
             pipes.push(pipe);
         }
-        let id = |app: &AppName| Some(TenantId { app: app.clone(), corp_id: CorpId::new("ding1").unwrap() });
+        let id = |app: &AppName| TenantId { app: app.clone(), corp_id: CorpId::new("ding1").unwrap() };
         for round in 0..3 {
             let now = BootMs(10_000 * round);
-            apps.iter().for_each(|app| calls.begin(now, Ticket { seq: 2, ..CRM }, id(app)));
+            apps.iter().for_each(|app| calls.begin(now, Ticket { seq: 2, ..CRM }, id(app), None));
             assert_eq!(calls.room(), 8, "who waits for a secret takes no place");
-            calls.begin(now, CRM, id(&healthy));
+            calls.begin(now, CRM, id(&healthy), None);
             for _ in 0..=600 {
-                let (ticket, answer) = calls.next().await.unwrap().unwrap();
+                let CallEnded { ticket, answer, .. } = calls.next().await.unwrap().unwrap();
                 let failure = answer.outcome.unwrap_err();
                 // That of the healthy app is looked for in the environment.
                 let hangs = failure.detail.contains("does not come to an end");
@@ -390,7 +410,7 @@ mod tests {
         while credentials.outstanding() > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        calls.begin(BootMs(60_000), CRM, id(&apps[0]));
+        calls.begin(BootMs(60_000), CRM, id(&apps[0]), None);
         // Now that it can be read again, it is read again.
         let first = directory.path().join("app-0");
         let writer = tokio::task::spawn_blocking(|| std::fs::OpenOptions::new().write(true).open(first).map(drop));

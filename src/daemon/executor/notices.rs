@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::sinks::registry::Outlets;
-use super::running_config::Ways;
+use super::super::sinks::registry::SinkRegistry;
+use super::running_config::RunningConfig;
 use crate::domain::{AppName, Failure, RootId, SinkFailure, SinkId, TenantId};
 use crate::engine::{Notice, Scope};
 
 /// Writes one notice to the log.
-pub(crate) fn say(notice: Notice, outlets: &Outlets, ways: &Ways) {
+pub(crate) fn say(notice: Notice, sinks: &SinkRegistry, ways: &RunningConfig) {
     match notice {
         Notice::Rotated { tenant: TenantId { app, corp_id }, fingerprint, lifetime_s } => tracing::info!(
             event = "rotated", %app, %corp_id, %fingerprint, lifetime_s, "{app}/{corp_id}: new token {fingerprint}, good for {}", seconds(lifetime_s)
@@ -44,28 +44,28 @@ pub(crate) fn say(notice: Notice, outlets: &Outlets, ways: &Ways) {
             );
         }
         Notice::SinkFailing { root, tenant, failure, next_in_ms } => {
-            sink_failing(outlets, root, tenant, &failure, next_in_ms)
+            sink_failing(sinks, root, tenant, &failure, next_in_ms)
         }
         Notice::SinkRecovered { root } => {
-            let root = outlets.root(root).fixed.display();
+            let root = sinks.root(root).display();
             tracing::info!(event = "sink_mended", %root, "publication below {root} works again");
         }
-        Notice::SinkRepaired { root, tenant, sink } => sink_repaired(outlets, root, &tenant, sink),
+        Notice::SinkRepaired { root, tenant, sink } => sink_repaired(sinks, root, &tenant, sink),
         Notice::SinksRepaired { root, repairs } => {
-            let root = outlets.root(root).fixed.display();
+            let root = sinks.root(root).display();
             tracing::warn!(event = "sinks_repaired", %root, repairs, "{repairs} more places below {root} were set right within a minute");
         }
-        Notice::SinkContested { root, tenant, sink } => sink_contested(outlets, root, &tenant, sink),
+        Notice::SinkContested { root, tenant, sink } => sink_contested(sinks, root, &tenant, sink),
         Notice::SinkUncontested { root } => {
-            let root = outlets.root(root).fixed.display();
+            let root = sinks.root(root).display();
             tracing::info!(event = "sink_uncontested", %root, "what is published below {root} is left alone again");
         }
         Notice::LaneStalled { lane, failure } => {
-            let roots = outlets.roots_of(lane);
+            let roots = sinks.roots_of(lane);
             tracing::error!(event = "lane_hangs", kind = failure.kind.as_str(), roots, "{failure}");
         }
         Notice::LaneResumed { lane } => {
-            let roots = outlets.roots_of(lane);
+            let roots = sinks.roots_of(lane);
             tracing::info!(event = "lane_moves", roots, "publications below {roots} come back again");
         }
     }
@@ -90,7 +90,7 @@ fn app_broken(app: &AppName, failure: &Failure, next_in_ms: u64) {
     );
 }
 
-fn slowed_down(scope: &Scope, failure: &Failure, percent: u8, ways: &Ways) {
+fn slowed_down(scope: &Scope, failure: &Failure, percent: u8, ways: &RunningConfig) {
     let code = code(failure);
     match scope {
         Scope::App(app) => {
@@ -110,7 +110,7 @@ fn slowed_down(scope: &Scope, failure: &Failure, percent: u8, ways: &Ways) {
     }
 }
 
-fn calls_held(scope: &Scope, failure: &Failure, ways: &Ways) {
+fn calls_held(scope: &Scope, failure: &Failure, ways: &RunningConfig) {
     let (code, requestid) = (code(failure), failure.request_id.as_deref().unwrap_or_default());
     let (reason, (scope, name)) = (ways.reason(scope, failure.kind), ways.name(scope));
     tracing::error!(
@@ -124,8 +124,8 @@ fn calls_held(scope: &Scope, failure: &Failure, ways: &Ways) {
     );
 }
 
-fn sink_failing(outlets: &Outlets, root: RootId, tenant: Option<TenantId>, failure: &SinkFailure, next_in_ms: u64) {
-    let root = outlets.root(root).fixed.display();
+fn sink_failing(sinks: &SinkRegistry, root: RootId, tenant: Option<TenantId>, failure: &SinkFailure, next_in_ms: u64) {
+    let root = sinks.root(root).display();
     let (app, corp_id) = tenant.as_ref().map_or(("", ""), |id| (id.app.as_str(), id.corp_id.as_str()));
     let next_in = millis(next_in_ms);
     tracing::error!(
@@ -133,16 +133,16 @@ fn sink_failing(outlets: &Outlets, root: RootId, tenant: Option<TenantId>, failu
     );
 }
 
-fn sink_repaired(outlets: &Outlets, root: RootId, tenant: &TenantId, sink: SinkId) {
-    let (TenantId { app, corp_id }, root, sink) = (tenant, outlets.root(root).fixed.display(), sink.0);
+fn sink_repaired(sinks: &SinkRegistry, root: RootId, tenant: &TenantId, sink: SinkId) {
+    let (TenantId { app, corp_id }, root, sink) = (tenant, sinks.root(root).display(), sink.0);
     tracing::warn!(
         event = "sink_repaired", %app, %corp_id, %root, sink,
         "{tenant}: somebody else had changed what is published below {root}; it is right again"
     );
 }
 
-fn sink_contested(outlets: &Outlets, root: RootId, tenant: &TenantId, sink: SinkId) {
-    let (TenantId { app, corp_id }, root, sink) = (tenant, outlets.root(root).fixed.display(), sink.0);
+fn sink_contested(sinks: &SinkRegistry, root: RootId, tenant: &TenantId, sink: SinkId) {
+    let (TenantId { app, corp_id }, root, sink) = (tenant, sinks.root(root).display(), sink.0);
     tracing::error!(
         event = "sink_contested", %app, %corp_id, %root, sink,
         "{tenant}: somebody else keeps changing what is published below {root}; it is set right ever more slowly, at \

@@ -7,12 +7,12 @@ use hashbrown::HashMap;
 
 use crate::config::{AppConfig, Config};
 use crate::control::protocol;
-use crate::domain::{FailureKind, Now, OriginId, RouteId, WallMs};
+use crate::domain::{FailureKind, Now, OriginId, RouteId, SinkSpec, TenantId, WallMs};
 use crate::engine::{HeldCalls, Scope};
 
 /// The routes and origins of a config, by their ids. An id is a hash of the whole connection, so it is worked out once for
 /// each app and config: a thousand apps that are held back cost a thousand look-ups, not a million hashes.
-pub(crate) struct Ways {
+pub(crate) struct RunningConfig {
     pub(crate) config: Arc<Config>,
     routes: HashMap<RouteId, Route>,
     /// The host of each origin.
@@ -24,7 +24,7 @@ struct Route {
     apps: usize,
 }
 
-impl Ways {
+impl RunningConfig {
     pub(crate) fn of(config: Arc<Config>) -> Self {
         let (mut routes, mut origins) = (HashMap::new(), HashMap::new());
         for app in config.apps.values() {
@@ -33,6 +33,13 @@ impl Ways {
             origins.entry(path.origin).or_insert_with(|| app.endpoint.authority().to_owned());
         }
         Self { config, routes, origins }
+    }
+
+    /// Whether a tenant is published in these sinks.
+    pub(crate) fn publishes(&self, id: &TenantId, specs: &Arc<[SinkSpec]>) -> bool {
+        let Some(app) = self.config.apps.get(&id.app).filter(|_| self.config.contains(id)) else { return false };
+        let today = app.sinks_of(&id.corp_id);
+        Arc::ptr_eq(today, specs) || today == specs
     }
 
     /// The hosts that its apps call, each once.
@@ -136,7 +143,7 @@ mod tests {
     use rustix::time::{ClockId, clock_gettime};
 
     /// Apps with these names and endpoints.
-    fn ways(apps: impl Iterator<Item = (String, String)>) -> Ways {
+    fn ways(apps: impl Iterator<Item = (String, String)>) -> RunningConfig {
         let app = |(name, endpoint): (String, String)| {
             format!(
                 "[app.{name}]\nclient_id = \"x\"\nclient_secret = {{ env = \"PATH\" }}\nendpoint = \"https://{endpoint}\"\n"
@@ -144,7 +151,7 @@ mod tests {
         };
         let text: String = apps.map(app).collect();
         let checked = check(&Sources::remembered(vec![Source::new("/nowhere/c.toml", text)]), &Process::default());
-        Ways::of(Arc::new(checked.config.expect("the config is valid")))
+        RunningConfig::of(Arc::new(checked.config.expect("the config is valid")))
     }
 
     fn scope(app: &str) -> Scope {

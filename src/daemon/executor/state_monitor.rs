@@ -16,7 +16,7 @@ const LOOK_EVERY_MS: u64 = 1_000;
 
 /// What is known of the state.
 #[derive(Debug)]
-pub(crate) struct StateWatch {
+pub(crate) struct StateMonitor {
     path: PathBuf,
     /// Why nothing can be written, by the store's own account.
     unwritable: Option<String>,
@@ -54,7 +54,7 @@ impl Answers {
     }
 }
 
-impl StateWatch {
+impl StateMonitor {
     pub(crate) fn new(path: PathBuf, unwritable: Option<String>) -> Self {
         let (commits, reads) = Default::default();
         Self { path, unwritable, commits, reads, put_off: Vec::new(), has_news: false }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_to_be_read_at_the_very_moment_when_reads_move_again_is_asked_for_all_the_same() {
-        let mut watch = StateWatch::new("/state".into(), None);
+        let mut watch = StateMonitor::new("/state".into(), None);
         let begun = BootMs(50_000);
         watch.look(begun + HANGS_AFTER_MS, (false, true), Stalled { writing: None, reading: Some(begun) });
         // It moves from here on, but nobody has looked yet.
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn nothing_hangs_as_long_as_answers_come() {
-        let mut watch = StateWatch::new("/state".into(), None);
+        let mut watch = StateMonitor::new("/state".into(), None);
         let calm = Hanging { commits: false, reads: false };
         let (mut now, idle) = (BootMs(50_000), Stalled::default());
         for _ in 0..100 {
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_system_call_that_does_not_come_back_hangs_though_nobody_waits_and_moves_when_it_does() {
-        let mut watch = StateWatch::new("/state".into(), Some("full".into()));
+        let mut watch = StateMonitor::new("/state".into(), Some("full".into()));
         let begun = BootMs(50_000);
         let stuck = Stalled { writing: Some(begun), reading: None };
         let (hanging, next) = watch.look(begun + 1_000, (false, false), stuck);
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_overdue_is_not_waited_for_even_if_every_system_call_comes_back() {
-        let mut watch = StateWatch::new("/state".into(), None);
+        let mut watch = StateMonitor::new("/state".into(), None);
         let begun = BootMs(50_000);
         watch.look(begun, (false, true), Stalled::default());
         let stuck = Stalled { writing: None, reading: Some(begun + 3_999) };

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::super::executor::DaemonHands;
+use super::super::executor::Executor;
 use super::{candidate, plan};
 use crate::config::{self, Config, Difference, Process};
 use crate::domain::{AppName, Fingerprint, Freshness, SavedKey, SavedState};
@@ -98,7 +98,7 @@ pub(crate) struct LateState(Option<TokenRestore>);
 
 impl LateState {
     /// What the state held was compared with what runs: everything but the tokens is taken over here.
-    pub(crate) fn adopt(&mut self, findings: LateFindings, hands: &mut DaemonHands, events: &mut Vec<Event>) {
+    pub(crate) fn adopt(&mut self, findings: LateFindings, executor: &mut Executor, events: &mut Vec<Event>) {
         let LateFindings { restored, saved, outdated, last, difference, devices, stale, .. } = findings;
         let is_held_back = last.is_some() && difference.removes_too_much();
         if is_held_back {
@@ -110,28 +110,28 @@ impl LateState {
                 difference.counts.removed
             );
         } else if let Some(last) = &last {
-            match plan::vacated(&difference, &devices, Some(last), &mut hands.outlets) {
+            match plan::vacated(&difference, &devices, Some(last), &mut executor.sinks) {
                 Ok(places) => events.push(Event::Vacated(places)),
                 Err(error) => tracing::error!(event = "state_not_adopted", "places that were left stay: {error}"),
             }
-            hands.make_room_for_lanes();
+            executor.count_lanes();
         }
         events.push(Event::Restored(saved));
         // Failures of a former process would be believed at the next start. Those of this one are saved anew.
-        outdated.into_iter().for_each(|key| hands.persist(key, None));
+        outdated.into_iter().for_each(|key| executor.persist(key, None));
         events.push(Event::SavedStateLost);
         self.0 = Some(TokenRestore { restored, stale, next: 0, drops_others: !is_held_back, offered: 0 });
     }
 
     /// Takes over the next tokens. Returns whether there is more.
-    pub(crate) fn restore_next(&mut self, hands: &mut DaemonHands, events: &mut Vec<Event>) -> bool {
+    pub(crate) fn restore_next(&mut self, executor: &mut Executor, events: &mut Vec<Event>) -> bool {
         let Some(adoption) = &mut self.0 else { return false };
         let (mut current, mut stale) = (Vec::new(), Vec::new());
         for (id, record) in adoption.restored.from(adoption.next).take(TENANTS_A_TURN) {
-            match hands.ways.config.contains(&id) {
+            match executor.config.config.contains(&id) {
                 true if adoption.stale.contains(&id.app) => stale.push((id, record)),
                 true => current.push((id, record)),
-                false if adoption.drops_others => hands.forget(id),
+                false if adoption.drops_others => executor.forget(id),
                 false => {}
             }
         }

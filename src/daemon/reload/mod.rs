@@ -14,7 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
-use super::executor::DaemonHands;
+use super::executor::Executor;
 use crate::config::{Config, Diagnostic, Process, Report, Severity};
 use crate::control::protocol::{ReloadRequest, ReloadVerdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now};
@@ -155,14 +155,14 @@ impl Reload {
         now: Now,
         message: Message,
         engine: &Engine,
-        hands: &mut DaemonHands,
+        executor: &mut Executor,
         events: &mut Vec<Event>,
     ) {
         match message {
             Message::FilesChanged => self.files_changed(now),
-            Message::Read(prepared) => self.prepared(engine, hands, now, *prepared, events),
+            Message::Read(prepared) => self.prepared(engine, executor, now, *prepared, events),
             Message::DryRun(prepared) => self.dry_runs.ended(prepared.as_deref()),
-            Message::Compared(findings) => self.compared(*findings, hands, events),
+            Message::Compared(findings) => self.compared(*findings, executor, events),
         }
     }
 
@@ -265,7 +265,7 @@ impl Reload {
     fn prepared(
         &mut self,
         engine: &Engine,
-        hands: &mut DaemonHands,
+        executor: &mut Executor,
         now: Now,
         prepared: LoadedConfig,
         events: &mut Vec<Event>,
@@ -288,7 +288,7 @@ impl Reload {
         self.record_outcome(now, &prepared, held_back);
         let plan = match prepared.candidate {
             None => None,
-            Some(candidate) => match self.adopt(engine, hands, now, *candidate, events) {
+            Some(candidate) => match self.adopt(engine, executor, now, *candidate, events) {
                 Ok(plan) => Some(Box::new(plan)),
                 Err(error) => {
                     let why = format!("the config cannot be applied: {error}");
@@ -317,37 +317,37 @@ impl Reload {
     pub(crate) fn adopt(
         &mut self,
         engine: &Engine,
-        hands: &mut DaemonHands,
+        executor: &mut Executor,
         now: Now,
         mut candidate: Candidate,
         events: &mut Vec<Event>,
     ) -> std::io::Result<Plan> {
         let withdrawing: HashSet<_> = engine.withdrawing().cloned().collect();
         let reclaimed = plan::reclaimed(&candidate, &withdrawing);
-        let plan = Plan::new(&mut candidate, self.running.config.as_ref(), &mut hands.outlets)?;
+        let plan = Plan::new(&mut candidate, self.running.config.as_ref(), &mut executor.sinks)?;
         if !reclaimed.is_empty() {
             events.push(Event::Reclaimed(reclaimed));
         }
-        self.switch_to(hands, now, candidate, events);
+        self.switch_to(executor, now, candidate, events);
         Ok(plan)
     }
 
     /// Makes a candidate's settings the ones in force.
     pub(crate) fn switch_to(
         &mut self,
-        hands: &mut DaemonHands,
+        executor: &mut Executor,
         now: Now,
         candidate: Candidate,
         events: &mut Vec<Event>,
     ) {
         events.push(Event::TotalRate(candidate.config.limits.total));
-        hands.make_room_for_lanes();
+        executor.count_lanes();
         // Tenants of apps that go are still called for until their step is taken.
         let old = self.running.config.take();
-        hands.calls.access.retain(|app, _| old.as_ref().is_some_and(|old| old.apps.contains_key(app)));
-        hands.calls.access.extend(candidate.access);
-        hands.use_config(candidate.config.clone());
-        hands.outlets.claims.reserve(candidate.reserved);
+        executor.calls.access.retain(|app, _| old.as_ref().is_some_and(|old| old.apps.contains_key(app)));
+        executor.calls.access.extend(candidate.access);
+        executor.use_config(candidate.config.clone());
+        executor.sinks.claims.reserve(candidate.reserved);
         let mut secrets: BTreeMap<_, _> = std::mem::take(&mut self.running.secrets);
         secrets.retain(|app, _| candidate.config.apps.contains_key(app));
         secrets.extend(candidate.secrets);
@@ -361,13 +361,13 @@ impl Reload {
     }
 
     /// Remembers the config that was applied last, over a restart, once it has been carried out.
-    pub(crate) fn persist_when_done(&mut self, engine: &Engine, hands: &mut DaemonHands, now: Now) {
+    pub(crate) fn persist_when_done(&mut self, engine: &Engine, executor: &mut Executor, now: Now) {
         let done = || self.is_idle() && engine.withdrawing().next().is_none();
         let overdue = self.persist_deadline().is_some_and(|at| at <= now.boot);
         if (overdue || done())
             && let Some(Unpersisted { applied, .. }) = self.unpersisted.take()
         {
-            hands.persist_config(applied);
+            executor.persist_config(applied);
         }
     }
 
@@ -405,21 +405,21 @@ impl Reload {
     }
 
     /// What the state held was compared with what runs.
-    fn compared(&mut self, mut findings: LateFindings, hands: &mut DaemonHands, events: &mut Vec<Event>) {
-        if Arc::ptr_eq(&findings.running, &hands.ways.config) {
-            return self.late_state.adopt(findings, hands, events);
+    fn compared(&mut self, mut findings: LateFindings, executor: &mut Executor, events: &mut Vec<Event>) {
+        if Arc::ptr_eq(&findings.running, &executor.config.config) {
+            return self.late_state.adopt(findings, executor, events);
         }
         // A reload came meanwhile: what has left by one config may be there by the other, and must not be emptied.
-        self.compare(&hands.ways.config, move |now| {
+        self.compare(&executor.config.config, move |now| {
             findings.compare(now);
             findings
         });
     }
 
     /// Takes over the next tokens of a state that could be read late. Returns whether there is more.
-    pub(crate) fn restore_late_state(&mut self, hands: &mut DaemonHands, events: &mut Vec<Event>) -> bool {
+    pub(crate) fn restore_late_state(&mut self, executor: &mut Executor, events: &mut Vec<Event>) -> bool {
         // A tenant that is yet to be added has no place for a token.
-        if self.has_steps() { self.late_state.is_pending() } else { self.late_state.restore_next(hands, events) }
+        if self.has_steps() { self.late_state.is_pending() } else { self.late_state.restore_next(executor, events) }
     }
 
     /// Has files watched from here on.

@@ -11,7 +11,7 @@ use crate::config::{AppConfig, AppDifference, Config, Difference, Fate, Vacated}
 use crate::domain::{AppName, Change, CorpId, Freshness, LaneId, Place, RootId, SinkSetId, SinkSpec, TenantId};
 use crate::store::Snapshot;
 
-use super::super::sinks::registry::Outlets;
+use super::super::sinks::registry::SinkRegistry;
 use super::candidate::Candidate;
 
 /// How many tenants are changed in one turn, so that a reload of a million holds nobody up.
@@ -34,9 +34,13 @@ pub(crate) struct Plan {
 impl Plan {
     /// Numbers the sinks of a candidate and plans what leads to it from `old`. After an error nothing is lost: the next plan
     /// has the sets.
-    pub(crate) fn new(candidate: &mut Candidate, old: Option<&Arc<Config>>, outlets: &mut Outlets) -> io::Result<Self> {
+    pub(crate) fn new(
+        candidate: &mut Candidate,
+        old: Option<&Arc<Config>>,
+        registry: &mut SinkRegistry,
+    ) -> io::Result<Self> {
         // What cannot be looked at now stays where it is.
-        outlets.judge_again(&|home| candidate.devices.get(home).copied().flatten())?;
+        registry.judge_again(&|home| candidate.devices.get(home).copied().flatten())?;
         let difference = std::mem::take(&mut candidate.difference);
         let (mut apps, mut last) = (Vec::new(), VecDeque::new());
         for name in &candidate.new_secrets {
@@ -53,9 +57,9 @@ impl Plan {
                     policy(&candidate.config, &app.name, freshness)
                 }
             };
-            apps.push(AppSteps { first, ..AppSteps::new(app, candidate, old, outlets)? });
+            apps.push(AppSteps { first, ..AppSteps::new(app, candidate, old, registry)? });
         }
-        let ready = outlets.take_news().into();
+        let ready = registry.take_news().into();
         Ok(Self { ready, apps: apps.into_iter(), app: None, last, restored: Snapshot::default(), next_restored: 0 })
     }
 
@@ -117,13 +121,13 @@ impl AppSteps {
         app: AppDifference,
         candidate: &Candidate,
         old: Option<&Arc<Config>>,
-        outlets: &mut Outlets,
+        registry: &mut SinkRegistry,
     ) -> io::Result<Self> {
         let device_of = |path: &Path| candidate.devices.get(path).copied().flatten();
-        let left = VacatedPlaces::new(&app, old, outlets, &device_of)?;
+        let left = VacatedPlaces::new(&app, old, registry, &device_of)?;
         let ids = app.added.iter().chain(app.sinks_changed.iter().map(|vacated| &vacated.corp_id));
         let sinks = match candidate.config.apps.get(&app.name) {
-            Some(new) => BySinks::new(new, ids, |specs| outlets.define(specs, &app.name, &device_of))?,
+            Some(new) => BySinks::new(new, ids, |specs| registry.define(specs, &app.name, &device_of))?,
             None => BySinks::default(),
         };
         let last = (app.fate == Fate::Gone).then(|| Change::AppGone { name: app.name.clone() });
@@ -209,13 +213,14 @@ impl VacatedPlaces {
     fn new(
         app: &AppDifference,
         old: Option<&Arc<Config>>,
-        outlets: &mut Outlets,
+        registry: &mut SinkRegistry,
         device_of: &dyn Fn(&Path) -> Option<u64>,
     ) -> io::Result<Self> {
         let leaving = app.removed.iter().chain(&app.sinks_changed).filter(|vacated| !vacated.places.is_empty());
         let whereabouts = match old.and_then(|old| old.apps.get(&app.name)) {
             Some(settings) => BySinks::new(settings, leaving.map(|vacated| &vacated.corp_id), |specs| {
-                let whereabouts = |spec: &SinkSpec| outlets.whereabouts(spec, &spec.home(&app.name).into(), device_of);
+                let whereabouts =
+                    |spec: &SinkSpec| registry.lane_and_root(spec, &spec.home(&app.name).into(), device_of);
                 specs.iter().map(whereabouts).collect()
             })?,
             None => BySinks::default(),
@@ -257,12 +262,12 @@ pub(crate) fn vacated(
     difference: &Difference,
     devices: &HashMap<PathBuf, Option<u64>>,
     last: Option<&Arc<Config>>,
-    outlets: &mut Outlets,
+    registry: &mut SinkRegistry,
 ) -> io::Result<Vec<(LaneId, RootId, Place)>> {
     let device_of = |path: &Path| devices.get(path).copied().flatten();
     let mut places = Vec::new();
     for app in difference.apps.iter().filter(|_| last.is_some()) {
-        let left = VacatedPlaces::new(app, last, outlets, &device_of)?;
+        let left = VacatedPlaces::new(app, last, registry, &device_of)?;
         places.extend(
             app.removed.iter().chain(&app.sinks_changed).flat_map(|vacated| left.withdrawals(&app.name, vacated)),
         );

@@ -13,7 +13,7 @@ use crate::sink::{Claims, Contest};
 use crate::system::permissions::Identity;
 
 /// Looks whether those who hold contested places still have them.
-pub(crate) struct Contests {
+pub(crate) struct PlaceConflicts {
     claims: Arc<Claims>,
     /// Told of since the config became another one.
     known: HashSet<Contest>,
@@ -21,7 +21,7 @@ pub(crate) struct Contests {
     look: Option<JoinHandle<()>>,
 }
 
-impl Contests {
+impl PlaceConflicts {
     pub(crate) fn new(claims: Arc<Claims>) -> Self {
         Self { claims, known: HashSet::new(), look: None }
     }

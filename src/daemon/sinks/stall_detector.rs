@@ -1,6 +1,8 @@
-//! Lanes that do not move: what hangs in the kernel is told of while it hangs.
+//! Lanes that do not move: what hangs in the kernel is reported while it hangs.
 
-use super::registry::Outlets;
+use std::collections::HashMap;
+
+use super::registry::SinkRegistry;
 use crate::domain::{BootMs, LaneId, SinkFailure, SinkFailureKind};
 use crate::engine::Event;
 
@@ -9,38 +11,35 @@ const HANGS_AFTER_MS: u64 = 10_000;
 
 /// What was last seen of each lane.
 #[derive(Debug, Default)]
-pub(crate) struct Stalls(Vec<Seen>);
+pub(crate) struct StallDetector(HashMap<LaneId, Seen>);
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    progress: u64,
+    steps: u64,
     /// When it had nothing to do, or had just moved.
     at: BootMs,
     hangs: bool,
 }
 
-impl Stalls {
-    /// Looks at the lanes. Returns what the engine is to hear, and when to look again.
-    pub(crate) fn look(&mut self, now: BootMs, outlets: &Outlets) -> (Vec<Event>, Option<BootMs>) {
+impl StallDetector {
+    /// Looks at the lanes. Returns what the engine is to be told, and when to look again.
+    pub(crate) fn look(&mut self, now: BootMs, registry: &SinkRegistry) -> (Vec<Event>, Option<BootMs>) {
         let (mut events, mut next) = (Vec::new(), None);
-        for (number, (waiting, progress)) in outlets.progress().enumerate() {
-            if self.0.len() == number {
-                self.0.push(Seen { progress, at: now, hangs: false });
-            }
-            let (seen, lane) = (&mut self.0[number], LaneId(u16::try_from(number).unwrap_or(u16::MAX)));
-            if waiting == 0 || seen.progress != progress {
+        for (lane, progress) in registry.lanes.progress() {
+            let seen = self.0.entry(lane).or_insert(Seen { steps: progress.steps, at: now, hangs: false });
+            if progress.in_flight == 0 || seen.steps != progress.steps {
                 if std::mem::take(&mut seen.hangs) {
                     events.push(Event::LaneResumed(lane));
                 }
-                (seen.progress, seen.at) = (progress, now);
+                (seen.steps, seen.at) = (progress.steps, now);
             }
             let at = seen.at + HANGS_AFTER_MS;
-            if waiting == 0 || seen.hangs {
+            if progress.in_flight == 0 || seen.hangs {
                 continue;
             }
             if at <= now {
                 seen.hangs = true;
-                events.push(Event::LaneStalled(lane, failure(lane, outlets)));
+                events.push(Event::LaneStalled(lane, failure(lane, registry)));
             } else {
                 next = next.into_iter().chain([at]).min();
             }
@@ -49,8 +48,8 @@ impl Stalls {
     }
 }
 
-fn failure(lane: LaneId, outlets: &Outlets) -> SinkFailure {
-    let roots = outlets.roots_of(lane);
+fn failure(lane: LaneId, registry: &SinkRegistry) -> SinkFailure {
+    let roots = registry.roots_of(lane);
     SinkFailure {
         kind: SinkFailureKind::Hangs,
         detail: format!(

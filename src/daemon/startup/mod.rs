@@ -11,13 +11,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::driver::{Daemon, Input};
-use super::executor::DaemonHands;
-use super::executor::state_monitor::StateWatch;
+use super::executor::Executor;
+use super::executor::state_monitor::StateMonitor;
 use super::reload::candidate::{self, Baseline, Candidate, LoadedConfig, MassRemoval};
 use super::reload::plan::{self, Plan};
 use super::reload::watch::ConfigWatcher;
 use super::reload::{self, Reload};
-use super::sinks::stall_detector::Stalls;
+use super::sinks::stall_detector::StallDetector;
 use super::status::readiness::Readiness;
 use super::status::systemd::Service;
 use crate::config::{self, Checked, Config, Outline, Process, Report, Sources};
@@ -231,31 +231,31 @@ impl Builder {
         self.log.set_level(config.log.level);
         let mut engine = Engine::new(self.now, opened.seed, config.limits.total);
         let credentials = self.process.credentials_directory.clone();
-        let state = StateWatch::new(config.state.path.clone(), opened.unusable);
+        let state = StateMonitor::new(config.state.path.clone(), opened.unusable);
         let to = self.sender.clone();
         // The daemon that no longer listens is one that is ending.
         let report = Arc::new(move |lane, reports| drop(to.send(Input::Reported(lane, reports))));
-        let mut hands = DaemonHands::new(report, opened.store, state, Arc::clone(&config), credentials);
+        let mut executor = Executor::new(report, opened.store, state, Arc::clone(&config), credentials);
         let to = self.sender.clone();
         let send = move |message| drop(to.send(Input::Reload(message)));
-        self.clock_trust.use_hosts(&hands.ways.hosts());
+        self.clock_trust.use_hosts(&executor.config.hosts());
         let mut reload = Reload::new(self.startup.config.clone(), self.process.clone(), Arc::new(send));
-        let vacated = plan::vacated(&candidate.difference, &candidate.devices, last.as_ref(), &mut hands.outlets)?;
+        let vacated = plan::vacated(&candidate.difference, &candidate.devices, last.as_ref(), &mut executor.sinks)?;
         let stale = stale_apps(&candidate, &opened.applied);
         let mut whole = Candidate { difference: config::diff(None, &config), ..*candidate };
-        let mut plan = Plan::new(&mut whole, None, &mut hands.outlets)?;
+        let mut plan = Plan::new(&mut whole, None, &mut executor.sinks)?;
         stale.iter().for_each(|name| plan.make_stale(&config, name));
         let impatience = if self.startup.attended { Impatience::Daemon } else { Impatience::Once };
         let (recalled, void) = saved_state::part(opened.memories, &config, &stale, impatience);
-        void.into_iter().for_each(|subject| hands.persist(subject, None));
+        void.into_iter().for_each(|subject| executor.persist(subject, None));
         let mut events = vec![Event::Restored(recalled)];
         reload.record_outcome(self.now, &prepared, whole.held_back);
-        reload.switch_to(&mut hands, self.now, whole, &mut events);
+        reload.switch_to(&mut executor, self.now, whole, &mut events);
         reload.is_persisted(&opened.applied);
         events.push(Event::Vacated(vacated));
         let configured =
             config.apps.iter().flat_map(|(app, settings)| settings.tenants.iter().map(move |id| (app, id)));
-        opened.restored.others(configured).into_iter().for_each(|id| hands.forget(id));
+        opened.restored.others(configured).into_iter().for_each(|id| executor.forget(id));
         if let Some(rejected) = rejected {
             tracing::error!(
                 event = "config_rejected",
@@ -268,13 +268,13 @@ impl Builder {
             engine.handle(self.now, event);
         }
         reload.begin_start(plan.restoring(opened.restored));
-        self.assemble(engine, hands, reload, &config)
+        self.assemble(engine, executor, reload, &config)
     }
 
     fn assemble(
         self,
         engine: Engine,
-        hands: DaemonHands,
+        executor: Executor,
         mut reload: Reload,
         config: &Config,
     ) -> Result<Daemon, StartError> {
@@ -289,10 +289,10 @@ impl Builder {
             reload.watch_with(ConfigWatcher::start(Arc::new(on_change))?);
         }
         // The state and the socket have been made by now, and so have their directories.
-        hands.outlets.claims.reserve(environment::reserved(&config.own_files));
+        executor.sinks.claims.reserve(environment::reserved(&config.own_files));
         Ok(Daemon {
             engine,
-            hands,
+            executor,
             reload,
             inputs: self.inputs,
             queries,
@@ -301,7 +301,7 @@ impl Builder {
             steps: clock::Steps::new()?,
             service: Service::from_env(self.now.boot),
             clock_trust: self.clock_trust,
-            stalls: Stalls::default(),
+            stalls: StallDetector::default(),
             log: self.log,
             started: self.began,
             readiness: Readiness::new(self.began.boot),

@@ -9,7 +9,7 @@ pub(crate) mod systemd;
 
 use std::sync::Arc;
 
-use super::executor::DaemonHands;
+use super::executor::Executor;
 use super::reload::Reload;
 use crate::control::protocol::{ConfigStatus, DaemonStatus, HeldBack, Page, StateHealth, TenantFilter, TenantRow};
 use crate::domain::{Now, Slot, TenantId, TenantState, WallMs};
@@ -22,7 +22,7 @@ const ROOTS_SHOWN: usize = 20;
 /// What runs, to be looked at.
 pub(crate) struct DaemonView<'a> {
     pub(crate) engine: &'a Engine,
-    pub(crate) hands: &'a DaemonHands,
+    pub(crate) executor: &'a Executor,
     pub(crate) reload: &'a Reload,
     /// What an operator should know of the clock.
     pub(crate) clock_warning: Option<String>,
@@ -35,10 +35,7 @@ pub(crate) struct DaemonView<'a> {
 impl DaemonView<'_> {
     /// Whether every tenant had an outcome and every sink an attempt.
     pub(crate) fn has_settled(&self, summary: &Summary) -> bool {
-        self.reload.is_idle()
-            && summary.every_tenant_had_an_outcome
-            && summary.every_sink_had_an_attempt
-            && self.hands.all_kept()
+        self.reload.is_idle() && summary.every_tenant_had_an_outcome && summary.every_sink_had_an_attempt
     }
 
     /// Whether everything that was due is done.
@@ -46,7 +43,7 @@ impl DaemonView<'_> {
         let summary = self.engine.summary(now);
         // A banned address gets no outcome for minutes: there is nothing to wait for then.
         if summary.paused_until.is_some() && self.reload.is_idle() {
-            return self.hands.calls.under_way() == 0 && self.hands.all_kept() && summary.every_sink_had_an_attempt;
+            return self.executor.calls.under_way() == 0 && summary.every_sink_had_an_attempt;
         }
         self.has_settled(&summary) && !summary.calls_are_wanted
     }
@@ -57,14 +54,14 @@ impl DaemonView<'_> {
         let held_back = (self.reload.last.held_back > 0)
             .then(|| format!("removal of {} tenants held back", self.reload.last.held_back));
         let failing = || self.failing_roots().next();
-        let complaint = rejected.or(held_back).or_else(|| self.hands.state.trouble()).or_else(failing);
+        let complaint = rejected.or(held_back).or_else(|| self.executor.state.trouble()).or_else(failing);
         systemd::status_line(summary, worst.as_deref(), complaint.as_deref())
     }
 
     /// The sink roots below which publication fails, a line each.
     fn failing_roots(&self) -> impl Iterator<Item = String> {
         self.engine.failing_roots().map(|(root, places, failure)| {
-            let root = self.hands.outlets.root(root).fixed.display();
+            let root = self.executor.sinks.root(root).display();
             let places = if places == 1 { "1 place".to_owned() } else { format!("{places} places") };
             format!("{places} below {root} cannot be published: {failure}")
         })
@@ -75,20 +72,20 @@ impl DaemonView<'_> {
         let bad = [TenantState::Expired, TenantState::Refused, TenantState::Unpublished, TenantState::Failing];
         let state = bad.into_iter().find(|&state| summary.counts.of(state) > 0)?;
         let row = self.engine.first_in(now, state)?;
-        Some(rows::tenant_row(row, &self.hands.ways, now))
+        Some(rows::tenant_row(row, &self.executor.config, now))
     }
 
     /// One tenant's row.
     pub(crate) fn tenant(&self, now: Now, id: &TenantId) -> Option<TenantRow> {
         let row = self.engine.row(now, self.engine.slot(id)?);
-        Some(rows::tenant_row(row, &self.hands.ways, now))
+        Some(rows::tenant_row(row, &self.executor.config, now))
     }
 
     /// Rows in the order of their ids: those of the `limit` tenants after `after` that `filter` admits. Here they are only looked
     /// up; the control socket's thread formats them as it takes them.
     pub(crate) fn page(&self, now: Now, after: Option<&TenantId>, limit: usize, filter: &TenantFilter) -> Page {
         let mut rows = Vec::with_capacity(limit);
-        let mut ids = rows::ids_after(&self.hands.ways.config, after, filter);
+        let mut ids = rows::ids_after(&self.executor.config.config, after, filter);
         let mut last = None;
         for id in ids.by_ref().take(limit) {
             let row = self.engine.slot(&id).map(|slot| self.engine.row(now, slot));
@@ -96,7 +93,7 @@ impl DaemonView<'_> {
             last = Some(id);
         }
         let next = last.filter(|_| ids.next().is_some());
-        let ways = Arc::clone(&self.hands.ways);
+        let ways = Arc::clone(&self.executor.config);
         Page { rows: Box::new(rows.into_iter().map(move |row| rows::tenant_row(row, &ways, now))), next }
     }
 
@@ -109,7 +106,7 @@ impl DaemonView<'_> {
         let mut bad = self.engine.page(now, Slot(0), usize::MAX);
         bad.retain(|row| !is_well(row));
         bad.sort_by(|a, b| (a.state.rank(), &a.id).cmp(&(b.state.rank(), &b.id)));
-        bad.into_iter().map(|row| rows::tenant_row(row, &self.hands.ways, now)).collect()
+        bad.into_iter().map(|row| rows::tenant_row(row, &self.executor.config, now)).collect()
     }
 
     /// What `corptokend status` shows before the tenants.
@@ -121,14 +118,14 @@ impl DaemonView<'_> {
         warnings.extend(self.engine.hanging().map(ToString::to_string));
         warnings.extend(self.failing_roots().take(ROOTS_SHOWN));
         warnings.extend(self.engine.contested().map(|(root, places)| {
-            let root = self.hands.outlets.root(root).fixed.display();
+            let root = self.executor.sinks.root(root).display();
             format!("somebody else keeps changing what is published below {root} ({places} places): it is set right ever more slowly")
         }));
-        warnings.extend(self.hands.outlets.flooded().map(|root| {
+        warnings.extend(self.executor.sinks.flooded().map(|root| {
             let root = root.display();
             format!("somebody writes below {root} without end: what he alters there is set right within a minute, not at once")
         }));
-        match self.hands.outlets.unwatched() {
+        match self.executor.sinks.lanes.unwatched() {
             0 => {}
             n => warnings.push(format!(
                 "{n} directories of token files are swept each minute, not watched: raise fs.inotify.max_user_watches \
@@ -158,8 +155,8 @@ impl DaemonView<'_> {
                 problems: last.problems.clone(),
                 held_back: (last.held_back > 0).then_some(HeldBack { removed: last.held_back as u64 }),
             },
-            state: state_health(self.hands.state.trouble()),
-            holds: self.engine.held_calls(now).iter().map(|hold| self.hands.ways.row(hold)).collect(),
+            state: state_health(self.executor.state.trouble()),
+            holds: self.engine.held_calls(now).iter().map(|hold| self.executor.config.row(hold)).collect(),
             api_paused_until: summary.paused_until.map(|at| (now.wall + at.since(now.boot)).rfc3339()),
             log_lines_lost: backlog.lost,
             warnings,

@@ -1,6 +1,6 @@
 //! The engine's rows in the words of the control protocol.
 
-use super::super::executor::running_config::Ways;
+use super::super::executor::running_config::RunningConfig;
 use crate::config::Config;
 use crate::control::protocol::{self, LastError, SinkState, TenantFilter, TenantRow};
 use crate::domain::{Names, Now, TenantId, WallMs};
@@ -23,7 +23,7 @@ pub(super) fn ids_after<'a>(
 }
 
 /// One row, as it goes over the socket.
-pub(super) fn tenant_row(row: TenantStatus, ways: &Ways, now: Now) -> TenantRow {
+pub(super) fn tenant_row(row: TenantStatus, ways: &RunningConfig, now: Now) -> TenantRow {
     let config = ways.config.as_ref();
     let names = config.apps.get(&row.id.app).map(|app| app.names_of(&row.id.app, &row.id.corp_id));
     let in_s = |at: WallMs| {

@@ -4,6 +4,7 @@ mod outcome;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::names::{AppName, Names, Placeholder, Template};
 
@@ -25,6 +26,10 @@ pub struct LaneId(pub u16);
 /// A sink root: the fixed part of a sink's path. Failures are counted, and retried, by root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RootId(pub u32);
+
+/// One withdrawal: the emptying of a place that belongs to nobody any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WithdrawalId(pub u32);
 
 /// What the name of each temporary file goes on with after its last dot.
 pub const TEMPORARY_EXTENSION: &str = "corptokend-tmp";
@@ -58,9 +63,9 @@ pub enum OnExpiry {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SinkKind {
     /// A file, replaced atomically.
-    File(FileSink),
+    File(Arc<FileSink>),
     /// A key in the kernel's keyrings.
-    Keyring(KeyringSink),
+    Keyring(Arc<KeyringSink>),
 }
 
 impl SinkKind {
@@ -120,7 +125,7 @@ pub struct KeyringSink {
 }
 
 /// The keyring at which a path starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KeyringRoot {
     /// `@u`: the daemon's user keyring.
     User,
@@ -142,20 +147,30 @@ impl fmt::Display for KeyringRoot {
 pub enum Place {
     /// A file.
     File(PathBuf),
-    /// A key: where its path starts (as in the config), the keyrings on the way, and last its description.
-    Key {
-        /// `@u`, or a serial number.
-        root: String,
-        /// Keyrings, then the description.
-        path: Vec<String>,
-    },
+    /// A key.
+    Key(KeyPath),
+}
+
+/// The path of a key: `@u/corptokend/crm/ding1`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyPath {
+    /// Where the path starts.
+    pub root: KeyringRoot,
+    /// The keyrings on the way, and last the key's description; never empty.
+    pub path: Vec<String>,
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.root, self.path.join("/"))
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
-            Self::Key { root, path } => write!(f, "{root}/{}", path.join("/")),
+            Self::Key(key) => key.fmt(f),
         }
     }
 }
@@ -164,11 +179,8 @@ impl SinkSpec {
     /// This sink's place for the tenant of these names.
     pub fn place(&self, names: &Names) -> Place {
         match &self.kind {
-            SinkKind::File(file) => Place::File(PathBuf::from(file.path.expand_names(names))),
-            SinkKind::Keyring(keyring) => Place::Key {
-                root: keyring.root.to_string(),
-                path: keyring.path.iter().map(|part| part.expand_names(names)).collect(),
-            },
+            SinkKind::File(file) => Place::File(file.place(names)),
+            SinkKind::Keyring(keyring) => Place::Key(keyring.place(names)),
         }
     }
 
@@ -193,7 +205,19 @@ impl Format {
     }
 }
 
+impl KeyringSink {
+    /// The key of the tenant of these names.
+    pub fn place(&self, names: &Names) -> KeyPath {
+        KeyPath { root: self.root, path: self.path.iter().map(|part| part.expand_names(names)).collect() }
+    }
+}
+
 impl FileSink {
+    /// The file of the tenant of these names.
+    pub fn place(&self, names: &Names) -> PathBuf {
+        PathBuf::from(self.path.expand_names(names))
+    }
+
     /// The fixed part of the path: its longest leading directory without a placeholder. Everything below it is the
     /// daemon's to make; nothing that a tenant is called can leave it.
     pub fn fixed_part(&self) -> &Path {

@@ -461,11 +461,12 @@ impl Engine {
         tenant.stale = false;
         tenant.doubt = doubt;
         let ticket = Ticket { slot, seq: tenant.seq };
+        let held = tenant.held.map(|held| held.fingerprint);
         self.set_gate(now, ix, Gate::Closed);
         self.reconsider(now, slot);
         self.regate(now, ix);
         self.regate_route(now, path.route);
-        Some(Action::Call(ticket))
+        Some(Action::Call { ticket, id: self.id(slot)?, held })
     }
 
     /// When time alone will make a call possible that is not possible now.

@@ -1,19 +1,24 @@
 //! What comes out: actions.
 
 use super::Notice;
-use crate::domain::{LaneId, Place, Record, RootId, SavedKey, SavedState, SinkId, TenantId, Ticket};
+use crate::domain::{
+    Fingerprint, LaneId, Place, Record, RootId, SavedKey, SavedState, SinkId, SinkSetId, TenantId, Ticket, WallMs,
+    WithdrawalId,
+};
 
-/// Names one withdrawal that is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WithdrawId(pub u32);
-
-/// What to do.
+/// What to do. An action carries all that its execution takes.
 #[derive(Debug, PartialEq)]
 pub enum Action {
     /// Ask the endpoint for this tenant's token, now.
-    Call(Ticket),
-    /// Commit the answer under this ticket, then send [`Event::CommitEnded`]. The tenant is named, since its slot may be another's
-    /// by the time that this is carried out.
+    Call {
+        /// Which call.
+        ticket: Ticket,
+        /// For whom.
+        id: TenantId,
+        /// The token that the tenant has: a failure must not quote it.
+        held: Option<Fingerprint>,
+    },
+    /// Commit the answer under this ticket, then send [`Event::CommitEnded`].
     Commit {
         /// Which answer.
         ticket: Ticket,
@@ -24,14 +29,14 @@ pub enum Action {
     },
     /// Drop the answer under this ticket: it is late, or brought nothing new.
     Discard(Ticket),
-    /// Make this sink of the tenant hold the token of this ticket.
-    Publish(Ticket, SinkId),
-    /// Empty this sink of the tenant: its token expired, and `on_expiry` says so.
-    Expire(Ticket, SinkId),
+    /// Make a sink of a tenant hold its token.
+    Publish(Publish),
+    /// Empty a sink of a tenant: its token expired, and `on_expiry` says so.
+    Expire(Expire),
     /// Empty a place that no longer belongs to anybody; [`Event::Withdrawn`] tells how it went.
     Withdraw {
         /// Which withdrawal.
-        id: WithdrawId,
+        id: WithdrawalId,
         /// The lane that does it.
         lane: LaneId,
         /// The root that the place lies below.
@@ -49,6 +54,40 @@ pub enum Action {
     Save(SavedKey, Option<Box<SavedState>>),
     /// Tell the operator.
     Notify(Notice),
+}
+
+/// A publication. Its outcome is an [`Event::Published`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// Which token.
+    pub ticket: Ticket,
+    /// Whose.
+    pub id: TenantId,
+    /// The tenant's sinks...
+    pub sinks: SinkSetId,
+    /// ...and which of them.
+    pub sink: SinkId,
+    /// The lane that does it.
+    pub lane: LaneId,
+    /// The token's fingerprint: it may have to be read from the state, which may hold another one by then.
+    pub fingerprint: Fingerprint,
+    /// When the token stops working.
+    pub expires_at: WallMs,
+}
+
+/// The emptying of a sink whose token expired. Its outcome is an [`Event::Published`], too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expire {
+    /// Which token.
+    pub ticket: Ticket,
+    /// Whose.
+    pub id: TenantId,
+    /// The tenant's sinks...
+    pub sinks: SinkSetId,
+    /// ...and which of them.
+    pub sink: SinkId,
+    /// The lane that does it.
+    pub lane: LaneId,
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! What goes in: events, and what the shell has room for.
 
-use super::WithdrawId;
 use crate::domain::{
     Change, Failure, Freshness, Grant, LaneId, Place, Rate, Record, RootId, SavedKey, SavedState, SinkFailure, SinkId,
-    TenantId, Ticket, Wrote,
+    TenantId, Ticket, WithdrawalId, Wrote,
 };
 
 /// What happened.
@@ -22,6 +21,8 @@ pub enum Event {
     TokensFound(Vec<(TenantId, Record)>, Freshness),
     /// The state lost what it was to remember, and takes it again.
     SavedStateLost,
+    /// The state lost the tokens that it held, and takes again those that are still in memory.
+    RecordsLost,
     /// The database does not hold the token of this ticket, or not whole: it must be fetched anew.
     TokenLost(Ticket),
     /// A token is in the database, or cannot be for now (it is unwritable, or hangs) and stays in memory: either way it may be
@@ -30,7 +31,7 @@ pub enum Event {
     /// An [`Action::Publish`] or [`Action::Expire`] ended.
     Published(Ticket, SinkId, Result<Wrote, SinkFailure>),
     /// An [`Action::Withdraw`] ended.
-    Withdrawn(WithdrawId, Result<(), SinkFailure>),
+    Withdrawn(WithdrawalId, Result<(), SinkFailure>),
     /// These places belong to nobody any more and are to be emptied: their tenants left while the daemon was down.
     Vacated(Vec<(LaneId, RootId, Place)>),
     /// These places belong to somebody again: withdrawals of them that have not succeeded yet are off.

@@ -4,6 +4,6 @@ mod action;
 mod event;
 mod notice;
 
-pub use action::{Action, WithdrawId};
+pub use action::{Action, Expire, Publish};
 pub use event::{Capacity, Event};
 pub use notice::{Notice, Scope};

@@ -5,9 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::domain::{LaneId, RootId, SinkId, Slot};
+use crate::domain::{LaneId, RootId, SinkId, Slot, WithdrawalId};
 use crate::engine::apps::AppIx;
-use crate::engine::messages::WithdrawId;
 
 /// How many items a share gives before the next has its turn.
 pub(super) const TURN: usize = 16;
@@ -16,7 +15,7 @@ pub(super) const TURN: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Item {
     Sink(Slot, SinkId),
-    Withdraw(WithdrawId),
+    Withdraw(WithdrawalId),
 }
 
 /// An item, and where it waits.

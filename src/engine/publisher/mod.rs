@@ -17,9 +17,8 @@ mod withdrawals;
 
 use std::collections::BTreeMap;
 
-use crate::domain::{BootMs, LaneId, Outlet, Place, RootId, SinkFailure, SinkId, SinkSetId, Slot};
+use crate::domain::{BootMs, LaneId, Place, RootId, SinkFailure, SinkId, SinkPolicy, SinkSetId, Slot, WithdrawalId};
 use crate::engine::apps::AppIx;
-use crate::engine::messages::WithdrawId;
 use drift::Drift;
 use fair_queue::{FairQueue, Item, Queued};
 use retry::RetryQueue;
@@ -32,7 +31,7 @@ use withdrawals::{Withdrawal, Withdrawals};
 #[derive(Default)]
 pub(crate) struct Publisher {
     /// The sinks of each set, by number: the shell counts sets and lanes from 0.
-    sets: Vec<Box<[Outlet]>>,
+    sets: Vec<Box<[SinkPolicy]>>,
     /// What waits for each lane.
     lanes: Vec<FairQueue>,
     retries: RetryQueue,
@@ -58,16 +57,16 @@ impl Publisher {
         [self.retries.next_at(), self.drift.next_at()].into_iter().flatten().min()
     }
 
-    pub(crate) fn set(&self, id: SinkSetId) -> &[Outlet] {
+    pub(crate) fn set(&self, id: SinkSetId) -> &[SinkPolicy] {
         self.sets.get(id.0 as usize).map_or(&[], |sinks| sinks)
     }
 
-    fn policy(&self, set: SinkSetId, sink: SinkId) -> Option<Outlet> {
+    fn policy(&self, set: SinkSetId, sink: SinkId) -> Option<SinkPolicy> {
         self.set(set).get(usize::from(sink.0)).copied()
     }
 
     /// The sinks of a set for which `chosen` holds.
-    pub(crate) fn mask(&self, id: SinkSetId, chosen: impl Fn(&Outlet) -> bool) -> SinkMask {
+    pub(crate) fn mask(&self, id: SinkSetId, chosen: impl Fn(&SinkPolicy) -> bool) -> SinkMask {
         self.set(id).iter().enumerate().filter(|(_, sink)| chosen(sink)).fold(0, |mask, (bit, _)| mask | 1 << bit)
     }
 
@@ -111,7 +110,7 @@ impl Publisher {
 
     /// Notes the sinks of a set, or that other lanes serve them from here on. What waited for a lane that no longer serves them
     /// goes to the one that does; withdrawals stay where they are.
-    fn define(&mut self, id: SinkSetId, sinks: Box<[Outlet]>, set_of: impl Fn(Slot) -> Option<SinkSetId>) {
+    fn define(&mut self, id: SinkSetId, sinks: Box<[SinkPolicy]>, set_of: impl Fn(Slot) -> Option<SinkSetId>) {
         debug_assert!(sinks.len() <= SinkId::MAX);
         let number = id.0 as usize;
         self.sets.resize_with(self.sets.len().max(number + 1), Box::default);
@@ -146,8 +145,8 @@ impl Publisher {
         self.lanes[number].push((root, app), item);
     }
 
-    fn push_sink(&mut self, slot: Slot, sink: SinkId, app: AppIx, policy: Outlet) {
-        let Outlet { lane, root, .. } = policy;
+    fn push_sink(&mut self, slot: Slot, sink: SinkId, app: AppIx, policy: SinkPolicy) {
+        let SinkPolicy { lane, root, .. } = policy;
         self.push(Queued { lane, root, app: Some(app), item: Item::Sink(slot, sink) });
     }
 
@@ -186,7 +185,7 @@ impl Publisher {
     /// Drops the withdrawals of places that belong to somebody again. Returns the roots whose failure that ends.
     fn reclaim(&mut self, places: &[Place]) -> Vec<RootId> {
         let dropped = self.withdrawals.reclaim(places);
-        let ended = |(id, root): &(WithdrawId, RootId)| self.retries.forget(*root, Item::Withdraw(*id));
+        let ended = |(id, root): &(WithdrawalId, RootId)| self.retries.forget(*root, Item::Withdraw(*id));
         dropped.into_iter().filter(ended).map(|(_, root)| root).collect()
     }
 }

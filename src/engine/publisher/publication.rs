@@ -4,10 +4,10 @@ use super::fair_queue::{Item, Queued};
 use super::sink_states::{SinkMask, sinks};
 use super::withdrawals::Withdrawal;
 use crate::domain::{
-    LaneId, Now, OnExpiry, Outlet, Place, RootId, SinkFailure, SinkId, SinkSetId, Slot, Ticket, Wrote,
+    LaneId, Now, OnExpiry, Place, RootId, SinkFailure, SinkId, SinkPolicy, SinkSetId, Slot, Ticket, WithdrawalId, Wrote,
 };
 use crate::engine::Engine;
-use crate::engine::messages::{Action, Capacity, Notice, WithdrawId};
+use crate::engine::messages::{Action, Capacity, Expire, Notice, Publish};
 
 impl Engine {
     /// Makes sinks of a tenant dirty.
@@ -50,14 +50,16 @@ impl Engine {
     fn begin_publication(&mut self, now: Now, lane: LaneId, slot: Slot, sink: SinkId) -> Option<Action> {
         let tenant = self.tenants.get(slot).filter(|tenant| tenant.sinks.publishable(u16::MAX) & 1 << sink.0 != 0)?;
         let policy = self.publisher.policy(tenant.sink_set, sink).filter(|policy| policy.lane == lane)?;
-        let (ticket, is_valid) = (tenant.ticket(slot)?, tenant.is_valid(now.boot));
+        let (held, id, sinks) = (tenant.held?, self.id(slot)?, tenant.sink_set);
+        let (ticket, is_valid) = (Ticket { slot, seq: held.seq }, tenant.is_valid(now.boot));
         self.tenants[slot].sinks.begin(sink);
         if policy.on_expiry == OnExpiry::Delete && !is_valid {
             // To empty a place is not to repair it.
             self.publisher.drift.is_right(now.boot, slot, sink, Wrote::Unchanged);
-            return Some(Action::Expire(ticket, sink));
+            return Some(Action::Expire(Expire { ticket, id, sinks, sink, lane }));
         }
-        Some(Action::Publish(ticket, sink))
+        let (fingerprint, expires_at) = (held.fingerprint, held.expires_at);
+        Some(Action::Publish(Publish { ticket, id, sinks, sink, lane, fingerprint, expires_at }))
     }
 
     /// Queues failing places and drifted ones whose wait is over.
@@ -95,7 +97,7 @@ impl Engine {
     fn conclude(&mut self, now: Now, slot: Slot, sink: SinkId, outcome: Result<Wrote, SinkFailure>) {
         let tenant = &mut self.tenants[slot];
         let Some(policy) = self.publisher.policy(tenant.sink_set, sink) else { return };
-        let Outlet { root, lane, .. } = policy;
+        let SinkPolicy { root, lane, .. } = policy;
         match outcome {
             Ok(wrote) => {
                 tenant.sinks.succeeded(sink);
@@ -115,7 +117,7 @@ impl Engine {
     }
 
     /// A withdrawal ended.
-    pub(crate) fn withdrawn(&mut self, now: Now, id: WithdrawId, outcome: Result<(), SinkFailure>) {
+    pub(crate) fn withdrawn(&mut self, now: Now, id: WithdrawalId, outcome: Result<(), SinkFailure>) {
         self.publisher.in_flight = self.publisher.in_flight.saturating_sub(1);
         let Some(&Withdrawal { root, lane, .. }) = self.publisher.withdrawals.get(id) else { return };
         match outcome {
@@ -179,7 +181,7 @@ impl Engine {
     }
 
     /// Notes the sinks of a set, or that other lanes serve them from here on.
-    pub(crate) fn define_sinks(&mut self, id: SinkSetId, sinks: Box<[Outlet]>) {
+    pub(crate) fn define_sinks(&mut self, id: SinkSetId, sinks: Box<[SinkPolicy]>) {
         let tenants = &self.tenants;
         self.publisher.define(id, sinks, |slot| tenants.get(slot).map(|tenant| tenant.sink_set));
     }
@@ -201,7 +203,7 @@ impl Engine {
         let tenant = &mut self.tenants[slot];
         let set = tenant.sink_set;
         for sink in sinks(tenant.sinks.forget()) {
-            let Some(Outlet { root, .. }) = self.publisher.policy(set, sink) else { continue };
+            let Some(SinkPolicy { root, .. }) = self.publisher.policy(set, sink) else { continue };
             if self.publisher.retries.forget(root, Item::Sink(slot, sink)) {
                 self.say(Notice::SinkRecovered { root });
             }
@@ -247,6 +249,22 @@ impl Engine {
         let is_held = !tenant.sinks.uncommitted && !tenant.sinks.is_attempted();
         if let Some(ticket) = tenant.ticket(slot).filter(|_| is_held) {
             self.outbox.push_back(Action::Release(ticket));
+        }
+    }
+
+    /// The state was begun anew: tokens that are still in memory are committed again, lest the next start lose them. Tokens that
+    /// have been released are in their sinks alone.
+    pub(crate) fn commit_again(&mut self) {
+        let unreleased = |&slot: &Slot| {
+            let tenant = &self.tenants[slot];
+            !tenant.gone && !tenant.sinks.uncommitted && !tenant.sinks.is_attempted()
+        };
+        let slots: Vec<Slot> = self.tenants.slots_from(Slot(0)).filter(unreleased).collect();
+        for slot in slots {
+            if let (Some(id), Some(record), Some(ticket)) = (self.id(slot), self.record(slot), self.ticket(slot)) {
+                self.publisher.commits += 1;
+                self.outbox.push_back(Action::Commit { ticket, id, record });
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::{LaneId, Place, RootId, Slot};
-use crate::engine::messages::{Action, WithdrawId};
+use crate::domain::{LaneId, Place, RootId, Slot, WithdrawalId};
+use crate::engine::messages::Action;
 
 /// A place that no longer belongs to anybody.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) struct Withdrawal {
 /// Withdrawals that have not succeeded yet.
 #[derive(Debug, Default)]
 pub(super) struct Withdrawals {
-    pending: BTreeMap<WithdrawId, Withdrawal>,
+    pending: BTreeMap<WithdrawalId, Withdrawal>,
     next: u32,
     /// Those of places that a publication may still be in flight to, by the tenant that left them.
     deferred: BTreeMap<Slot, Vec<Withdrawal>>,
@@ -29,14 +29,14 @@ impl From<(LaneId, RootId, Place)> for Withdrawal {
 }
 
 impl Withdrawal {
-    pub(super) fn action(&self, id: WithdrawId) -> Action {
+    pub(super) fn action(&self, id: WithdrawalId) -> Action {
         Action::Withdraw { id, lane: self.lane, root: self.root, place: self.place.clone() }
     }
 }
 
 impl Withdrawals {
-    pub(super) fn begin(&mut self, withdrawal: Withdrawal) -> WithdrawId {
-        let id = WithdrawId(self.next);
+    pub(super) fn begin(&mut self, withdrawal: Withdrawal) -> WithdrawalId {
+        let id = WithdrawalId(self.next);
         self.next = self.next.wrapping_add(1);
         self.pending.insert(id, withdrawal);
         id
@@ -54,11 +54,11 @@ impl Withdrawals {
         self.deferred.remove(&slot).unwrap_or_default()
     }
 
-    pub(super) fn get(&self, id: WithdrawId) -> Option<&Withdrawal> {
+    pub(super) fn get(&self, id: WithdrawalId) -> Option<&Withdrawal> {
         self.pending.get(&id)
     }
 
-    pub(super) fn end(&mut self, id: WithdrawId) {
+    pub(super) fn end(&mut self, id: WithdrawalId) {
         self.pending.remove(&id);
     }
 
@@ -68,7 +68,7 @@ impl Withdrawals {
     }
 
     /// These places belong to somebody again: drops their withdrawals. Returns those that had begun, each with its root.
-    pub(super) fn reclaim(&mut self, places: &[Place]) -> Vec<(WithdrawId, RootId)> {
+    pub(super) fn reclaim(&mut self, places: &[Place]) -> Vec<(WithdrawalId, RootId)> {
         let places: BTreeSet<&Place> = places.iter().collect();
         for deferred in self.deferred.values_mut() {
             deferred.retain(|withdrawal| !places.contains(&withdrawal.place));

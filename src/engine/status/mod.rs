@@ -3,7 +3,7 @@
 mod held_calls;
 
 use crate::domain::{
-    AppName, BootMs, Failure, FailureKind, Fingerprint, Now, Outlet, Record, RootId, SinkFailure, SinkId, Slot,
+    AppName, BootMs, Failure, FailureKind, Fingerprint, Now, Record, RootId, SinkFailure, SinkId, SinkPolicy, Slot,
     TenantCounts, TenantId, TenantState, Ticket, WallMs,
 };
 use crate::engine::Engine;
@@ -118,11 +118,16 @@ impl Engine {
         Summary {
             counts,
             every_tenant_had_an_outcome: counts.of(TenantState::Pending) == 0,
-            every_sink_had_an_attempt: self.publisher.is_idle(),
+            every_sink_had_an_attempt: self.every_sink_had_an_attempt(),
             calls_are_wanted: self.app_index.values().any(|&ix| self.is_worth_waiting(ix)),
             paused_until: self.paused_until(),
             apps,
         }
+    }
+
+    /// Whether every sink had its attempt at the token of today, and nothing is in flight to a sink or to the state.
+    pub fn every_sink_had_an_attempt(&self) -> bool {
+        self.publisher.is_idle()
     }
 
     /// Up to `most` rows from slot `from` on. Each row is consistent; the list as a whole need not be.
@@ -209,7 +214,7 @@ impl Engine {
 
     fn sink_rows(&self, slot: Slot) -> Vec<SinkStatus> {
         let tenant = &self.tenants[slot];
-        let row = |(sink, policy): (SinkId, &Outlet)| match &tenant.sinks {
+        let row = |(sink, policy): (SinkId, &SinkPolicy)| match &tenant.sinks {
             states if states.is_failing(sink) => {
                 SinkStatus::Failing(self.publisher.failure_of(policy.root, slot, sink).cloned())
             }

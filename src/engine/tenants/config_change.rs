@@ -13,7 +13,7 @@ use crate::engine::publisher::SinkStates;
 impl Engine {
     pub(crate) fn apply(&mut self, now: Now, change: Change) {
         match change {
-            Change::SinkSet { id, outlets } => self.define_sinks(id, outlets),
+            Change::SinkSet { id, sinks } => self.define_sinks(id, sinks),
             Change::App { name, policy, path, freshness } => self.set_app(now, name, policy, path, freshness),
             Change::Added { id, sinks, record } => self.add(now, id, sinks, record),
             Change::SinksChanged { id, sinks, withdraw } => self.resink(now, &id, sinks, withdraw),

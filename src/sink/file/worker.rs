@@ -12,9 +12,9 @@ use super::dir::{DaemonUser, DirHandle, DirectoryCache};
 use super::format::render;
 use super::publish;
 use super::watch::FileWatcher;
-use crate::domain::{Place, SinkFailure, SinkFailureKind, SinkKind, Wrote};
+use crate::domain::{FileSink, SinkFailure, Wrote};
 use crate::sink::claims::Claims;
-use crate::sink::job::{Job, LaneReport, Publication};
+use crate::sink::job::{FileJob, LaneReport, Publication};
 use crate::sink::lane::{Lane, Shared, Work};
 
 /// The state of a lane for files.
@@ -36,10 +36,19 @@ const MOST_MOUNTED: usize = 1000;
 /// A report that must not be given out before a directory is synced.
 struct Pending {
     report: LaneReport,
-    directory: Option<Rc<DirHandle>>,
+    synced: Synced,
 }
 
-impl Lane {
+/// What has to be synced before a report is true.
+enum Synced {
+    Nothing,
+    /// Of a publication: its directory.
+    Directory(Rc<DirHandle>),
+    /// Of a removal: the directory in which the file was an entry, and those above it that went with it.
+    Path(PathBuf),
+}
+
+impl Lane<FileJob> {
     /// Starts a lane for files; one for each file system. All lanes have their `claims` in common. `report` is called from
     /// the lane's thread.
     ///
@@ -100,20 +109,17 @@ impl Files {
         }
     }
 
-    fn publish(&mut self, job: Publication) -> Pending {
-        let (outcome, directory) = match self.try_publish(&job) {
-            Ok((wrote, directory)) => (Ok(wrote), Some(directory)),
-            Err(failure) => (Err(failure), None),
+    fn publish(&mut self, job: Publication<FileSink>) -> Pending {
+        let (outcome, synced) = match self.try_publish(&job) {
+            Ok((wrote, directory)) => (Ok(wrote), Synced::Directory(directory)),
+            Err(failure) => (Err(failure), Synced::Nothing),
         };
-        Pending { report: LaneReport::Published { ticket: job.ticket, sink: job.sink, outcome }, directory }
+        Pending { report: LaneReport::Published { ticket: job.ticket, sink: job.sink, outcome }, synced }
     }
 
-    fn try_publish(&mut self, job: &Publication) -> Result<(Wrote, Rc<DirHandle>), SinkFailure> {
-        let spec = job.specs.get(usize::from(job.sink.0)).ok_or_else(|| not_a_file("a sink that does not exist"))?;
-        let (SinkKind::File(sink), Place::File(path)) = (&spec.kind, spec.place(&job.names)) else {
-            return Err(not_a_file("a keyring"));
-        };
-        let bytes = render(&sink.format, &job.names, &job.token, job.expires);
+    fn try_publish(&mut self, job: &Publication<FileSink>) -> Result<(Wrote, Rc<DirHandle>), SinkFailure> {
+        let (path, sink) = (job.spec.place(&job.names), &job.spec);
+        let bytes = render(&sink.format, &job.names, &job.token, job.expires_at);
         let watch = &mut self.watch;
         // Before the first publication to a directory: what somebody does right after it is seen, then.
         let before = |directory: &DirHandle| watch.before_publication(directory);
@@ -123,33 +129,33 @@ impl Files {
         Ok((outcome.wrote, outcome.directory))
     }
 
-    fn withdraw(&mut self, fixed: &Path, place: &Place) -> Result<(), SinkFailure> {
-        match place {
-            Place::File(path) => {
-                if let Some((directory, name)) = publish::withdraw(&mut self.directories, self.me, fixed, path)? {
-                    self.watch.untrack(&directory, name);
-                }
-                Ok(())
-            }
-            Place::Key { .. } => Err(not_a_file("a keyring")),
+    fn remove(&mut self, fixed: &Path, path: &Path) -> Result<(), SinkFailure> {
+        if let Some((directory, name)) = publish::withdraw(&mut self.directories, self.me, fixed, path)? {
+            self.watch.untrack(&directory, name);
         }
+        Ok(())
     }
 }
 
 impl Work for Files {
-    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<LaneReport> {
+    type Job = FileJob;
+
+    fn work(&mut self, jobs: &mut dyn Iterator<Item = FileJob>) -> Vec<LaneReport> {
         self.directories.begin_batch();
         let pending: Vec<Pending> = jobs
             .map(|job| match job {
-                Job::Publish(publication) => self.publish(publication),
-                Job::Withdraw { root, place, fixed } => {
-                    let outcome = self.withdraw(&fixed, &place);
-                    Pending { report: LaneReport::Withdrawn { root, place, outcome }, directory: None }
+                FileJob::Publish(publication) => self.publish(publication),
+                FileJob::Remove { cause, path, fixed } => {
+                    let outcome = self.remove(&fixed, &path);
+                    Pending { report: LaneReport::Removed { cause, outcome }, synced: Synced::Path(path) }
                 }
             })
             .collect();
         let unsynced = self.directories.sync();
-        let near = pending.iter().rev().find_map(|pending| pending.directory.clone());
+        let near = pending.iter().rev().find_map(|pending| match &pending.synced {
+            Synced::Directory(directory) => Some(Rc::clone(directory)),
+            Synced::Nothing | Synced::Path(_) => None,
+        });
         let mut reports: Vec<LaneReport> = pending.into_iter().map(|pending| pending.settle(&unsynced)).collect();
         reports.append(&mut self.found);
         // Before the lane's own events write the queue.
@@ -169,30 +175,20 @@ impl Work for Files {
 }
 
 impl Pending {
-    /// What could not be synced has not been published, nor withdrawn.
+    /// What could not be synced has not been published, nor removed.
     fn settle(mut self, unsynced: &[(Rc<DirHandle>, SinkFailure)]) -> LaneReport {
-        match (&mut self.report, &self.directory) {
-            (LaneReport::Published { outcome, .. }, Some(directory)) => {
-                if let Some((_, failure)) = unsynced.iter().find(|(failed, _)| directory.is_at_or_below(failed)) {
-                    *outcome = Err(failure.clone());
-                }
+        let failed = unsynced.iter().find(|(failed, _)| match &self.synced {
+            Synced::Nothing => false,
+            Synced::Directory(directory) => directory.is_at_or_below(failed),
+            Synced::Path(path) => path.starts_with(failed.path()),
+        });
+        if let Some((_, failure)) = failed {
+            match &mut self.report {
+                LaneReport::Published { outcome, .. } => *outcome = Err(failure.clone()),
+                LaneReport::Removed { outcome, .. } => *outcome = Err(failure.clone()),
+                _ => {}
             }
-            // Its directory may have gone with it; the one in which that was an entry has not.
-            (LaneReport::Withdrawn { place: Place::File(path), outcome, .. }, _) => {
-                if let Some((_, failure)) = unsynced.iter().find(|(failed, _)| path.starts_with(failed.path())) {
-                    *outcome = Err(failure.clone());
-                }
-            }
-            _ => {}
         }
         self.report
-    }
-}
-
-/// A job that belongs to another lane: a defect of the daemon, said rather than hidden.
-fn not_a_file(what: &str) -> SinkFailure {
-    SinkFailure {
-        kind: SinkFailureKind::Other,
-        detail: format!("a lane for files was sent {what}; this is a defect of the daemon").into(),
     }
 }

@@ -6,10 +6,10 @@ use std::collections::hash_map::Entry as MapEntry;
 use rustix::io::Errno;
 
 use super::sys::{self, KeyType, PERMISSIONS, Serial, failed};
-use crate::domain::{KeyringRoot, Place, SinkFailure, SinkFailureKind};
+use crate::domain::{KeyPath, KeyringRoot, SinkFailure};
 
 /// A key's place, parsed.
-pub(crate) struct KeyPath {
+pub(crate) struct ParsedKey {
     root: KeyringRoot,
     /// The keyrings' names and, last, the key's description.
     pub(crate) path: Vec<String>,
@@ -39,7 +39,7 @@ impl KeyringCache {
     }
 
     /// The keyrings from the root to the one that is to hold the key; fewer if some are missing and left so.
-    pub(crate) fn walk(&mut self, place: &KeyPath, missing: MissingKeyrings) -> Result<Vec<Serial>, KeyError> {
+    pub(crate) fn walk(&mut self, place: &ParsedKey, missing: MissingKeyrings) -> Result<Vec<Serial>, KeyError> {
         let mut rings = vec![self.root(place.root).map_err(KeyError::at("open the root keyring of"))?];
         for name in place.rings() {
             let above = rings[rings.len() - 1];
@@ -137,19 +137,13 @@ fn is_dead(errno: Errno) -> bool {
     matches!(errno, Errno::KEYEXPIRED | Errno::KEYREVOKED | Errno::KEYREJECTED)
 }
 
-impl KeyPath {
-    pub(crate) fn of(place: &Place) -> Result<Self, SinkFailure> {
-        let Place::Key { root, path } = place else { return Err(not_a_key()) };
-        let shown = place.to_string();
-        let root = if root == "@u" {
-            KeyringRoot::User
-        } else {
-            KeyringRoot::Serial(root.parse().map_err(|_| failed("use", &shown, Errno::INVAL))?)
-        };
+impl ParsedKey {
+    pub(crate) fn of(key: &KeyPath) -> Result<Self, SinkFailure> {
+        let (KeyPath { root, path }, shown) = (key.clone(), key.to_string());
         if path.is_empty() || path.iter().any(|part| part.is_empty() || part.contains('\0')) {
             return Err(failed("use", &shown, Errno::INVAL));
         }
-        Ok(Self { root, path: path.clone(), shown })
+        Ok(Self { root, path, shown })
     }
 
     pub(crate) fn rings(&self) -> &[String] {
@@ -172,15 +166,7 @@ impl KeyError {
         move |errno| Self { doing, errno }
     }
 
-    pub(crate) fn into_failure(self, place: &KeyPath) -> SinkFailure {
+    pub(crate) fn into_failure(self, place: &ParsedKey) -> SinkFailure {
         failed(self.doing, &place.shown, self.errno)
-    }
-}
-
-/// A job that belongs to another lane: a defect of the daemon, said rather than hidden.
-pub(crate) fn not_a_key() -> SinkFailure {
-    SinkFailure {
-        kind: SinkFailureKind::Other,
-        detail: "the lane for keys was sent a job for a file; this is a defect of the daemon".into(),
     }
 }

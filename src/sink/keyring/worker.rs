@@ -8,11 +8,11 @@ use std::io;
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
-use super::path::{KeyError, KeyPath, KeyringCache, MissingKeyrings, not_a_key, unlink_dead_keys};
+use super::path::{KeyError, KeyringCache, MissingKeyrings, ParsedKey, unlink_dead_keys};
 use super::sweep::{KeySweep, PublishedKey, seconds_left};
 use super::sys::{self, KeyType, PERMISSIONS, Serial, failed};
-use crate::domain::{KeyringSink, OnExpiry, Place, SinkFailure, SinkKind, WallMs, Wrote};
-use crate::sink::job::{Job, LaneReport, Publication};
+use crate::domain::{KeyPath, KeyringSink, OnExpiry, SinkFailure, WallMs, Wrote};
+use crate::sink::job::{KeyJob, LaneReport, Publication};
 use crate::sink::lane::{Lane, Shared, Work};
 
 /// The state of the lane for keys.
@@ -22,7 +22,7 @@ pub(crate) struct Keys<C> {
     sweep: KeySweep,
 }
 
-impl Lane {
+impl Lane<KeyJob> {
     /// Starts the lane for keys. `clock` tells the wall clock, from which a key's timeout is counted; `report` and `clock`
     /// are called from the lane's thread.
     ///
@@ -42,15 +42,11 @@ impl<C: Fn() -> WallMs> Keys<C> {
         Self { clock, rings: KeyringCache::default(), sweep }
     }
 
-    fn publish(&mut self, job: &Publication) -> Result<Wrote, SinkFailure> {
-        let spec = job.specs.get(usize::from(job.sink.0));
-        let Some((SinkKind::Keyring(_), spec)) = spec.map(|spec| (&spec.kind, spec)) else {
-            return Err(not_a_key());
-        };
-        let place = KeyPath::of(&spec.place(&job.names))?;
-        let expires = match spec.on_expiry {
+    fn publish(&mut self, job: &Publication<KeyringSink>, on_expiry: OnExpiry) -> Result<Wrote, SinkFailure> {
+        let place = ParsedKey::of(&job.spec.place(&job.names))?;
+        let expires = match on_expiry {
             OnExpiry::Keep => None,
-            OnExpiry::Delete => Some(job.expires),
+            OnExpiry::Delete => Some(job.expires_at),
         };
         match self.put(&place, job, expires) {
             // A keyring was taken away between two calls: from the top, once.
@@ -63,7 +59,12 @@ impl<C: Fn() -> WallMs> Keys<C> {
         .map_err(|error| error.into_failure(&place))
     }
 
-    fn put(&mut self, place: &KeyPath, job: &Publication, expires: Option<WallMs>) -> Result<Wrote, KeyError> {
+    fn put(
+        &mut self,
+        place: &ParsedKey,
+        job: &Publication<KeyringSink>,
+        expires: Option<WallMs>,
+    ) -> Result<Wrote, KeyError> {
         let (payload, description) = (job.token.expose().as_bytes(), place.description());
         // 0 is no timeout at all, so a token that has expired is given the shortest there is.
         let seconds = expires.map_or(0, |at| seconds_left(at, (self.clock)()).max(1));
@@ -92,12 +93,12 @@ impl<C: Fn() -> WallMs> Keys<C> {
         Ok(wrote)
     }
 
-    fn withdraw(&mut self, place: &Place) -> Result<(), SinkFailure> {
-        let place = KeyPath::of(place)?;
+    fn remove(&mut self, key: &KeyPath) -> Result<(), SinkFailure> {
+        let place = ParsedKey::of(key)?;
         self.take_away(&place).map_err(|error| error.into_failure(&place))
     }
 
-    fn take_away(&mut self, place: &KeyPath) -> Result<(), KeyError> {
+    fn take_away(&mut self, place: &ParsedKey) -> Result<(), KeyError> {
         let rings = self.rings.walk(place, MissingKeyrings::Leave)?;
         if rings.len() == place.path.len() {
             let ring = rings[rings.len() - 1];
@@ -136,16 +137,16 @@ pub(crate) fn probe(sink: &KeyringSink) -> Result<(), SinkFailure> {
 }
 
 impl<C: Fn() -> WallMs> Work for Keys<C> {
-    fn work(&mut self, jobs: &mut dyn Iterator<Item = Job>) -> Vec<LaneReport> {
+    type Job = KeyJob;
+
+    fn work(&mut self, jobs: &mut dyn Iterator<Item = KeyJob>) -> Vec<LaneReport> {
         self.rings.clear();
         jobs.map(|job| match job {
-            Job::Publish(job) => {
-                LaneReport::Published { ticket: job.ticket, sink: job.sink, outcome: self.publish(&job) }
+            KeyJob::Publish { publication: job, on_expiry } => {
+                let outcome = self.publish(&job, on_expiry);
+                LaneReport::Published { ticket: job.ticket, sink: job.sink, outcome }
             }
-            Job::Withdraw { root, place, .. } => {
-                let outcome = self.withdraw(&place);
-                LaneReport::Withdrawn { root, place, outcome }
-            }
+            KeyJob::Remove { cause, key } => LaneReport::Removed { cause, outcome: self.remove(&key) },
         })
         .collect()
     }

@@ -54,7 +54,7 @@ const SHARED_NAMES: &[&str] = &[
     "Missing",
     "Origin",
     "Outcome",
-    "Outlet",
+    "SinkPolicy",
     "Outlets",
     "OwnFiles",
     "Own",

@@ -24,8 +24,8 @@ pub(crate) fn way(number: u64) -> CallPath {
     CallPath { route: RouteId(number), origin: OriginId(number) }
 }
 
-pub(crate) fn outlet(root: u32) -> Outlet {
-    Outlet { root: RootId(root), lane: lane_of(RootId(root)), shows_expiry: false, on_expiry: OnExpiry::Keep }
+pub(crate) fn outlet(root: u32) -> SinkPolicy {
+    SinkPolicy { root: RootId(root), lane: lane_of(RootId(root)), shows_expiry: false, on_expiry: OnExpiry::Keep }
 }
 
 pub(crate) fn app() -> AppName {
@@ -88,8 +88,8 @@ pub(crate) fn empty_daemon(boot_ms: u64) -> Daemon {
     Daemon::new(boot_ms, 7, Rate::per_second(400), Capacity { calls: 64, max_calls: 64, lanes: vec![8; 4] })
 }
 
-pub(crate) fn sink_set(number: u32, outlets: &[Outlet]) -> Change {
-    Change::SinkSet { id: SinkSetId(number), outlets: outlets.into() }
+pub(crate) fn sink_set(number: u32, outlets: &[SinkPolicy]) -> Change {
+    Change::SinkSet { id: SinkSetId(number), sinks: outlets.into() }
 }
 
 /// Roots are spread over four lanes.
@@ -97,7 +97,7 @@ pub(crate) fn lane_of(root: RootId) -> LaneId {
     LaneId((root.0 % 4) as u16)
 }
 
-pub(crate) fn place(outlet: &Outlet, id: &TenantId) -> Place {
+pub(crate) fn place(outlet: &SinkPolicy, id: &TenantId) -> Place {
     model::place(outlet.root, id)
 }
 

@@ -162,3 +162,24 @@ fn a_ban_that_is_over_when_it_is_found_stops_nobody() {
     daemon.tell(Event::Restored(vec![(SavedKey::Ban(way(1).origin), SavedState::Paused(wait))]));
     assert_eq!(daemon.engine.summary(daemon.now()).paused_until, None);
 }
+
+#[test]
+fn a_state_that_was_begun_anew_is_given_the_tokens_that_still_wait_for_a_sink() {
+    let mut daemon = daemon();
+    let lanes = std::mem::replace(&mut daemon.capacity.lanes, vec![0; 4]);
+    add(&mut daemon, 0..1);
+    daemon.run_ms(1_000);
+    assert!(daemon.stored(&tenant(0)).is_some() && daemon.places().is_empty());
+    daemon.store.begin_anew();
+    daemon.tell(Event::RecordsLost);
+    daemon.run_ms(1_000);
+    assert!(daemon.stored(&tenant(0)).is_some(), "it is committed again");
+    daemon.capacity.lanes = lanes;
+    daemon.run_ms(1_000);
+    assert_eq!((daemon.places().len(), daemon.store.in_memory.len()), (1, 0));
+    assert!(daemon.engine.every_sink_had_an_attempt());
+    daemon.store.begin_anew();
+    daemon.tell(Event::RecordsLost);
+    daemon.run_ms(1_000);
+    assert!(daemon.stored(&tenant(0)).is_none(), "a token that was released is in its sinks alone");
+}

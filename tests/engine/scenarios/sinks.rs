@@ -15,7 +15,7 @@ const JSON: u32 = 1;
 /// As [`daemon`], with tenants that are published raw and as JSON.
 fn two_formats() -> Daemon {
     let mut daemon = daemon();
-    daemon.change(sink_set(0, &[outlet(RAW), Outlet { shows_expiry: true, ..outlet(JSON) }]));
+    daemon.change(sink_set(0, &[outlet(RAW), SinkPolicy { shows_expiry: true, ..outlet(JSON) }]));
     daemon
 }
 
@@ -160,7 +160,7 @@ fn one_place_that_fails_for_ever_does_not_unsettle_its_root() {
 #[test]
 fn an_expired_token_goes_where_on_expiry_says_so_and_stays_elsewhere() {
     let mut daemon = daemon();
-    daemon.change(sink_set(0, &[outlet(RAW), Outlet { on_expiry: OnExpiry::Delete, ..outlet(JSON) }]));
+    daemon.change(sink_set(0, &[outlet(RAW), SinkPolicy { on_expiry: OnExpiry::Delete, ..outlet(JSON) }]));
     restore(&mut daemon, 0, 7_100);
     daemon.endpoint.respond_with(|_, _| fails(FailureKind::Timeout));
     daemon.run_ms(10_000);
@@ -176,7 +176,7 @@ fn an_expired_token_goes_where_on_expiry_says_so_and_stays_elsewhere() {
 #[test]
 fn a_token_that_expired_and_is_then_renewed_comes_back_where_it_was_deleted() {
     let mut daemon = daemon();
-    daemon.change(sink_set(0, &[Outlet { on_expiry: OnExpiry::Delete, ..outlet(RAW) }]));
+    daemon.change(sink_set(0, &[SinkPolicy { on_expiry: OnExpiry::Delete, ..outlet(RAW) }]));
     let down = Rc::new(Cell::new(false));
     let (switch, mut same) = (Rc::clone(&down), one_token(60));
     daemon.endpoint.respond_with(move |now, id| match switch.get() {
@@ -464,7 +464,7 @@ fn what_waits_for_a_lane_that_hangs_goes_on_in_another_that_serves_it_from_then_
     daemon.run_ms(31_000); // all of them wait for the lane
     assert_eq!(daemon.places().len(), 0);
     broken.set(false);
-    daemon.change(sink_set(0, &[Outlet { lane: LaneId(1), ..outlet(0) }]));
+    daemon.change(sink_set(0, &[SinkPolicy { lane: LaneId(1), ..outlet(0) }]));
     daemon.run_ms(31_000);
     assert_eq!(daemon.places().len(), 20);
     assert_eq!(count(&daemon, |n| matches!(n, Notice::SinkRecovered { .. })), 1);
