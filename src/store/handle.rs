@@ -1,4 +1,4 @@
-//! The store as the daemon holds it: opened, asked, stopped.
+//! The handle of the store: open it, send requests, stop it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,28 +6,27 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::database::{Contents, Trouble};
-use super::message::{Answer, Applied, SetAside, StoreReply, StoreRequest};
-use super::snapshot::Snapshot;
-use super::worker::{Desk, Opening, Reader, Wanted, Worker, reason_of};
-use crate::domain::{BootMs, Now, Record, SavedKey, SavedState, TenantId, Token, WallMs};
+use super::database::{DatabaseError, StoredState};
+use super::message::{Contents, ReplyCallback, SetAside, StoreReply, StoreRequest};
+use super::worker::{LoadRequest, OpenResult, StoreQueue, StoreReader, StoreWriter};
+use crate::domain::{BootMs, Now, Record, TenantId, Token, WallMs};
 
-/// Since when the store's threads have been in a system call, or in the database; `None`: they are not.
+/// Since when the store's threads have made no progress; `None` for one without work.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stalled {
-    /// The one that opens and commits.
+    /// The thread that opens and commits.
     pub writing: Option<BootMs>,
-    /// The one that reads.
+    /// The thread that loads tokens.
     pub reading: Option<BootMs>,
 }
 
-/// A system call of the state that has not come back for so long hangs, in milliseconds.
+/// A thread of the store hangs if it makes no progress for this long, in milliseconds.
 pub const HANGS_AFTER_MS: u64 = 3_000;
-/// How long [`open`] waits for a database at most, in milliseconds: one of a million tenants that was not closed is looked
-/// through, which takes seconds.
-const OPENS_WITHIN_MS: u64 = 60_000;
-/// How often it looks whether that gets on.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The longest that [`open`] waits while the database makes progress, in milliseconds: one of a million tenants that was not
+/// closed is checked, which takes seconds.
+const OPEN_TIMEOUT_MS: u64 = 60_000;
+/// How often it checks for progress.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why the daemon must not run.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +39,7 @@ pub enum OpenError {
         /// The database.
         path: PathBuf,
     },
-    /// The system gives us no thread.
+    /// The system has no thread for it.
     #[error("cannot start the thread of the state {}: {source}", .path.display())]
     NoThread {
         /// The database.
@@ -55,27 +54,23 @@ pub enum OpenError {
 pub struct Opened {
     /// The running store.
     pub store: Store,
-    /// What is known of each token; empty when nothing could be read.
-    pub restored: Snapshot,
-    /// What is remembered besides the tokens.
-    pub memories: Vec<(SavedKey, SavedState)>,
-    /// The config that was applied last.
-    pub applied: Applied,
-    /// A number that is this state's own: drawn once, the same after every restart.
+    /// What the state held; empty if it could not be read.
+    pub contents: Contents,
+    /// A random number of this state, the same after every restart.
     pub seed: u64,
-    /// When something was last committed, on the wall clock of then.
+    /// The wall-clock time of the last commit.
     pub last_commit: Option<WallMs>,
-    /// A database that had to be set aside; a new one was begun.
+    /// The database that had to be set aside, if any; a new one was created.
     pub set_aside: Option<SetAside>,
-    /// How many records were skipped because their checksum is wrong.
+    /// How many values were skipped because their checksum is wrong.
     pub rotten: u64,
-    /// Why nothing can be kept for now. It is tried again, and [`StoreReply::Health`] tells when it works.
+    /// Why nothing can be written for now. The store tries again, and sends [`StoreReply::Health`] when it works.
     pub unusable: Option<String>,
 }
 
-/// Opens the database at `path`, or begins one, and starts its threads.
+/// Opens the database at `path`, or creates one, and starts the threads.
 ///
-/// The file is made with mode 0600, in a directory made with 0700 where missing. A file that is damaged, foreign or from
+/// The file is created with mode 0600, and a missing directory with 0700. A file that is damaged, foreign or from
 /// a newer version is moved to `PATH.corrupt`. A file that cannot be opened or written is no error: it is read as far as it
 /// can be, the store keeps everything in memory and tries again, after 1 s at first and every minute at last. Nor is a disk
 /// that hangs: after [`HANGS_AFTER_MS`] the store goes on without it, and tells what it held with [`StoreReply::Found`] when it is there.
@@ -89,53 +84,51 @@ pub fn open(
     reply: impl Fn(Vec<StoreReply>) + Send + Sync + 'static,
     now: fn() -> Now,
 ) -> Result<Opened, OpenError> {
-    let (desk, answer): (_, Answer) = (Arc::new(Desk::new(now)), Arc::new(reply));
+    let (queue, reply): (_, ReplyCallback) = (Arc::new(StoreQueue::new(now)), Arc::new(reply));
     let (ended, end) = mpsc::channel();
-    // Nobody is in between: what is not taken in time comes back to the thread, which then says it otherwise.
+    // Without a buffer: a result that is not taken in time comes back to the thread, which then sends it as replies.
     let (first, opening) = mpsc::sync_channel(0);
-    let worker = Worker::new(path.to_owned(), Arc::clone(&desk), Arc::clone(&answer));
+    let worker = StoreWriter::new(path.to_owned(), Arc::clone(&queue), Arc::clone(&reply));
     let writer = spawn("store", path, move || {
         worker.run(&first);
         drop(ended);
     })?;
-    let (wanted, to_read) = mpsc::channel();
+    let (loads, to_load) = mpsc::channel();
     let shown = path.display().to_string();
-    let reader = Reader { desk: Arc::clone(&desk), answer, path: shown, rot_reported: false };
-    let reader = spawn("store-reader", path, move || reader.run(&to_read))?;
-    let opening = first_answer(&opening, &desk).unwrap_or_else(|| Opening {
-        contents: None,
+    let reader = StoreReader { queue: Arc::clone(&queue), reply, path: shown, is_rot_logged: false };
+    let reader = spawn("store-reader", path, move || reader.run(&to_load))?;
+    let opening = wait_for_open(&opening, &queue).unwrap_or_else(|| OpenResult {
+        state: None,
         set_aside: None,
-        trouble: Some(Trouble::Unusable(hangs(path))),
+        error: Some(DatabaseError::Unusable(hangs(path))),
     });
-    if opening.trouble.as_ref().is_some_and(Trouble::is_in_use) {
+    if opening.error == Some(DatabaseError::InUse) {
         return Err(OpenError::InUse { path: path.to_owned() });
     }
-    let contents = opening.contents.unwrap_or_else(Contents::empty);
+    let state = opening.state.unwrap_or_else(StoredState::empty);
     Ok(Opened {
-        store: Store { desk, wanted, end, writer, reader },
-        restored: contents.restored,
-        memories: contents.memories,
-        applied: contents.applied,
-        seed: contents.seed,
-        last_commit: contents.last_commit,
+        store: Store { queue, loads, end, writer, reader },
+        contents: state.contents,
+        seed: state.seed,
+        last_commit: state.last_commit,
         set_aside: opening.set_aside,
-        rotten: contents.rotten,
-        unusable: opening.trouble.as_ref().map(reason_of),
+        rotten: state.rotten,
+        unusable: opening.error.as_ref().map(ToString::to_string),
     })
 }
 
-/// Waits for the database to be opened, for as long as that gets on; `None`: it does not.
-fn first_answer(opening: &mpsc::Receiver<Opening>, desk: &Desk) -> Option<Opening> {
-    let begun = desk.now().boot;
+/// Waits for the database to be opened, as long as that makes progress; `None` if it hangs.
+fn wait_for_open(opening: &mpsc::Receiver<OpenResult>, queue: &StoreQueue) -> Option<OpenResult> {
+    let begun = queue.now().boot;
     loop {
-        match opening.recv_timeout(LOOK_EVERY) {
+        match opening.recv_timeout(CHECK_INTERVAL) {
             Ok(opening) => return Some(opening),
             Err(mpsc::RecvTimeoutError::Disconnected) => return None,
             Err(mpsc::RecvTimeoutError::Timeout) => {}
         }
-        let now = desk.now().boot;
-        let stands = desk.writing.since().map_or(0, |since| now.since(since));
-        if stands >= HANGS_AFTER_MS || now.since(begun) >= OPENS_WITHIN_MS {
+        let now = queue.now().boot;
+        let stalled_ms = queue.writing.since().map_or(0, |since| now.since(since));
+        if stalled_ms >= HANGS_AFTER_MS || now.since(begun) >= OPEN_TIMEOUT_MS {
             return None;
         }
     }
@@ -146,7 +139,7 @@ fn spawn(name: &str, path: &Path, work: impl FnOnce() + Send + 'static) -> Resul
     thread.map_err(|source| OpenError::NoThread { path: path.to_owned(), source })
 }
 
-/// What is told of a state that does not answer.
+/// The message about a state that does not answer.
 pub fn hangs(path: &Path) -> String {
     format!(
         "the state {} does not answer: see whether its device or server does (`dmesg`); it is tried on and on",
@@ -156,8 +149,8 @@ pub fn hangs(path: &Path) -> String {
 
 /// A handle to the store's threads.
 pub struct Store {
-    desk: Arc<Desk>,
-    wanted: mpsc::Sender<Wanted>,
+    queue: Arc<StoreQueue>,
+    loads: mpsc::Sender<LoadRequest>,
     /// Closed when the writing thread ends.
     end: mpsc::Receiver<()>,
     writer: JoinHandle<()>,
@@ -171,39 +164,39 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Asks for something. Changes are carried out in order; what is read meanwhile is the newest of each tenant. A request
-    /// after the threads' end is lost, which [`Store::is_running`] tells.
+    /// Sends a request. Changes are made in order, and loads return the newest token of each tenant. Requests after the
+    /// threads' end are lost; see [`Store::is_running`].
     pub fn send(&self, request: StoreRequest) {
         match request {
-            StoreRequest::Load(wanted) => drop(self.wanted.send(wanted)),
-            change => self.desk.ask(change),
+            StoreRequest::Load(wanted) => drop(self.loads.send(wanted)),
+            change => self.queue.push(change),
         }
     }
 
-    /// The newest token of a tenant, where that is not on disk yet.
-    pub fn recall(&self, id: &TenantId) -> Option<(Record, Token)> {
-        self.desk.recall([id].into_iter()).pop().flatten().flatten()
+    /// A tenant's token, if it waits for a commit.
+    pub fn in_memory(&self, id: &TenantId) -> Option<(Record, Token)> {
+        self.queue.in_memory([id].into_iter()).pop().flatten().flatten()
     }
 
-    /// Nobody waits any longer to hear that what was asked for is kept.
-    pub fn expect_no_answer(&self) {
-        self.desk.take_owed();
+    /// Drops the tickets without a reply: nobody waits for them any more.
+    pub fn drop_unreplied(&self) {
+        self.queue.take_unreplied();
     }
 
-    /// Since when the threads have been in the kernel.
+    /// Since when the threads have made no progress.
     pub fn stalled(&self) -> Stalled {
-        Stalled { writing: self.desk.writing.since(), reading: self.desk.reading.since() }
+        Stalled { writing: self.queue.writing.since(), reading: self.queue.reading.since() }
     }
 
-    /// `false` once a thread has ended by itself, which is a defect.
+    /// `false` once a thread has ended by itself, which is a bug.
     pub fn is_running(&self) -> bool {
         !self.writer.is_finished() && !self.reader.is_finished()
     }
 
-    /// Commits what is pending and ends the threads; gives up waiting for them (a disk that hangs) after `patience`.
+    /// Commits what is pending and ends the threads. After `patience` it abandons them: the disk hangs.
     pub fn stop(self, patience: Duration) {
-        drop(self.wanted);
-        self.desk.stop();
+        drop(self.loads);
+        self.queue.stop();
         // Nothing is ever sent: the channel closes when the thread ends.
         if self.end.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Disconnected) {
             let _ = self.writer.join();

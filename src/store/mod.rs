@@ -17,5 +17,5 @@ mod stall;
 mod worker;
 
 pub use handle::{HANGS_AFTER_MS, OpenError, Opened, Stalled, Store, hangs, open};
-pub use message::{Applied, Kept, Late, Lookup, SetAside, StoreReply, StoreRequest};
+pub use message::{Applied, Contents, Kept, Lookup, SetAside, StoreReply, StoreRequest};
 pub use snapshot::Snapshot;

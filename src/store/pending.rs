@@ -1,4 +1,4 @@
-//! What is not on disk yet: what gathers for the next commit, and what a broken disk keeps us from writing.
+//! Changes that are not on disk yet, because the next commit is not due, or the disk is broken.
 
 use std::collections::BTreeMap;
 
@@ -8,43 +8,43 @@ use crate::domain::{Record, SavedKey, SavedState, TenantId, Ticket, Token};
 /// Changes that wait for a commit. The newest change of a tenant replaces the older ones, so it never grows beyond what the
 /// state itself holds.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
-    /// `None`: to be dropped. Sorted, because the database likes sorted insertions better.
+pub(super) struct PendingChanges {
+    /// `None` drops the token. Sorted, since sorted insertions are faster.
     pub(super) tokens: BTreeMap<TenantId, Option<Kept>>,
-    /// Times to be told anew, of tokens that are on disk.
+    /// New times of tokens that are on disk.
     pub(super) amended: BTreeMap<TenantId, Record>,
-    /// `None`: to be forgotten.
-    pub(super) memories: BTreeMap<SavedKey, Option<SavedState>>,
+    /// `None` removes the saved state.
+    pub(super) saved: BTreeMap<SavedKey, Option<SavedState>>,
     /// The last applied config.
     pub(super) applied: Option<Applied>,
-    /// Asked for, those included that something newer replaced, and not answered yet.
-    owed: Vec<Ticket>,
+    /// Tickets without a reply, including those that something newer replaced.
+    unreplied: Vec<Ticket>,
 }
 
-impl Pending {
+impl PendingChanges {
     pub(super) fn is_empty(&self) -> bool {
-        let Self { tokens, amended, memories, applied, owed: _ } = self;
-        tokens.is_empty() && amended.is_empty() && memories.is_empty() && applied.is_none()
+        let Self { tokens, amended, saved, applied, unreplied: _ } = self;
+        tokens.is_empty() && amended.is_empty() && saved.is_empty() && applied.is_none()
     }
 
     /// How many changes wait, the config apart.
     pub(super) fn len(&self) -> usize {
-        self.tokens.len() + self.amended.len() + self.memories.len()
+        self.tokens.len() + self.amended.len() + self.saved.len()
     }
 
     pub(super) fn keep(&mut self, kept: Kept) {
-        self.owed.push(kept.ticket);
+        self.unreplied.push(kept.ticket);
         self.amended.remove(&kept.id);
         self.tokens.insert(kept.id.clone(), Some(kept));
     }
 
     pub(super) fn forget(&mut self, id: TenantId) {
         self.amended.remove(&id);
-        self.memories.insert(SavedKey::Tenant(id.clone()), None);
+        self.saved.insert(SavedKey::Tenant(id.clone()), None);
         self.tokens.insert(id, None);
     }
 
-    /// A token that waits is told anew at once; of one that is on disk, that waits for the commit.
+    /// Corrects the times of a token: at once if it waits here, with the commit if it is on disk.
     pub(super) fn amend(&mut self, id: TenantId, record: Record) {
         match self.tokens.get_mut(&id) {
             Some(Some(kept)) if kept.record.fingerprint == record.fingerprint => kept.record = record,
@@ -53,35 +53,35 @@ impl Pending {
         }
     }
 
-    /// Takes in what came later.
+    /// Merges newer changes into these.
     pub(super) fn absorb(&mut self, newer: Self) {
-        let Self { tokens, amended, memories, applied, mut owed } = newer;
+        let Self { tokens, amended, saved, applied, mut unreplied } = newer;
         tokens.keys().for_each(|id| _ = self.amended.remove(id));
         self.tokens.extend(tokens);
         amended.into_iter().for_each(|(id, record)| self.amend(id, record));
-        self.memories.extend(memories);
+        self.saved.extend(saved);
         self.applied = applied.or(self.applied.take());
-        self.owed.append(&mut owed);
+        self.unreplied.append(&mut unreplied);
     }
 
-    /// What is waiting for this tenant: `None` nothing, `Some(None)` that it be dropped.
+    /// The change of this tenant's token: `None` if there is none, `Some(None)` if it is to be dropped.
     pub(super) fn get(&self, id: &TenantId) -> Option<Option<(Record, Token)>> {
         self.tokens.get(id).map(|change| change.as_ref().map(|kept| (kept.record, kept.token.clone())))
     }
 
-    /// Whether somebody waits for an answer.
-    pub(super) fn owes(&self) -> bool {
-        !self.owed.is_empty()
+    /// Whether somebody waits for an reply.
+    pub(super) fn needs_reply(&self) -> bool {
+        !self.unreplied.is_empty()
     }
 
-    /// Everything that is owed an answer now that it cannot be committed. What comes of it later is told once more.
-    pub(super) fn take_owed(&mut self) -> Vec<Ticket> {
-        std::mem::take(&mut self.owed)
+    /// The tickets to reply to because nothing can be committed. If the commit succeeds later, they are replied to once more.
+    pub(super) fn take_unreplied(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.unreplied)
     }
 
-    /// Everything that is owed an answer when this was committed.
+    /// The tickets to reply to after the commit.
     pub(super) fn tickets(self) -> Vec<Ticket> {
-        let Self { tokens, owed: mut tickets, .. } = self;
+        let Self { tokens, unreplied: mut tickets, .. } = self;
         tickets.extend(tokens.values().flatten().map(|kept| kept.ticket));
         tickets.sort_unstable();
         tickets.dedup();
@@ -105,21 +105,21 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_day_holds_the_newest_of_each_tenant_alone() {
-        let mut waiting = Pending::default();
+        let mut waiting = PendingChanges::default();
         for seq in 0..10_000 {
             waiting.keep(kept(seq % 3, seq));
             // Whoever waited was told that it is not kept.
-            assert_eq!(waiting.take_owed().len(), 1);
+            assert_eq!(waiting.take_unreplied().len(), 1);
         }
-        assert_eq!((waiting.len(), waiting.owes()), (3, false));
-        assert_eq!(waiting.owed.capacity(), 0);
+        assert_eq!((waiting.len(), waiting.needs_reply()), (3, false));
+        assert_eq!(waiting.unreplied.capacity(), 0);
         let seqs: Vec<u32> = waiting.tickets().iter().map(|ticket| ticket.seq).collect();
         assert_eq!(seqs, [9_999, 9_997, 9_998]);
     }
 
     #[test]
     fn what_came_while_a_commit_failed_lies_on_top_of_it() {
-        let (mut failed, mut newer) = (Pending::default(), Pending::default());
+        let (mut failed, mut newer) = (PendingChanges::default(), PendingChanges::default());
         (0..4).for_each(|tenant| failed.keep(kept(tenant, 1)));
         let id = |tenant: u32| kept(tenant, 0).id;
         let told = |fingerprint| Record { requested_at: WallMs(5), expires_at: WallMs(6), fingerprint };
@@ -133,6 +133,6 @@ mod tests {
         assert_eq!(record(1), None);
         assert_eq!(record(2).unwrap().expires_at, WallMs(6), "it is the same token");
         assert_eq!(record(3).unwrap().expires_at, WallMs(1), "it is another");
-        assert_eq!(failed.take_owed().len(), 5);
+        assert_eq!(failed.take_unreplied().len(), 5);
     }
 }

@@ -1,52 +1,52 @@
-//! What is known of each token at the start: compact, because it may be a million.
+//! The records of all tokens in the state, read at the start: compact, because there may be a million.
 
 use std::cmp::Ordering;
 use std::fmt;
 
 use crate::domain::{AppName, CorpId, Record, TenantId};
 
-/// The records that were read, without the tokens: about 60 bytes a tenant, in a few allocations.
+/// Records without their tokens: about 60 bytes a tenant, in a few allocations.
 #[derive(Default)]
 pub struct Snapshot {
-    /// `app/corp_id` after `app/corp_id`, sorted by bytes.
+    /// The concatenated keys, `app/corp_id` each, sorted by bytes.
     keys: String,
-    rows: Vec<Row>,
+    rows: Vec<SnapshotRow>,
 }
 
-struct Row {
-    /// Where its key ends in `keys`; it begins where the one before ends.
+struct SnapshotRow {
+    /// The end of its key in `keys`; it begins at the end of the previous one.
     end: u32,
     record: Record,
 }
 
 impl Snapshot {
-    /// How many there are.
+    /// The number of records.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there are none.
+    /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// What is known of one tenant's token.
+    /// A tenant's record.
     pub fn get(&self, id: &TenantId) -> Option<Record> {
         Some(self.record(self.find(0, id)?))
     }
 
-    /// Where a tenant's record is. `likely` is looked at first: who asks in order knows it.
+    /// The index of a tenant's record. `likely` is tried first, for callers that look up tenants in order.
     pub fn find(&self, likely: usize, id: &TenantId) -> Option<usize> {
         let order = |at: usize| order(self.key(at), &id.app, &id.corp_id);
         self.search(likely, order)
     }
 
-    /// The record at a place that [`find`](Self::find) gave.
+    /// The record at an index from [`find`](Self::find).
     pub fn record(&self, at: usize) -> Record {
         self.rows[at].record
     }
 
-    /// All tenants but these, which had better come in order.
+    /// All tenants except these, which are found fastest in order.
     pub fn others<'a>(&self, known: impl Iterator<Item = (&'a AppName, &'a CorpId)>) -> Vec<TenantId> {
         let mut is_known = vec![false; self.rows.len()];
         let mut likely = 0;
@@ -75,12 +75,12 @@ impl Snapshot {
         None
     }
 
-    /// All of them. Neighbours of one app share the text of its name.
+    /// All records. Consecutive tenants of an app share its name's text.
     pub fn iter(&self) -> impl Iterator<Item = (TenantId, Record)> + '_ {
         self.from(0)
     }
 
-    /// Those from a place on; without those whose names make no sense.
+    /// The records from an index on, without those with invalid names.
     pub fn from(&self, first: usize) -> impl Iterator<Item = (TenantId, Record)> + '_ {
         let mut last: Option<AppName> = None;
         self.rows.iter().enumerate().skip(first).filter_map(move |(index, row)| {
@@ -93,11 +93,11 @@ impl Snapshot {
         })
     }
 
-    /// Adds one. `key` comes after all that were added before; keys over 4 GiB in all are left out.
+    /// Adds a record. `key` must sort after all earlier ones; beyond 4 GiB of keys, records are left out.
     pub(super) fn push(&mut self, key: &str, record: Record) {
         let Ok(end) = u32::try_from(self.keys.len() + key.len()) else { return };
         self.keys.push_str(key);
-        self.rows.push(Row { end, record });
+        self.rows.push(SnapshotRow { end, record });
     }
 
     fn key(&self, index: usize) -> &str {
@@ -106,7 +106,7 @@ impl Snapshot {
     }
 }
 
-/// How a key compares with `app/corp_id`.
+/// Compares a key with `app/corp_id`.
 fn order(key: &str, app: &AppName, corp_id: &CorpId) -> Ordering {
     let (key, app) = (key.as_bytes(), app.as_str().as_bytes());
     let Some((head, tail)) = key.split_at_checked(app.len()) else { return key.cmp(app) };

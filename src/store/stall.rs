@@ -1,4 +1,4 @@
-//! Since when a thread of the store has got nothing done.
+//! Since when a thread of the store has been waiting for the disk.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,81 +10,81 @@ use redb::{BackendError, StorageBackend};
 
 use crate::domain::{BootMs, Now};
 
-/// One thread's work that may hang. To open a large state takes a while, and a disk may be slow: what counts is the last
-/// system call that came back.
+/// When a thread last made progress in its current work. Opening a large state takes long, and a disk may be slow, so it
+/// counts as progress that a system call came back.
 #[derive(Debug)]
-pub(super) struct Busy {
-    /// In milliseconds of the boot clock; 0: it has nothing to do.
-    since: AtomicU64,
+pub(super) struct StallClock {
+    /// In milliseconds of the boot clock; 0 while the thread has no work.
+    last_progress: AtomicU64,
     now: fn() -> Now,
 }
 
 thread_local! {
-    /// What the thread works at.
-    static CURRENT: RefCell<Option<Arc<Busy>>> = const { RefCell::new(None) };
+    /// The clock of the work that this thread is doing.
+    static CURRENT: RefCell<Option<Arc<StallClock>>> = const { RefCell::new(None) };
 }
 
-impl Busy {
+impl StallClock {
     pub(super) fn new(now: fn() -> Now) -> Arc<Self> {
-        Arc::new(Self { since: AtomicU64::new(0), now })
+        Arc::new(Self { last_progress: AtomicU64::new(0), now })
     }
 
-    /// Does what may hang, and lets others see for how long it does.
+    /// Runs work that may hang, so that others see since when.
     pub(super) fn during<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
         CURRENT.set(Some(Arc::clone(self)));
-        self.moves();
-        let done = work();
+        self.progress();
+        let result = work();
         CURRENT.set(None);
-        self.since.store(0, Ordering::Relaxed);
-        done
+        self.last_progress.store(0, Ordering::Relaxed);
+        result
     }
 
-    /// `None`: it has nothing to do.
+    /// When the work last made progress; `None` if there is no work.
     pub(super) fn since(&self) -> Option<BootMs> {
-        Some(self.since.load(Ordering::Relaxed)).filter(|&since| since > 0).map(BootMs)
+        Some(self.last_progress.load(Ordering::Relaxed)).filter(|&since| since > 0).map(BootMs)
     }
 
-    fn moves(&self) {
-        self.since.store((self.now)().boot.0.max(1), Ordering::Relaxed);
+    fn progress(&self) {
+        self.last_progress.store((self.now)().boot.0.max(1), Ordering::Relaxed);
     }
 }
 
-/// A backend that tells its thread's [`Busy`] of each system call that comes back.
+/// A backend that records each system call that comes back as progress of its thread.
 #[derive(Debug)]
-pub(super) struct Watched<B>(pub(super) B);
+pub(super) struct MonitoredBackend<B>(pub(super) B);
 
-fn watched<T>(done: T) -> T {
+fn monitored<T>(result: T) -> T {
     CURRENT.with_borrow(|current| {
-        if let Some(busy) = current {
-            busy.moves();
+        if let Some(clock) = current {
+            clock.progress();
         }
     });
-    done
+    result
 }
 
-impl<B: StorageBackend> StorageBackend for Watched<B> {
+impl<B: StorageBackend> StorageBackend for MonitoredBackend<B> {
     fn len(&self) -> io::Result<u64> {
-        watched(self.0.len())
+        monitored(self.0.len())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        watched(self.0.read(offset, out))
+        monitored(self.0.read(offset, out))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        watched(self.0.set_len(len))
+        monitored(self.0.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        watched(self.0.sync_data())
+        monitored(self.0.sync_data())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        watched(self.0.write(offset, data))
+        monitored(self.0.write(offset, data))
     }
 
     fn close(&self) -> io::Result<()> {
-        watched(self.0.close())
+        monitored(self.0.close())
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {

@@ -96,7 +96,7 @@ fn a_file_that_is_no_state_is_set_aside_once() {
         assert_eq!(std::fs::read_to_string(&aside).unwrap(), text);
         assert_eq!(std::fs::metadata(&aside).unwrap().permissions().mode() & 0o777, 0o600);
     }
-    assert_eq!(start(&path).opened.restored.len(), 1);
+    assert_eq!(start(&path).opened.contents.snapshot.len(), 1);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn another_programs_database_is_set_aside() {
 fn never_wrong(path: &Path, bytes: &[u8], what: &str) -> usize {
     std::fs::write(path, bytes).unwrap();
     let store = start(path);
-    for (id, record) in store.opened.restored.iter() {
+    for (id, record) in store.opened.contents.snapshot.iter() {
         let n: u32 = id.corp_id.as_str().trim_start_matches("ding").parse().unwrap();
         assert_eq!(record, kept(n).record, "{what}");
     }

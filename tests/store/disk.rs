@@ -88,7 +88,7 @@ fn a_full_disk_loses_nothing_and_is_used_again_when_there_is_room() {
     let StoreReply::Kept(tickets) = store.next() else { panic!() };
     assert_eq!(tickets.len(), 990);
     store.stop();
-    assert_eq!(start(&path).opened.restored.len(), 1000);
+    assert_eq!(start(&path).opened.contents.snapshot.len(), 1000);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn what_was_kept_can_be_read_while_nothing_can_be_written() {
     store.stop();
     // A start on the full disk knows it too, and so does a start on one that may not be written at all.
     let store = start(&path);
-    assert_eq!(store.opened.restored.len(), 10);
+    assert_eq!(store.opened.contents.snapshot.len(), 10);
     assert_eq!(store.load(0..1), [Some(token_text(0))]);
     store.stop();
 }
@@ -141,14 +141,14 @@ fn a_state_on_a_read_only_disk_is_read_at_the_start() {
     assert!(remount.unwrap().success());
     let store = start(&path);
     assert!(store.opened.unusable.as_ref().unwrap().contains("ead-only"), "{:?}", store.opened.unusable);
-    assert_eq!(store.opened.restored.len(), 10);
+    assert_eq!(store.opened.contents.snapshot.len(), 10);
     assert_eq!(store.load([7].into_iter()), [Some(token_text(7))]);
     store.send(StoreRequest::Keep(vec![kept(10)]));
     assert!(matches!(store.next(), StoreReply::Health(Some(_)) | StoreReply::NotKept(_)));
     assert!(Command::new("mount").args(["-o", "remount,rw"]).arg(dir.path()).status().unwrap().success());
     while !matches!(store.next(), StoreReply::Health(None)) {}
     store.stop();
-    assert_eq!(start(&path).opened.restored.len(), 11);
+    assert_eq!(start(&path).opened.contents.snapshot.len(), 11);
 }
 
 #[test]
@@ -170,5 +170,5 @@ fn a_state_that_is_lost_while_it_runs_is_begun_anew_and_that_is_told() {
     assert_eq!(tickets.len(), 990);
     assert!(matches!(store.look_up(3), Lookup::Missing), "what was only there is lost");
     store.stop();
-    assert_eq!(start(&path).opened.restored.len(), 990);
+    assert_eq!(start(&path).opened.contents.snapshot.len(), 990);
 }

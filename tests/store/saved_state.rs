@@ -67,7 +67,7 @@ impl Running {
 
     /// What was remembered, in the order of the subjects.
     fn memories(&self) -> Vec<(SavedKey, SavedState)> {
-        sorted(self.opened.memories.clone())
+        sorted(self.opened.contents.saved.clone())
     }
 }
 
@@ -114,11 +114,11 @@ fn a_damaged_memory_is_skipped_counted_once_and_harms_nothing_else() {
     drop(database);
     let store = start(&path);
     assert_eq!((store.opened.rotten, &store.opened.set_aside), (3, &None));
-    assert_eq!(store.opened.memories.len(), all().len() - 2);
-    assert_eq!(store.opened.restored.get(&id(1)), Some(record(1, 1_000)));
+    assert_eq!(store.opened.contents.saved.len(), all().len() - 2);
+    assert_eq!(store.opened.contents.snapshot.get(&id(1)), Some(record(1, 1_000)));
     store.stop();
     let store = start(&path);
-    assert_eq!((store.opened.rotten, store.opened.memories.len()), (0, all().len() - 2));
+    assert_eq!((store.opened.rotten, store.opened.contents.saved.len()), (0, all().len() - 2));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_state_of_the_first_release_opens_and_so_does_one_that_went_back_to_it() {
     assert_eq!(names(&database), ["applied", "meta", "secrets", "tokens"]);
     drop(database);
     let store = start(&path);
-    assert_eq!(store.opened.memories, []);
+    assert_eq!(store.opened.contents.saved, []);
     store.remember(all());
     store.stop();
     let database = redb::Database::open(&path).unwrap();
@@ -157,9 +157,9 @@ fn times_are_told_anew_of_the_same_token_alone() {
     store.send(StoreRequest::Amend(vec![told(1), (id(2), record(7, 50_000)), told(3), told(4)]));
     store.stop();
     let store = start(&path);
-    assert_eq!(store.opened.restored.len(), 2);
-    assert_eq!(store.opened.restored.get(&id(1)), Some(record(1, 50_000)));
-    assert_eq!(store.opened.restored.get(&id(2)), Some(record(2, 1_000)));
+    assert_eq!(store.opened.contents.snapshot.len(), 2);
+    assert_eq!(store.opened.contents.snapshot.get(&id(1)), Some(record(1, 50_000)));
+    assert_eq!(store.opened.contents.snapshot.get(&id(2)), Some(record(2, 1_000)));
     // The token is still whole.
     store.send(StoreRequest::Load(vec![(Ticket { slot: Slot(1), seq: 1 }, id(1))]));
     let Ok(StoreReply::Loaded(loaded)) = store.replies.recv_timeout(SOON) else { panic!("it is read") };
@@ -178,8 +178,8 @@ fn a_token_that_waits_for_its_commit_is_told_anew_too_and_a_newer_one_wins() {
     store.send(StoreRequest::Keep(vec![kept(2, 90_000)]));
     store.stop();
     let store = start(&path);
-    assert_eq!(store.opened.restored.get(&id(1)), Some(record(1, 50_000)));
-    assert_eq!(store.opened.restored.get(&id(2)), Some(record(2, 90_000)));
+    assert_eq!(store.opened.contents.snapshot.get(&id(1)), Some(record(1, 50_000)));
+    assert_eq!(store.opened.contents.snapshot.get(&id(2)), Some(record(2, 90_000)));
 }
 
 #[test]
@@ -200,10 +200,10 @@ fn what_cannot_be_written_waits_until_it_can() {
     std::fs::rename(&hidden, &real).unwrap();
     // Nobody knew what was in it.
     let Ok(StoreReply::Found(found)) = store.replies.recv_timeout(SOON) else { panic!("it is told") };
-    assert_eq!(found.restored.len(), 1);
+    assert_eq!(found.snapshot.len(), 1);
     assert!(matches!(store.replies.recv_timeout(SOON), Ok(StoreReply::Health(None))));
     store.stop();
     let store = start(&path);
     assert_eq!(store.memories(), sorted(all()));
-    assert_eq!(store.opened.restored.get(&id(1)), Some(record(1, 50_000)));
+    assert_eq!(store.opened.contents.snapshot.get(&id(1)), Some(record(1, 50_000)));
 }

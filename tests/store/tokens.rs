@@ -22,10 +22,10 @@ fn a_restart_finds_every_token_and_the_config_that_ran() {
     first.stop();
 
     let second = start(&path);
-    assert_eq!(second.opened.restored.len(), 99);
-    assert_eq!(second.opened.restored.get(&id(42)), Some(kept(42).record));
-    assert_eq!(second.opened.restored.get(&id(7)), None);
-    assert_eq!(second.opened.applied, Applied { texts: config, secrets });
+    assert_eq!(second.opened.contents.snapshot.len(), 99);
+    assert_eq!(second.opened.contents.snapshot.get(&id(42)), Some(kept(42).record));
+    assert_eq!(second.opened.contents.snapshot.get(&id(7)), None);
+    assert_eq!(second.opened.contents.applied, Applied { texts: config, secrets });
     assert_eq!(second.opened.seed, seed);
     assert!(second.opened.last_commit.is_some_and(|moment| now().wall.since(moment) < 60_000));
     assert_eq!(second.opened.set_aside, None);
@@ -41,7 +41,7 @@ fn a_config_that_lost_a_file_is_remembered_without_it() {
     store.send(applied(vec![file("/b"), file("/a")]));
     store.send(applied(vec![file("/b")]));
     store.stop();
-    assert_eq!(start(&path).opened.applied.texts, [file("/b")]);
+    assert_eq!(start(&path).opened.contents.applied.texts, [file("/b")]);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn what_is_pending_is_committed_when_the_store_stops() {
     // The last commit was a moment ago, so this waits for the next.
     store.send(StoreRequest::Keep(vec![kept(1)]));
     store.stop();
-    assert_eq!(start(&path).opened.restored.len(), 2);
+    assert_eq!(start(&path).opened.contents.snapshot.len(), 2);
 }
 
 #[test]

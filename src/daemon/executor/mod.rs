@@ -208,7 +208,7 @@ impl Executor {
         let (hanging, next) = self.state.look(now.boot, waiting, self.store.stalled());
         if hanging.commits {
             // Late answers find nobody who waits.
-            self.store.expect_no_answer();
+            self.store.drop_unreplied();
             events.extend(self.tokens.give_up_commits().map(Event::CommitEnded));
         }
         let put_off = self.state.put_off();
@@ -218,7 +218,7 @@ impl Executor {
         if hanging.reads {
             for (ticket, id) in self.tokens.loading() {
                 let unavailable = || Lookup::Unavailable("it does not answer".into());
-                let found = self.store.recall(&id);
+                let found = self.store.in_memory(&id);
                 let found = found.map_or_else(unavailable, |(record, token)| Lookup::Found(record, token));
                 self.loaded(ticket, found, events);
             }

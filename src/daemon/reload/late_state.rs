@@ -14,7 +14,7 @@ use crate::config::{self, Config, Difference, Process};
 use crate::domain::{AppName, Fingerprint, Freshness, SavedKey, SavedState};
 use crate::engine::Event;
 use crate::environment;
-use crate::store::{Late, Snapshot};
+use crate::store::{Contents, Snapshot};
 
 /// How many tenants are looked at in one turn.
 const TENANTS_A_TURN: usize = 1000;
@@ -51,8 +51,8 @@ struct TokenRestore {
 
 impl LateFindings {
     /// Compares what was found with the config that runs. It reads files: not on the scheduler's thread.
-    pub(crate) fn new(late: Late, now: &Current, process: &Process) -> Self {
-        let Late { restored, memories, applied } = late;
+    pub(crate) fn new(late: Contents, now: &Current, process: &Process) -> Self {
+        let Contents { snapshot: restored, saved: memories, applied } = late;
         let (saved, outdated): (Vec<_>, Vec<_>) = memories.into_iter().partition(|(key, _)| key.app().is_none());
         let last = environment::check(&environment::remembered(&applied.texts), process).config.map(Arc::new);
         let mut findings = Self {
@@ -180,9 +180,9 @@ mod tests {
     fn what_a_reload_brings_back_while_it_is_compared_has_not_left() {
         let both = "tenant.ding1 = {}\ntenant.ding2 = {}\n";
         let texts = vec![("/etc/corptokend/config.toml".into(), text(both))];
-        let late = Late {
-            restored: Snapshot::default(),
-            memories: Vec::new(),
+        let late = Contents {
+            snapshot: Snapshot::default(),
+            saved: Vec::new(),
             applied: Applied { texts, secrets: Vec::new() },
         };
         let one = running("tenant.ding1 = {}\n");
@@ -204,7 +204,7 @@ mod tests {
             (ban.clone(), SavedState::Paused(wait)),
             (breaker.clone(), SavedState::Broken { kind, probes: 1, probe: wait }),
         ];
-        let late = Late { restored: Snapshot::default(), memories, applied: Applied::default() };
+        let late = Contents { snapshot: Snapshot::default(), saved: memories, applied: Applied::default() };
         let findings = LateFindings::new(late, &running("tenant.ding1 = {}\n"), &Process::default());
         assert_eq!(findings.saved, [(ban, SavedState::Paused(wait))]);
         assert_eq!(findings.outdated, [breaker]);

@@ -20,7 +20,7 @@ use crate::control::protocol::{ReloadRequest, ReloadVerdict};
 use crate::domain::{BootMs, Change, Fingerprint, Now};
 use crate::engine::{Engine, Event};
 use crate::environment;
-use crate::store::{Applied, Late};
+use crate::store::{Applied, Contents};
 use crate::system::clock;
 use candidate::{Baseline, Candidate, LoadedConfig, MassRemoval, RestartOnly};
 use dry_run::DryRuns;
@@ -388,7 +388,7 @@ impl Reload {
     }
 
     /// The state can be read at last: what it held is compared with what runs, on a thread of its own.
-    pub(crate) fn state_can_be_read(&self, config: &Arc<Config>, late: Late) {
+    pub(crate) fn state_can_be_read(&self, config: &Arc<Config>, late: Contents) {
         let process = self.process.clone();
         self.compare(config, move |now| LateFindings::new(late, now, &process));
     }

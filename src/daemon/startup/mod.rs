@@ -184,7 +184,7 @@ struct Chosen {
 
 /// The config on disk, or, if that is in error, the one that was applied last.
 fn choose(on_disk: OnDisk, opened: &Opened, process: &Process, fallback: Fallback) -> Result<Chosen, StartError> {
-    let remembered = environment::remembered(&opened.applied.texts);
+    let remembered = environment::remembered(&opened.contents.applied.texts);
     let OnDisk { sources, checked: on_disk } = on_disk;
     // Mostly nothing changed while the daemon was down, and what was read once need not be read again.
     let unchanged = on_disk.config.is_some() && remembered.files == sources.files;
@@ -241,21 +241,21 @@ impl Builder {
         self.clock_trust.use_hosts(&executor.config.hosts());
         let mut reload = Reload::new(self.startup.config.clone(), self.process.clone(), Arc::new(send));
         let vacated = plan::vacated(&candidate.difference, &candidate.devices, last.as_ref(), &mut executor.sinks)?;
-        let stale = stale_apps(&candidate, &opened.applied);
+        let stale = stale_apps(&candidate, &opened.contents.applied);
         let mut whole = Candidate { difference: config::diff(None, &config), ..*candidate };
         let mut plan = Plan::new(&mut whole, None, &mut executor.sinks)?;
         stale.iter().for_each(|name| plan.make_stale(&config, name));
         let impatience = if self.startup.attended { Impatience::Daemon } else { Impatience::Once };
-        let (recalled, void) = saved_state::part(opened.memories, &config, &stale, impatience);
+        let (recalled, void) = saved_state::part(opened.contents.saved, &config, &stale, impatience);
         void.into_iter().for_each(|subject| executor.persist(subject, None));
         let mut events = vec![Event::Restored(recalled)];
         reload.record_outcome(self.now, &prepared, whole.held_back);
         reload.switch_to(&mut executor, self.now, whole, &mut events);
-        reload.is_persisted(&opened.applied);
+        reload.is_persisted(&opened.contents.applied);
         events.push(Event::Vacated(vacated));
         let configured =
             config.apps.iter().flat_map(|(app, settings)| settings.tenants.iter().map(move |id| (app, id)));
-        opened.restored.others(configured).into_iter().for_each(|id| executor.forget(id));
+        opened.contents.snapshot.others(configured).into_iter().for_each(|id| executor.forget(id));
         if let Some(rejected) = rejected {
             tracing::error!(
                 event = "config_rejected",
@@ -267,7 +267,7 @@ impl Builder {
         for event in events {
             engine.handle(self.now, event);
         }
-        reload.begin_start(plan.restoring(opened.restored));
+        reload.begin_start(plan.restoring(opened.contents.snapshot));
         self.assemble(engine, executor, reload, &config)
     }
 

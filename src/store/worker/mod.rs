@@ -1,6 +1,6 @@
-//! The store's threads, and where they meet those who ask.
+//! The store's threads.
 //!
-//! `queue` takes requests, the newest of a tenant in place of older ones. `writer` opens the database, commits what waits in
+//! `queue` takes requests, newer ones of a tenant replacing older ones. `writer` opens the database, commits what waits in
 //! the queue, and opens the database again after an error. `reader` reads tokens while the writer writes or hangs.
 //! Replies go to the callback that the store was opened with.
 
@@ -8,6 +8,6 @@ mod queue;
 mod reader;
 mod writer;
 
-pub(super) use queue::Desk;
-pub(super) use reader::{Reader, Wanted};
-pub(super) use writer::{Opening, Worker, reason_of};
+pub(super) use queue::StoreQueue;
+pub(super) use reader::{LoadRequest, StoreReader};
+pub(super) use writer::{OpenResult, StoreWriter};

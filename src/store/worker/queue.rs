@@ -1,65 +1,64 @@
-//! Where the store's threads and those who ask them meet.
+//! What the store's threads and its users share: the changes that wait for a commit, and the database to read from.
 //!
-//! Changes are laid down here, the newest of a tenant on top of the older ones; the writer takes all of them for a commit.
-//! So one batch is under way, and whatever comes while the disk hangs waits in no more memory than the state itself takes.
-//! A lock is held for a look and never while anything is read from disk or written to it.
+//! A newer change of a tenant replaces the older one; the writer takes all of them for a commit. So one batch is in flight,
+//! and while the disk hangs the rest takes no more memory than the state itself. No lock is held during disk I/O.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::domain::{BootMs, Now, Record, TenantId, Ticket, Token};
-use crate::store::database::{Database, Trouble};
+use crate::store::database::{Database, DatabaseError};
 use crate::store::message::StoreRequest;
-use crate::store::pending::Pending;
-use crate::store::stall::Busy;
+use crate::store::pending::PendingChanges;
+use crate::store::stall::StallClock;
 
-pub(crate) struct Desk {
-    inbox: Mutex<Inbox>,
-    /// Rings when the writer sleeps and there is something for it.
-    bell: Condvar,
-    view: Mutex<View>,
-    pub(crate) writing: Arc<Busy>,
-    pub(crate) reading: Arc<Busy>,
+pub(crate) struct StoreQueue {
+    state: Mutex<QueueState>,
+    /// Notified when the writer sleeps and has something to do.
+    wake_writer: Condvar,
+    source: Mutex<ReadSource>,
+    pub(crate) writing: Arc<StallClock>,
+    pub(crate) reading: Arc<StallClock>,
     now: fn() -> Now,
 }
 
 #[derive(Default)]
-struct Inbox {
-    waiting: Pending,
-    /// What is being committed.
-    committing: Option<Arc<Pending>>,
-    /// The writer wants to hear of whatever comes.
-    sleeps: bool,
-    read_failed: Option<Trouble>,
-    stops: bool,
+struct QueueState {
+    waiting: PendingChanges,
+    /// The batch in flight.
+    committing: Option<Arc<PendingChanges>>,
+    /// The writer is to be woken by any change.
+    writer_sleeps: bool,
+    read_failed: Option<DatabaseError>,
+    is_stopping: bool,
 }
 
-/// Where tokens can be read.
-enum View {
+/// The database to read tokens from.
+enum ReadSource {
     Open(Arc<Database>),
-    /// Nowhere, for this reason.
+    /// None, for this reason.
     Closed(Arc<str>),
 }
 
-/// What the writer is woken for.
-pub(crate) enum Call {
-    /// It is time to commit, or to open the database again.
+/// What the writer has to do.
+pub(crate) enum WriterTask {
+    /// Commit, or open the database again.
     Write,
-    /// Somebody is owed the answer that nothing can be committed.
-    Owed,
-    /// The database could not be read.
-    ReadFailed(Trouble),
+    /// Reply that nothing can be committed.
+    ReplyNotKept,
+    /// Replace the database, which could not be read.
+    ReadFailed(DatabaseError),
     Stop,
 }
 
-impl Desk {
+impl StoreQueue {
     pub(crate) fn new(now: fn() -> Now) -> Self {
         Self {
-            inbox: Mutex::default(),
-            bell: Condvar::new(),
-            view: Mutex::new(View::Closed("the state is not open yet".into())),
-            writing: Busy::new(now),
-            reading: Busy::new(now),
+            state: Mutex::default(),
+            wake_writer: Condvar::new(),
+            source: Mutex::new(ReadSource::Closed("the state is not open yet".into())),
+            writing: StallClock::new(now),
+            reading: StallClock::new(now),
             now,
         }
     }
@@ -68,144 +67,147 @@ impl Desk {
         (self.now)()
     }
 
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    fn source(&self) -> MutexGuard<'_, ReadSource> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lays a change down.
-    pub(crate) fn ask(&self, request: StoreRequest) {
-        let mut inbox = self.inbox();
-        let waiting = &mut inbox.waiting;
+    /// Adds a change.
+    pub(crate) fn push(&self, request: StoreRequest) {
+        let mut state = self.state();
+        let waiting = &mut state.waiting;
         match request {
             StoreRequest::Keep(batch) => batch.into_iter().for_each(|kept| waiting.keep(kept)),
             StoreRequest::Forget(ids) => ids.into_iter().for_each(|id| waiting.forget(id)),
             StoreRequest::Amend(batch) => batch.into_iter().for_each(|(id, record)| waiting.amend(id, record)),
-            StoreRequest::Remember(batch) => waiting.memories.extend(batch),
+            StoreRequest::Remember(batch) => waiting.saved.extend(batch),
             StoreRequest::Applied(applied) => waiting.applied = Some(applied),
-            StoreRequest::Load(_) => debug_assert!(false, "that is the reader's"),
+            StoreRequest::Load(_) => debug_assert!(false, "loads go to the reader"),
         }
-        if inbox.sleeps {
-            self.bell.notify_one();
+        if state.writer_sleeps {
+            self.wake_writer.notify_one();
         }
     }
 
     pub(crate) fn stop(&self) {
-        self.inbox().stops = true;
-        self.bell.notify_one();
+        self.state().is_stopping = true;
+        self.wake_writer.notify_one();
     }
 
-    /// Waits until there is something for the writer: nothing before `not_before` but what cannot wait.
-    pub(crate) fn wait(&self, is_open: bool, not_before: BootMs) -> Call {
-        let mut inbox = self.inbox();
+    /// Waits until the writer has something to do: before `not_before` only what is urgent.
+    pub(crate) fn wait(&self, is_open: bool, not_before: BootMs) -> WriterTask {
+        let mut state = self.state();
         loop {
-            if inbox.stops {
-                return Call::Stop;
+            if state.is_stopping {
+                return WriterTask::Stop;
             }
-            if let Some(trouble) = inbox.read_failed.take() {
-                return Call::ReadFailed(trouble);
+            if let Some(error) = state.read_failed.take() {
+                return WriterTask::ReadFailed(error);
             }
-            if !is_open && inbox.waiting.owes() {
-                return Call::Owed;
+            if !is_open && state.waiting.needs_reply() {
+                return WriterTask::ReplyNotKept;
             }
-            let due = !is_open || !inbox.waiting.is_empty();
+            let due = !is_open || !state.waiting.is_empty();
             let wait_ms = not_before.since(self.now().boot);
             if due && wait_ms == 0 {
-                return Call::Write;
+                return WriterTask::Write;
             }
-            // What gathers for a commit need not wake anybody.
-            inbox.sleeps = !due || !is_open;
-            inbox = if due {
-                let (inbox, _) = self
-                    .bell
-                    .wait_timeout(inbox, Duration::from_millis(wait_ms))
+            // A change that can wait for the next commit need not wake the writer.
+            state.writer_sleeps = !due || !is_open;
+            state = if due {
+                let (state, _) = self
+                    .wake_writer
+                    .wait_timeout(state, Duration::from_millis(wait_ms))
                     .unwrap_or_else(PoisonError::into_inner);
-                inbox
+                state
             } else {
-                self.bell.wait(inbox).unwrap_or_else(PoisonError::into_inner)
+                self.wake_writer.wait(state).unwrap_or_else(PoisonError::into_inner)
             };
-            inbox.sleeps = false;
+            state.writer_sleeps = false;
         }
     }
 
-    /// Takes all that waits, for a commit.
-    pub(crate) fn begin_commit(&self) -> Arc<Pending> {
-        let mut inbox = self.inbox();
-        let batch = Arc::new(std::mem::take(&mut inbox.waiting));
-        inbox.committing = Some(Arc::clone(&batch));
+    /// Takes all waiting changes, for a commit.
+    pub(crate) fn begin_commit(&self) -> Arc<PendingChanges> {
+        let mut state = self.state();
+        let batch = Arc::new(std::mem::take(&mut state.waiting));
+        state.committing = Some(Arc::clone(&batch));
         batch
     }
 
-    /// The batch is on disk. Returns who is owed an answer.
-    pub(crate) fn committed(&self, batch: Arc<Pending>) -> Vec<Ticket> {
-        self.inbox().committing = None;
-        Arc::into_inner(batch).map(Pending::tickets).unwrap_or_default()
+    /// The batch is on disk. Returns who is owed an reply.
+    pub(crate) fn committed(&self, batch: Arc<PendingChanges>) -> Vec<Ticket> {
+        self.state().committing = None;
+        Arc::into_inner(batch).map(PendingChanges::tickets).unwrap_or_default()
     }
 
-    /// The batch could not be committed: it waits again, below what came since.
-    pub(crate) fn not_committed(&self, batch: Arc<Pending>) {
-        let mut inbox = self.inbox();
-        inbox.committing = None;
+    /// The batch could not be committed: it waits again, merged with newer changes.
+    pub(crate) fn not_committed(&self, batch: Arc<PendingChanges>) {
+        let mut state = self.state();
+        state.committing = None;
         if let Some(mut batch) = Arc::into_inner(batch) {
-            batch.absorb(std::mem::take(&mut inbox.waiting));
-            inbox.waiting = batch;
+            batch.absorb(std::mem::take(&mut state.waiting));
+            state.waiting = batch;
         }
     }
 
-    /// Who is owed an answer, and gets none that it is kept.
-    pub(crate) fn take_owed(&self) -> Vec<Ticket> {
-        self.inbox().waiting.take_owed()
+    /// Who is owed an reply, and gets none that it is kept.
+    pub(crate) fn take_unreplied(&self) -> Vec<Ticket> {
+        self.state().waiting.take_unreplied()
     }
 
-    /// Whether everything is on disk.
+    /// Whether no change waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.inbox().waiting.is_empty()
+        self.state().waiting.is_empty()
     }
 
-    /// How many changes are not on disk, the config apart.
+    /// How many changes wait, the config apart.
     pub(crate) fn unwritten(&self) -> usize {
-        self.inbox().waiting.len()
+        self.state().waiting.len()
     }
 
-    /// What is known of tenants' tokens without the disk: `None` where the disk has to say.
-    pub(crate) fn recall<'a>(&self, ids: impl Iterator<Item = &'a TenantId>) -> Vec<Option<Option<(Record, Token)>>> {
-        let inbox = self.inbox();
-        let committing = inbox.committing.as_deref();
-        ids.map(|id| inbox.waiting.get(id).or_else(|| committing?.get(id))).collect()
+    /// Tenants' tokens in memory: `None` where the disk has the newest.
+    pub(crate) fn in_memory<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a TenantId>,
+    ) -> Vec<Option<Option<(Record, Token)>>> {
+        let state = self.state();
+        let committing = state.committing.as_deref();
+        ids.map(|id| state.waiting.get(id).or_else(|| committing?.get(id))).collect()
     }
 
-    /// Tokens can be read from here on.
-    pub(crate) fn show(&self, database: Arc<Database>) {
-        self.replace_view(View::Open(database));
+    /// Sets the database to read from.
+    pub(crate) fn open_source(&self, database: Arc<Database>) {
+        self.replace_source(ReadSource::Open(database));
     }
 
-    /// No token can be read, for this reason.
-    pub(crate) fn hide(&self, reason: &str) {
-        self.replace_view(View::Closed(reason.into()));
+    /// Nothing can be read, for this reason.
+    pub(crate) fn close_source(&self, reason: &str) {
+        self.replace_source(ReadSource::Closed(reason.into()));
     }
 
-    fn replace_view(&self, view: View) {
-        let before = std::mem::replace(&mut *self.view(), view);
-        // To close a database is to write, so not under the lock; and it may hang, as any writing.
-        self.writing.during(|| drop(before));
+    fn replace_source(&self, source: ReadSource) {
+        let previous = std::mem::replace(&mut *self.source(), source);
+        // Closing a database writes, so it must not happen under the lock, and it may hang.
+        self.writing.during(|| drop(previous));
     }
 
-    /// Where tokens can be read, or why nowhere.
-    pub(crate) fn look(&self) -> Result<Arc<Database>, Arc<str>> {
-        match &*self.view() {
-            View::Open(database) => Ok(Arc::clone(database)),
-            View::Closed(reason) => Err(Arc::clone(reason)),
+    /// The database to read from, or why there is none.
+    pub(crate) fn readable(&self) -> Result<Arc<Database>, Arc<str>> {
+        match &*self.source() {
+            ReadSource::Open(database) => Ok(Arc::clone(database)),
+            ReadSource::Closed(reason) => Err(Arc::clone(reason)),
         }
     }
 
-    /// This database could not be read. If it is another one by now, that is nobody's concern.
-    pub(crate) fn read_failed(&self, database: &Arc<Database>, trouble: Trouble) {
-        if matches!(&*self.view(), View::Open(open) if Arc::ptr_eq(open, database)) {
-            self.inbox().read_failed = Some(trouble);
-            self.bell.notify_one();
+    /// This database could not be read. Has no effect if another one has replaced it.
+    pub(crate) fn read_failed(&self, database: &Arc<Database>, error: DatabaseError) {
+        if matches!(&*self.source(), ReadSource::Open(open) if Arc::ptr_eq(open, database)) {
+            self.state().read_failed = Some(error);
+            self.wake_writer.notify_one();
         }
     }
 }
@@ -268,21 +270,21 @@ mod tests {
     fn a_disk_that_hangs_while_the_database_is_closed_is_seen_to_hang() {
         let (hangs, (go_on, goes_on)) = (Arc::<AtomicBool>::default(), channel());
         let disk = Disk { memory: InMemoryBackend::new(), hangs: Arc::clone(&hangs), goes_on: Mutex::new(goes_on) };
-        let desk = Arc::new(Desk::new(now));
-        desk.show(Arc::new(Database::with(|| Ok(disk)).unwrap()));
-        assert_eq!(desk.writing.since(), None);
+        let queue = Arc::new(StoreQueue::new(now));
+        queue.open_source(Arc::new(Database::with(|| Ok(disk)).unwrap()));
+        assert_eq!(queue.writing.since(), None);
         hangs.store(true, Ordering::Relaxed);
         let closing = std::thread::spawn({
-            let desk = Arc::clone(&desk);
-            move || desk.hide("it failed")
+            let queue = Arc::clone(&queue);
+            move || queue.close_source("it failed")
         });
         let is_seen = (0..2_000).any(|_| {
             std::thread::sleep(Duration::from_millis(5));
-            desk.writing.since().is_some()
+            queue.writing.since().is_some()
         });
-        assert!(is_seen && !closing.is_finished() && desk.look().is_err());
+        assert!(is_seen && !closing.is_finished() && queue.readable().is_err());
         drop(go_on);
         closing.join().unwrap();
-        assert_eq!(desk.writing.since(), None);
+        assert_eq!(queue.writing.since(), None);
     }
 }

@@ -1,4 +1,7 @@
-//! The layout of the database's values, byte for byte: a format number first, a checksum last. No other file knows it.
+//! The layout of the database's values, byte for byte. No other file knows it.
 
+mod bytes;
+mod checksum;
+pub(super) mod config_text;
 pub(super) mod saved_state;
 pub(super) mod token;

@@ -1,22 +1,23 @@
-//! How one memory lies in the database: who failed, and before when nobody, or somebody, is to be called. Under the key of
-//! its subject (`app/corp_id`, `app!breaker`, `app!rate`, `!ban!ORIGIN`, `!pace!ORIGIN`; `!ban`, `!total` of earlier releases) lie big-endian numbers and texts, each text
-//! after its length in 2 bytes:
+//! The layout of a saved state: who failed, and before when nobody, or somebody, is to be called. The key is its subject:
+//! `app/corp_id`, `app!breaker`, `app!rate`, `!ban!ORIGIN` or `!pace!ORIGIN`; earlier releases wrote `!ban` and `!total`.
+//! The value, in the encoding of [`bytes`](super::bytes):
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | the format of this entry, 1 |
-//! | 1 | which memory it is: `p`, `s`, `b`, `f` or `u` |
-//! | n | what it holds, in the order of [`Writer::memory`] |
-//! | 8 | a checksum as in [`token`] |
+//! | 1 | the format of this value, 1 |
+//! | 1 | which state it is: `p`, `s`, `b`, `f` or `u` |
+//! | n | its fields, in the order of [`write`] |
+//! | 8 | a [`checksum`] |
 //!
-//! There is no secret in it: a failure tells of an answer what is fit for the log.
+//! It holds no secret: a failure tells of an answer only what is fit for the log.
 
-use super::token;
+use super::bytes::{Decoder, Encoder};
+use super::checksum::{self, checksum};
 use crate::domain::{Failing, Failure, FailureKind, Fingerprint, OriginId, SavedKey, SavedState, Wait, WallMs};
 
 const FORMAT: u8 = 1;
 
-/// The key under which what is remembered of a subject lies.
+/// The key of a subject.
 pub(crate) fn key(subject: &SavedKey) -> String {
     match subject {
         SavedKey::Ban(origin) => format!("!ban!{:016x}", origin.0),
@@ -29,7 +30,7 @@ pub(crate) fn key(subject: &SavedKey) -> String {
     }
 }
 
-/// Whom a key is about: neither an app's name nor a corp_id can hold a `!`.
+/// The subject of a key. Neither an app's name nor a corp_id can hold a `!`.
 fn subject(key: &str) -> Option<SavedKey> {
     match key.split_once('!') {
         Some(("", "ban")) => Some(SavedKey::EveryBan),
@@ -50,10 +51,10 @@ fn origin_id(hex: &str) -> Option<OriginId> {
     u64::from_str_radix(hex, 16).ok().map(OriginId)
 }
 
-/// Whether such a memory can be about such a subject.
-fn fits(subject: &SavedKey, memory: &SavedState) -> bool {
+/// Whether this subject can have such a state.
+fn fits(subject: &SavedKey, state: &SavedState) -> bool {
     matches!(
-        (subject, memory),
+        (subject, state),
         (SavedKey::Ban(_) | SavedKey::EveryBan, SavedState::Paused(_))
             | (SavedKey::Pace(_) | SavedKey::EveryPace | SavedKey::Rate(_), SavedState::Slowed { .. })
             | (SavedKey::Breaker(_), SavedState::Broken { .. })
@@ -61,177 +62,107 @@ fn fits(subject: &SavedKey, memory: &SavedState) -> bool {
     )
 }
 
-/// Writes the entry of `key`.
-pub(crate) fn encode(key: &str, memory: &SavedState) -> Vec<u8> {
-    let mut writer = Writer(vec![FORMAT]);
-    writer.memory(memory);
-    let Writer(mut value) = writer;
-    let checksum = token::checksum(key.as_bytes(), &value);
+/// Encodes the value of `key`.
+pub(crate) fn encode(key: &str, state: &SavedState) -> Vec<u8> {
+    let mut out = Encoder(vec![FORMAT]);
+    write(&mut out, state);
+    let Encoder(mut value) = out;
+    let checksum = checksum(key.as_bytes(), &value);
     value.extend_from_slice(&checksum);
     value
 }
 
-/// `None` when the entry is not whole, or of a format that is not known.
+/// `None` if the value is not whole, or of an unknown format.
 pub(crate) fn decode(key: &str, value: &[u8]) -> Option<(SavedKey, SavedState)> {
-    let (body, sum) = value.split_last_chunk::<8>()?;
-    if *sum != token::checksum(key.as_bytes(), body) {
-        return None;
-    }
-    let mut reader = Reader(body);
-    let known = reader.u8()? == FORMAT;
-    let (subject, memory) = (subject(key)?, known.then(|| reader.memory())??);
-    (reader.0.is_empty() && fits(&subject, &memory)).then_some((subject, memory))
+    let mut from = Decoder(checksum::verified(key.as_bytes(), value)?);
+    let is_known = from.u8()? == FORMAT;
+    let (subject, state) = (subject(key)?, is_known.then(|| read(&mut from))??);
+    (from.0.is_empty() && fits(&subject, &state)).then_some((subject, state))
 }
 
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn memory(&mut self, memory: &SavedState) {
-        match memory {
-            SavedState::Paused(wait) => {
-                self.u8(b'p');
-                self.wait(*wait);
-            }
-            SavedState::Slowed { share, hold } => {
-                self.u8(b's');
-                self.u16(*share);
-                self.wait(*hold);
-            }
-            SavedState::Broken { kind, probes, probe } => {
-                self.u8(b'b');
-                self.text(kind.as_str());
-                self.u16(*probes);
-                self.wait(*probe);
-            }
-            SavedState::Failing(failing) => {
-                self.u8(b'f');
-                self.failing(failing);
-            }
-            SavedState::Unextended(fingerprint) => {
-                self.u8(b'u');
-                self.u64(fingerprint.0);
-            }
+fn write(out: &mut Encoder, state: &SavedState) {
+    match state {
+        SavedState::Paused(wait) => {
+            out.u8(b'p');
+            write_wait(out, *wait);
         }
-    }
-
-    fn failing(&mut self, failing: &Failing) {
-        let Failing { failure, since, at, failures, unknown, refused, next } = failing;
-        self.text(failure.kind.as_str());
-        self.option(failure.code.as_deref());
-        self.option(failure.request_id.as_deref());
-        self.text(&failure.detail);
-        self.u64(since.0);
-        self.u64(at.0);
-        self.u16(*failures);
-        self.u16(*unknown);
-        self.u8((*refused).into());
-        self.wait(*next);
-    }
-
-    fn u8(&mut self, number: u8) {
-        self.0.push(number);
-    }
-
-    fn u16(&mut self, number: u16) {
-        self.0.extend_from_slice(&number.to_be_bytes());
-    }
-
-    fn u64(&mut self, number: u64) {
-        self.0.extend_from_slice(&number.to_be_bytes());
-    }
-
-    fn wait(&mut self, wait: Wait) {
-        self.u64(wait.told.0);
-        self.u64(wait.until.0);
-    }
-
-    /// A text, or as much of it as its length can say.
-    fn text(&mut self, text: &str) {
-        let text = &text[..text.floor_char_boundary(usize::from(u16::MAX))];
-        self.u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
-        self.0.extend_from_slice(text.as_bytes());
-    }
-
-    fn option(&mut self, text: Option<&str>) {
-        self.u8(text.is_some().into());
-        if let Some(text) = text {
-            self.text(text);
+        SavedState::Slowed { share, hold } => {
+            out.u8(b's');
+            out.u16(*share);
+            write_wait(out, *hold);
+        }
+        SavedState::Broken { kind, probes, probe } => {
+            out.u8(b'b');
+            out.text(kind.as_str());
+            out.u16(*probes);
+            write_wait(out, *probe);
+        }
+        SavedState::Failing(failing) => {
+            out.u8(b'f');
+            write_failing(out, failing);
+        }
+        SavedState::Unextended(fingerprint) => {
+            out.u8(b'u');
+            out.u64(fingerprint.0);
         }
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+fn write_failing(out: &mut Encoder, failing: &Failing) {
+    let Failing { failure, since, at, failures, unknown, refused, next } = failing;
+    out.text(failure.kind.as_str());
+    out.option(failure.code.as_deref());
+    out.option(failure.request_id.as_deref());
+    out.text(&failure.detail);
+    out.u64(since.0);
+    out.u64(at.0);
+    out.u16(*failures);
+    out.u16(*unknown);
+    out.u8((*refused).into());
+    write_wait(out, *next);
+}
 
-impl<'a> Reader<'a> {
-    fn memory(&mut self) -> Option<SavedState> {
-        Some(match self.u8()? {
-            b'p' => SavedState::Paused(self.wait()?),
-            b's' => SavedState::Slowed { share: self.u16()?, hold: self.wait()? },
-            b'b' => SavedState::Broken { kind: self.kind()?, probes: self.u16()?, probe: self.wait()? },
-            b'f' => SavedState::Failing(self.failing()?),
-            b'u' => SavedState::Unextended(Fingerprint(self.u64()?)),
-            _ => return None,
-        })
-    }
+fn write_wait(out: &mut Encoder, wait: Wait) {
+    out.u64(wait.told.0);
+    out.u64(wait.until.0);
+}
 
-    fn failing(&mut self) -> Option<Failing> {
-        let failure = Failure {
-            kind: self.kind()?,
-            code: self.option()?,
-            request_id: self.option()?,
-            detail: self.text()?.into(),
-            retry_after_s: None,
-        };
-        Some(Failing {
-            failure,
-            since: WallMs(self.u64()?),
-            at: WallMs(self.u64()?),
-            failures: self.u16()?,
-            unknown: self.u16()?,
-            refused: self.u8()? != 0,
-            next: self.wait()?,
-        })
-    }
+fn read(from: &mut Decoder<'_>) -> Option<SavedState> {
+    Some(match from.u8()? {
+        b'p' => SavedState::Paused(read_wait(from)?),
+        b's' => SavedState::Slowed { share: from.u16()?, hold: read_wait(from)? },
+        b'b' => SavedState::Broken { kind: read_kind(from)?, probes: from.u16()?, probe: read_wait(from)? },
+        b'f' => SavedState::Failing(read_failing(from)?),
+        b'u' => SavedState::Unextended(Fingerprint(from.u64()?)),
+        _ => return None,
+    })
+}
 
-    fn kind(&mut self) -> Option<FailureKind> {
-        FailureKind::named(self.text()?)
-    }
+fn read_failing(from: &mut Decoder<'_>) -> Option<Failing> {
+    let failure = Failure {
+        kind: read_kind(from)?,
+        code: from.option()?,
+        request_id: from.option()?,
+        detail: from.text()?.into(),
+        retry_after_s: None,
+    };
+    Some(Failing {
+        failure,
+        since: WallMs(from.u64()?),
+        at: WallMs(from.u64()?),
+        failures: from.u16()?,
+        unknown: from.u16()?,
+        refused: from.u8()? != 0,
+        next: read_wait(from)?,
+    })
+}
 
-    fn wait(&mut self) -> Option<Wait> {
-        Some(Wait { told: WallMs(self.u64()?), until: WallMs(self.u64()?) })
-    }
+fn read_kind(from: &mut Decoder<'_>) -> Option<FailureKind> {
+    FailureKind::named(from.text()?)
+}
 
-    fn u8(&mut self) -> Option<u8> {
-        self.array().map(u8::from_be_bytes)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (first, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let length = usize::from(self.u16()?);
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        std::str::from_utf8(text).ok()
-    }
-
-    fn option(&mut self) -> Option<Option<Box<str>>> {
-        Some(match self.u8()? {
-            0 => None,
-            _ => Some(self.text()?.into()),
-        })
-    }
+fn read_wait(from: &mut Decoder<'_>) -> Option<Wait> {
+    Some(Wait { told: WallMs(from.u64()?), until: WallMs(from.u64()?) })
 }
 
 #[cfg(test)]
@@ -279,17 +210,17 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for (subject, memory) in all() {
+        for (subject, state) in all() {
             let key = key(&subject);
-            assert_eq!(decode(&key, &encode(&key, &memory)), Some((subject, memory)));
+            assert_eq!(decode(&key, &encode(&key, &state)), Some((subject, state)));
         }
     }
 
     #[test]
     fn any_changed_or_missing_byte_is_noticed() {
-        for (subject, memory) in all() {
+        for (subject, state) in all() {
             let key = key(&subject);
-            let whole = encode(&key, &memory);
+            let whole = encode(&key, &state);
             for at in 0..whole.len() {
                 for bit in 0..8 {
                     let mut changed = whole.clone();
@@ -302,13 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_never_passes_as_anothers() {
-        for (subject, memory) in all() {
-            let value = encode(&key(&subject), &memory);
+    fn a_saved_state_never_passes_as_anothers() {
+        for (subject, state) in all() {
+            let value = encode(&key(&subject), &state);
             let others = all().into_iter().filter(|(other, _)| *other != subject);
             assert!(others.map(|(other, _)| key(&other)).all(|key| decode(&key, &value).is_none()));
         }
-        // A whole entry that nobody would have written.
+        // A whole value that nobody would have written.
         let strange = SavedState::Paused(wait(1));
         assert_eq!(decode("crm/ding1", &encode("crm/ding1", &strange)), None);
     }

@@ -1,31 +1,27 @@
-//! How one token lies in the database. Big-endian numbers, in this order:
+//! The layout of a token. Big-endian numbers, in this order:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | the format of this entry, 1 |
-//! | 8 | when it was asked for, ms since 1970 |
-//! | 8 | when it stops working, ms since 1970 |
+//! | 1 | the format of this value, 1 |
+//! | 8 | when it was requested, ms since 1970 |
+//! | 8 | when it expires, ms since 1970 |
 //! | 8 | the token's fingerprint |
 //! | n | the token |
-//! | 8 | the first 8 bytes of the SHA-256 of the key's length (8 bytes), the key and everything above |
-//!
-//! The checksum is ours because the database does not notice rot, and it covers the key so that one tenant's token can
-//! never be taken for another's.
+//! | 8 | a [`checksum`] |
 
-use ring::digest;
 use zeroize::Zeroizing;
 
+use super::checksum::{self, checksum};
 use crate::domain::{Fingerprint, Record, Token, WallMs};
 
 const FORMAT: u8 = 1;
 const HEAD: usize = 1 + 3 * 8;
-const CHECKSUM: usize = 8;
 
-/// Writes the entry of `key`. The buffer is overwritten when it is dropped.
+/// Encodes the value of `key`, in a buffer that is zeroized on drop.
 pub(crate) fn encode(key: &str, record: &Record, token: &Token) -> Zeroizing<Vec<u8>> {
     let token = token.expose().as_bytes();
     // The exact size: a buffer that grew would leave pieces of the token behind.
-    let mut value = Zeroizing::new(Vec::with_capacity(HEAD + token.len() + CHECKSUM));
+    let mut value = Zeroizing::new(Vec::with_capacity(HEAD + token.len() + checksum::BYTES));
     value.push(FORMAT);
     for number in [record.requested_at.0, record.expires_at.0, record.fingerprint.0] {
         value.extend_from_slice(&number.to_be_bytes());
@@ -36,12 +32,12 @@ pub(crate) fn encode(key: &str, record: &Record, token: &Token) -> Zeroizing<Vec
     value
 }
 
-/// The record alone; `None` when the entry is not whole, or of a format that is not known.
+/// The record alone; `None` if the value is not whole, or of an unknown format.
 pub(crate) fn decode_record(key: &str, value: &[u8]) -> Option<Record> {
     decode(key, value).map(|(record, _)| record)
 }
 
-/// Record and token; `None` as in [`decode_record`], and when the token is not the one that the record speaks of.
+/// Record and token; `None` as in [`decode_record`], and if the token's fingerprint is not the record's.
 pub(crate) fn decode_token(key: &str, value: &[u8]) -> Option<(Record, Token)> {
     let (record, token) = decode(key, value)?;
     let text = Zeroizing::new(std::str::from_utf8(token).ok()?.to_owned());
@@ -50,11 +46,7 @@ pub(crate) fn decode_token(key: &str, value: &[u8]) -> Option<(Record, Token)> {
 }
 
 fn decode<'a>(key: &str, value: &'a [u8]) -> Option<(Record, &'a [u8])> {
-    let (body, sum) = value.split_last_chunk::<CHECKSUM>()?;
-    if *sum != checksum(key.as_bytes(), body) {
-        return None;
-    }
-    let (head, token) = body.split_at_checked(HEAD)?;
+    let (head, token) = checksum::verified(key.as_bytes(), value)?.split_at_checked(HEAD)?;
     let (format, numbers) = head.split_first()?;
     if *format != FORMAT {
         return None;
@@ -67,17 +59,6 @@ fn decode<'a>(key: &str, value: &'a [u8]) -> Option<(Record, &'a [u8])> {
         fingerprint: Fingerprint(u64::from_be_bytes(*fingerprint)),
     };
     Some((record, token))
-}
-
-/// The first 8 bytes of the SHA-256 of `key` (its length first, so that no byte can change sides) and `value`.
-pub(crate) fn checksum(key: &[u8], value: &[u8]) -> [u8; CHECKSUM] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&(key.len() as u64).to_be_bytes());
-    context.update(key);
-    context.update(value);
-    let mut first = [0; CHECKSUM];
-    first.copy_from_slice(&context.finish().as_ref()[..CHECKSUM]);
-    first
 }
 
 #[cfg(test)]
