@@ -4,11 +4,19 @@
 //!
 //! A leaf: everything in `config` may use it, and it uses nothing of `config`.
 
+mod json_schema;
+mod man_page;
+mod reference;
 mod suggest;
 mod tables;
 
+pub use json_schema::json_schema;
+pub use man_page::man_page;
+pub use reference::reference;
 pub(crate) use suggest::{is_showable, listed};
-pub(crate) use tables::{ALL, API, APP, CONTROL, DEFAULTS, LIMITS, REFRESH, RETRY, SINK, STATE, TENANT, TOP};
+pub(crate) use tables::{
+    ALL, API, APP, CLIENT_SECRET, CONTROL, DEFAULTS, LIMITS, LOG, REFRESH, RETRY, SINK, STATE, TENANT, TOP,
+};
 
 use std::time::Duration;
 
@@ -21,7 +29,6 @@ const LONGEST_NUMBER: usize = 12;
 
 /// A table and the keys that it knows.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the documents that are made of it follow")]
 pub(crate) struct TableSchema {
     /// What messages call it.
     pub(crate) name: &'static str,
@@ -33,7 +40,6 @@ pub(crate) struct TableSchema {
 
 /// A key of a table.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the documents that are made of it follow")]
 pub(crate) struct KeySchema {
     pub(crate) name: &'static str,
     pub(crate) kind: ValueKind,
@@ -51,7 +57,6 @@ pub(crate) struct KeySchema {
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy)]
-#[expect(dead_code, reason = "the documents that are made of it follow")]
 pub(crate) enum ValueKind {
     Duration {
         least: Duration,
@@ -107,7 +112,7 @@ impl KeySchema {
 }
 
 impl TableSchema {
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &'static KeySchema> + use<> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'static KeySchema> + Clone + use<> {
         self.keys.iter().copied().flatten()
     }
 
@@ -119,11 +124,6 @@ impl TableSchema {
     pub(crate) fn default(&self, name: &str) -> &'static str {
         self.key(name).and_then(|key| key.default).unwrap_or_else(|| unreachable!("{name} has no default"))
     }
-}
-
-/// All tables and their keys, for documentation that is checked against them.
-pub fn known_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-    ALL.iter().flat_map(|table| table.keys().map(|key| (table.name, key.name)))
 }
 
 /// Whether any table knows `key`.
@@ -142,8 +142,15 @@ pub(crate) fn is_short_number(value: &str) -> bool {
 }
 
 impl ValueKind {
+    /// Whether the value is a string.
+    fn is_quoted(self) -> bool {
+        let is_number = matches!(self, Self::Integer { .. } | Self::Fraction { .. } | Self::Boolean);
+        let is_nested = matches!(self, Self::CorpIds | Self::Sinks(_) | Self::Named { .. });
+        !(is_number || is_nested || matches!(self, Self::Table(_) | Self::OneOf(_)))
+    }
+
     /// Whether a report may show `value`: it is what the key wants, and could hardly be a secret. `bare` values have no quotes.
-    pub(crate) fn shows(&self, value: &str, bare: bool) -> bool {
+    pub(crate) fn shows(self, value: &str, bare: bool) -> bool {
         match self {
             Self::Duration { .. } => humantime::parse_duration(value).is_ok(),
             Self::Rate => value.parse::<Rate>().is_ok(),

@@ -112,7 +112,7 @@ pub(crate) const STATE: TableSchema = TableSchema {
 
 pub(crate) const CONTROL: TableSchema = TableSchema {
     name: "[control]",
-    doc: "The Unix socket that `corptokend status` and the other commands use. A change takes a restart.",
+    doc: "The socket of `status` and the other commands. A change takes a restart.",
     keys: &[&[
         KeySchema {
             name: "socket",
@@ -343,7 +343,7 @@ pub(crate) const CLIENT_SECRET: TableSchema = TableSchema {
 
 pub(crate) const TENANT: TableSchema = TableSchema {
     name: "[app.NAME.tenant.CORP_ID]",
-    doc: "One tenant with settings of its own. The table declares the tenant, too; `corp_ids` is the shorthand.",
+    doc: "One tenant's own settings. They declare the tenant, too.",
     keys: &[&[
         KeySchema {
             name: "name",
