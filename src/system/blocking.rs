@@ -36,9 +36,9 @@ type Finished<T> = Result<T, Unfinished>;
 type Task<T> = Box<dyn FnOnce() -> T + Send>;
 
 /// Does work that may hang, on threads of its own. Clones share the threads.
-pub struct Blocking<T>(Arc<Inner<T>>);
+pub struct Blocking<T>(Arc<Threads<T>>);
 
-struct Inner<T> {
+struct Threads<T> {
     /// What the threads are called: at most 15 bytes of it show in `ps`.
     name: &'static str,
     most: usize,
@@ -72,7 +72,7 @@ impl<T> Clone for Blocking<T> {
 impl<T: Clone + Send + 'static> Blocking<T> {
     /// Nothing is outstanding yet. The threads are called `name`, and there are never more than `most`.
     pub fn new(name: &'static str, most: usize) -> Self {
-        Self(Arc::new(Inner { name, most, last: AtomicU64::new(0), outstanding: Mutex::new(HashMap::new()) }))
+        Self(Arc::new(Threads { name, most, last: AtomicU64::new(0), outstanding: Mutex::new(HashMap::new()) }))
     }
 
     /// Does `work`, and waits for it at most for `patience`. While other work of this `key` is outstanding it waits its turn,

@@ -1,5 +1,5 @@
-//! Dry runs: what a reload would do, told to those who ask. Each reads and checks the whole config, so there is one at a
-//! time, and those who wait for the same share the next.
+//! Dry runs: what a reload would do. Each reads and checks the whole config, so there is one at a time, and those who wait for the
+//! same share the next.
 
 use tokio::sync::oneshot;
 
@@ -7,7 +7,7 @@ use super::candidate::{LoadedConfig, MassRemoval};
 use super::status::verdict;
 use crate::control::protocol::ReloadVerdict;
 
-/// So many wait at most; one more is told that the daemon is busy.
+/// So many wait at most.
 const MOST_WAITING: usize = 64;
 
 type Reply = oneshot::Sender<ReloadVerdict>;
@@ -23,7 +23,7 @@ pub(crate) struct DryRuns {
 }
 
 impl DryRuns {
-    /// Somebody wants to know. He hears at once, by the loss of his reply, that too many do.
+    /// Somebody asks for a dry run. Where too many wait already, the reply is dropped at once.
     pub(crate) fn ask(&mut self, removal: MassRemoval, reply: Reply) {
         self.held_back.retain(|waiting| !waiting.is_closed());
         self.allowed.retain(|waiting| !waiting.is_closed());
@@ -37,7 +37,7 @@ impl DryRuns {
         self.under_way.is_some()
     }
 
-    /// What the next one is about, if anybody waits for one. It is under way from here on.
+    /// Begins the next one, if anybody waits for one: with or without a mass removal.
     pub(crate) fn begin(&mut self) -> Option<MassRemoval> {
         if self.is_under_way() {
             return None;
@@ -48,11 +48,11 @@ impl DryRuns {
         Some(next)
     }
 
-    /// The one under way ended, or could not begin.
-    pub(crate) fn ended(&mut self, prepared: Option<&LoadedConfig>) {
+    /// The one under way ended, or could not begin (`None`).
+    pub(crate) fn ended(&mut self, loaded: Option<&LoadedConfig>) {
         let waiting = self.under_way.take().unwrap_or_default();
-        let Some(verdict) = prepared.map(verdict) else { return };
-        // Who went away in the meantime need not know.
+        let Some(verdict) = loaded.map(verdict) else { return };
+        // A receiver may be gone.
         waiting.into_iter().for_each(|reply| drop(reply.send(verdict.clone())));
     }
 
@@ -74,7 +74,7 @@ mod tests {
         let (first, first_hears) = oneshot::channel();
         dry_runs.ask(MassRemoval::HeldBack, first);
         assert_eq!(dry_runs.begin(), Some(MassRemoval::HeldBack));
-        let waiting: Vec<_> = (0..MOST_WAITING + 5)
+        let mut waiting: Vec<_> = (0..MOST_WAITING + 5)
             .map(|nth| {
                 let (reply, hears) = oneshot::channel();
                 dry_runs.ask(if nth < 10 { MassRemoval::Allowed } else { MassRemoval::HeldBack }, reply);
@@ -82,17 +82,10 @@ mod tests {
             })
             .collect();
         assert_eq!(dry_runs.begin(), None, "one at a time");
-        let turned_away = waiting.iter().filter(|hears| hears.is_terminated()).count();
-        assert_eq!(turned_away, 0, "nobody has looked yet");
         let closed = |hears: &mut oneshot::Receiver<ReloadVerdict>| {
             matches!(hears.try_recv(), Err(oneshot::error::TryRecvError::Closed))
         };
-        let mut waiting = waiting;
-        assert_eq!(
-            waiting.iter_mut().filter_map(|hears| closed(hears).then_some(())).count(),
-            5,
-            "five are turned away"
-        );
+        assert_eq!(waiting.iter_mut().map(closed).filter(|closed| *closed).count(), 5, "five are turned away");
         drop(first_hears);
         dry_runs.ended(None);
         assert_eq!(dry_runs.begin(), Some(MassRemoval::HeldBack), "54 share one");

@@ -1,15 +1,15 @@
 //! What a state held that could not be read when the daemon started, once it can be.
 //!
-//! The daemon fetched meanwhile what it could. Who has a token by now has a newer one; the others need not be called for, and
-//! get the state's. What left the config while the daemon was down is emptied, as it would have been at the start. A removal
-//! that would have been held back then is not carried out now: what it is about is left as it is, loudly.
+//! In the meantime, the daemon fetched what it could. A tenant that has a token by now has a newer one; the others get the state's,
+//! and need no call. Places that left the config while the daemon was down are withdrawn, as they would have been at the start. A
+//! mass removal, which would have been held back at the start, is not carried out either, and logged.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::executor::Executor;
-use super::{candidate, plan};
+use super::candidate::{self, Devices};
+use super::{Message, Reload, plan};
 use crate::config::{self, Config, Difference, Process};
 use crate::domain::{AppName, Fingerprint, Freshness, SavedKey, SavedState};
 use crate::engine::Event;
@@ -24,21 +24,21 @@ pub(crate) struct LateFindings {
     restored: Snapshot,
     /// What it says of endpoints.
     saved: Vec<(SavedKey, SavedState)>,
-    /// What it says of apps and tenants: this process knows better by now.
+    /// What it says of apps and tenants, which this process knows better by now.
     outdated: Vec<SavedKey>,
     /// The config that ran last, where it can still be understood, and how the running one differs from it.
     last: Option<Arc<Config>>,
     difference: Difference,
-    devices: HashMap<PathBuf, Option<u64>>,
+    devices: Devices,
     /// Which client secret each app had then.
     secrets: Vec<(AppName, Fingerprint)>,
     /// Apps whose credentials are others than then.
     stale: Vec<AppName>,
     /// The config that it was compared with.
-    pub(crate) running: Arc<Config>,
+    running: Arc<Config>,
 }
 
-/// LateFindings that are being taken over.
+/// Tokens that are being taken over.
 struct TokenRestore {
     restored: Snapshot,
     stale: Vec<AppName>,
@@ -50,18 +50,19 @@ struct TokenRestore {
 }
 
 impl LateFindings {
-    /// Compares what was found with the config that runs. It reads files: not on the scheduler's thread.
-    pub(crate) fn new(late: Contents, now: &Current, process: &Process) -> Self {
-        let Contents { snapshot: restored, saved: memories, applied } = late;
-        let (saved, outdated): (Vec<_>, Vec<_>) = memories.into_iter().partition(|(key, _)| key.app().is_none());
+    /// Compares what was found with the config that runs. Reads files, so not on the scheduler's thread.
+    fn new(late: Contents, now: &Current, process: &Process) -> Self {
+        let Contents { snapshot: restored, saved, applied } = late;
+        let (saved, outdated): (Vec<_>, Vec<_>) = saved.into_iter().partition(|(key, _)| key.app().is_none());
+        let outdated = outdated.into_iter().map(|(key, _)| key).collect();
         let last = environment::check(&environment::remembered(&applied.texts), process).config.map(Arc::new);
         let mut findings = Self {
             restored,
             saved,
-            outdated: outdated.into_iter().map(|(key, _)| key).collect(),
+            outdated,
             difference: Difference::default(),
             last,
-            devices: HashMap::new(),
+            devices: Devices::new(),
             secrets: applied.secrets,
             stale: Vec::new(),
             running: Arc::clone(&now.config),
@@ -71,7 +72,7 @@ impl LateFindings {
     }
 
     /// Compares with another config.
-    pub(crate) fn compare(&mut self, now: &Current) {
+    fn compare(&mut self, now: &Current) {
         let last = self.last.as_deref();
         self.difference = config::diff(last, &now.config);
         let changed = self.difference.apps.iter().filter(|app| app.credentials_changed).map(|app| app.name.clone());
@@ -86,19 +87,19 @@ impl LateFindings {
     }
 }
 
-/// What runs.
-pub(crate) struct Current {
-    pub(crate) config: Arc<Config>,
-    pub(crate) secrets: BTreeMap<AppName, Fingerprint>,
+/// What runs when the comparison begins.
+struct Current {
+    config: Arc<Config>,
+    secrets: BTreeMap<AppName, Fingerprint>,
 }
 
-/// What of a state that could be read late is still to be taken over.
+/// What is still to be taken over of a state that could be read late.
 #[derive(Default)]
-pub(crate) struct LateState(Option<TokenRestore>);
+pub(super) struct LateState(Option<TokenRestore>);
 
 impl LateState {
     /// What the state held was compared with what runs: everything but the tokens is taken over here.
-    pub(crate) fn adopt(&mut self, findings: LateFindings, executor: &mut Executor, events: &mut Vec<Event>) {
+    fn adopt(&mut self, findings: LateFindings, executor: &mut Executor, events: &mut Vec<Event>) {
         let LateFindings { restored, saved, outdated, last, difference, devices, stale, .. } = findings;
         let is_held_back = last.is_some() && difference.removes_too_much();
         if is_held_back {
@@ -124,7 +125,7 @@ impl LateState {
     }
 
     /// Takes over the next tokens. Returns whether there is more.
-    pub(crate) fn restore_next(&mut self, executor: &mut Executor, events: &mut Vec<Event>) -> bool {
+    fn restore_next(&mut self, executor: &mut Executor, events: &mut Vec<Event>) -> bool {
         let Some(adoption) = &mut self.0 else { return false };
         let (mut current, mut stale) = (Vec::new(), Vec::new());
         for (id, record) in adoption.restored.from(adoption.next).take(TENANTS_A_TURN) {
@@ -153,8 +154,44 @@ impl LateState {
     }
 
     /// Whether there is anything to take over.
-    pub(crate) fn is_pending(&self) -> bool {
+    fn is_pending(&self) -> bool {
         self.0.is_some()
+    }
+}
+
+impl Reload {
+    /// The state can be read at last: what it holds is compared with what runs.
+    pub(crate) fn state_can_be_read(&self, config: &Arc<Config>, late: Contents) {
+        let process = self.process.clone();
+        self.compare(config, move |now| LateFindings::new(late, now, &process));
+    }
+
+    /// Compares on a thread of its own.
+    fn compare(&self, config: &Arc<Config>, compare: impl FnOnce(&Current) -> LateFindings + Send + 'static) {
+        let now = Current { config: Arc::clone(config), secrets: self.running.secrets.clone() };
+        let send = Arc::clone(&self.send);
+        let comparing = move || send(Message::Compared(Box::new(compare(&now))));
+        if let Err(error) = std::thread::Builder::new().name("late-state".into()).spawn(comparing) {
+            tracing::error!(event = "state_not_adopted", "what the state held cannot be taken over: {error}");
+        }
+    }
+
+    /// What the state holds was compared with what runs.
+    pub(super) fn compared(&mut self, mut findings: LateFindings, executor: &mut Executor, events: &mut Vec<Event>) {
+        if Arc::ptr_eq(&findings.running, &executor.config.config) {
+            return self.late_state.adopt(findings, executor, events);
+        }
+        // A reload came in the meantime: what left by one config may be there by the other, and must not be withdrawn.
+        self.compare(&executor.config.config, move |now| {
+            findings.compare(now);
+            findings
+        });
+    }
+
+    /// Takes over the next tokens of a state that could be read late. Returns whether there are more.
+    pub(crate) fn restore_late_state(&mut self, executor: &mut Executor, events: &mut Vec<Event>) -> bool {
+        // A tenant that is yet to be added has no slot for a token.
+        if self.has_steps() { self.late_state.is_pending() } else { self.late_state.restore_next(executor, events) }
     }
 }
 

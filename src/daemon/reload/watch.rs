@@ -31,9 +31,12 @@ pub(crate) struct Watchlist {
 /// Is called when a file may have changed.
 pub(crate) type OnChange = Arc<dyn Fn() + Send + Sync>;
 
-/// Watches directories, not files: a file that is renamed into place, or a link that is swapped, is another file.
+/// Watches directories, not files: a file that is renamed into place, or a link that is swapped, is another file. Watches nothing
+/// until it is started.
+#[derive(Default)]
 pub(crate) struct ConfigWatcher {
-    wanted: Sender<Watchlist>,
+    list: Watchlist,
+    thread: Option<Sender<Watchlist>>,
 }
 
 impl ConfigWatcher {
@@ -41,31 +44,37 @@ impl ConfigWatcher {
     ///
     /// # Errors
     /// When the system has no thread for it.
-    pub(crate) fn start(on_change: OnChange) -> std::io::Result<Self> {
-        let (wanted, lists) = channel();
+    pub(crate) fn start(&mut self, on_change: OnChange) -> std::io::Result<()> {
+        let (thread, lists) = channel();
         std::thread::Builder::new().name("watch".into()).spawn(move || WatcherThread::new(on_change).run(&lists))?;
-        Ok(Self { wanted })
+        self.thread = Some(thread);
+        let list = std::mem::take(&mut self.list);
+        self.set(list);
+        Ok(())
     }
 
-    /// Watches these from here on, and no others. What could not be told of until now, is told of as a change.
-    pub(crate) fn set(&self, wanted: Watchlist) {
-        // The thread ends only with the daemon.
-        let _ = self.wanted.send(wanted);
+    /// Watches these from here on, and no others. What could not be watched until now counts as changed.
+    pub(crate) fn set(&mut self, list: Watchlist) {
+        match &self.thread {
+            // The thread ends only with the daemon.
+            Some(thread) => drop(thread.send(list)),
+            None => self.list = list,
+        }
     }
 }
 
 /// A directory, by device and inode number. The kernel watches a directory, whatever it is called by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct DirectoryId(u64, u64);
+struct WatchedDirectory(u64, u64);
 
 /// Which events count.
 #[derive(Default)]
 struct EventFilter {
     /// What is watched, by name.
-    directories: BTreeMap<PathBuf, DirectoryId>,
+    directories: BTreeMap<PathBuf, WatchedDirectory>,
     /// Entries of these directories.
-    names: HashSet<(DirectoryId, OsString)>,
-    drop_ins: Option<DirectoryId>,
+    names: HashSet<(WatchedDirectory, OsString)>,
+    drop_ins: Option<WatchedDirectory>,
 }
 
 impl EventFilter {
@@ -199,7 +208,7 @@ struct WatchOutcome {
     more_is_watched: bool,
 }
 
-type Nearest = Option<(PathBuf, DirectoryId)>;
+type Nearest = Option<(PathBuf, WatchedDirectory)>;
 
 static LOOKS: LazyLock<Blocking<Nearest>> = LazyLock::new(|| Blocking::new("watched", 1024));
 
@@ -246,7 +255,7 @@ fn plan(wanted: &Watchlist) -> (EventFilter, HashSet<PathBuf>) {
 fn nearest(path: &Path) -> Nearest {
     path.ancestors().find_map(|path| {
         let status = path.metadata().ok().filter(std::fs::Metadata::is_dir)?;
-        Some((path.to_path_buf(), DirectoryId(status.dev(), status.ino())))
+        Some((path.to_path_buf(), WatchedDirectory(status.dev(), status.ino())))
     })
 }
 
@@ -271,7 +280,8 @@ mod tests {
     /// Watches a secret and drop-ins in one directory, once it is really watched.
     async fn watched(directory: &Path) -> (ConfigWatcher, UnboundedReceiver<()>) {
         let (sender, mut inputs) = told();
-        let watch = ConfigWatcher::start(sender).unwrap();
+        let mut watch = ConfigWatcher::default();
+        watch.start(sender).unwrap();
         let names = ["crm.secret", "not/yet/there", "link"].map(|name| directory.join(name)).into();
         watch.set(Watchlist { names, drop_ins: Some(directory.join("config.d")) });
         changed(&mut inputs).await;

@@ -38,13 +38,13 @@ pub(super) fn send(socket: &UnixDatagram, entry: &[u8]) -> io::Result<()> {
 }
 
 /// Puts events into entries.
-pub(super) struct Entries {
+pub(super) struct JournalLayer {
     pub(super) writer: Arc<LogWriter>,
     /// `SYSLOG_IDENTIFIER=`: the program's name.
     pub(super) identifier: String,
 }
 
-impl<S: Subscriber> Layer<S> for Entries {
+impl<S: Subscriber> Layer<S> for JournalLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         self.writer.push(LogTarget::Journal, entry(event.metadata(), &self.identifier, |fields| event.record(fields)));
     }

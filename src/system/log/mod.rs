@@ -92,7 +92,7 @@ where
         (Some(writer), _) if to_journal => {
             let program = std::env::current_exe().ok().and_then(|path| path.file_name().map(ToOwned::to_owned));
             let identifier = program.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            Box::new(journal::Entries { writer, identifier })
+            Box::new(journal::JournalLayer { writer, identifier })
         }
         (Some(writer), LogFormat::Json) => json(line_writer(writer)),
         (Some(writer), _) => text(line_writer(writer), stamp, wants_colour()),
