@@ -11,7 +11,7 @@ from typing import Callable
 
 from nginx import VAULT_TOKEN, Nginx
 from process import Cost, measure
-from scene import CLIENT_ID, CLIENT_SECRET, Installation, REPOSITORY, Scene, corp_ids
+from directories import CLIENT_ID, CLIENT_SECRET, Installation, REPOSITORY, Directories, corp_ids
 
 HERE = Path(__file__).resolve().parent
 BODY = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "grant_type": "client_credentials"}
@@ -25,7 +25,7 @@ class Contender:
     name: str
     version: str
     count: int
-    run: Callable[[Scene, Nginx, int, float], tuple[Cost, Path]]
+    run: Callable[[Directories, Nginx, int, float], tuple[Cost, Path]]
 
 
 def version_of(command: list[str]) -> str:
@@ -37,8 +37,8 @@ def version_of(command: list[str]) -> str:
 
 
 def corptokend(binary: Path, count: int) -> Contender:
-    def run(scene: Scene, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
-        installation = Installation(scene, nginx.url, nginx.ca)
+    def run(directories: Directories, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
+        installation = Installation(directories, nginx.url, nginx.ca)
         installation.configure({"bench": corp_ids(count)})
         cost = measure([str(binary), "once"], env=installation.environment(), timeout_s=limit_s)
         return cost, installation.tokens / "bench"
@@ -50,15 +50,15 @@ def curl(count: int, parallel: int) -> Contender | str:
     if missing := [program for program in ("curl", "jq", "xargs") if shutil.which(program) is None]:
         return f"curl + jq + mv: {', '.join(missing)} not found, skipped"
 
-    def run(scene: Scene, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
-        files = scene.fresh("curl")
-        (scene.memory / "body.json").write_text(json.dumps(BODY))
-        (scene.memory / "ids").write_text("\n".join(corp_ids(count)))
+    def run(directories: Directories, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
+        files = directories.fresh("curl")
+        (directories.memory / "body.json").write_text(json.dumps(BODY))
+        (directories.memory / "ids").write_text("\n".join(corp_ids(count)))
         one = (
-            f"curl -sSf --cacert {nginx.ca} -H content-type:application/json -d @{scene.memory}/body.json "
+            f"curl -sSf --cacert {nginx.ca} -H content-type:application/json -d @{directories.memory}/body.json "
             f"{nginx.url}/v1.0/oauth2/$1/token | jq -ej .access_token >{files}/.$1.tmp && mv {files}/.$1.tmp {files}/$1"
         )
-        command = ["xargs", "-a", f"{scene.memory}/ids", "-P", str(parallel), "-n1", "sh", "-c", one, "sh"]
+        command = ["xargs", "-a", f"{directories.memory}/ids", "-P", str(parallel), "-n1", "sh", "-c", one, "sh"]
         return measure(command, timeout_s=limit_s), files
 
     version = f"{' '.join(version_of(['curl', '--version']).split()[:2])}, {version_of(['jq', '--version'])}"
@@ -76,9 +76,9 @@ def aiohttp(count: int) -> Contender | str:
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return "aiohttp: cannot be installed from PyPI, skipped"
 
-    def run(scene: Scene, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
-        files = scene.fresh("aiohttp")
-        ids = scene.memory / "ids"
+    def run(directories: Directories, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
+        files = directories.fresh("aiohttp")
+        ids = directories.memory / "ids"
         ids.write_text("\n".join(corp_ids(count)))
         script = [str(python), str(HERE / "aiohttp_client.py"), nginx.url, str(nginx.ca), CLIENT_SECRET, str(files)]
         return measure(["sh", "-c", f'exec "$@" <{ids}', "sh", *script], timeout_s=limit_s), files
@@ -92,13 +92,13 @@ def vault_agent(program: str, count: int) -> Contender | str:
     if shutil.which(program) is None:
         return f"{program} agent: {program} not found on PATH, skipped"
 
-    def run(scene: Scene, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
-        files = scene.fresh(program)
-        config = scene.memory / f"{program}.hcl"
-        (scene.memory / "vault-token").write_text(VAULT_TOKEN)
+    def run(directories: Directories, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
+        files = directories.fresh(program)
+        config = directories.memory / f"{program}.hcl"
+        (directories.memory / "vault-token").write_text(VAULT_TOKEN)
         config.write_text(
             f'exit_after_auth = true\nvault {{ address = "{nginx.url}" ca_cert = "{nginx.ca}" }}\n'
-            f'auto_auth {{ method "token_file" {{ config = {{ token_file_path = "{scene.memory}/vault-token" }} }} }}\n'
+            f'auto_auth {{ method "token_file" {{ config = {{ token_file_path = "{directories.memory}/vault-token" }} }} }}\n'
             + "".join(template(files, corp_id) for corp_id in corp_ids(count))
         )
         return measure([program, "agent", f"-config={config}", "-log-level=error"], timeout_s=limit_s), files
@@ -111,9 +111,9 @@ def consul_template(count: int) -> Contender | str:
     if shutil.which(program) is None:
         return f"{program}: not found on PATH, skipped"
 
-    def run(scene: Scene, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
-        files = scene.fresh(program)
-        config = scene.memory / "consul-template.hcl"
+    def run(directories: Directories, nginx: Nginx, count: int, limit_s: float) -> tuple[Cost, Path]:
+        files = directories.fresh(program)
+        config = directories.memory / "consul-template.hcl"
         config.write_text(
             f'vault {{ address = "{nginx.url}" token = "{VAULT_TOKEN}" renew_token = false\n'
             f'ssl {{ ca_cert = "{nginx.ca}" }} }}\n'
@@ -130,11 +130,11 @@ def template(files: Path, corp_id: str) -> str:
     return f'template {{ destination = "{files / corp_id}" perms = "0640" contents = <<T\n{content}\nT\n}}\n'
 
 
-def floor_of_calls(scene: Scene, nginx: Nginx, count: int) -> tuple[Cost, float]:
+def floor_of_calls(directories: Directories, nginx: Nginx, count: int) -> tuple[Cost, float]:
     """The least that calls can cost: h2load, one connection, 64 streams. Returns its calls a second, too."""
-    (scene.memory / "body.json").write_text(json.dumps(BODY))
+    (directories.memory / "body.json").write_text(json.dumps(BODY))
     url = f"{nginx.url}/v1.0/oauth2/ding0000000000000000/token"
-    command = ["h2load", "-c1", "-m64", f"-n{count}", "-d", f"{scene.memory}/body.json"]
+    command = ["h2load", "-c1", "-m64", f"-n{count}", "-d", f"{directories.memory}/body.json"]
     cost = measure([*command, "-H", "content-type: application/json", url])
     if f"{count} succeeded" not in cost.output:
         raise SystemExit(f"h2load's calls failed:\n{cost.output}")
@@ -142,13 +142,13 @@ def floor_of_calls(scene: Scene, nginx: Nginx, count: int) -> tuple[Cost, float]
     return cost, float(rate)
 
 
-def floor_of_files(scene: Scene, program: Path, count: int, length: int) -> Cost:
+def floor_of_files(directories: Directories, program: Path, count: int, length: int) -> Cost:
     """The least that files can cost: a plain loop on the same tmpfs."""
-    return measure([str(program), str(scene.fresh("plain")), str(count), str(length)])
+    return measure([str(program), str(directories.fresh("plain")), str(count), str(length)])
 
 
-def compile_plain_loop(scene: Scene) -> Path:
-    program = scene.disk / "plain_loop"
+def compile_plain_loop(directories: Directories) -> Path:
+    program = directories.disk / "plain_loop"
     rustc = os.environ.get("RUSTC", "rustc")
     subprocess.run([rustc, "-O", "--edition", "2024", "-o", str(program), str(HERE / "plain_loop.rs")], check=True)
     return program

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::support::Machine;
 use crate::support::reliability;
 use crate::support::system::keyring::{Ring, keyctl};
+use crate::support::{Machine, wait_soon};
 
 /// How long a fight lasts.
 const FIGHT: Duration = Duration::from_secs(15);
@@ -60,19 +60,6 @@ fn repairs(machine: &Machine, app: &str) -> u64 {
     machine.status_json()["repairs"][app].as_u64().unwrap()
 }
 
-/// Waits for so long at most on a machine that is idle: the time is counted in naps, which take longer where the machine
-/// keeps everybody waiting.
-fn wait_for(what: &str, within: Duration, condition: impl Fn() -> bool) -> Duration {
-    const NAP: Duration = Duration::from_millis(5);
-    let (begun, mut slept) = (Instant::now(), Duration::ZERO);
-    while !condition() {
-        assert!(slept < within, "waited {:?} in vain until {what}", begun.elapsed());
-        std::thread::sleep(NAP);
-        slept += NAP;
-    }
-    begun.elapsed()
-}
-
 #[test]
 fn a_fight_with_another_writer_costs_little_and_delays_nobody_else() {
     // In memory, so that nobody waits for a disk.
@@ -88,7 +75,7 @@ fn a_fight_with_another_writer_costs_little_and_delays_nobody_else() {
     let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
     while begun.elapsed() < FIGHT {
         fs::remove_file(&neighbour).unwrap();
-        slowest = slowest.max(wait_for("the neighbour's file is restored", SOON, || is_right(&neighbour, &right[1])));
+        slowest = slowest.max(wait_soon("the neighbour's file is restored", SOON, || is_right(&neighbour, &right[1])));
         std::thread::sleep(Duration::from_secs(4));
     }
     let (lasted, (rounds, writers)) = (begun.elapsed(), writer.end());
@@ -147,14 +134,15 @@ fn keys_that_others_touch_are_restored_within_a_second_and_counted() {
                 && ring.print(&id) == whole(&id)
                 && keyctl(&["rdescribe", &key(&id)]).is_some_and(|key| key.contains(";3f0b0000;"))
         };
-        slowest = slowest.max(wait_for(&format!("{verb} is undone"), SOON, is_right));
+        slowest = slowest.max(wait_soon(&format!("{verb} is undone"), SOON, is_right));
     }
     // The kernel does not tell that one, so it is put right each time and not counted.
     keyctl(&["timeout", &key("ding6"), "0"]).unwrap();
-    wait_for("the timeout is back", SOON, || ring.timeout_of("ding6").is_some_and(|left| left != "perm"));
+    wait_soon("the timeout is back", SOON, || ring.timeout_of("ding6").is_some_and(|left| left != "perm"));
     keyctl(&["unlink", &keyctl(&["search", "@u", "keyring", &ring.0]).unwrap(), "@u"]).unwrap();
     let all = ["ding1", "ding2", "ding3", "ding4", "ding5", "ding6"];
-    let took = wait_for("the keyring is back with its keys", SOON, || all.iter().all(|id| ring.print(id) == whole(id)));
+    let took =
+        wait_soon("the keyring is back with its keys", SOON, || all.iter().all(|id| ring.print(id) == whole(id)));
     machine.wait_until("all are counted", |machine| repairs(machine, "crm") == 11);
     assert_eq!(machine.sandbox.calls().len(), 6, "nobody is called for it");
     assert!(machine.stop().success());

@@ -6,12 +6,12 @@ use crate::support::{finish, has, shown, system_allows};
 
 /// Runs Python with what the benchmarks import.
 fn python(script: &str) {
-    if !system_allows("running the benchmarks' rig (python3)", has("python3")) {
+    if !system_allows("running the benchmarks (python3)", has("python3")) {
         return;
     }
-    let rig = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/rig");
+    let modules = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/common");
     let mut command = Command::new("python3");
-    command.args(["-B", "-c", script]).env("PYTHONPATH", rig).stdin(Stdio::null());
+    command.args(["-B", "-c", script]).env("PYTHONPATH", modules).stdin(Stdio::null());
     let output = finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     assert!(output.status.success(), "{}", shown(&output));
 }

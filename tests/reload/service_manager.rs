@@ -43,7 +43,8 @@ fn readiness_is_reported_once_and_after_the_files_are_there() {
 
 #[test]
 fn readiness_is_not_told_before_the_files_are_there() {
-    let options = corptokend::sandbox::Options { latency: Duration::from_secs(2), ..Default::default() };
+    // Longer than a reload takes on a busy machine.
+    let options = corptokend::sandbox::Options { latency: Duration::from_secs(6), ..Default::default() };
     let mut machine = Machine::with(options).app("crm", &["ding1"], "");
     let manager = ServiceManager::of(&mut machine);
     machine.launch();

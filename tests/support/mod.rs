@@ -22,4 +22,4 @@ pub mod wait;
 pub use machine::process::{BINARY, Killed, finish, shown};
 pub use machine::{Machine, SECRET, corp_ids};
 pub use system::{NOBODY, has, is_root, system_allows};
-pub use wait::{PATIENCE, wait_until};
+pub use wait::{PATIENCE, wait_soon, wait_until};

@@ -15,3 +15,17 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool, report: impl 
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Waits for what must happen within this time on an idle machine, and returns how long it took. The time is counted in naps,
+/// which take longer on a machine that keeps everybody waiting.
+#[track_caller]
+pub fn wait_soon(what: &str, within: Duration, condition: impl Fn() -> bool) -> Duration {
+    const NAP: Duration = Duration::from_millis(5);
+    let (begun, mut slept) = (Instant::now(), Duration::ZERO);
+    while !condition() {
+        assert!(slept < within, "waited {:?} in vain until {what}", begun.elapsed());
+        std::thread::sleep(NAP);
+        slept += NAP;
+    }
+    begun.elapsed()
+}

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::support::{has, is_root};
+
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 const BOOT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(20);
@@ -44,9 +46,11 @@ impl Machine {
     /// Boots, or says what this machine lacks.
     pub(crate) fn boot() -> Result<Self, String> {
         for tool in ["systemd-nspawn", "unshare", "setpriv", "nsenter", "keyctl"] {
-            find_program(tool)?;
+            if !has(tool) {
+                return Err(format!("{tool} is not installed"));
+            }
         }
-        if !rustix::process::geteuid().is_root() {
+        if !is_root() {
             return Err("only root can boot a container".to_owned());
         }
         let scratch = tempfile::tempdir().map_err(|e| format!("no scratch directory: {e}"))?;
@@ -176,14 +180,6 @@ impl Drop for Machine {
         for cgroup in &self.cgroups {
             remove_cgroup(cgroup);
         }
-    }
-}
-
-fn find_program(name: &str) -> Result<(), String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    match std::env::split_paths(&path).any(|directory| directory.join(name).is_file()) {
-        true => Ok(()),
-        false => Err(format!("{name} is not installed")),
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! Needs root and Debian's systemd-container, keyutils and util-linux. Where these are missing the tests say so and pass;
 //! with `CORPTOKEND_REQUIRE_SYSTEM=1` they fail.
+#![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
 mod endpoint;
 mod host;
 mod machine;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::process::Command;
 use std::thread::sleep;
@@ -313,7 +316,7 @@ fn a_journal_that_stands_still_holds_nothing_up_and_gets_everything_later() {
     /// More lines than wait in the journal's socket (`net.unix.max_dgram_qlen`, which systemd sets to 512).
     const MANY: usize = 800;
     let Some(host) = Host::boot() else { return };
-    let many: Vec<String> = (0..MANY).map(|n| format!("ding{n}")).collect();
+    let many = support::corp_ids(MANY);
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     host.configure(&many[..1], "rate = \"1000/s\"\n");
     host.start();
@@ -321,13 +324,14 @@ fn a_journal_that_stands_still_holds_nothing_up_and_gets_everything_later() {
     host.machine.ok(&["kill", "-STOP", journald.trim()]);
     host.configure(&many, "rate = \"1000/s\"\n");
     let there = |corp: &str| host.machine.path(&token_path(corp)).exists();
-    let published = (0..1500).any(|_| {
+    // Whatever comes of it, journald goes on.
+    let published = (0..6000).any(|_| {
         sleep(Duration::from_millis(20));
         there(many[MANY - 1])
     });
     let status = host.machine.run(&["corptokend", "status"]);
     host.machine.ok(&["kill", "-CONT", journald.trim()]);
-    assert!(published, "not within 30 s: the last tenant's token\n{}", host.machine.journal());
+    assert!(published, "not within two minutes: the last tenant's token\n{}", host.machine.journal());
     assert_eq!(status.status.code(), Some(0), "{}", both(&status));
     let entries = || host.machine.ok(&["journalctl", "--no-pager", "--output=cat", "EVENT=rotated"]).lines().count();
     host.wait_until("the journal has every line", || entries() == MANY);

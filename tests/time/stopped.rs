@@ -1,14 +1,14 @@
 //! A process that is stopped (SIGSTOP, a debugger, a hypervisor that gives it no time) for longer than its tokens live.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use corptokend::sandbox::Options;
 
 use crate::support::readers::{FileAttributes, Readers};
 use crate::support::reliability;
 use crate::support::service_manager::ServiceManager;
-use crate::support::{Machine, NOBODY, is_root};
+use crate::support::{Machine, NOBODY, is_root, wait_soon};
 
 const TENANTS: [&str; 8] = ["ding0", "ding1", "ding2", "ding3", "ding4", "ding5", "ding6", "ding7"];
 const LIFETIME_S: u32 = 8;
@@ -42,10 +42,10 @@ fn stand_still(machine: &Machine, manager: &ServiceManager) -> Duration {
     std::thread::sleep(STOP);
     assert!(manager.heard().iter().all(|said| !said.contains("WATCHDOG=1")), "a stopped daemon has no heartbeat");
     let before = machine.issued(&TENANTS);
-    let awake = Instant::now();
     machine.signal("CONT");
-    machine.wait_until("everybody has a new token", |machine| machine.all_hold_newer("crm", &TENANTS, &before));
-    let took = awake.elapsed();
+    // Eight calls are spaced over 0.8 s; the rest is for the machine.
+    let all_are_new = || machine.all_hold_newer("crm", &TENANTS, &before);
+    let took = wait_soon("everybody has a new token", Duration::from_secs(2), all_are_new);
     let calls = machine.issued(&TENANTS).iter().sum::<usize>() - before.iter().sum::<usize>();
     assert_eq!(calls, TENANTS.len(), "one call for each; the sandbox saw {:#?}", machine.sandbox.calls());
     took
@@ -82,10 +82,6 @@ fn a_process_that_stood_still_for_longer_than_its_tokens_live_catches_up_at_once
 
     let seen = readers.finish();
     seen.assert_flawless(&machine.sandbox);
-    // Eight calls are spaced over 0.8 s; the rest is for the machine.
-    for took in [idle, busy] {
-        assert!(took < Duration::from_secs(2), "it took {took:?} after the stop");
-    }
     let busiest = machine.sandbox.totals().busiest_second["client-crm"];
     assert!(busiest <= RATE, "{busiest} calls within a second, {RATE} are allowed");
     assert!(machine.stop().success());

@@ -1,4 +1,4 @@
-"""The surroundings of a measurement: directories, and a config of corptokend with its limits lifted."""
+"""What a measurement stands on: directories, and a config of corptokend with its limits lifted."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ def corp_ids(count: int) -> list[str]:
     return [f"ding{number:016d}" for number in range(count)]
 
 
-class Scene:
+class Directories:
     """State and config on a disk, tokens on a tmpfs. All of it goes with the `with` block."""
 
     def __init__(self, scratch: Path | None = None, tmpfs: Path = Path("/dev/shm")):
@@ -28,7 +28,7 @@ class Scene:
         for directory in (self.disk, self.memory):
             directory.chmod(0o755)
 
-    def __enter__(self) -> "Scene":
+    def __enter__(self) -> "Directories":
         return self
 
     def __exit__(self, *_) -> None:
@@ -46,10 +46,10 @@ class Scene:
 class Installation:
     """A config of corptokend, with its state and its tokens."""
 
-    def __init__(self, scene: Scene, endpoint: str, ca: Path, name: str = "corptokend"):
+    def __init__(self, directories: Directories, endpoint: str, ca: Path, name: str = "corptokend"):
         self.endpoint, self.ca = endpoint, ca
-        self.dir = scene.disk / name
-        self.tokens = scene.memory / name
+        self.dir = directories.disk / name
+        self.tokens = directories.memory / name
         self.config = self.dir / "etc/config.toml"
         self.socket = self.dir / "control.sock"
         self.state = self.dir / "state/state.redb"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import process
-from scene import Installation
+from directories import Installation
 
 # asm-generic/socket.h; Python names it on some platforms only.
 SO_TIMESTAMPNS = 35
