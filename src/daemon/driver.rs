@@ -100,19 +100,19 @@ impl Daemon {
         self.on_turn = Some(Box::new(on_turn));
     }
 
-    /// Takes turns until the work is done, or a signal says so.
-    pub(super) async fn drive(&mut self, until: Until) -> io::Result<()> {
+    /// Takes turns until the work is done, or a signal says so. Returns which of the two it was.
+    pub(super) async fn drive(&mut self, until: Until) -> io::Result<Until> {
         let mut signals = Signals::new()?;
         loop {
             let now = clock::now();
             let wake = self.turn(now)?;
             if until == Until::CaughtUp && self.events.is_empty() && self.view().is_caught_up(now) {
-                return Ok(());
+                return Ok(Until::CaughtUp);
             }
             self.alarm.set(if self.reload.has_steps() { Some(now.boot) } else { wake })?;
             self.longest_turn_ms = self.longest_turn_ms.max(clock::now().boot.since(self.woke));
             if !self.wait(&mut signals).await? {
-                return Ok(());
+                return Ok(Until::Stopped);
             }
         }
     }

@@ -26,7 +26,7 @@ impl Daemon {
     /// # Errors
     /// When a part of the daemon ended that must not, or the system gives us no timer.
     pub async fn run(mut self, until: Until) -> io::Result<Ended> {
-        self.drive(until).await?;
-        shutdown::stop(self, until).await
+        let ended_by = self.drive(until).await?;
+        shutdown::stop(self, ended_by).await
     }
 }

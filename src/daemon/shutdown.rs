@@ -20,21 +20,23 @@ const STOP_STORE: Duration = Duration::from_secs(2);
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Of a daemon that caught up: the tenants that are not fresh, or not published everywhere, worst first. One that was
-    /// told to stop has others to do than to look at a million tenants.
+    /// What ended it.
+    pub by: Until,
+    /// If the daemon caught up: the tenants that are not fresh, or not published everywhere, worst first. If it was told to stop,
+    /// none: looking at a million tenants would delay the stop.
     pub not_fresh: Vec<TenantRow>,
     /// How many there are in all.
     pub tenants: u64,
 }
 
 /// Stops the daemon.
-pub(super) async fn stop(mut daemon: Daemon, until: Until) -> io::Result<Ended> {
+pub(super) async fn stop(mut daemon: Daemon, by: Until) -> io::Result<Ended> {
     daemon.service.notify(clock::now().boot, ServiceState::Stopping);
     finish_calls(&mut daemon).await?;
     let now = clock::now();
     daemon.reload.persist_when_done(&daemon.engine, &mut daemon.executor, now);
-    let not_fresh = if until == Until::CaughtUp { daemon.view().not_fresh(now) } else { Vec::new() };
-    let ended = Ended { not_fresh, tenants: daemon.engine.summary(now).counts.total() };
+    let not_fresh = if by == Until::CaughtUp { daemon.view().not_fresh(now) } else { Vec::new() };
+    let ended = Ended { by, not_fresh, tenants: daemon.engine.summary(now).counts.total() };
     if let Some(control) = daemon.control.take() {
         control.stop().await;
     }

@@ -1,6 +1,7 @@
 //! `corptokend once`.
 
 use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
 
 use corptokend::sandbox::{Fault, Options, Scope, Times};
 
@@ -134,6 +135,23 @@ fn what_root_writes_belongs_to_the_owner_of_the_state() {
         let metadata = machine.path(file).metadata().unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), (NOBODY, NOBODY), "{file}");
     }
+}
+
+#[test]
+fn an_interrupt_is_reported_in_one_line() {
+    let corp_ids: Vec<String> = (0..200).map(|n| format!("ding{n}")).collect();
+    let corp_ids: Vec<&str> = corp_ids.iter().map(String::as_str).collect();
+    let machine = Machine::new().app("crm", &corp_ids, "");
+    machine.sandbox.set_latency(std::time::Duration::from_secs(1));
+    let once = machine.command(&["once"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    machine.wait_until("calls are made", |machine| !machine.sandbox.calls().is_empty());
+    let pid = rustix::process::Pid::from_raw(once.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = once.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let errors: Vec<&str> = errors.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors, ["error: interrupted before every tenant had its turn; run it again for the rest"]);
 }
 
 #[test]

@@ -36,6 +36,10 @@ pub(super) fn run(_args: &OnceArgs, config: &Path, socket: &Path, out: &mut dyn 
             Err(error) => failed(&error),
         },
         Err(ControlError::NoDaemon(_)) => match run_daemon(config) {
+            Ok(Ended { by: Until::Stopped, .. }) => {
+                report("interrupted before every tenant had its turn; run it again for the rest");
+                Exit::Failed
+            }
             Ok(ended) => report_outcome(&ended.not_fresh, ended.tenants, out),
             Err(error) => report_start_error(&error),
         },

@@ -18,7 +18,12 @@ pub(crate) fn say(notice: Notice, sinks: &SinkRegistry, ways: &RunningConfig) {
         ),
         Notice::Failing { tenant, failure, attempt, next_in_ms } => failing(&tenant, &failure, attempt, next_in_ms),
         Notice::Recovered { tenant: TenantId { app, corp_id }, attempts } => {
-            tracing::info!(event = "mended", %app, %corp_id, attempt = attempts, "{app}/{corp_id}: works again after {attempts} failures");
+            let after = match attempts {
+                0 => String::new(),
+                1 => " after 1 failure".to_owned(),
+                n => format!(" after {n} failures"),
+            };
+            tracing::info!(event = "mended", %app, %corp_id, attempt = attempts, "{app}/{corp_id}: works again{after}");
         }
         Notice::Expired { tenant: TenantId { app, corp_id } } => {
             tracing::error!(event = "expired", %app, %corp_id, "{app}/{corp_id}: the token expired before it could be renewed");

@@ -319,7 +319,7 @@ impl Reload {
                 added,
                 removed,
                 changed,
-                "config applied: {added} tenants added, {removed} removed, {changed} changed"
+                "config applied; tenants: {added} added, {removed} removed, {changed} changed"
             );
             self.finish(&verdict, waiting);
         }
