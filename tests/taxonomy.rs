@@ -1,7 +1,7 @@
 //! Whatever the endpoint answers, the daemon says what it was, publishes nothing of it, and gets over it.
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
-#[path = "api/cases.rs"]
+#[path = "api/taxonomy.rs"]
 mod cases;
 mod support;
 

@@ -1,7 +1,7 @@
-//! The words that every module shares: plain types with checked constructors. No I/O, no clock, no randomness.
+//! The types that every module shares: plain values with checked constructors. No I/O, no clock, no randomness.
 //!
-//! Goes in: text and numbers from a config, an answer or the database. Comes out: values that are valid for the rest of
-//! their lives, so nobody who holds one checks it again. Everyone may import this module; it imports no other.
+//! Goes in: text and numbers from a config, an answer or the database. Comes out: values that stay valid, so
+//! that no holder checks them again. Every module may import this one; it imports none.
 
 mod endpoint;
 mod log;

@@ -1,4 +1,4 @@
-//! What the config asks of the engine, and how one config differs from the next.
+//! The part of a config that the engine needs, and the steps from one config to the next.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use super::sink::{LaneId, OnExpiry, Place, RootId};
 use super::time::Rate;
 use super::token::Record;
 
-/// When, within a token's life, its refresh is due: at `at` of the lifetime, plus or minus `jitter` of it; and up to a
-/// thousandth of it, or a second where that is longer, earlier, so that neighbours are refreshed together.
+/// When a token's refresh is due: at the fraction `at` of its lifetime, plus or minus the fraction `jitter`. It may come earlier, by
+/// a thousandth of the lifetime or one second, whichever is longer, so that tenants due at about the same time are refreshed
+/// together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Refresh {
     /// A fraction of the lifetime.
@@ -27,7 +28,7 @@ pub struct Retry {
     pub max: Duration,
 }
 
-/// What becomes of the sinks of a tenant that left the config.
+/// What happens to the sinks of a tenant that was removed from the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OnRemove {
     /// They are deleted.
@@ -66,17 +67,17 @@ pub struct SinkPolicy {
     pub on_expiry: OnExpiry,
 }
 
-/// Whether the token that a tenant has can be relied on.
+/// Whether a tenant's token was obtained with the current credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// It was obtained with the credentials of today.
+    /// It was.
     Current,
-    /// The credentials changed: fetch anew, and keep the old token until that succeeds.
+    /// The credentials changed since: fetch a new token, and keep the old one until that succeeds.
     Stale,
 }
 
-/// One step from the config that runs to the config that is wanted. Steps are small, so that a reload of a million
-/// tenants can be applied a thousand at a time.
+/// One step from the running config to the new one. Steps are small, so that a reload of a million tenants can be applied a
+/// thousand at a time.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// A set of sinks exists from here on.
@@ -92,7 +93,7 @@ pub enum Change {
         name: AppName,
         /// How its tenants are kept fresh.
         policy: AppPolicy,
-        /// Which way its calls go.
+        /// The route and the origin of its calls.
         path: CallPath,
         /// [`Freshness::Stale`]: all its tenants are fetched anew.
         freshness: Freshness,
@@ -103,7 +104,7 @@ pub enum Change {
         id: TenantId,
         /// Where it is published.
         sinks: SinkSetId,
-        /// What the state knows of it, if anything.
+        /// Its record in the database, if there is one.
         record: Option<Record>,
     },
     /// A tenant's sinks are these from here on; it is published again without a call.
@@ -112,17 +113,17 @@ pub enum Change {
         id: TenantId,
         /// Where it is published.
         sinks: SinkSetId,
-        /// The places that no longer belong to it and are to be emptied.
+        /// The places that no longer belong to it and shall be emptied.
         withdraw: Vec<(LaneId, RootId, Place)>,
     },
-    /// A tenant is gone.
+    /// A tenant is removed.
     Removed {
         /// Which.
         id: TenantId,
-        /// The places that are to be emptied.
+        /// The places that shall be emptied.
         withdraw: Vec<(LaneId, RootId, Place)>,
     },
-    /// An app is gone; its tenants were removed before.
+    /// An app is removed; its tenants were removed before.
     AppGone {
         /// Which.
         name: AppName,

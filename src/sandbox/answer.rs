@@ -1,4 +1,4 @@
-//! Answers, and the ways in which one can be spoilt on the wire.
+//! Answers, and how they are sent: whole, slowly, cut off, or not at all.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,24 +12,24 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue}
 use hyper::{Response, StatusCode};
 use tokio::time::Sleep;
 
-/// Any answer at all.
+/// An arbitrary answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawAnswer {
     /// The status, 200 to 599.
     pub status: u16,
-    /// The headers; those that HTTP cannot carry are left out.
+    /// The headers. Those that are invalid in HTTP are left out.
     pub headers: Vec<(String, Vec<u8>)>,
     /// The body.
     pub body: Vec<u8>,
 }
 
 impl RawAnswer {
-    /// An answer that calls itself JSON.
+    /// An answer with the content type of JSON.
     pub fn json(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self::of_type("application/json", status, body)
     }
 
-    /// An answer that calls itself HTML.
+    /// An answer with the content type of HTML.
     pub fn html(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self::of_type("text/html; charset=utf-8", status, body)
     }
@@ -57,13 +57,13 @@ pub(super) enum Manner {
     Trickle,
 }
 
-/// An answer on its way.
+/// An answer, with the manner and time of its sending.
 #[derive(Debug)]
 pub(super) struct ScriptedAnswer {
     raw: RawAnswer,
     pub(super) manner: Manner,
     pub(super) delay: Duration,
-    /// The `Date` to send in place of the clock's.
+    /// Sent as `Date` instead of the clock's.
     pub(super) date: Option<String>,
 }
 
@@ -138,7 +138,7 @@ impl ScriptedAnswer {
     }
 }
 
-/// A body that comes at its own pace and may break off.
+/// A body that is sent at a set pace, and may break off.
 pub(super) struct AnswerBody {
     chunks: VecDeque<Bytes>,
     pause: Duration,

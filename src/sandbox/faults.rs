@@ -1,10 +1,10 @@
-//! The faults, and whom they strike.
+//! Faults, and the calls that they apply to.
 
 use std::time::Duration;
 
 use super::answer::{Manner, RawAnswer, ScriptedAnswer};
 
-/// What can go wrong, on demand.
+/// A fault that can be injected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// 400 `invalid.client`
@@ -49,7 +49,7 @@ pub enum Fault {
     WrongTypes,
     /// The right answer, later.
     Delay(Duration),
-    /// No answer, ever.
+    /// There is never an answer.
     Hang,
     /// The connection is reset before there is an answer.
     Reset,
@@ -109,7 +109,7 @@ impl Fault {
         }
     }
 
-    /// The answer in this fault's place. `grant` makes the right one, for those faults that spoil it.
+    /// The answer that this fault causes. `grant` makes the right one, for faults that alter it.
     pub(super) fn answer(&self, grant: impl FnOnce() -> ScriptedAnswer) -> ScriptedAnswer {
         match self {
             Self::InvalidClient => {
@@ -157,7 +157,7 @@ impl Fault {
     }
 }
 
-/// Whose calls a fault strikes.
+/// The calls that a fault applies to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Only this app's; `None`: every app's.
@@ -188,7 +188,7 @@ impl Scope {
     }
 }
 
-/// How often a fault strikes.
+/// How often a fault applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Times {
     /// The next so many calls in its scope.
@@ -197,8 +197,8 @@ pub enum Times {
     UntilCleared,
 }
 
-/// The faults that are waiting for their calls. Looked through from the last to the first, so hundreds are cheap and
-/// hundreds of thousands are not.
+/// The injected faults. They are searched from the last to the first for each call, so hundreds are cheap and hundreds of thousands
+/// are not.
 #[derive(Default)]
 pub(super) struct Faults(Vec<(Scope, Fault, Times)>);
 
@@ -213,8 +213,8 @@ impl Faults {
         self.0.clear();
     }
 
-    /// The fault that strikes this call, if one does.
-    pub(super) fn strike(&mut self, client_id: &str, corp_id: &str) -> Option<Fault> {
+    /// The fault that applies to this call, if one does; it is counted down.
+    pub(super) fn take_for(&mut self, client_id: &str, corp_id: &str) -> Option<Fault> {
         let at = self.0.iter().rposition(|(scope, _, _)| scope.covers(client_id, corp_id))?;
         let (_, fault, times) = &mut self.0[at];
         let fault = fault.clone();
@@ -246,15 +246,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_fault_in_scope_strikes_as_often_as_it_was_told_to() {
+    fn the_last_fault_in_scope_applies_as_often_as_requested() {
         let mut faults = Faults::default();
         faults.inject(Scope::everyone(), Fault::Hang, Times::UntilCleared);
         faults.inject(Scope::corp("c1"), Fault::Reset, Times::Next(2));
-        let struck: Vec<_> = (0..3).map(|_| faults.strike("a", "c1")).collect();
+        let struck: Vec<_> = (0..3).map(|_| faults.take_for("a", "c1")).collect();
         assert_eq!(struck, [Some(Fault::Reset), Some(Fault::Reset), Some(Fault::Hang)]);
-        assert_eq!(faults.strike("a", "c2"), Some(Fault::Hang));
+        assert_eq!(faults.take_for("a", "c2"), Some(Fault::Hang));
         faults.clear();
-        assert_eq!(faults.strike("a", "c1"), None);
+        assert_eq!(faults.take_for("a", "c1"), None);
     }
 
     #[test]

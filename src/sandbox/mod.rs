@@ -33,7 +33,7 @@ use endpoint::SimulatedEndpoint;
 
 /// A running simulated endpoint. It stops when dropped.
 pub struct Sandbox {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     transport: Transport,
     authority: Arc<Authority>,
@@ -81,17 +81,17 @@ impl Sandbox {
         self.authority.pem()
     }
 
-    /// The authority itself, for another sandbox that the same clients should trust.
+    /// The authority, for another sandbox that the same clients shall trust.
     pub fn authority(&self) -> Arc<Authority> {
         Arc::clone(&self.authority)
     }
 
-    /// From now on this fault strikes calls in `scope`. Of several that match a call, the one that came last strikes.
+    /// From now on this fault applies to calls in `scope`. Of several that match a call, the last one applies.
     pub fn inject(&self, scope: Scope, fault: Fault, times: Times) {
         self.endpoint.inject(scope, fault, times);
     }
 
-    /// Takes all faults away.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.endpoint.clear_faults();
     }
@@ -101,7 +101,7 @@ impl Sandbox {
         self.endpoint.calls()
     }
 
-    /// Counts over all calls, however many.
+    /// Totals over all calls, also those that the log no longer holds.
     pub fn totals(&self) -> Totals {
         self.endpoint.totals()
     }
@@ -111,18 +111,18 @@ impl Sandbox {
         self.endpoint.forget_calls();
     }
 
-    /// The tokens that were handed out for this organisation, over all apps, oldest first; the last
+    /// The tokens that were issued for this organisation, over all apps, oldest first; the last
     /// [`Options::issue_log`] for each app.
     pub fn issued(&self, corp_id: &str) -> Vec<Issued> {
         self.endpoint.issued(corp_id)
     }
 
-    /// From now on tokens live so long, in seconds.
+    /// From now on tokens have this lifetime, in seconds.
     pub fn set_lifetime_s(&self, lifetime_s: u32) {
         self.endpoint.change(|options| options.lifetime_s = lifetime_s);
     }
 
-    /// From now on every answer takes so much longer.
+    /// From now on every answer is delayed by this.
     pub fn set_latency(&self, latency: Duration) {
         self.endpoint.change(|options| options.latency = latency);
     }
@@ -148,7 +148,7 @@ impl Sandbox {
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         if let Some(task) = self.task.take() {
-            // A panic in the sandbox shows in the calls that it did not answer.
+            // A panic of the task shows in calls without an answer.
             let _ = task.await;
         }
     }

@@ -1,4 +1,4 @@
-//! What a sandbox can be told at its start.
+//! How a sandbox behaves, as set at its start.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::tls::{Authority, Protocols, Transport};
 
-/// What an app that asks again, while its token is still good, gets.
+/// The answer to a call for a tenant whose last token is still valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenMode {
     /// A new token each time (documented for apps that other organisations authorised).
@@ -25,19 +25,19 @@ pub struct Options {
     pub address: SocketAddr,
     /// How connections are secured.
     pub transport: Transport,
-    /// What is spoken.
+    /// The protocols.
     pub protocols: Protocols,
     /// Who signs the certificate; `None`: an authority made for this sandbox.
     pub authority: Option<Arc<Authority>>,
     /// How long a token lives, in seconds. DingTalk's: 7,200.
     pub lifetime_s: u32,
-    /// What asking again brings.
+    /// What another call brings while the token is valid.
     pub mode: TokenMode,
     /// The most calls of one app in any second; beyond, it is throttled. DingTalk's: 20. `None`: no limit.
     pub per_app_limit: Option<u32>,
-    /// How much longer every answer takes.
+    /// The delay of every answer.
     pub latency: Duration,
-    /// client_id → secret. Empty: any app with any secret is welcome.
+    /// client_id → secret. Empty: any app with any secret is accepted.
     pub apps: HashMap<String, String>,
     /// The organisations that exist; others get `unknownError`, as DingTalk's do. `None`: all exist.
     pub known_corps: Option<HashSet<String>>,

@@ -1,4 +1,4 @@
-//! The sandbox for callers without a runtime: tests that run the real binary, for the most part.
+//! The sandbox on a thread of its own, for callers without a runtime, such as tests that run the real binary.
 
 use std::io;
 use std::ops::Deref;

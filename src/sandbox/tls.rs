@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::domain::Fingerprint;
 
-/// What the server speaks. Over TLS it is negotiated by ALPN.
+/// The protocols of the server. Over TLS they are negotiated by ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocols {
     /// HTTP/2 and HTTP/1.1.
@@ -47,7 +47,7 @@ impl Authority {
     pub fn new() -> io::Result<Self> {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let mut params = CertificateParams::default();
-        // A name of its own: two authorities of one name are told apart by bad signatures alone.
+        // A unique name: of two authorities with one name, a client that trusts the other sees only a bad signature.
         let name = format!("corptokend sandbox {}", Fingerprint::of(key.public_key_raw()));
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::rig::{Rig, ask, ca_file, connection};
+use crate::fixture::{Fixture, ask, ca_file, connection};
 
 /// A server that answers every request with the same bytes, for ever.
 struct Flood {
@@ -76,7 +76,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn a_server_that_never_ends_is_hung_up_on_and_other_endpoints_are_not_concerned() {
     let settings = frame(4, 0, 0, &[]);
-    let rig = Rig::new(Options::default()).await;
+    let fixture = Fixture::new(Options::default()).await;
     for (name, protocol, begin, again) in [
         (
             "informational answers",
@@ -98,7 +98,7 @@ async fn a_server_that_never_ends_is_hung_up_on_and_other_endpoints_are_not_conc
         };
         let client = TokenClient::new(connection).unwrap();
         for _ in 0..2 {
-            let (answer, beside) = tokio::join!(ask(&client, "corp1"), rig.ask("corp1"));
+            let (answer, beside) = tokio::join!(ask(&client, "corp1"), fixture.ask("corp1"));
             let failure = answer.outcome.unwrap_err();
             assert_eq!(failure.kind, FailureKind::Malformed, "{name}: {failure}");
             assert!(beside.outcome.is_ok(), "{name}: {beside:?}");

@@ -1,10 +1,10 @@
 //! The real client against the real sandbox, over TLS on loopback.
 
-mod admin;
-mod cases;
+mod connections;
+mod fixture;
 mod floods;
+mod proxies;
 mod refusals;
-mod rig;
-mod routes;
+mod sandbox_admin;
+mod taxonomy;
 mod trust;
-mod wires;

@@ -6,18 +6,18 @@ use corptokend::api::TokenClient;
 use corptokend::domain::FailureKind;
 use corptokend::sandbox::{self, Options, Transport};
 
-use crate::rig::{self, Rig};
+use crate::fixture::{self, Fixture};
 
 async fn refusal(options: Options, ca_file: Option<&str>) -> String {
-    let rig = Rig::with(options, |connection| {
+    let fixture = Fixture::with(options, |connection| {
         if let Some(path) = ca_file {
             connection.ca_file = Some(path.into());
         }
     })
     .await;
-    let failure = rig.ask("corp1").await.outcome.unwrap_err();
+    let failure = fixture.ask("corp1").await.outcome.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unreachable, "{failure}");
-    assert_eq!(rig.sandbox.totals().calls, 0);
+    assert_eq!(fixture.sandbox.totals().calls, 0);
     failure.to_string()
 }
 
@@ -35,7 +35,7 @@ async fn a_certificate_for_another_host_is_refused() {
 
 #[tokio::test]
 async fn an_unknown_authority_is_refused_with_a_hint_at_ca_file() {
-    let other = rig::ca_file(&sandbox::Authority::new().unwrap().pem());
+    let other = fixture::ca_file(&sandbox::Authority::new().unwrap().pem());
     let path = other.path().to_str().unwrap();
     let said = refusal(Options::default(), Some(path)).await;
     assert!(said.contains("is not trusted"), "{said}");
@@ -50,18 +50,18 @@ async fn the_systems_roots_do_not_trust_a_throw_away_authority() {
         return;
     }
     let sandbox = sandbox::start(Options::default()).await.unwrap();
-    let client = TokenClient::new(rig::connection(&sandbox.endpoint())).unwrap();
-    let said = rig::ask(&client, "corp1").await.outcome.unwrap_err().to_string();
+    let client = TokenClient::new(fixture::connection(&sandbox.endpoint())).unwrap();
+    let said = fixture::ask(&client, "corp1").await.outcome.unwrap_err().to_string();
     assert!(said.contains("the system does not trust its issuer") && said.contains("`ca_file`"), "{said}");
 }
 
 #[tokio::test]
 async fn a_server_without_tls_is_refused() {
     let sandbox = sandbox::start(Options { transport: Transport::Plain, ..Options::default() }).await.unwrap();
-    let ca_file = rig::ca_file(&sandbox.ca_pem());
-    let mut connection = rig::connection(&sandbox.endpoint().replace("http://", "https://"));
+    let ca_file = fixture::ca_file(&sandbox.ca_pem());
+    let mut connection = fixture::connection(&sandbox.endpoint().replace("http://", "https://"));
     connection.ca_file = Some(ca_file.path().to_owned());
-    let failure = rig::ask(&TokenClient::new(connection).unwrap(), "corp1").await.outcome.unwrap_err();
+    let failure = fixture::ask(&TokenClient::new(connection).unwrap(), "corp1").await.outcome.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unreachable);
     assert!(failure.detail.contains("does not speak TLS"), "{failure}");
 }
@@ -89,7 +89,7 @@ fn a_ca_file_that_cannot_be_used_is_an_error_with_its_path_and_a_remedy() {
 }
 
 fn error(ca_file: Option<std::path::PathBuf>) -> String {
-    let mut connection = rig::connection("https://localhost:1");
+    let mut connection = fixture::connection("https://localhost:1");
     connection.ca_file = ca_file;
     connection.timeout = Duration::from_secs(1);
     TokenClient::new(connection).unwrap_err().to_string()

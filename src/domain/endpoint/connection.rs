@@ -1,4 +1,4 @@
-//! How the endpoint is reached and where a secret lies: settings that more than one part of the daemon reads.
+//! How the endpoint is reached, and where a client secret is stored.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -111,27 +111,27 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// Everything that decides how a connection is made. Apps with equal ones share connections.
+/// All settings of a connection. Apps with equal ones share connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// Where to.
+    /// The endpoint.
     pub endpoint: Endpoint,
-    /// Through what; `None`: as the environment says (`HTTPS_PROXY`, `NO_PROXY`).
+    /// The proxy; `None`: as the environment says (`HTTPS_PROXY`, `NO_PROXY`).
     pub proxy: Option<Proxy>,
     /// Certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// The address to call from.
     pub local_address: Option<IpAddr>,
-    /// For a whole call.
+    /// The time limit of a whole call.
     pub timeout: Duration,
-    /// For the connection alone.
+    /// The time limit of connecting.
     pub connect_timeout: Duration,
 }
 
-/// Where a client secret lies. The secret itself is read at each use.
+/// Where a client secret is stored. The secret itself is read at each use.
 ///
-/// What stands in here is the operator's word, and may be the secret itself, written where its place belongs. So neither
-/// `Display` nor `Debug` shows it, and a message that names it must know that the source could be read.
+/// The text is the operator's, who may have written the secret itself by mistake. So neither `Display` nor `Debug` shows it, and a
+/// message may name it only if the source could be read.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum SecretSource {
     /// A file.
@@ -143,7 +143,7 @@ pub enum SecretSource {
 }
 
 impl fmt::Display for SecretSource {
-    /// Which kind of source it is, and the key that names it.
+    /// The kind of source, and the key that names it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::File(_) => "the file that `client_secret` names",

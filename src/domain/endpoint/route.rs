@@ -1,30 +1,30 @@
-//! Which way calls go: what can fail, hang or ban as a whole. Both ids are hashes of what they stand for, so they are the
-//! same in every run, and nobody has to number anything.
+//! Which calls fail, hang or are banned together. Both ids are hashes of what they stand for, so they are the same in every run and
+//! need no table.
 
 use super::connection::Connection;
 use crate::domain::token::Fingerprint;
 
-/// A way to an endpoint: all calls with the same endpoint, proxy, certificates and local address. When the endpoint, or
-/// anything on the way to it, does not answer, it answers none of them.
+/// A route to an endpoint: all calls with the same endpoint, proxy, certificates and local address. If the endpoint, or anything on
+/// the way to it, does not answer, none of them is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteId(pub u64);
 
-/// Whom an endpoint sees calling: the address that calls leave from, and the host that they go to. A ban is its.
+/// The caller as the endpoint sees it: the address that calls come from, and the host that they go to. A ban applies to an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OriginId(pub u64);
 
-/// The way that an app's calls go.
+/// The route and the origin of an app's calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallPath {
-    /// What hangs or fails as a whole.
+    /// Calls that hang or fail together.
     pub route: RouteId,
-    /// What is banned as a whole.
+    /// Calls that are banned together.
     pub origin: OriginId,
 }
 
 impl Connection {
-    /// The way that calls over this connection go. Timeouts do not matter to it. A proxy's user and password do not either:
-    /// the id is kept over restarts, and nothing of a password shall be.
+    /// The route and the origin of calls over this connection. Timeouts do not matter, nor do a proxy's user and password: the ids are
+    /// persisted, and nothing derived from a password shall be.
     pub fn path(&self) -> CallPath {
         let proxy = self.proxy.as_ref().map(ToString::to_string).unwrap_or_default();
         let address = self.local_address.map(|address| address.to_string()).unwrap_or_default();
@@ -64,7 +64,7 @@ mod tests {
     fn a_route_is_all_that_decides_the_connection_and_an_origin_is_address_and_host() {
         let plain = to("https://api.dingtalk.com").path();
         let slower = Connection { timeout: Duration::from_secs(60), ..to("https://api.dingtalk.com") };
-        assert_eq!(slower.path(), plain, "how long one waits is no other way");
+        assert_eq!(slower.path(), plain, "a timeout makes no other route");
         let elsewhere = to("https://api.dingtalk.io").path();
         assert!(elsewhere.route != plain.route && elsewhere.origin != plain.origin);
         let deeper = to("https://api.dingtalk.com/gateway").path();

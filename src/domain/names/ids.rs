@@ -1,24 +1,24 @@
-//! Who is who: apps, organisations, tenants, and the handles that the engine knows them by.
+//! Names of apps, organisations and tenants, and the handles by which the engine knows them.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::compact::ShortText;
+use super::compact::CompactText;
 use super::invisible::first_invisible;
 
 /// Why a name was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be {rule}")]
 pub struct InvalidName {
-    /// Which kind of name: "an app name", "a corp_id", …
+    /// The kind of name: "an app name", "a corp_id", …
     pub what: &'static str,
     /// What it must look like.
     pub rule: &'static str,
 }
 
-/// A checked, cheaply cloned name. Its text is shared; or, where there is one a tenant, held in place.
+/// A checked name that is cheap to clone. Its text is shared, or stored inline where each tenant has one.
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident($text:ty), $what:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
@@ -85,8 +85,8 @@ name_type!(
 );
 
 name_type!(
-    /// One organisation, as the endpoint names it.
-    CorpId(ShortText),
+    /// An organisation, as the endpoint names it.
+    CorpId(CompactText),
     "a corp_id",
     "1 to 64 letters, digits, `_` and `-`",
     |text| (1..=64).contains(&text.len()) && text.bytes().all(is_word)
@@ -103,8 +103,8 @@ name_type!(
 );
 
 name_type!(
-    /// The operator's own name for a tenant, the value of `{name}`. It becomes part of a path, so it cannot hold a `/`, and
-    /// of messages, so every character of it can be seen ([`is_invisible`](super::is_invisible)).
+    /// The operator's own name for a tenant, the value of `{name}`. It becomes part of paths, so it cannot hold a `/`, and of
+    /// messages, so each of its characters is visible ([`is_invisible`](super::is_invisible)).
     TenantName(Arc<str>),
     "a tenant's name",
     "1 to 128 bytes without `/`, control and invisible characters, not beginning with `.`",
@@ -144,7 +144,7 @@ impl FromStr for TenantId {
     }
 }
 
-/// All the names that a tenant goes by: what a sink's path and a template are filled in from.
+/// All names of a tenant: the values for placeholders in paths and templates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     /// `{app}` and `{corp_id}`.
@@ -155,17 +155,17 @@ pub struct Names {
     pub client_id: ClientId,
 }
 
-/// A tenant's place in the engine's table. Slots are reused once a tenant is gone; a [`Ticket`] tells old from new.
+/// A tenant's index in the engine's table. Slots are reused after a tenant is removed; a [`Ticket`] tells old from new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
 
-/// One call for one tenant. The sequence number outlives the slot's owner, so an answer to an old call, or to a call
-/// for a tenant that has since been removed, never matches.
+/// One call for one tenant. The sequence number goes on when a slot is reused, so a late answer to an old call, or to a call for a
+/// removed tenant, never matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket {
-    /// Whose call.
+    /// The tenant.
     pub slot: Slot,
-    /// Which of that slot's calls.
+    /// The number of the call among that slot's.
     pub seq: u32,
 }
 

@@ -1,5 +1,5 @@
-//! Characters that a person does not see, or that change what they see around them: in a name, two that look the same
-//! would be two, and a line of a report could be read otherwise than it is written.
+//! Characters that are invisible, or that change how the text around them looks. With them two different names could look the same,
+//! and a line of a report could be read differently from how it was written.
 
 /// The first character of `text` that is a control character, is invisible, or changes the direction of the text around it.
 pub fn first_invisible(text: &str) -> Option<char> {
@@ -24,7 +24,7 @@ pub fn is_invisible(c: char) -> bool {
             .is_ok()
 }
 
-/// In order, first and last.
+/// The first and the last character of each range, in order.
 const RANGES: [(char, char); 25] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::ids::{AppName, Names};
 
-/// A value that a template can name.
+/// A placeholder of a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Placeholder {
     /// `{app}`
@@ -24,9 +24,9 @@ pub enum Placeholder {
 }
 
 impl Placeholder {
-    /// What a path may name.
+    /// The placeholders that a path may have.
     pub const IN_PATHS: &'static [Self] = &[Self::App, Self::CorpId, Self::Name, Self::ClientId];
-    /// What a sink's content may name.
+    /// The placeholders that a sink's content may have.
     pub const IN_CONTENT: &'static [Self] =
         &[Self::Token, Self::ExpiresAt, Self::ExpiresAtUnix, Self::App, Self::CorpId, Self::Name, Self::ClientId];
 
@@ -47,18 +47,18 @@ impl Placeholder {
 /// Why a template was not accepted. Offsets are bytes into the template's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTemplate {
-    /// A `{` without its `}`, or the other way round.
+    /// A `{` without `}`, or a `}` without `{`.
     #[error("a single `{{` or `}}`; a brace that is meant as itself is written twice")]
     LoneBrace {
         /// Where.
         at: usize,
     },
-    /// A placeholder that means nothing here.
+    /// An unknown placeholder.
     #[error("the word between the braces is not known here; there are {}", known(.allowed))]
     UnknownPlaceholder {
         /// Where.
         at: usize,
-        /// What could have stood there.
+        /// The known ones.
         allowed: &'static [Placeholder],
     },
 }
@@ -77,12 +77,12 @@ enum Part {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Template(Box<[Part]>);
 
-/// What fills a template's placeholders.
+/// The values for a template's placeholders.
 #[derive(Clone, Copy)]
 pub struct Expansion<'a> {
     /// The tenant's names.
     pub names: &'a Names,
-    /// Called for the placeholders that are not names; writes nothing for those that have no value.
+    /// Called for placeholders that are not names. It writes nothing for one without a value.
     pub content: &'a dyn Fn(Placeholder, &mut String),
 }
 
@@ -126,7 +126,7 @@ impl Template {
         Ok(Self(parts.into()))
     }
 
-    /// What stands before the first placeholder but `{app}`, with that filled in.
+    /// The text before the first placeholder other than `{app}`, with `{app}` filled in.
     pub fn prefix_in(&self, app: &AppName) -> String {
         let mut prefix = String::new();
         for part in &self.0 {

@@ -27,30 +27,30 @@ pub struct LaneId(pub u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RootId(pub u32);
 
-/// One withdrawal: the emptying of a place that belongs to nobody any more.
+/// A withdrawal: the deletion of a token from a place that no longer belongs to a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WithdrawalId(pub u32);
 
-/// What the name of each temporary file goes on with after its last dot.
+/// The beginning of each temporary file's extension.
 pub const TEMPORARY_EXTENSION: &str = "corptokend-tmp";
 
-/// Whether a file or directory of this name could be one of the daemon's temporary ones, which it removes: a dot, a name,
-/// and an extension that begins with [`TEMPORARY_EXTENSION`]. No part of a sink's path may be called so.
+/// Whether a file or directory of this name could be a temporary one of the daemon's, which it removes: a dot, a name, and an
+/// extension that begins with [`TEMPORARY_EXTENSION`]. No part of a sink's path may have such a name.
 pub fn is_temporary_name(name: &[u8]) -> bool {
     let extension = name.iter().rposition(|byte| *byte == b'.').map(|dot| &name[dot + 1..]);
     name.first() == Some(&b'.') && extension.is_some_and(|found| found.starts_with(TEMPORARY_EXTENSION.as_bytes()))
 }
 
-/// One sink of a tenant, with everything resolved that does not depend on the tenant.
+/// A sink, with everything resolved that does not depend on the tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SinkSpec {
     /// A file or a key.
     pub kind: SinkKind,
-    /// What becomes of a token there that could not be renewed in time.
+    /// What happens to a token there that could not be renewed in time.
     pub on_expiry: OnExpiry,
 }
 
-/// What becomes of a published token that could not be renewed in time.
+/// What happens to a published token that could not be renewed in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OnExpiry {
     /// It stays.
@@ -86,7 +86,7 @@ impl SinkKind {
 pub struct FileSink {
     /// The absolute path.
     pub path: Template,
-    /// What stands in the file.
+    /// The format of its content.
     pub format: Format,
     /// The file's permission bits.
     pub mode: u32,
@@ -100,7 +100,7 @@ pub struct FileSink {
     pub trust_dir: bool,
 }
 
-/// What stands in a file.
+/// The format of a file's content.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Format {
     /// The token, nothing else.
@@ -111,7 +111,7 @@ pub enum Format {
     Json,
     /// `ACCESS_TOKEN=` and `EXPIRES_AT=` lines.
     Env,
-    /// The operator's own.
+    /// A template of the operator's.
     Template(Template),
 }
 
@@ -218,8 +218,8 @@ impl FileSink {
         PathBuf::from(self.path.expand_names(names))
     }
 
-    /// The fixed part of the path: its longest leading directory without a placeholder. Everything below it is the
-    /// daemon's to make; nothing that a tenant is called can leave it.
+    /// The fixed part of the path: its longest leading directory without a placeholder. The daemon makes what is missing below it, and
+    /// no tenant's name can lead out of it.
     pub fn fixed_part(&self) -> &Path {
         let prefix = self.path.fixed_prefix();
         let directory = &prefix[..prefix.rfind('/').unwrap_or(0)];
@@ -228,8 +228,8 @@ impl FileSink {
 }
 
 impl SinkSpec {
-    /// The directory in which, or below which, all places of an app lie: the longest leading one that does not depend on
-    /// the tenant. For a key, the name of its root.
+    /// The directory in or below which all places of an app lie: the longest leading directory that does not depend on the tenant. For
+    /// a key, the name of its root.
     pub fn home(&self, app: &AppName) -> PathBuf {
         match &self.kind {
             SinkKind::File(file) => {

@@ -1,44 +1,44 @@
-//! What can go wrong, sorted by what the daemon does next.
+//! How a call can fail, and what the daemon does next.
 
 use std::fmt;
 
-/// Whose doing a failed call was; it decides who waits, and for how long.
+/// Who is to blame for a failed call. It decides whose calls are held back, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// The endpoint's, or something's on the way to it, if several tenants meet it: a breaker opens. If one does alone, its
-    /// own: exponential backoff for this tenant.
+    /// The endpoint, or something on the way to it. If several tenants are affected, a breaker opens; if only one is, it alone backs
+    /// off exponentially.
     Transient,
     /// Perhaps a wrong corp_id: a few quick retries, then as for [`Blame::Tenant`].
     Suspect,
-    /// The organisation's: a slow retry for this tenant.
+    /// The organisation: a slow retry for this tenant.
     Tenant,
-    /// The app's: every tenant of the app would fail alike, so one probe stands for all.
+    /// The app: every tenant of it would fail alike, so one probe stands for all.
     App,
     /// This app calls too often: it slows down.
     AppTooFast,
-    /// The endpoint is too busy for anybody: everybody who calls it slows down.
+    /// The endpoint is too busy: every app that calls it slows down.
     EveryoneTooFast,
-    /// This address is banned from the endpoint's host: whoever calls from it stops.
+    /// This address is banned from the endpoint's host: all calls from it stop.
     Banned,
 }
 
-/// The typed refusal in which a call can end.
+/// The kinds of failure of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FailureKind {
     /// No connection: name resolution, connect, TLS, reset.
     Unreachable,
     /// The call took longer than it may.
     Timeout,
-    /// The endpoint reports trouble of its own.
+    /// The endpoint reports an internal error.
     ServerError,
-    /// The answer is not one that the endpoint documents: publish nothing.
+    /// The answer is not as documented: nothing is published.
     Malformed,
-    /// A page of HTML, with status 200, where a token should be: somebody between here and the endpoint, or a wrong endpoint.
+    /// A page of HTML with status 200 instead of a token: from something between here and the endpoint, or a wrong endpoint.
     HtmlPage,
-    /// A page of HTML that forbids (403): what a banned address sees, and what a middlebox answers. A ban when several
-    /// tenants get it at once.
+    /// A page of HTML with status 403, which a banned address gets, and which a middlebox may send. It is a ban if several tenants get
+    /// it at once.
     Blocked,
-    /// The endpoint says "unknown error", which is also what a wrong corp_id gets.
+    /// The endpoint reports an "unknown error", as it also does for a wrong corp_id.
     SuspectCorp,
     /// The app is not authorised for this organisation.
     Unauthorized,
@@ -46,13 +46,13 @@ pub enum FailureKind {
     WrongCredentials,
     /// The client secret could not be read; no call was made.
     SecretUnreadable,
-    /// The endpoint does not know the grant type: a defect of ours.
+    /// The endpoint does not know the grant type: a defect of the daemon.
     UnsupportedGrant,
     /// This machine's address is not on the app's allow-list.
     AddressNotAllowed,
-    /// The token is one that another organisation holds.
+    /// The token is the one of another organisation.
     SharedToken,
-    /// Tokens live too short to be kept fresh within the limits.
+    /// The lifetime of tokens is too short to keep them fresh within the limits.
     ShortLived,
     /// Too many calls for this app.
     AppThrottled,
@@ -112,7 +112,7 @@ impl FailureKind {
         }
     }
 
-    /// Whose doing it is.
+    /// Who is to blame.
     pub fn blame(self) -> Blame {
         match self {
             Self::Unreachable
@@ -143,7 +143,7 @@ impl fmt::Display for FailureKind {
 /// A call that brought no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The typed refusal.
+    /// The kind.
     pub kind: FailureKind,
     /// The endpoint's own code, where the answer had a plausible one.
     pub code: Option<Box<str>>,

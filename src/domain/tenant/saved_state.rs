@@ -1,5 +1,4 @@
-//! What must not be forgotten over a restart besides the tokens: who failed, and before when nobody, or somebody, is
-//! to be called.
+//! State that is persisted besides the tokens: failures, reduced rates, bans, and the waits that follow from them.
 
 use super::failure::{Failure, FailureKind};
 use crate::domain::endpoint::OriginId;
@@ -7,16 +6,16 @@ use crate::domain::names::{AppName, TenantId};
 use crate::domain::time::{BootMs, Now, WallMs};
 use crate::domain::token::Fingerprint;
 
-/// Whom a memory is about, and in which respect. There is at most one memory for each.
+/// What a saved state belongs to. There is at most one saved state for each key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SavedKey {
     /// An origin: this machine's address is banned there. A [`SavedState::Paused`].
     Ban(OriginId),
     /// An origin: it is too busy for our usual pace. A [`SavedState::Slowed`].
     Pace(OriginId),
-    /// The same of all origins together, as earlier releases remembered a ban. A [`SavedState::Paused`].
+    /// The same for all origins together, as earlier releases saved a ban. A [`SavedState::Paused`].
     EveryBan,
-    /// The same of all origins together, as earlier releases remembered their pace. A [`SavedState::Slowed`].
+    /// The same for all origins together, as earlier releases saved their pace. A [`SavedState::Slowed`].
     EveryPace,
     /// An app whose tenants would all fail alike. A [`SavedState::Broken`].
     Breaker(AppName),
@@ -37,7 +36,7 @@ impl SavedKey {
     }
 }
 
-/// What is remembered.
+/// One persisted state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SavedState {
     /// No calls before the end of this wait.
@@ -60,14 +59,14 @@ pub enum SavedState {
     },
     /// The tenant's calls fail.
     Failing(Failing),
-    /// The token of this fingerprint does not live longer by asking for it again before it expires.
+    /// A call before the token of this fingerprint expires brings the same token with the same expiry.
     Unextended(Fingerprint),
 }
 
 /// A tenant whose calls fail.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failing {
-    /// What the last call said.
+    /// The last call's failure.
     pub failure: Failure,
     /// When the first one in a row failed.
     pub since: WallMs,
@@ -77,35 +76,35 @@ pub struct Failing {
     pub failures: u16,
     /// How many of them said "unknown error".
     pub unknown: u16,
-    /// Whether the endpoint says no, and will go on saying so.
+    /// Whether the endpoint refuses the tenant, and retries are slow.
     pub refused: bool,
     /// The next call comes at its end.
     pub next: Wait,
 }
 
-/// A wait that outlives the process, and the boot clock that counted it.
+/// A wait that is kept over a restart, and over a reboot, which resets the boot clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
-    /// When this was written down.
+    /// When it was saved.
     pub told: WallMs,
     /// When it is over.
     pub until: WallMs,
 }
 
 impl Wait {
-    /// A wait from `now` until a moment on the boot clock; one that is over already has no length.
+    /// A wait from `now` until a moment on the boot clock. If that has passed, its length is 0.
     pub fn until(now: Now, moment: BootMs) -> Self {
         Self { told: now.wall, until: now.wall + moment.since(now.boot) }
     }
 
-    /// The same, over at once.
+    /// The same wait with a length of 0.
     #[must_use]
     pub fn cut_short(self) -> Self {
         Self { until: self.told, ..self }
     }
 
-    /// Where its end lies on the boot clock. Should the wall clock have been set back since it was written down, nobody knows
-    /// how much of it is over; it is then waited for from the beginning, and never for longer than it was to last.
+    /// Its end on the boot clock. If the wall clock was set back since it was saved, the time that has passed is unknown; the wait
+    /// then starts again, and never lasts longer than its length.
     pub fn end(self, now: Now) -> BootMs {
         now.boot + self.until.since(self.told).saturating_sub(now.wall.since(self.told))
     }

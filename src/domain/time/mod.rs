@@ -1,5 +1,5 @@
-//! Two clocks. Deadlines count on the boot clock, which never steps and goes on during suspend; expiry is told on the
-//! wall clock, which may step. Both come in from outside: nothing in here reads a clock.
+//! Moments on two clocks, and rates. Deadlines use the boot clock, which never steps and runs during suspend. Expiry uses the wall
+//! clock, which may step. Nothing here reads a clock: callers pass the time in.
 
 mod rate;
 

@@ -8,8 +8,7 @@ use crate::domain::time::{BootMs, Now, WallMs};
 /// a defect or a trap, and is refused.
 pub const MAX_LIFETIME_S: u32 = 366 * 24 * 3600;
 
-/// The first 8 bytes of a SHA-256. It tells tokens apart; what is shown of it, the first 8 hex digits, identifies one in a
-/// log.
+/// The first 8 bytes of a SHA-256. It tells tokens apart. The first 8 hex digits are shown, and identify a token in a log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub u64);
 
@@ -35,7 +34,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// The part of a good answer that the engine sees.
+/// The part of a successful answer that the engine sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     /// The answer's `expires_in`, in seconds: 1 to [`MAX_LIFETIME_S`].

@@ -1,5 +1,5 @@
-//! Values that must never be shown. They have no `Display` and no `Serialize`, their `Debug` says nothing, and their
-//! bytes are overwritten when the last holder lets go.
+//! Values that must never be shown. They have no `Display` and no `Serialize`, their `Debug` shows nothing of them, and their bytes
+//! are overwritten when the last reference is dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use super::record::Fingerprint;
 pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
-    /// Takes `text` as a secret. `None` when it is empty, holds control characters or blanks, or is over 4,096 bytes:
-    /// such a file was not meant to be a secret.
+    /// Takes `text` as a secret. `None` if it is empty, holds control characters or blanks, or is longer than 4,096 bytes: such a
+    /// text is not meant to be a secret.
     pub fn new(text: Zeroizing<String>) -> Option<Self> {
         let plausible = (1..=4096).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
         plausible.then(|| Self(Arc::new(text)))
     }
 
-    /// The secret itself, for the one place that sends it.
+    /// The secret itself, for the request.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// A digest that tells whether a secret changed, and nothing else.
+    /// A digest that shows only whether a secret changed.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.0.as_bytes())
     }
@@ -69,12 +69,12 @@ impl Token {
         }
     }
 
-    /// The token itself, for the places that publish or keep it.
+    /// The token itself, for sinks and the database.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What may be shown of it.
+    /// A digest that may be shown.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.0.as_bytes())
     }

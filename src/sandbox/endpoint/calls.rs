@@ -1,4 +1,4 @@
-//! What was asked, by whom, how often.
+//! The log of calls, and their totals.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// What a call came over.
+/// The protocol of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Protocol {
     /// HTTP/1.1
@@ -23,17 +23,17 @@ pub enum Protocol {
 pub struct LoggedCall {
     /// When, in milliseconds since the sandbox started.
     pub at_ms: u64,
-    /// Which app asked.
+    /// The app.
     pub client_id: Box<str>,
-    /// For which organisation.
+    /// The organisation.
     pub corp_id: Box<str>,
-    /// Over what.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Over which connection; they are numbered from 1.
+    /// The connection's number, from 1.
     pub connection: u64,
-    /// From where.
+    /// The caller's address.
     pub peer: SocketAddr,
-    /// How it ended: `granted`, a refusal such as `invalid_client`, or the name of the fault that struck.
+    /// How it ended: `granted`, a refusal such as `invalid_client`, or the name of the fault that was injected.
     pub outcome: &'static str,
 }
 
@@ -46,11 +46,11 @@ pub struct Totals {
     pub connections: u64,
     /// Calls by how they ended.
     pub outcomes: BTreeMap<&'static str, u64>,
-    /// The most calls that each app made within one second, whichever second.
+    /// The most calls that each app made within any one second.
     pub busiest_second: BTreeMap<Box<str>, usize>,
 }
 
-/// The record of calls; the memory that it takes is bounded by `capacity`.
+/// The log of calls. It keeps at most `capacity` of them.
 pub(super) struct CallLog {
     start: Instant,
     capacity: usize,

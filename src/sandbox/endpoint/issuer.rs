@@ -1,5 +1,5 @@
-//! Tokens. They look like DingTalk's: 32 hex digits. The last 8 are the tenant's sequence number, so that a test can tell
-//! an older token from a newer one.
+//! Issues tokens. They look like DingTalk's: 32 hex digits. The last 8 are the tenant's sequence number, so that a test can tell an
+//! older token from a newer one.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use crate::sandbox::options::TokenMode;
 
-/// A token that was handed out.
+/// A token that was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
-    /// Which app got it.
+    /// The app that it was issued to.
     pub client_id: Box<str>,
     /// The token.
     pub token: String,
@@ -36,7 +36,7 @@ struct IssueHistory {
     log: VecDeque<(String, u64, u32)>,
 }
 
-/// Who has which token.
+/// The tokens of all tenants.
 pub(super) struct Issuer {
     seed: u64,
     capacity: usize,

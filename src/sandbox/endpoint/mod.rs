@@ -1,4 +1,4 @@
-//! What the simulated endpoint knows, and how it answers one call. No sockets here.
+//! What the simulated endpoint knows, and how it answers one call. It has no sockets.
 
 mod calls;
 mod issuer;
@@ -20,7 +20,7 @@ use issuer::{Issuer, Terms};
 pub use calls::{LoggedCall, Protocol, Totals};
 pub use issuer::{Issued, sequence_of};
 
-/// Where a request came from.
+/// Where a call came from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caller {
     pub(super) connection: u64,
@@ -28,9 +28,9 @@ pub(super) struct Caller {
     pub(super) peer: SocketAddr,
 }
 
-/// The endpoint; one lock around small state is plenty for tens of thousands of calls a second.
+/// The endpoint. One lock around a small state suffices for tens of thousands of calls a second.
 pub(super) struct SimulatedEndpoint {
-    /// The clocks at the start: tokio's, which tests may pause, and the wall's.
+    /// The start on both clocks: tokio's, which tests may pause, and the wall clock.
     start: (Instant, SystemTime),
     state: Mutex<EndpointState>,
 }
@@ -140,17 +140,17 @@ impl SimulatedEndpoint {
     }
 
     fn lock(&self) -> MutexGuard<'_, EndpointState> {
-        // A panic in one call must not silence the others.
+        // A panic in one call must not stop the others.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl EndpointState {
-    /// The answer, and what it is called in the record of calls.
+    /// The answer, and its name in the log of calls.
     fn decide(&mut self, corp_id: &str, request: &TokenRequest<'_>, now: Instant) -> (ScriptedAnswer, &'static str) {
         let client_id = request.client_id.as_ref();
         let in_this_second = self.log.count(client_id, now);
-        if let Some(fault) = self.faults.strike(client_id, corp_id) {
+        if let Some(fault) = self.faults.take_for(client_id, corp_id) {
             let answer = fault.answer(|| self.grant(client_id, corp_id, now));
             return (answer, fault.name());
         }
@@ -185,7 +185,7 @@ impl EndpointState {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the sandbox plays another machine, which has a clock of its own")]
+#[expect(clippy::disallowed_methods, reason = "the sandbox simulates another machine, which has a clock of its own")]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
 }

@@ -1,13 +1,13 @@
-//! `/_sandbox/`: the sandbox's levers over HTTP, so that `curl` can make an outage.
+//! `/_sandbox/`: controls the sandbox over HTTP, so that `curl` can cause an outage.
 //!
 //! | request | does |
 //! |---|---|
-//! | `GET /_sandbox/` | says what there is |
-//! | `POST /_sandbox/fault?kind=K[&corp_id=C][&client_id=A][&times=N]` | strikes with a fault; without `times`, until cleared |
-//! | … `kind=delay&ms=N` | answers later |
-//! | … `kind=raw&status=S[&content_type=T]`, with a body | answers this |
+//! | `GET /_sandbox/` | lists these requests |
+//! | `POST /_sandbox/fault?kind=K[&corp_id=C][&client_id=A][&times=N]` | injects a fault; without `times`, until cleared |
+//! | … `kind=delay&ms=N` | delays answers |
+//! | … `kind=raw&status=S[&content_type=T]`, with a body | sends this as the answer |
 //! | `GET /_sandbox/fault` | lists the faults |
-//! | `DELETE /_sandbox/fault` | takes all faults away |
+//! | `DELETE /_sandbox/fault` | removes all faults |
 //! | `GET /_sandbox/calls` | the calls and their totals, as JSON; no secrets, no tokens |
 
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::sandbox::answer::{RawAnswer, ScriptedAnswer};
 use crate::sandbox::endpoint::SimulatedEndpoint;
 use crate::sandbox::faults::{Fault, Scope, Times};
 
-/// Every path of the levers begins so.
+/// The prefix of these paths.
 pub(super) const PREFIX: &str = "/_sandbox";
 
-/// Does what was asked, and says what it did.
+/// Carries out a request, and reports the result.
 pub(super) async fn answer(endpoint: &SimulatedEndpoint, request: Request<Incoming>) -> ScriptedAnswer {
     let path = request.uri().path().trim_end_matches('/').to_owned();
     match (request.method().clone(), path.strip_prefix(PREFIX).unwrap_or_default()) {
@@ -65,7 +65,7 @@ async fn inject(endpoint: &SimulatedEndpoint, request: Request<Incoming>) -> Res
     Ok(text(200, &lines(&endpoint.fault_lines())))
 }
 
-/// A query string. Ids and names need no percent-encoding, so none is understood.
+/// A query string. Ids and names need no percent-encoding, so none is decoded.
 struct QueryString(String);
 
 impl QueryString {

@@ -1,4 +1,4 @@
-//! Sockets, TLS and HTTP.
+//! The server: sockets, TLS and HTTP.
 
 mod admin;
 
@@ -40,7 +40,7 @@ pub(super) async fn run(
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            () = asked_to_stop(&mut stopped) => return,
+            () = stop_requested(&mut stopped) => return,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
@@ -53,14 +53,14 @@ pub(super) async fn run(
     }
 }
 
-/// Returns once a stop was asked for, or the sandbox is gone.
-async fn asked_to_stop(stopped: &mut watch::Receiver<bool>) {
+/// Returns once the sandbox is stopped or dropped.
+async fn stop_requested(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stop| stop).await;
 }
 
-/// How a connection is told to end.
+/// How a connection shall end.
 enum Ending {
-    /// After the answers that are under way.
+    /// After the answers that are in flight.
     Graceful,
     /// At once, with a TCP reset.
     Reset,
@@ -84,10 +84,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcc
     let (number, limit) = endpoint.open_connection();
     let (end, endings) = mpsc::unbounded_channel();
     let connection = ServedConnection { number, peer, endpoint, left: limit.map(AtomicU32::new), end };
-    // Latency, and the descriptor that a reset needs, are worth no failure: such a connection is simply not served.
+    // A connection without nodelay, or without the descriptor that a reset needs, is not served.
     let Ok(lever) = stream.set_nodelay(true).and_then(|()| stream.as_fd().try_clone_to_owned()) else { return };
     match acceptor {
-        // A handshake that fails is the client's business, and it says why.
+        // The client reports a handshake that fails.
         Some(acceptor) => {
             if let Ok(stream) = acceptor.accept(stream).await {
                 connection.serve(Box::new(stream), &lever, endings).await;
@@ -108,7 +108,7 @@ impl ServedConnection {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         loop {
             tokio::select! {
-                // How a connection ends is the client's to notice.
+                // The client sees how the connection ended.
                 _ = connection.as_mut() => return,
                 ending = endings.recv() => match ending {
                     Some(Ending::Graceful) => connection.as_mut().graceful_shutdown(),

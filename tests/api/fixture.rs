@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 /// What every client sends as its secret, and what no text may ever show.
 pub(crate) const SECRET: &str = "s3cr3t-canary";
 
-pub(crate) struct Rig {
+pub(crate) struct Fixture {
     pub(crate) sandbox: Sandbox,
     pub(crate) client: TokenClient,
     pub(crate) connection: Connection,
@@ -19,7 +19,7 @@ pub(crate) struct Rig {
     pub(crate) ca_file: NamedTempFile,
 }
 
-impl Rig {
+impl Fixture {
     pub(crate) async fn new(options: Options) -> Self {
         Self::with(options, |_| {}).await
     }

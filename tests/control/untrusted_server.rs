@@ -1,5 +1,5 @@
-//! Whoever listens on the socket is not the daemon, or no longer in its right mind: commands end soon, take little memory,
-//! and show nothing that steers a terminal.
+//! The listening process is not the daemon, or the daemon is broken: commands end soon, take little memory, and show nothing that
+//! steers a terminal.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -10,11 +10,13 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use corptokend::cli::status;
-use corptokend::control::protocol::LastError;
+use corptokend::control::protocol::{LastError, ReloadVerdict};
 use corptokend::control::{ControlClient, ControlError};
 use corptokend::domain::TenantState;
 
-use super::{Fake, as_user, json};
+use crate::access::as_user;
+use crate::fake_daemon::{Fake, json, naming, row};
+use crate::socket_file::bound;
 
 const STATUS: &str = r#"{"version":"1","pid":1,"started_at":"","tenants":{"fresh":1},"worst":null}"#;
 
@@ -86,7 +88,7 @@ fn a_row_without_end_is_given_up() {
 #[test]
 fn a_list_without_end_is_given_up_and_holds_no_more_rows_than_are_shown() {
     fn rows(stream: &mut UnixStream) -> std::io::Result<()> {
-        let mut row = super::row(1, TenantState::Expired);
+        let mut row = row(1, TenantState::Expired);
         row.why = "x".repeat(400 << 10);
         endless(stream, "{\"tenants\":[\n", &(serde_json::to_string(&row).unwrap() + ",\n"))
     }
@@ -143,7 +145,7 @@ fn a_daemon_that_starts_does_not_wait_for_one_that_is_stopped() {
     let _listener = UnixListener::bind(&path).unwrap();
     let _waiting = fill_up(&path);
     let (told, tells) = std::sync::mpsc::channel();
-    std::thread::spawn(move || told.send(super::bound(&path).map(drop)));
+    std::thread::spawn(move || told.send(bound(&path).map(drop)));
     let error = tells.recv_timeout(Duration::from_secs(20)).expect("it says so at once").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}");
 }
@@ -199,10 +201,10 @@ fn nothing_that_the_daemon_says_steers_the_terminal() {
         (nasty(), Some(nasty()), vec![nasty()]);
     (status.config.last_reload_successful, status.state.healthy, status.state.reason) = (false, false, Some(nasty()));
     (status.api_paused_until, status.worst) = (Some(nasty()), Some(fake.rows[0].clone()));
-    fake.verdict = Some(super::ReloadVerdict { report: nasty(), ..Default::default() });
+    fake.verdict = Some(ReloadVerdict { report: nasty(), ..Default::default() });
     let daemon = fake.start();
     let seen = |c: char| c == '\n' || !corptokend::domain::is_invisible(c);
-    for args in [status::StatusArgs::default(), super::naming(&["crm/ding00000"]), json()] {
+    for args in [status::StatusArgs::default(), naming(&["crm/ding00000"]), json()] {
         let (_, out, err) = daemon.status(args);
         assert!(out.chars().chain(err.chars()).all(seen), "{out:?} {err:?}");
         assert!(out.lines().all(|line| !line.starts_with("error: g")), "{out}");

@@ -1,4 +1,4 @@
-//! Many connections, slow ones and odd ones: each costs its own user alone.
+//! Many connections, slow ones and malformed ones: each costs its own user alone.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use corptokend::control::CONNECTIONS_A_USER;
 use corptokend::domain::TenantState;
 
-use super::{Daemon, Fake, as_user, status_as};
+use crate::access::{as_user, status_as};
+use crate::fake_daemon::{Daemon, Fake};
 
 /// A user's process that holds more connections than are served, until it is let go.
 fn crowd(daemon: &Daemon, uid: u32) -> Option<Child> {

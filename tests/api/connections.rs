@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
-use crate::rig::{self, Rig, SECRET};
-use crate::wires::{ConnectProxy, Relay};
+use crate::fixture::{self, Fixture, SECRET};
+use crate::proxies::{ConnectProxy, Relay};
 
 fn speaking(protocols: Protocols) -> Options {
     Options { protocols, ..Options::default() }
@@ -20,68 +20,68 @@ fn speaking(protocols: Protocols) -> Options {
 
 #[tokio::test]
 async fn over_http_2_a_thousand_calls_share_two_connections() {
-    let rig = Rig::new(speaking(Protocols::Both)).await;
-    let refused = rig.ask_many(2000, 64).await;
+    let fixture = Fixture::new(speaking(Protocols::Both)).await;
+    let refused = fixture.ask_many(2000, 64).await;
     assert!(refused.is_empty(), "{refused:?}");
-    assert!(rig.sandbox.calls().iter().all(|call| call.protocol == Protocol::Http2));
-    assert_eq!(rig.sandbox.totals().calls, 2000);
-    assert!(rig.sandbox.totals().connections <= 2, "{:?}", rig.sandbox.totals());
+    assert!(fixture.sandbox.calls().iter().all(|call| call.protocol == Protocol::Http2));
+    assert_eq!(fixture.sandbox.totals().calls, 2000);
+    assert!(fixture.sandbox.totals().connections <= 2, "{:?}", fixture.sandbox.totals());
 }
 
 #[tokio::test]
 async fn the_first_call_alone_finds_out_what_the_server_speaks() {
-    let rig = Rig::new(Options { latency: Duration::from_millis(200), ..speaking(Protocols::Both) }).await;
-    assert!(rig.ask_many(64, 64).await.is_empty());
-    assert_eq!(rig.sandbox.totals().connections, 2, "one to find out, one for the other 63");
+    let fixture = Fixture::new(Options { latency: Duration::from_millis(200), ..speaking(Protocols::Both) }).await;
+    assert!(fixture.ask_many(64, 64).await.is_empty());
+    assert_eq!(fixture.sandbox.totals().connections, 2, "one to find out, one for the other 63");
 }
 
 #[tokio::test]
 async fn a_first_call_that_hangs_does_not_hold_up_the_others() {
-    let rig = Rig::new(speaking(Protocols::Both)).await;
-    rig.sandbox.inject(Scope::corp("stuck"), Fault::Hang, Times::UntilCleared);
+    let fixture = Fixture::new(speaking(Protocols::Both)).await;
+    fixture.sandbox.inject(Scope::corp("stuck"), Fault::Hang, Times::UntilCleared);
     let stuck = tokio::spawn({
-        let client = rig.client.clone();
-        async move { rig::ask(&client, "stuck").await }
+        let client = fixture.client.clone();
+        async move { fixture::ask(&client, "stuck").await }
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let others = tokio::time::timeout(Duration::from_secs(3), rig.ask_many(8, 8)).await;
+    let others = tokio::time::timeout(Duration::from_secs(3), fixture.ask_many(8, 8)).await;
     assert!(others.expect("they waited for the one that hangs").is_empty());
     assert!(!stuck.is_finished());
 }
 
 #[tokio::test]
 async fn over_http_1_connections_are_kept_and_used_again() {
-    let rig = Rig::new(speaking(Protocols::Http1)).await;
-    assert!(rig.ask_many(500, 8).await.is_empty());
-    assert!(rig.sandbox.calls().iter().all(|call| call.protocol == Protocol::Http1));
-    assert!(rig.sandbox.totals().connections <= 16, "{:?}", rig.sandbox.totals());
+    let fixture = Fixture::new(speaking(Protocols::Http1)).await;
+    assert!(fixture.ask_many(500, 8).await.is_empty());
+    assert!(fixture.sandbox.calls().iter().all(|call| call.protocol == Protocol::Http1));
+    assert!(fixture.sandbox.totals().connections <= 16, "{:?}", fixture.sandbox.totals());
 }
 
 #[tokio::test]
 async fn plain_http_to_loopback_works() {
-    let rig = Rig::new(Options { transport: Transport::Plain, ..speaking(Protocols::Both) }).await;
-    assert!(rig.ask_many(10, 2).await.is_empty());
-    assert!(rig.sandbox.calls().iter().all(|call| call.protocol == Protocol::Http1));
+    let fixture = Fixture::new(Options { transport: Transport::Plain, ..speaking(Protocols::Both) }).await;
+    assert!(fixture.ask_many(10, 2).await.is_empty());
+    assert!(fixture.sandbox.calls().iter().all(|call| call.protocol == Protocol::Http1));
 }
 
 #[tokio::test]
 async fn a_server_that_closes_its_connections_loses_no_call() {
     for protocols in [Protocols::Http2, Protocols::Http1] {
-        let rig = Rig::new(Options { requests_per_connection: Some(50), ..speaking(protocols) }).await;
-        let refused = rig.ask_many(2000, 64).await;
+        let fixture = Fixture::new(Options { requests_per_connection: Some(50), ..speaking(protocols) }).await;
+        let refused = fixture.ask_many(2000, 64).await;
         assert!(refused.is_empty(), "{protocols:?}: {} lost, first {:?}", refused.len(), refused[0]);
-        assert_eq!(rig.sandbox.totals().outcomes["granted"], 2000, "{protocols:?}");
+        assert_eq!(fixture.sandbox.totals().outcomes["granted"], 2000, "{protocols:?}");
         // Calls that are under way when a connection is closed still end there, so it carries up to 50 + 64.
-        assert!(rig.sandbox.totals().connections >= 2000 / (50 + 64), "{:?}", rig.sandbox.totals());
+        assert!(fixture.sandbox.totals().connections >= 2000 / (50 + 64), "{:?}", fixture.sandbox.totals());
     }
 }
 
 #[tokio::test]
 async fn a_server_that_changes_its_protocol_is_followed() {
     let authority = Arc::new(sandbox::Authority::new().unwrap());
-    let rig = Rig::new(Options { authority: Some(authority.clone()), ..speaking(Protocols::Http2) }).await;
-    assert!(rig.ask_many(4, 1).await.is_empty());
-    let Rig { sandbox, client, connection: _, ca_file: _trusted } = rig;
+    let fixture = Fixture::new(Options { authority: Some(authority.clone()), ..speaking(Protocols::Http2) }).await;
+    assert!(fixture.ask_many(4, 1).await.is_empty());
+    let Fixture { sandbox, client, connection: _, ca_file: _trusted } = fixture;
     let address = sandbox.address;
     sandbox.stop().await;
     let again = async |protocols| {
@@ -90,46 +90,50 @@ async fn a_server_that_changes_its_protocol_is_followed() {
     };
 
     let http1 = again(Protocols::Http1).await;
-    assert!(rig::ask(&client, "corp1").await.outcome.is_ok(), "HTTP/2 was turned away, so the call goes by HTTP/1.1");
+    assert!(
+        fixture::ask(&client, "corp1").await.outcome.is_ok(),
+        "HTTP/2 was turned away, so the call goes by HTTP/1.1"
+    );
     assert_eq!(http1.calls()[0].protocol, Protocol::Http1);
     http1.stop().await;
 
     let http2 = again(Protocols::Http2).await;
     for _ in 0..3 {
-        rig::ask(&client, "corp1").await.outcome.unwrap();
+        fixture::ask(&client, "corp1").await.outcome.unwrap();
     }
     assert!(http2.calls().iter().all(|call| call.protocol == Protocol::Http2));
     http2.stop().await;
 
     let _http1 = again(Protocols::Http1WithoutAlpn).await;
-    let failure = rig::ask(&client, "corp1").await.outcome.unwrap_err();
+    let failure = fixture::ask(&client, "corp1").await.outcome.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unreachable, "such a server hangs up on HTTP/2: {failure}");
-    rig::ask(&client, "corp1").await.outcome.expect("what the server speaks is found out anew");
+    fixture::ask(&client, "corp1").await.outcome.expect("what the server speaks is found out anew");
 }
 
 #[tokio::test]
 async fn a_connection_that_went_silent_is_given_up_within_one_calls_time() {
-    let rig = Rig::with(speaking(Protocols::Http2), |connection| connection.timeout = Duration::from_secs(3)).await;
-    let relay = Relay::to(rig.sandbox.address).await;
-    let mut connection = rig.connection.clone();
+    let fixture =
+        Fixture::with(speaking(Protocols::Http2), |connection| connection.timeout = Duration::from_secs(3)).await;
+    let relay = Relay::to(fixture.sandbox.address).await;
+    let mut connection = fixture.connection.clone();
     connection.endpoint = Endpoint::new(&format!("https://localhost:{}", relay.address.port())).unwrap();
     let client = TokenClient::new(connection).unwrap();
     for _ in 0..2 {
-        rig::ask(&client, "corp1").await.outcome.unwrap();
+        fixture::ask(&client, "corp1").await.outcome.unwrap();
     }
     relay.freeze();
-    let lost = rig::ask(&client, "corp1").await.outcome.unwrap_err();
+    let lost = fixture::ask(&client, "corp1").await.outcome.unwrap_err();
     assert!(matches!(lost.kind, FailureKind::Timeout | FailureKind::Unreachable), "{lost}");
     relay.thaw_for_new_connections();
-    rig::ask(&client, "corp1").await.outcome.expect("a new connection is made in place of the silent one");
+    fixture::ask(&client, "corp1").await.outcome.expect("a new connection is made in place of the silent one");
 }
 
 #[tokio::test]
 async fn a_configured_proxy_is_asked_to_connect_even_to_loopback() {
-    let rig = Rig::new(speaking(Protocols::Both)).await;
-    let proxy = ConnectProxy::to(rig.sandbox.address, "407 Proxy Authentication Required").await;
+    let fixture = Fixture::new(speaking(Protocols::Both)).await;
+    let proxy = ConnectProxy::to(fixture.sandbox.address, "407 Proxy Authentication Required").await;
     let client = |url: String| {
-        let mut connection = rig.connection.clone();
+        let mut connection = fixture.connection.clone();
         connection.proxy = Some(Proxy::new(Zeroizing::new(url)).unwrap());
         TokenClient::new(connection).unwrap()
     };
@@ -137,17 +141,18 @@ async fn a_configured_proxy_is_asked_to_connect_even_to_loopback() {
 
     let through = client(format!("http://user:{SECRET}@127.0.0.1:{port}"));
     for _ in 0..3 {
-        rig::ask(&through, "corp1").await.outcome.unwrap();
+        fixture::ask(&through, "corp1").await.outcome.unwrap();
     }
     let seen = proxy.seen.lock().unwrap().clone();
-    let target = format!("CONNECT {} HTTP/1.1", rig.sandbox.address);
+    let target = format!("CONNECT {} HTTP/1.1", fixture.sandbox.address);
     assert!(seen.len() <= 2 && seen.iter().all(|line| *line == target), "{seen:?}");
-    assert!(rig.sandbox.calls().iter().all(|call| call.protocol == Protocol::Http2));
+    assert!(fixture.sandbox.calls().iter().all(|call| call.protocol == Protocol::Http2));
 
-    let failure = rig::ask(&client(format!("http://127.0.0.1:{port}")), "corp1").await.outcome.unwrap_err();
+    let failure = fixture::ask(&client(format!("http://127.0.0.1:{port}")), "corp1").await.outcome.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unreachable);
     assert!(failure.detail.contains("the proxy wants a user and a password"), "{failure}");
-    let failure = rig::ask(&client(format!("http://user:{SECRET}@127.0.0.1:1")), "corp1").await.outcome.unwrap_err();
+    let failure =
+        fixture::ask(&client(format!("http://user:{SECRET}@127.0.0.1:1")), "corp1").await.outcome.unwrap_err();
     assert!(failure.detail.contains("through http://127.0.0.1:1: connection refused"), "{failure}");
     assert!(!format!("{failure:?}").contains("canary"), "{failure:?}");
 }
@@ -155,23 +160,23 @@ async fn a_configured_proxy_is_asked_to_connect_even_to_loopback() {
 #[tokio::test]
 async fn a_local_address_is_what_the_server_sees() {
     let address: IpAddr = "127.0.0.2".parse().unwrap();
-    let rig = Rig::with(speaking(Protocols::Both), |connection| connection.local_address = Some(address)).await;
-    rig.ask("corp1").await.outcome.unwrap();
-    assert_eq!(rig.sandbox.calls()[0].peer.ip(), address);
+    let fixture = Fixture::with(speaking(Protocols::Both), |connection| connection.local_address = Some(address)).await;
+    fixture.ask("corp1").await.outcome.unwrap();
+    assert_eq!(fixture.sandbox.calls()[0].peer.ip(), address);
 }
 
 #[tokio::test]
 async fn a_local_address_of_another_machine_is_named_in_the_refusal() {
     let address = "192.0.2.10".parse().unwrap();
-    let rig = Rig::with(speaking(Protocols::Both), |connection| connection.local_address = Some(address)).await;
-    let failure = rig.ask("corp1").await.outcome.unwrap_err();
+    let fixture = Fixture::with(speaking(Protocols::Both), |connection| connection.local_address = Some(address)).await;
+    let failure = fixture.ask("corp1").await.outcome.unwrap_err();
     assert!(failure.detail.contains("local_address 192.0.2.10 is not an address of this machine"), "{failure}");
 }
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_said_to() {
-    let client = TokenClient::new(rig::connection("https://no-such-host.invalid")).unwrap();
-    let failure = rig::ask(&client, "corp1").await.outcome.unwrap_err();
+    let client = TokenClient::new(fixture::connection("https://no-such-host.invalid")).unwrap();
+    let failure = fixture::ask(&client, "corp1").await.outcome.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unreachable);
     assert!(failure.detail.contains("the name cannot be resolved"), "{failure}");
 }
@@ -187,8 +192,8 @@ async fn an_answer_that_is_not_http_is_malformed() {
             let _ = stream.write_all(b"220 mail.example ESMTP\r\n").await;
         }
     });
-    let client = TokenClient::new(rig::connection(&format!("http://{address}"))).unwrap();
-    let failure = rig::ask(&client, "corp1").await.outcome.unwrap_err();
+    let client = TokenClient::new(fixture::connection(&format!("http://{address}"))).unwrap();
+    let failure = fixture::ask(&client, "corp1").await.outcome.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Malformed, "{failure}");
 }
 
@@ -196,19 +201,19 @@ async fn an_answer_that_is_not_http_is_malformed() {
 /// changed safely in here, so this test runs itself again.
 #[tokio::test]
 async fn the_environments_proxy_is_used_for_endpoints_elsewhere() {
-    let rig = Rig::new(speaking(Protocols::Both)).await;
+    let fixture = Fixture::new(speaking(Protocols::Both)).await;
     if std::env::var_os("HTTPS_PROXY").is_some() {
-        rig.ask("corp1").await.outcome.expect("no proxy for loopback");
-        let mut connection = rig.connection.clone();
+        fixture.ask("corp1").await.outcome.expect("no proxy for loopback");
+        let mut connection = fixture.connection.clone();
         connection.endpoint = Endpoint::new("https://api.example.invalid").unwrap();
-        let failure = rig::ask(&TokenClient::new(connection).unwrap(), "corp1").await.outcome.unwrap_err();
+        let failure = fixture::ask(&TokenClient::new(connection).unwrap(), "corp1").await.outcome.unwrap_err();
         assert!(failure.detail.contains("is not trusted"), "the proxy leads to another sandbox: {failure}");
         return;
     }
-    let proxy = ConnectProxy::to(rig.sandbox.address, "200 OK").await;
+    let proxy = ConnectProxy::to(fixture.sandbox.address, "200 OK").await;
     let url = format!("http://127.0.0.1:{}", proxy.address.port());
     let mut itself = std::process::Command::new(std::env::current_exe().unwrap());
-    itself.args(["--exact", "routes::the_environments_proxy_is_used_for_endpoints_elsewhere"]);
+    itself.args(["--exact", "connections::the_environments_proxy_is_used_for_endpoints_elsewhere"]);
     itself.env("HTTPS_PROXY", &url).env("HTTP_PROXY", &url).env_remove("NO_PROXY").env_remove("no_proxy");
     let status = tokio::task::spawn_blocking(move || itself.status()).await.unwrap().unwrap();
     assert!(status.success());
