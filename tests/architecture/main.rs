@@ -3,6 +3,7 @@
 
 mod documents;
 mod modules;
+mod picture;
 mod rules;
 mod source;
 
