@@ -37,7 +37,7 @@ struct Obliging {
 }
 
 impl Execute for Obliging {
-    fn room(&self) -> &Capacity {
+    fn capacity(&self) -> &Capacity {
         &self.room
     }
 

@@ -125,7 +125,7 @@ impl Daemon {
         let events: Vec<Event> =
             std::mem::take(&mut self.events).into_iter().chain(steps.into_iter().map(Event::Change)).collect();
         let something_came_in = !events.is_empty();
-        self.executor.look_at_calls(now.boot);
+        self.executor.begin_turn(now.boot);
         let wake = turn(&mut self.engine, now, events, &mut self.executor);
         let state_at = self.executor.look_at_store(now, &mut self.events);
         if self.executor.flush() || something_came_in || self.executor.state.has_news() {
@@ -144,7 +144,7 @@ impl Daemon {
         self.service.beat(now.boot);
         let status_at = self.report(now);
         let (reload_at, persist_deadline) = (self.reload.due_at(), self.reload.persist_deadline());
-        let calls_at = self.executor.calls.company_at();
+        let calls_at = self.executor.calls.batch_deadline();
         let told_at = [self.service.next_beat(), status_at];
         let others = [reload_at, persist_deadline, stalls_at, calls_at, state_at, goes_on].into_iter().chain(told_at);
         Ok(wake.into_iter().chain(others.flatten()).min())
@@ -213,7 +213,7 @@ impl Daemon {
     }
 
     pub(super) fn take_waiting_inputs(&mut self, now: Now) -> io::Result<()> {
-        while let Some(ended) = self.executor.calls.ended() {
+        while let Some(ended) = self.executor.calls.next_ended() {
             self.take_answer(ended)?;
         }
         for _ in 0..INPUTS_A_TURN {
@@ -234,7 +234,7 @@ impl Daemon {
 
     pub(super) fn take(&mut self, now: Now, input: Input) {
         match input {
-            Input::Reported(lane, reports) => self.executor.reported(lane, reports, &mut self.events),
+            Input::Reported(lane, reports) => self.executor.lane_reported(lane, reports, &mut self.events),
             Input::Stored(replies) => replies.into_iter().for_each(|reply| self.take_reply(now, reply)),
             Input::Reload(message) => {
                 let was_read = matches!(message, reload::Message::Read(_));
@@ -252,7 +252,7 @@ impl Daemon {
     fn take_reply(&mut self, now: Now, reply: StoreReply) {
         match reply {
             StoreReply::Health(unwritable) => {
-                self.executor.state.told(unwritable);
+                self.executor.state.health_reported(unwritable);
                 self.service.something_happened();
             }
             StoreReply::Found(late) => self.reload.state_can_be_read(&self.executor.config.config, *late),
@@ -260,7 +260,7 @@ impl Daemon {
                 self.events.extend([Event::RecordsLost, Event::SavedStateLost]);
                 self.reload.state_was_reset(now);
             }
-            reply => self.executor.stored(reply, &mut self.events),
+            reply => self.executor.store_replied(reply, &mut self.events),
         }
     }
 

@@ -69,5 +69,5 @@ async fn finish_calls(daemon: &mut Daemon) -> io::Result<()> {
 }
 
 fn is_idle(daemon: &Daemon) -> bool {
-    daemon.events.is_empty() && daemon.engine.every_sink_had_an_attempt() && daemon.executor.calls.under_way() == 0
+    daemon.events.is_empty() && daemon.engine.every_sink_had_an_attempt() && daemon.executor.calls.in_flight() == 0
 }

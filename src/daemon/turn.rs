@@ -7,7 +7,7 @@ use crate::engine::{Action, Capacity, Engine, Event};
 /// Executes what the engine decides.
 pub trait Execute {
     /// What can be taken on at this moment.
-    fn room(&self) -> &Capacity;
+    fn capacity(&self) -> &Capacity;
 
     /// Begins an action, which carries all that this takes. Its outcome comes as an event of a later turn; `Some`: it has
     /// ended already.
@@ -24,7 +24,7 @@ pub fn turn(
     for event in events {
         engine.handle(now, event);
     }
-    while let Some(action) = engine.poll(now, executor.room()) {
+    while let Some(action) = engine.poll(now, executor.capacity()) {
         if let Some(ended) = executor.execute(now, action) {
             engine.handle(now, ended);
         }

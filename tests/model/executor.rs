@@ -307,7 +307,7 @@ impl Executor<'_> {
 }
 
 impl Execute for Executor<'_> {
-    fn room(&self) -> &Capacity {
+    fn capacity(&self) -> &Capacity {
         self.capacity
     }
 

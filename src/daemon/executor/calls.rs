@@ -1,4 +1,4 @@
-//! Calls under way: a task for each, never more than the config allows, and each awaited.
+//! Calls in flight: a task for each, never more than the config allows, and each awaited.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -36,14 +36,15 @@ const NO_CERTIFICATES: &str =
 /// how late a call can be where changes of files are not noticed.
 const SHARED_MS: u64 = 1000;
 
-/// Calls begin together in so large a part of all that may be under way, once that many are wanted.
-const COMPANY: usize = 8;
-/// For how long a call waits for company, in milliseconds: no longer than an answer takes. Where the places are taken by calls
-/// that hang, company does not come.
-const COMPANY_MS: u64 = 10;
+/// Once all slots were taken, the next calls begin when this part of the slots is free: calls that begin together go out in one
+/// write, and their answers tend to come back together.
+const BATCH_PART: usize = 8;
+/// For how long a call waits for that, in milliseconds: no longer than an answer takes. Where the slots are taken by calls that
+/// hang, that part may never be free.
+const BATCH_WAIT_MS: u64 = 10;
 
 /// Calls of one app that share a reading of its secret.
-struct Round {
+struct SharedSecret {
     began: BootMs,
     access: Access,
     credentials: Credentials,
@@ -58,113 +59,112 @@ pub(crate) struct CallEnded {
     pub(crate) answer: Answer,
 }
 
-/// The calls under way.
+/// The calls in flight.
 pub(crate) struct Calls {
     tasks: JoinSet<CallEnded>,
     /// How the tenants of each app are called for.
     pub(crate) access: HashMap<AppName, Access>,
     /// The last of each app.
-    rounds: HashMap<AppName, Arc<Round>>,
+    secrets: HashMap<AppName, Arc<SharedSecret>>,
     credentials: Credentials,
-    most: usize,
-    /// A call holds one of these from when it has its secret: there are `most` of them.
-    places: Arc<Semaphore>,
-    /// How many calls wait for their secret. They take no place from others.
+    max: usize,
+    /// A call holds one of these from when it has its secret: there are `max` of them.
+    slots: Arc<Semaphore>,
+    /// How many calls wait for their secret. They take no slot from others.
     reading: Arc<AtomicUsize>,
-    company: Company,
+    batching: Batching,
 }
 
 /// Whether calls begin, or wait until some can begin together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Company {
-    /// They begin as long as there is a place.
-    Gathered,
-    /// All places were taken: the next calls wait until an eighth of the places is free.
-    Awaited,
-    /// Some places are free, and have been since then.
-    AwaitedSince(BootMs),
+enum Batching {
+    /// They begin as long as a slot is free.
+    Open,
+    /// All slots were taken: the next calls wait until a [`BATCH_PART`]th of them is free.
+    Full,
+    /// Some slots are free, and have been since then.
+    FillingSince(BootMs),
 }
 
 impl Calls {
-    pub(crate) fn new(most: usize, credentials: Credentials) -> Self {
+    pub(crate) fn new(max: usize, credentials: Credentials) -> Self {
         Self {
             tasks: JoinSet::new(),
             access: HashMap::new(),
-            rounds: HashMap::new(),
+            secrets: HashMap::new(),
             credentials,
-            most,
-            places: Arc::new(Semaphore::new(most)),
+            max,
+            slots: Arc::new(Semaphore::new(max)),
             reading: Arc::default(),
-            company: Company::Gathered,
+            batching: Batching::Open,
         }
     }
 
     /// From here on at most so many at once.
-    pub(crate) fn set_most(&mut self, most: usize) {
-        if most != self.most {
-            self.most = most;
-            // Those under way keep the places that they have until they end.
-            self.places = Arc::new(Semaphore::new(most));
+    pub(crate) fn set_max(&mut self, max: usize) {
+        if max != self.max {
+            self.max = max;
+            // Those in flight keep their slots until they end.
+            self.slots = Arc::new(Semaphore::new(max));
         }
     }
 
-    /// How many may be under way.
-    pub(crate) fn most(&self) -> usize {
-        self.most
+    /// How many may be in flight.
+    pub(crate) fn max(&self) -> usize {
+        self.max
     }
 
-    /// How many more may begin. When all places were taken, the next calls wait for company, though not for long: calls that
-    /// begin together go out in one write, and their answers tend to come back together.
-    pub(crate) fn room(&self) -> usize {
-        if self.company == Company::Gathered { self.free() } else { 0 }
+    /// How many more may begin now.
+    pub(crate) fn capacity(&self) -> usize {
+        if self.batching == Batching::Open { self.free() } else { 0 }
     }
 
     fn free(&self) -> usize {
         let reading = self.reading.load(Ordering::Relaxed);
-        self.most.saturating_sub(self.tasks.len().saturating_sub(reading))
+        self.max.saturating_sub(self.tasks.len().saturating_sub(reading))
     }
 
-    /// A turn begins: looks whether company has come, or has been waited for long enough.
-    pub(crate) fn look(&mut self, now: BootMs) {
+    /// A turn begins: looks whether enough slots are free by now, or have been waited for long enough.
+    pub(crate) fn begin_turn(&mut self, now: BootMs) {
         let free = self.free();
-        self.company = match self.company {
-            _ if free >= (self.most / COMPANY).max(1) => Company::Gathered,
-            Company::Awaited if free > 0 => Company::AwaitedSince(now),
-            Company::AwaitedSince(since) if now.since(since) >= COMPANY_MS => Company::Gathered,
+        self.batching = match self.batching {
+            _ if free >= (self.max / BATCH_PART).max(1) => Batching::Open,
+            Batching::Full if free > 0 => Batching::FillingSince(now),
+            Batching::FillingSince(since) if now.since(since) >= BATCH_WAIT_MS => Batching::Open,
             before => before,
         };
     }
 
-    /// When waiting for company comes to its end.
-    pub(crate) fn company_at(&self) -> Option<BootMs> {
-        match self.company {
-            Company::AwaitedSince(since) => Some(since + COMPANY_MS),
-            Company::Gathered | Company::Awaited => None,
+    /// When waiting for more free slots comes to its end.
+    pub(crate) fn batch_deadline(&self) -> Option<BootMs> {
+        match self.batching {
+            Batching::FillingSince(since) => Some(since + BATCH_WAIT_MS),
+            Batching::Open | Batching::Full => None,
         }
     }
 
-    /// How many are under way.
-    pub(crate) fn under_way(&self) -> usize {
+    /// How many are in flight.
+    pub(crate) fn in_flight(&self) -> usize {
         self.tasks.len()
     }
 
     /// Begins a call. What it brings does not quote the token that the tenant has.
     pub(crate) fn begin(&mut self, now: BootMs, ticket: Ticket, id: TenantId, held: Option<Fingerprint>) {
         let TenantId { app, corp_id } = id;
-        let Some(round) = self.round(now, &app) else {
+        let Some(shared) = self.shared_secret(now, &app) else {
             let left = Failure::new(FailureKind::ServerError, "the tenant left before it could be called for");
             self.spawn(ticket, app, held, async { refusal(left) });
             return;
         };
-        let places = Arc::clone(&self.places);
-        let reading = round.secret.get().is_none().then(|| Reading::new(&self.reading));
+        let slots = Arc::clone(&self.slots);
+        let reading = shared.secret.get().is_none().then(|| Reading::new(&self.reading));
         self.spawn(ticket, app, held, async move {
-            let secret = round.secret().await;
+            let secret = shared.secret().await;
             drop(reading);
             // Nobody closes it.
-            let _place = places.acquire().await;
-            match (secret, &round.access.client) {
-                (Ok(secret), Some(client)) => client.request_token(&round.access.client_id, secret, &corp_id).await,
+            let _slot = slots.acquire().await;
+            match (secret, &shared.access.client) {
+                (Ok(secret), Some(client)) => client.request_token(&shared.access.client_id, secret, &corp_id).await,
                 (Ok(_), None) => refusal(Failure::new(FailureKind::Unreachable, NO_CERTIFICATES)),
                 (Err(failure), _) => refusal(failure.clone()),
             }
@@ -196,43 +196,43 @@ impl Calls {
             CallEnded { ticket, app, answer }
         });
         if self.free() == 0 {
-            self.company = Company::Awaited;
+            self.batching = Batching::Full;
         }
     }
 
     /// Calls that begin from here on are made as [`access`](Self::access) says now.
     pub(crate) fn access_changed(&mut self) {
-        self.rounds.clear();
+        self.secrets.clear();
     }
 
-    /// The next call to end; `None` when none is under way. May be dropped at any time.
+    /// The next call to end; `None` when none is in flight. May be dropped at any time.
     pub(crate) async fn next(&mut self) -> Option<Result<CallEnded, JoinError>> {
         self.tasks.join_next().await
     }
 
     /// A call that has ended already, if there is one.
-    pub(crate) fn ended(&mut self) -> Option<Result<CallEnded, JoinError>> {
+    pub(crate) fn next_ended(&mut self) -> Option<Result<CallEnded, JoinError>> {
         self.tasks.try_join_next()
     }
 
-    fn round(&mut self, now: BootMs, app: &AppName) -> Option<Arc<Round>> {
-        if let Some(round) = self.rounds.get(app).filter(|round| round.serves(now)) {
-            return Some(Arc::clone(round));
+    fn shared_secret(&mut self, now: BootMs, app: &AppName) -> Option<Arc<SharedSecret>> {
+        if let Some(shared) = self.secrets.get(app).filter(|shared| shared.serves(now)) {
+            return Some(Arc::clone(shared));
         }
         // Secrets are not kept longer than they serve, as far as anything happens at all.
-        self.rounds.retain(|_, round| round.serves(now));
-        let round = Arc::new(Round {
+        self.secrets.retain(|_, shared| shared.serves(now));
+        let shared = Arc::new(SharedSecret {
             began: now,
             access: self.access.get(app)?.clone(),
             credentials: self.credentials.clone(),
             secret: OnceCell::new(),
         });
-        self.rounds.insert(app.clone(), Arc::clone(&round));
-        Some(round)
+        self.secrets.insert(app.clone(), Arc::clone(&shared));
+        Some(shared)
     }
 }
 
-impl Round {
+impl SharedSecret {
     /// Whether a call that begins now may use this reading. One that failed serves those alone that waited for it.
     fn serves(&self, now: BootMs) -> bool {
         now.since(self.began) < SHARED_MS && !matches!(self.secret.get(), Some(Err(_)))
@@ -299,20 +299,20 @@ mod tests {
     #[test]
     fn a_reading_of_the_secret_serves_a_second_unless_it_failed_or_the_config_changed() {
         let (mut calls, crm) = calls(1);
-        let first = calls.round(BootMs(5_000), &crm).unwrap();
-        let is_first = |round: Option<Arc<Round>>| Arc::ptr_eq(&round.unwrap(), &first);
-        assert!(is_first(calls.round(BootMs(5_999), &crm)));
-        let second = calls.round(BootMs(6_000), &crm).unwrap();
+        let first = calls.shared_secret(BootMs(5_000), &crm).unwrap();
+        let is_first = |shared: Option<Arc<SharedSecret>>| Arc::ptr_eq(&shared.unwrap(), &first);
+        assert!(is_first(calls.shared_secret(BootMs(5_999), &crm)));
+        let second = calls.shared_secret(BootMs(6_000), &crm).unwrap();
         assert!(!is_first(Some(Arc::clone(&second))));
         calls.access_changed();
-        let third = calls.round(BootMs(6_000), &crm).unwrap();
+        let third = calls.shared_secret(BootMs(6_000), &crm).unwrap();
         assert!(!Arc::ptr_eq(&third, &second));
         third.secret.set(Err(Failure::new(FailureKind::SecretUnreadable, "gone"))).unwrap();
-        assert!(!Arc::ptr_eq(&calls.round(BootMs(6_000), &crm).unwrap(), &third));
+        assert!(!Arc::ptr_eq(&calls.shared_secret(BootMs(6_000), &crm).unwrap(), &third));
     }
 
     fn refused(call: Option<Result<CallEnded, JoinError>>) -> Failure {
-        let CallEnded { answer, .. } = call.expect("a call is under way").expect("it does not end the daemon");
+        let CallEnded { answer, .. } = call.expect("a call is in flight").expect("it does not end the daemon");
         answer.outcome.expect_err("it brings no token")
     }
 
@@ -325,11 +325,11 @@ mod tests {
         assert!(failure.detail.contains("a defect of corptokend"), "{failure}");
         calls.begin(BootMs(5_000), CRM, "hr/ding1".parse().unwrap(), None);
         assert!(refused(calls.next().await).detail.contains("the tenant left"));
-        assert_eq!((calls.under_way(), calls.room()), (0, 2));
+        assert_eq!((calls.in_flight(), calls.capacity()), (0, 2));
     }
 
     #[tokio::test]
-    async fn when_all_places_were_taken_calls_begin_in_company_but_do_not_wait_for_it_long() {
+    async fn when_all_slots_were_taken_calls_begin_together_but_do_not_wait_for_that_long() {
         let (mut calls, crm) = calls(64);
         let (end, ended) = tokio::sync::watch::channel(0);
         let begin = |calls: &mut Calls, number: u32| {
@@ -340,29 +340,29 @@ mod tests {
             });
         };
         (1..=64).for_each(|number| {
-            assert_ne!(calls.room(), 0, "{number}");
+            assert_ne!(calls.capacity(), 0, "{number}");
             begin(&mut calls, number);
         });
         for over in 1..=7 {
             end.send_replace(over);
             refused(calls.next().await);
-            calls.look(BootMs(5_000));
-            assert_eq!(calls.room(), 0, "{over} places alone are not company");
+            calls.begin_turn(BootMs(5_000));
+            assert_eq!(calls.capacity(), 0, "{over} slots are too few");
         }
-        assert_eq!(calls.company_at(), Some(BootMs(5_000 + COMPANY_MS)));
+        assert_eq!(calls.batch_deadline(), Some(BootMs(5_000 + BATCH_WAIT_MS)));
         end.send_replace(8);
         refused(calls.next().await);
-        calls.look(BootMs(5_001));
+        calls.begin_turn(BootMs(5_001));
         for left in (1..=8).rev() {
-            assert_eq!(calls.room(), left, "those that begin together all begin");
+            assert_eq!(calls.capacity(), left, "those that begin together all begin");
             begin(&mut calls, u32::MAX);
         }
         end.send_replace(9);
         refused(calls.next().await);
-        calls.look(BootMs(6_000));
-        assert_eq!(calls.room(), 0);
-        calls.look(BootMs(6_000 + COMPANY_MS));
-        assert_eq!(calls.room(), 1, "the others hang, so company does not come");
+        calls.begin_turn(BootMs(6_000));
+        assert_eq!(calls.capacity(), 0);
+        calls.begin_turn(BootMs(6_000 + BATCH_WAIT_MS));
+        assert_eq!(calls.capacity(), 1, "the others hang, so no more slots get free");
     }
 
     /// Reads as a program does that does not look what it opens.
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn six_hundred_secrets_that_hang_cost_a_thread_each_and_nobody_else_a_place() {
+    async fn six_hundred_secrets_that_hang_cost_a_thread_each_and_nobody_else_a_slot() {
         let directory = tempfile::tempdir().unwrap();
         let credentials = Credentials::reading(careless);
         let (mut calls, healthy) = calls(8);
@@ -391,7 +391,7 @@ mod tests {
         for round in 0..3 {
             let now = BootMs(10_000 * round);
             apps.iter().for_each(|app| calls.begin(now, Ticket { seq: 2, ..CRM }, id(app), None));
-            assert_eq!(calls.room(), 8, "who waits for a secret takes no place");
+            assert_eq!(calls.capacity(), 8, "a call that waits for its secret takes no slot");
             calls.begin(now, CRM, id(&healthy), None);
             for _ in 0..=600 {
                 let CallEnded { ticket, answer, .. } = calls.next().await.unwrap().unwrap();

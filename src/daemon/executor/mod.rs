@@ -8,6 +8,7 @@ pub(crate) mod credentials;
 mod notices;
 pub(crate) mod running_config;
 pub(crate) mod state_monitor;
+mod store_batch;
 mod tokens;
 
 use std::mem;
@@ -25,12 +26,13 @@ use crate::domain::{
 };
 use crate::engine::{Action, Capacity, Event, Expire, Publish};
 use crate::sink::{FileJob, KeyJob, LaneReport, Publication, RemovalCause};
-use crate::store::{Applied, Kept, Lookup, Store, StoreReply, StoreRequest};
+use crate::store::{Applied, Kept, Lookup, Store, StoreReply};
 use crate::system::clock;
 use calls::{CallEnded, Calls};
 use credentials::Credentials;
 use running_config::RunningConfig;
 use state_monitor::StateMonitor;
+use store_batch::StoreBatch;
 use tokens::Tokens;
 
 pub(crate) struct Executor {
@@ -43,8 +45,8 @@ pub(crate) struct Executor {
     tokens: Tokens,
     pub(crate) state: StateMonitor,
     /// This turn's jobs for the store.
-    requests: Vec<StoreRequest>,
-    room: Capacity,
+    store_batch: StoreBatch,
+    capacity: Capacity,
     /// The daemon is stopping: no more calls.
     closed: bool,
     /// Something was done in this turn.
@@ -52,8 +54,8 @@ pub(crate) struct Executor {
 }
 
 impl Execute for Executor {
-    fn room(&self) -> &Capacity {
-        &self.room
+    fn capacity(&self) -> &Capacity {
+        &self.capacity
     }
 
     fn execute(&mut self, now: Now, action: Action) -> Option<Event> {
@@ -63,16 +65,16 @@ impl Execute for Executor {
                 self.calls.begin(now.boot, ticket, id, held);
                 self.count_calls();
             }
-            Action::Commit { ticket, id, record } => return self.keep(ticket, id, record),
+            Action::Commit { ticket, id, record } => return self.commit(ticket, id, record),
             Action::Discard(ticket) | Action::Release(ticket) => self.tokens.release(ticket),
             Action::Publish(publish) => return self.publish(publish),
             Action::Expire(expire) => return self.expire(expire),
             Action::Withdraw { id, lane, root, place } => {
                 self.remove(lane, root, place, RemovalCause::Withdrawn(id));
             }
-            Action::DeleteRecord(id) => self.forget(id),
-            Action::UpdateRecords(records) => self.requests.push(StoreRequest::Amend(records)),
-            Action::Save(subject, memory) => self.persist(subject, memory.map(|memory| *memory)),
+            Action::DeleteRecord(id) => self.store_batch.delete_record(id),
+            Action::UpdateRecords(records) => self.store_batch.update_records(records),
+            Action::Save(key, state) => self.store_batch.save(key, state.map(|state| *state)),
             Action::Notify(notice) => notices::say(notice, &self.sinks, &self.config),
         }
         None
@@ -97,8 +99,8 @@ impl Executor {
             store,
             tokens: Tokens::default(),
             state,
-            requests: Vec::new(),
-            room: Capacity { calls: most, max_calls: most, lanes: Vec::new() },
+            store_batch: StoreBatch::default(),
+            capacity: Capacity { calls: most, max_calls: most, lanes: Vec::new() },
             closed: false,
             acted: false,
         };
@@ -108,7 +110,7 @@ impl Executor {
 
     /// Another config runs from here on.
     pub(crate) fn use_config(&mut self, config: Arc<Config>) {
-        self.calls.set_most(usize::from(config.api.max_in_flight));
+        self.calls.set_max(usize::from(config.api.max_in_flight));
         self.calls.access_changed();
         self.conflicts.config_changed(&config);
         self.config = Arc::new(RunningConfig::of(config));
@@ -117,13 +119,13 @@ impl Executor {
 
     /// Lanes may have been added.
     pub(crate) fn count_lanes(&mut self) {
-        self.room.lanes.clear();
-        self.room.lanes.extend(self.sinks.lanes.capacities());
+        self.capacity.lanes.clear();
+        self.capacity.lanes.extend(self.sinks.lanes.capacities());
     }
 
     /// A turn begins.
-    pub(crate) fn look_at_calls(&mut self, now: BootMs) {
-        self.calls.look(now);
+    pub(crate) fn begin_turn(&mut self, now: BootMs) {
+        self.calls.begin_turn(now);
         self.count_calls();
     }
 
@@ -134,24 +136,18 @@ impl Executor {
     }
 
     /// Keeps the config that was applied, for the next start.
-    pub(crate) fn persist_config(&mut self, applied: Applied) {
-        self.requests.push(StoreRequest::Applied(applied));
+    pub(crate) fn save_config(&mut self, applied: Applied) {
+        self.store_batch.save_config(applied);
     }
 
-    /// Drops what is kept of a tenant.
-    pub(crate) fn forget(&mut self, id: TenantId) {
-        match self.requests.last_mut() {
-            Some(StoreRequest::Forget(ids)) => ids.push(id),
-            _ => self.requests.push(StoreRequest::Forget(vec![id])),
-        }
+    /// Deletes the record of a tenant that is not configured.
+    pub(crate) fn delete_record(&mut self, id: TenantId) {
+        self.store_batch.delete_record(id);
     }
 
     /// Keeps this over a restart; `None`: nothing any more.
-    pub(crate) fn persist(&mut self, subject: SavedKey, memory: Option<SavedState>) {
-        match self.requests.last_mut() {
-            Some(StoreRequest::Remember(batch)) => batch.push((subject, memory)),
-            _ => self.requests.push(StoreRequest::Remember(vec![(subject, memory)])),
-        }
+    pub(crate) fn save(&mut self, key: SavedKey, state: Option<SavedState>) {
+        self.store_batch.save(key, state);
     }
 
     /// Whether the store and the lanes run; one that ended by itself is a defect.
@@ -161,7 +157,7 @@ impl Executor {
 
     /// Hands this turn's jobs over. Returns whether anything was done in it.
     pub(crate) fn flush(&mut self) -> bool {
-        for request in mem::take(&mut self.requests) {
+        for request in self.store_batch.take() {
             self.store.send(request);
         }
         self.sinks.lanes.flush();
@@ -175,7 +171,7 @@ impl Executor {
         self.store.stop(store);
     }
 
-    /// A call ended: its token stays here, the engine is told of it.
+    /// A call ended: its token is held here, and the engine gets an event.
     pub(crate) fn call_ended(&mut self, CallEnded { ticket, answer, .. }: CallEnded) -> Event {
         self.count_calls();
         let outcome = answer.outcome.map(|(token, lifetime_s)| {
@@ -187,7 +183,7 @@ impl Executor {
     }
 
     /// What the store reports of tokens, as events.
-    pub(crate) fn stored(&mut self, reply: StoreReply, events: &mut Vec<Event>) {
+    pub(crate) fn store_replied(&mut self, reply: StoreReply, events: &mut Vec<Event>) {
         match reply {
             StoreReply::Kept(tickets) | StoreReply::NotKept(tickets) => {
                 self.state.committed();
@@ -202,19 +198,16 @@ impl Executor {
         }
     }
 
-    /// Looks whether the store moves. What waits for it in vain goes on without it. Returns when to look again.
+    /// Looks whether the store hangs. What waits for it then goes on without it. Returns when to look again.
     pub(crate) fn look_at_store(&mut self, now: Now, events: &mut Vec<Event>) -> Option<BootMs> {
         let waiting = (self.tokens.awaits_commits(), self.tokens.awaits_loads());
         let (hanging, next) = self.state.look(now.boot, waiting, self.store.stalled());
         if hanging.commits {
-            // Late answers find nobody who waits.
+            // Nothing waits for late replies.
             self.store.drop_unreplied();
             events.extend(self.tokens.give_up_commits().map(Event::CommitEnded));
         }
-        let put_off = self.state.put_off();
-        if !put_off.is_empty() {
-            self.requests.push(StoreRequest::Load(put_off));
-        }
+        self.store_batch.load(self.state.put_off());
         if hanging.reads {
             for (ticket, id) in self.tokens.loading() {
                 let unavailable = || Lookup::Unavailable("it does not answer".into());
@@ -227,7 +220,7 @@ impl Executor {
     }
 
     /// What a lane reports, as events.
-    pub(crate) fn reported(&mut self, lane: LaneId, reports: Vec<LaneReport>, events: &mut Vec<Event>) {
+    pub(crate) fn lane_reported(&mut self, lane: LaneId, reports: Vec<LaneReport>, events: &mut Vec<Event>) {
         let jobs = reports.iter().filter(|report| report.ends_job()).count();
         self.sinks.lanes.reported(clock::now().boot, lane, jobs);
         self.count_lane(lane);
@@ -235,7 +228,7 @@ impl Executor {
             match report {
                 LaneReport::Published { ticket, sink, outcome } => {
                     if matches!(&outcome, Err(failure) if failure.kind == SinkFailureKind::Taken) {
-                        self.conflicts.heard(&self.config.config);
+                        self.conflicts.refused(&self.config.config);
                     }
                     events.push(Event::Published(ticket, sink, outcome));
                 }
@@ -262,16 +255,12 @@ impl Executor {
         self.count_lanes();
     }
 
-    fn keep(&mut self, ticket: Ticket, id: TenantId, record: Record) -> Option<Event> {
+    fn commit(&mut self, ticket: Ticket, id: TenantId, record: Record) -> Option<Event> {
         let Some(token) = self.tokens.begin_commit(ticket) else {
             // It was released: it is in its sinks alone.
             return Some(Event::CommitEnded(ticket));
         };
-        let kept = Kept { ticket, id, record, token };
-        match self.requests.last_mut() {
-            Some(StoreRequest::Keep(batch)) => batch.push(kept),
-            _ => self.requests.push(StoreRequest::Keep(vec![kept])),
-        }
+        self.store_batch.commit(Kept { ticket, id, record, token });
         None
     }
 
@@ -292,11 +281,7 @@ impl Executor {
         self.count_lane(lane);
         let Some(id) = self.tokens.begin_load(publish) else { return };
         // Where the last reads still hang, this one waits for the next look at the store.
-        let Some((ticket, id)) = self.state.may_read(ticket, id) else { return };
-        match self.requests.last_mut() {
-            Some(StoreRequest::Load(batch)) => batch.push((ticket, id)),
-            _ => self.requests.push(StoreRequest::Load(vec![(ticket, id)])),
-        }
+        self.store_batch.load(self.state.may_read(ticket, id));
     }
 
     /// A token was read. It is published only if it is the one that the action named (the store has a newer one, perhaps, which
@@ -371,12 +356,12 @@ impl Executor {
     }
 
     fn count_lane(&mut self, lane: LaneId) {
-        self.room.lanes[usize::from(lane.0)] = self.sinks.lanes.capacity(lane);
+        self.capacity.lanes[usize::from(lane.0)] = self.sinks.lanes.capacity(lane);
     }
 
     fn count_calls(&mut self) {
-        self.room.calls = if self.closed { 0 } else { self.calls.room() };
-        self.room.max_calls = self.calls.most();
+        self.capacity.calls = if self.closed { 0 } else { self.calls.capacity() };
+        self.capacity.max_calls = self.calls.max();
     }
 }
 

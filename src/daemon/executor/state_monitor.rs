@@ -1,7 +1,7 @@
-//! How the state is, as the daemon sees it: what the store says of itself, and what follows when it says nothing.
+//! Whether the state answers: what the store reports of itself, and whether it hangs.
 //!
-//! A store whose disk hangs answers nobody. Whoever waits for it is then answered here: tokens are published from memory, as
-//! with a state that cannot be written, and what must be read is tried again like a sink that fails.
+//! A store whose disk hangs answers nothing. What waits for it then goes on without it: tokens are published from memory, as with a
+//! state that cannot be written, and what must be read is tried again like a sink that fails.
 
 use std::path::PathBuf;
 
@@ -20,30 +20,30 @@ pub(crate) struct StateMonitor {
     path: PathBuf,
     /// Why nothing can be written, by the store's own account.
     unwritable: Option<String>,
-    commits: Answers,
-    reads: Answers,
+    commits: Replies,
+    reads: Replies,
     /// What was to be read while reads hung.
     put_off: Vec<(Ticket, TenantId)>,
     has_news: bool,
 }
 
-/// One thread's answers.
+/// The replies of one thread of the store.
 #[derive(Debug, Default)]
-struct Answers {
-    /// Since when somebody has waited, or when the last answer came.
+struct Replies {
+    /// Since when something has waited, or when the last reply came.
     since: Option<BootMs>,
     hangs: bool,
 }
 
-/// Who need not be waited for.
+/// Which threads of the store hang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hanging {
     pub(crate) commits: bool,
     pub(crate) reads: bool,
 }
 
-impl Answers {
-    /// Looks whether anything moves. Returns when to look again, if somebody waits or it hangs.
+impl Replies {
+    /// Looks whether it hangs. Returns when to look again, if something waits or it hangs.
     fn look(&mut self, now: BootMs, is_waited_for: bool, busy: Option<BootMs>) -> Option<BootMs> {
         let since = is_waited_for.then(|| *self.since.get_or_insert(now));
         self.since = since;
@@ -60,8 +60,8 @@ impl StateMonitor {
         Self { path, unwritable, commits, reads, put_off: Vec::new(), has_news: false }
     }
 
-    /// The store says how it is, which it tells the log as well.
-    pub(crate) fn told(&mut self, unwritable: Option<String>) {
+    /// The store reports that it can be written, or why not. It has logged that.
+    pub(crate) fn health_reported(&mut self, unwritable: Option<String>) {
         self.unwritable = unwritable;
     }
 
@@ -75,8 +75,7 @@ impl StateMonitor {
         self.reads.since = None;
     }
 
-    /// Looks whether the store moves, for those who wait for a commit and for what is to be read. Returns who need wait no
-    /// longer, and when to look again.
+    /// Looks whether the store hangs, while commits or reads are waited for. Returns which threads hang, and when to look again.
     pub(crate) fn look(
         &mut self,
         now: BootMs,
@@ -88,7 +87,7 @@ impl StateMonitor {
             [self.commits.look(now, awaits_commits, stuck.writing), self.reads.look(now, awaits_reads, stuck.reading)];
         if self.hangs() != hung {
             self.has_news = true;
-            self.tell();
+            self.log_change();
         }
         let hanging = Hanging { commits: self.commits.hangs, reads: self.reads.hangs };
         (hanging, next.into_iter().flatten().min())
@@ -103,7 +102,7 @@ impl StateMonitor {
         std::mem::take(&mut self.has_news)
     }
 
-    fn tell(&self) {
+    fn log_change(&self) {
         let path = self.path.display();
         if self.hangs() {
             tracing::error!(
@@ -116,7 +115,7 @@ impl StateMonitor {
         }
     }
 
-    /// What is to be read and may be asked for. Where reads hung when that was looked at last, it is put off to the next look.
+    /// What is to be read and may be requested. Where reads hung at the last look, it is put off to the next.
     pub(crate) fn may_read(&mut self, ticket: Ticket, id: TenantId) -> Option<(Ticket, TenantId)> {
         if self.reads.hangs {
             self.put_off.push((ticket, id));
@@ -125,8 +124,7 @@ impl StateMonitor {
         Some((ticket, id))
     }
 
-    /// What was put off and is to be asked for, now that it was looked again. Where reads still hang there is nothing to ask for:
-    /// those who wait are told so.
+    /// What was put off and is to be requested after this look. Where reads still hang that is nothing: what waits for them fails.
     pub(crate) fn put_off(&mut self) -> Vec<(Ticket, TenantId)> {
         let put_off = std::mem::take(&mut self.put_off);
         if self.reads.hangs { Vec::new() } else { put_off }

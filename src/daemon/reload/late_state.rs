@@ -119,7 +119,7 @@ impl LateState {
         }
         events.push(Event::Restored(saved));
         // Failures of a former process would be believed at the next start. Those of this one are saved anew.
-        outdated.into_iter().for_each(|key| executor.persist(key, None));
+        outdated.into_iter().for_each(|key| executor.save(key, None));
         events.push(Event::SavedStateLost);
         self.0 = Some(TokenRestore { restored, stale, next: 0, drops_others: !is_held_back, offered: 0 });
     }
@@ -132,7 +132,7 @@ impl LateState {
             match executor.config.config.contains(&id) {
                 true if adoption.stale.contains(&id.app) => stale.push((id, record)),
                 true => current.push((id, record)),
-                false if adoption.drops_others => executor.forget(id),
+                false if adoption.drops_others => executor.delete_record(id),
                 false => {}
             }
         }

@@ -72,7 +72,7 @@ impl Reload {
         let is_idle = self.is_idle();
         let is_carried_out = || is_idle && engine.withdrawing().next().is_none();
         if let Some(applied) = self.applied.take_if_due(now.boot, is_carried_out) {
-            executor.persist_config(applied);
+            executor.save_config(applied);
         }
     }
 

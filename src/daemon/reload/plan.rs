@@ -40,7 +40,7 @@ impl Plan {
         registry: &mut SinkRegistry,
     ) -> io::Result<Self> {
         // What cannot be looked at now stays where it is.
-        registry.judge_again(&|home| candidate.devices.get(home).copied().flatten())?;
+        registry.update_lanes(&|home| candidate.devices.get(home).copied().flatten())?;
         let difference = std::mem::take(&mut candidate.difference);
         let (mut apps, mut last) = (Vec::new(), VecDeque::new());
         for name in &candidate.new_secrets {

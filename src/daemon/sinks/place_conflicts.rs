@@ -27,7 +27,7 @@ impl PlaceConflicts {
     }
 
     /// A place was refused to a second sink.
-    pub(crate) fn heard(&mut self, config: &Arc<Config>) {
+    pub(crate) fn refused(&mut self, config: &Arc<Config>) {
         if self.look.as_ref().is_some_and(|look| !look.is_finished()) {
             // The second one is refused again at its next attempt.
             return;

@@ -115,7 +115,7 @@ impl SinkRegistry {
         self.flooded.remove(root);
     }
 
-    /// The number of a set of sinks. The engine must hear of a new one before its number is used: [`take_news`](Self::take_news).
+    /// The number of a set of sinks. The engine must be told of a new one before its number is used: [`take_news`](Self::take_news).
     ///
     /// # Errors
     /// When no thread is to be had for a new lane.
@@ -142,11 +142,11 @@ impl SinkRegistry {
     }
 
     /// Looks again which file system each home lies on: something may have been mounted, or unmounted, since. The engine
-    /// must hear of it: [`take_news`](Self::take_news).
+    /// must be told of it: [`take_news`](Self::take_news).
     ///
     /// # Errors
     /// When no thread is to be had for a new lane.
-    pub(crate) fn judge_again(&mut self, device_of: &dyn Fn(&Path) -> Option<u64>) -> io::Result<()> {
+    pub(crate) fn update_lanes(&mut self, device_of: &dyn Fn(&Path) -> Option<u64>) -> io::Result<()> {
         let homes: Vec<Arc<Path>> = self.homes.keys().cloned().collect();
         for home in homes {
             if let Some(device) = device_of(&home) {
@@ -156,15 +156,15 @@ impl SinkRegistry {
         Ok(())
     }
 
-    /// A file system of this number is mounted here. The engine must hear of it, as of [`judge_again`](Self::judge_again).
+    /// A file system of this number is mounted here. The engine must be told of it, as after [`update_lanes`](Self::update_lanes).
     ///
     /// # Errors
     /// When no thread is to be had for a new lane.
     pub(crate) fn mounted(&mut self, at: &Path, device: u64) -> io::Result<()> {
-        self.judge_again(&|home| home.starts_with(at).then_some(device))
+        self.update_lanes(&|home| home.starts_with(at).then_some(device))
     }
 
-    /// Lets the lane of this file system serve a home. What is under way in the lane before it ends there.
+    /// Lets the lane of this file system serve a home. What is in flight in its lane ends there.
     fn move_to(&mut self, home: &Arc<Path>, device: u64) -> io::Result<()> {
         let lane = self.lanes.get_or_start(LaneKey::FileSystem(device))?;
         let is_news = self.homes.get_mut(home).is_some_and(|known| std::mem::replace(&mut known.lane, lane) != lane);
@@ -183,7 +183,7 @@ impl SinkRegistry {
         Ok(())
     }
 
-    /// The sets that the engine has not heard of. They stay here while a plan that needs them cannot be carried out.
+    /// The sets that the engine was not told of. They stay here while a plan that needs them cannot be applied.
     pub(crate) fn take_news(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.news)
     }

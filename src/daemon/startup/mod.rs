@@ -146,7 +146,7 @@ impl Builder {
         let stale = stale_apps(&candidate, &opened.contents.applied);
         let mode = if self.startup.attended { StartMode::Daemon } else { StartMode::Once };
         let (holds, void) = saved_state::partition(opened.contents.saved, &config, &stale, mode);
-        void.into_iter().for_each(|key| executor.persist(key, None));
+        void.into_iter().for_each(|key| executor.save(key, None));
         let vacated = plan::vacated(&candidate.difference, &candidate.devices, last.as_ref(), &mut executor.sinks)?;
         let mut events = vec![Event::Restored(holds), Event::Vacated(vacated)];
         // The engine knows no tenant yet, so all of them are added.
@@ -164,7 +164,7 @@ impl Builder {
             reload.record_outcome(self.now, &rejected, 0);
         }
         let tenants = config.apps.iter().flat_map(|(app, settings)| settings.tenants.iter().map(move |id| (app, id)));
-        opened.contents.snapshot.others(tenants).into_iter().for_each(|id| executor.forget(id));
+        opened.contents.snapshot.others(tenants).into_iter().for_each(|id| executor.delete_record(id));
         events.into_iter().for_each(|event| engine.handle(self.now, event));
         reload.begin_start(plan.restoring(opened.contents.snapshot));
         self.assemble(engine, executor, reload, &config)

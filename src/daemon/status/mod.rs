@@ -43,7 +43,7 @@ impl DaemonView<'_> {
         let summary = self.engine.summary(now);
         // A banned address gets no outcome for minutes: there is nothing to wait for then.
         if summary.paused_until.is_some() && self.reload.is_idle() {
-            return self.executor.calls.under_way() == 0 && summary.every_sink_had_an_attempt;
+            return self.executor.calls.in_flight() == 0 && summary.every_sink_had_an_attempt;
         }
         self.has_settled(&summary) && !summary.calls_are_wanted
     }
