@@ -2,7 +2,7 @@
 //! the lane from all other files. Such a directory is swept and watched again after one second, then after two, four, up to
 //! a minute, as long as the flood lasts (`docs/decisions/0044-floods-of-writes.md`).
 //!
-//! No clock is read here: [`FloodGuard::pass`] tells the seconds.
+//! No clock is read here: [`FloodGuard::pass`] counts the seconds.
 
 use std::collections::HashMap;
 use std::path::Path;

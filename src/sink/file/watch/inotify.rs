@@ -30,7 +30,7 @@ pub(crate) const WATCHED_EVENTS: WatchFlags = WatchFlags::MODIFY
 /// `fs.inotify.max_queued_events`). Other instances must not wait for more.
 const MAX_EVENTS: usize = 20_000;
 
-/// What the pending events say.
+/// The pending events, by what has to be done.
 #[derive(Default)]
 pub(crate) struct EventBatch {
     /// Written to under their published names, which the lane never does.
