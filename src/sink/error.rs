@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -56,6 +57,23 @@ pub(super) fn taken(path: &Path) -> SinkFailure {
         path.display()
     );
     SinkFailure { kind: SinkFailureKind::Taken, detail: detail.into() }
+}
+
+/// A place that was probed, and did not answer.
+pub(super) fn does_not_answer(path: &Path, within: Duration) -> SinkFailure {
+    let detail = format!(
+        "{} does not answer within {} s: see whether its device or server does (`dmesg`)",
+        path.display(),
+        within.as_secs()
+    );
+    SinkFailure { kind: SinkFailureKind::Hangs, detail: detail.into() }
+}
+
+/// A place that was not probed, because too many others, this one first, did not answer.
+pub(super) fn not_probed(path: &Path, hung: &Path) -> SinkFailure {
+    let detail =
+        format!("{} was not tried, since too many others do not answer, such as {}", path.display(), hung.display());
+    SinkFailure { kind: SinkFailureKind::Hangs, detail: detail.into() }
 }
 
 /// The kind of a file system's error.

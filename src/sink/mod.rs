@@ -5,7 +5,7 @@
 //!
 //! Each file system has a lane of its own, and so have the kernel keyrings: a thread that does its jobs in order, so that
 //! a mount that hangs holds up no other. A lane for files works with `file`, the lane for keys with `keyring`; neither
-//! knows the other. [`Claims`] is what the lanes share: which sink owns which place. [`Probe`] tries sinks and publishes
+//! knows the other. [`Claims`] is what the lanes share: which sink owns which place. [`SinkProbe`] tries sinks and publishes
 //! nothing. The daemon starts lanes; `corptokend check` tries sinks.
 
 mod claims;
@@ -21,4 +21,4 @@ pub use claims::{Claims, Contest, Holder};
 pub use file::render;
 pub use job::{FileJob, KeyJob, LaneReport, Publication, RemovalCause};
 pub use lane::{Lane, Stopped};
-pub use probe::{Probe, file_system_of};
+pub use probe::{ProbeTarget, SinkProbe, file_system_of};

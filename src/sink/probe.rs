@@ -1,4 +1,7 @@
-//! A probe of sinks that publishes nothing.
+//! Probes sinks: whether a publication could succeed, without publishing anything.
+//!
+//! In: sinks, with the tenant to publish for. Out: the failure that a publication would meet. The work is done on a thread
+//! of its own, so that a mount that hangs costs [`TIMEOUT`] once. `corptokend check` is the only user.
 
 use std::collections::HashMap;
 use std::io;
@@ -6,103 +9,189 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
+use super::error;
 use super::file::{DaemonUser, DirHandle, DirPolicy, DirectoryCache, IfMissing, could_be_made, probe_directory};
-use crate::domain::{FileSink, Names, SinkFailure, SinkKind, SinkSpec};
+use crate::domain::{FileSink, Names, SinkFailure, SinkFailureKind, SinkKind, SinkSpec};
+use crate::system::permissions::Role;
 
-/// Tries sinks, and remembers what came of it: tenants mostly share a directory, and it is tried once.
-pub struct Probe {
+/// How long one sink may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most fixed parts that are given up, since each costs the timeout and a thread. Everything after that is not probed.
+const MAX_GIVEN_UP: usize = 8;
+
+/// A sink of a tenant, to be probed.
+#[derive(Debug, Clone)]
+pub struct ProbeTarget {
+    /// The tenant's sinks.
+    pub sinks: Arc<[SinkSpec]>,
+    /// Which of them.
+    pub index: usize,
+    /// The tenant's names.
+    pub names: Names,
+}
+
+/// Probes sinks one after the other. A fixed part of a path that does not answer is not probed again.
+#[derive(Debug, Default)]
+pub struct SinkProbe {
+    /// `None` before the first probe, and after one that hung.
+    thread: Option<ProbeThread>,
+    given_up: Vec<PathBuf>,
+}
+
+/// A thread that probes, and ends when this is dropped, or once the kernel lets it go.
+#[derive(Debug)]
+struct ProbeThread {
+    targets: Sender<Vec<ProbeTarget>>,
+    outcomes: Receiver<Result<(), SinkFailure>>,
+}
+
+impl ProbeTarget {
+    fn spec(&self) -> &SinkSpec {
+        &self.sinks[self.index]
+    }
+
+    /// The directory at which its path starts; empty for a key.
+    fn fixed_part(&self) -> &Path {
+        match &self.spec().kind {
+            SinkKind::File(file) => file.fixed_part(),
+            SinkKind::Keyring(_) => Path::new(""),
+        }
+    }
+}
+
+impl SinkProbe {
+    /// Nothing is probed yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Probes whether a publication to each of these sinks could succeed. Returns the outcomes in their order; a failure is
+    /// the one that a publication would meet.
+    ///
+    /// For a file: that the fixed part exists (or can be made), that nobody untrusted can write there, and that a file with
+    /// the sink's group, mode and owner can be made in the last directory of the path that exists. That file is removed
+    /// again, and no directory is made. For a key: that the keyring at which its path starts can be read.
+    pub fn run(&mut self, targets: &[ProbeTarget]) -> Vec<Result<(), SinkFailure>> {
+        let mut outcomes = Vec::with_capacity(targets.len());
+        while outcomes.len() < targets.len() {
+            if let Err(error) = self.probe(&targets[outcomes.len()..], &mut outcomes) {
+                let detail = format!("it was not tried: the system has no thread for it ({error})");
+                let failure = SinkFailure { kind: SinkFailureKind::Other, detail: detail.into() };
+                outcomes.resize(targets.len(), Err(failure));
+            }
+        }
+        outcomes
+    }
+
+    /// Probes targets until one hangs.
+    fn probe(&mut self, targets: &[ProbeTarget], outcomes: &mut Vec<Result<(), SinkFailure>>) -> io::Result<()> {
+        let thread = self.thread.take().map_or_else(ProbeThread::start, Ok)?;
+        let to_probe = targets.iter().filter(|target| self.not_probed(target).is_none()).cloned().collect();
+        // Should the thread have ended, no outcome comes.
+        let _ = thread.targets.send(to_probe);
+        for target in targets {
+            if let Some(failure) = self.not_probed(target) {
+                outcomes.push(Err(failure));
+                continue;
+            }
+            let Ok(outcome) = thread.outcomes.recv_timeout(TIMEOUT) else {
+                self.given_up.push(target.fixed_part().to_owned());
+                return Ok(());
+            };
+            outcomes.push(outcome);
+        }
+        self.thread = Some(thread);
+        Ok(())
+    }
+
+    /// Why this target is not probed, if it is not.
+    fn not_probed(&self, target: &ProbeTarget) -> Option<SinkFailure> {
+        let fixed = target.fixed_part();
+        if self.given_up.iter().any(|hung| fixed == hung) {
+            return Some(error::does_not_answer(fixed, TIMEOUT));
+        }
+        (self.given_up.len() >= MAX_GIVEN_UP).then(|| error::not_probed(fixed, &self.given_up[0]))
+    }
+}
+
+impl ProbeThread {
+    fn start() -> io::Result<Self> {
+        let (targets, to_probe) = channel::<Vec<ProbeTarget>>();
+        let (outcome, outcomes) = channel();
+        std::thread::Builder::new().name("probe".into()).spawn(move || {
+            let mut prober = Prober::new();
+            for target in to_probe.into_iter().flatten() {
+                // The receiver may be gone: it gave up on this thread.
+                if outcome.send(prober.probe(target.spec(), &target.names)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { targets, outcomes })
+    }
+}
+
+/// Probes sinks on its thread. Tenants mostly share a directory, so the outcome for each directory is kept.
+struct Prober {
     directories: DirectoryCache,
     me: DaemonUser,
-    tried: HashMap<(PathBuf, Role, Demands), Result<(), SinkFailure>>,
+    probed: HashMap<(PathBuf, Role, DirPolicy), Result<(), SinkFailure>>,
 }
 
-/// What a directory is to a file that is to be published.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Role {
-    /// The file lies in it.
-    Final,
-    /// It is the last one on the way that exists; the rest is made by the first publication.
-    Passage,
-}
-
-/// What a sink asks of a directory, its path and content apart.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Demands {
-    mode: u32,
-    dir_mode: u32,
-    owner: Option<u32>,
-    group: Option<u32>,
-    trust_dir: bool,
-}
-
-impl Default for Probe {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Probe {
-    /// Nothing is tried yet.
-    pub fn new() -> Self {
+impl Prober {
+    fn new() -> Self {
         let me = DaemonUser::current();
-        Self { directories: DirectoryCache::new(me, Arc::default()), me, tried: HashMap::new() }
+        Self { directories: DirectoryCache::new(me, Arc::default()), me, probed: HashMap::new() }
     }
 
-    /// Tries whether a publication to this sink could succeed for the tenant of these names. For a file: that the fixed
-    /// directory exists (or can be made), that nobody can write there who should not, and that a file with the sink's
-    /// group, mode and owner can be made in the last directory of the path that exists. That file is removed again, and no
-    /// directory is made. For a key: that the keyring at which its path starts can be read.
-    ///
-    /// # Errors
-    /// The failure that a publication would meet.
-    pub fn sink(&mut self, spec: &SinkSpec, names: &Names) -> Result<(), SinkFailure> {
+    fn probe(&mut self, spec: &SinkSpec, names: &Names) -> Result<(), SinkFailure> {
         match &spec.kind {
             SinkKind::Keyring(sink) => super::keyring::probe(sink),
-            SinkKind::File(sink) => self.file(sink, &sink.place(names)),
+            SinkKind::File(sink) => self.probe_file(sink, &sink.place(names)),
         }
     }
 
-    fn file(&mut self, sink: &FileSink, path: &Path) -> Result<(), SinkFailure> {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        self.once(directory, Role::Final, sink, |probe| {
+    fn probe_file(&mut self, sink: &FileSink, path: &Path) -> Result<(), SinkFailure> {
+        let (directory, policy) = (path.parent().unwrap_or(Path::new("/")), DirPolicy::of(sink));
+        self.once(directory, Role::Final, policy, |prober| {
             let fixed = sink.fixed_part();
-            let Some(last) = probe.last_existing(fixed, directory)? else {
-                return could_be_made(fixed, &DirPolicy::of(sink), probe.me);
+            let Some(last) = prober.last_existing(fixed, directory)? else {
+                return could_be_made(fixed, &policy, prober.me);
             };
-            let role = if last.path() == directory { Role::Final } else { Role::Passage };
-            match role {
-                Role::Final => {
-                    last.verify(&DirPolicy::of(sink), probe.me)?;
-                    probe_directory(&last, sink)
-                }
-                Role::Passage => probe.once(last.path(), role, sink, |probe| {
-                    last.verify_passage(&DirPolicy::of(sink), probe.me)?;
-                    probe_directory(&last, sink)
-                }),
+            if last.path() == directory {
+                last.verify(&policy, prober.me)?;
+                return probe_directory(&last, sink);
             }
+            // The first publication makes the rest of the path.
+            prober.once(last.path(), Role::Passage, policy, |prober| {
+                last.verify_passage(&policy, prober.me)?;
+                probe_directory(&last, sink)
+            })
         })
     }
 
-    /// Tries a directory, unless it was tried in this role for the same demands.
+    /// Probes a directory, unless that was done for this role and policy.
     fn once(
         &mut self,
         directory: &Path,
         role: Role,
-        sink: &FileSink,
-        attempt: impl FnOnce(&mut Self) -> Result<(), SinkFailure>,
+        policy: DirPolicy,
+        probe: impl FnOnce(&mut Self) -> Result<(), SinkFailure>,
     ) -> Result<(), SinkFailure> {
-        let &FileSink { mode, dir_mode, owner, group, trust_dir, .. } = sink;
-        let key = (directory.to_path_buf(), role, Demands { mode, dir_mode, owner, group, trust_dir });
-        if let Some(known) = self.tried.get(&key) {
+        let key = (directory.to_path_buf(), role, policy);
+        if let Some(known) = self.probed.get(&key) {
             return known.clone();
         }
-        let outcome = attempt(self);
-        self.tried.insert(key, outcome.clone());
+        let outcome = probe(self);
+        self.probed.insert(key, outcome.clone());
         outcome
     }
 
-    /// The deepest directory that exists, from `fixed` down to `directory`; `None` when not even `fixed` does.
+    /// The deepest directory that exists, from `fixed` down to `directory`; `None` if not even `fixed` does.
     fn last_existing(&mut self, fixed: &Path, directory: &Path) -> Result<Option<Rc<DirHandle>>, SinkFailure> {
         for above in directory.ancestors().take_while(|above| above.starts_with(fixed)) {
             if let Some(found) = self.directories.open(fixed, above, IfMissing::Leave)? {
@@ -117,7 +206,7 @@ impl Probe {
 /// number share a lane.
 ///
 /// # Errors
-/// When nothing above `path` can be looked at.
+/// When nothing above `path` can be inspected.
 pub fn file_system_of(path: &Path) -> io::Result<u64> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for above in path.ancestors() {
@@ -127,4 +216,43 @@ pub fn file_system_of(path: &Path) -> io::Result<u64> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Format, OnExpiry, Placeholder, Template};
+
+    /// The processor time of probing this many sinks in one directory, each with a path of its own.
+    fn time_to_probe(sinks: usize) -> Duration {
+        let directory = tempfile::tempdir().unwrap();
+        let spec = |n: usize| SinkSpec {
+            kind: SinkKind::File(Arc::new(FileSink {
+                path: Template::parse(&format!("{}/{n}", directory.path().display()), Placeholder::IN_PATHS).unwrap(),
+                format: Format::Raw,
+                mode: 0o640,
+                dir_mode: 0o750,
+                owner: None,
+                group: None,
+                trust_dir: false,
+            })),
+            on_expiry: OnExpiry::Keep,
+        };
+        let specs: Vec<SinkSpec> = (0..sinks).map(spec).collect();
+        let names = Names { id: "crm/ding1".parse().unwrap(), name: None, client_id: "c1".parse().unwrap() };
+        let mut prober = Prober::new();
+        let begun = processor_time();
+        specs.iter().for_each(|spec| prober.probe(spec, &names).unwrap());
+        processor_time() - begun
+    }
+
+    fn processor_time() -> Duration {
+        rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).try_into().unwrap()
+    }
+
+    #[test]
+    fn twice_as_many_sinks_in_one_directory_take_about_twice_as_long_to_probe() {
+        let (one, two) = (time_to_probe(4_000), time_to_probe(8_000));
+        assert!(two < one * 3, "{one:?} for 4,000, and {two:?} for 8,000");
+    }
 }

@@ -73,7 +73,7 @@ pub struct Opened {
 /// The file is created with mode 0600, and a missing directory with 0700. A file that is damaged, foreign or from
 /// a newer version is moved to `PATH.corrupt`. A file that cannot be opened or written is no error: it is read as far as it
 /// can be, the store keeps everything in memory and tries again, after 1 s at first and every minute at last. Nor is a disk
-/// that hangs: after [`HANGS_AFTER_MS`] the store goes on without it, and tells what it held with [`StoreReply::Found`] when it is there.
+/// that hangs: after [`HANGS_AFTER_MS`] the store goes on without it, and sends [`StoreReply::Found`] once it can be read.
 ///
 /// `reply` is called on the store's threads; `now` is the clock.
 ///

@@ -108,7 +108,7 @@ mod tests {
         let mut waiting = PendingChanges::default();
         for seq in 0..10_000 {
             waiting.keep(kept(seq % 3, seq));
-            // Whoever waited was told that it is not kept.
+            // The reply was that it is not kept.
             assert_eq!(waiting.take_unreplied().len(), 1);
         }
         assert_eq!((waiting.len(), waiting.needs_reply()), (3, false));
@@ -122,11 +122,11 @@ mod tests {
         let (mut failed, mut newer) = (PendingChanges::default(), PendingChanges::default());
         (0..4).for_each(|tenant| failed.keep(kept(tenant, 1)));
         let id = |tenant: u32| kept(tenant, 0).id;
-        let told = |fingerprint| Record { requested_at: WallMs(5), expires_at: WallMs(6), fingerprint };
+        let amended = |fingerprint| Record { requested_at: WallMs(5), expires_at: WallMs(6), fingerprint };
         newer.keep(kept(0, 2));
         newer.forget(id(1));
-        newer.amend(id(2), told(kept(2, 1).record.fingerprint));
-        newer.amend(id(3), told(Fingerprint(7)));
+        newer.amend(id(2), amended(kept(2, 1).record.fingerprint));
+        newer.amend(id(3), amended(Fingerprint(7)));
         failed.absorb(newer);
         let record = |tenant: u32| failed.get(&id(tenant)).unwrap().map(|(record, _)| record);
         assert_eq!(record(0), Some(kept(0, 2).record));

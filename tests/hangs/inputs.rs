@@ -2,10 +2,14 @@
 //! notices.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::Instant;
 
 use crate::support::system::fuse::{Fuse, Op};
-use crate::support::{Machine, SECRET, shown};
+use crate::support::{Machine, PATIENCE, SECRET, shown};
 
 const HANGS: &str = "does not come to an end";
 
@@ -134,6 +138,37 @@ fn a_sink_whose_root_hangs_at_a_start_has_a_lane_of_its_own() {
     machine.wait_until("it heals by itself", |machine| machine.read("fuse/tokens/ding2").is_some());
     assert_eq!(machine.read("etc/hr.secret").unwrap(), SECRET);
     machine.stop();
+}
+
+#[test]
+fn check_tells_which_sink_does_not_answer_and_tries_the_others() {
+    let Some((machine, fuse)) = machine() else { return };
+    fs::create_dir(machine.path("fuse/tokens")).unwrap();
+    fs::write(machine.path("a-file"), "").unwrap();
+    let sink = |file: &str| format!("[[app.hr.sink]]\nfile = \"{}\"\n", machine.path(file).display());
+    let sinks = sink("fuse/tokens/{corp_id}") + &sink("fuse/tokens/{corp_id}.2") + &sink("a-file/{corp_id}");
+    machine.save(&format!("{}{sinks}", machine.config_text()));
+    fuse.hang(Op::Fsync, "tokens");
+    let begun = Instant::now();
+    let mut check = machine.command(&["check"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let (line, lines) = mpsc::channel();
+    let output = BufReader::new(check.stderr.take().unwrap());
+    std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|text| line.send(text)));
+    // The process does not end before FUSE lets its thread go, so its output has no end yet.
+    let mut text = String::new();
+    while text.matches("does not answer within 5 s").count() < 2 {
+        text += &(lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{text}")) + "\n");
+    }
+    let took = begun.elapsed();
+    fuse.release();
+    lines.iter().for_each(|line| text += &(line + "\n"));
+    assert!(
+        text.contains("fuse/tokens/{corp_id} cannot be") && text.contains("fuse/tokens/{corp_id}.2 cannot be"),
+        "{text}"
+    );
+    assert!(text.contains("a-file is not a directory"), "the next one is tried: {text}");
+    assert!((5..20).contains(&took.as_secs()), "the place that hangs is waited for once: {took:?}");
+    assert_eq!(check.wait().unwrap().code(), Some(78), "{text}");
 }
 
 fn lead(machine: &Machine, target: &str) {

@@ -13,7 +13,9 @@ use corptokend::domain::{
     FileSink, Format, KeyringRoot, KeyringSink, Names, OnExpiry, Placeholder, SinkFailure, SinkId, SinkKind, SinkSpec,
     Slot, Template, Ticket, Token, WallMs, WithdrawalId, Wrote,
 };
-use corptokend::sink::{Claims, FileJob, KeyJob, Lane, LaneReport, Probe, Publication, RemovalCause, Stopped};
+use corptokend::sink::{
+    Claims, FileJob, KeyJob, Lane, LaneReport, ProbeTarget, Publication, RemovalCause, SinkProbe, Stopped,
+};
 use zeroize::Zeroizing;
 
 /// When every token of these tests expires.
@@ -171,7 +173,8 @@ pub fn names(corp_id: &str) -> Names {
 
 /// Tries a sink for the tenant `ding1`, and publishes nothing.
 pub fn probe(spec: &SinkSpec) -> Result<(), SinkFailure> {
-    Probe::new().sink(spec, &names("ding1"))
+    let target = ProbeTarget { sinks: Arc::new([spec.clone()]), index: 0, names: names("ding1") };
+    SinkProbe::new().run(&[target]).remove(0)
 }
 
 pub fn publication(slot: u32, spec: &SinkSpec, corp_id: &str, token: &str) -> Job {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::api;
 use crate::cli::run::block_on;
@@ -15,7 +16,7 @@ use crate::control::protocol::{ReloadRequest, ReloadVerdict};
 use crate::control::{ControlClient, ControlError};
 use crate::domain::{AppName, CorpId, Failure, Names, SinkFailure, SinkKind, SinkSpec, TenantId};
 use crate::environment;
-use crate::sink;
+use crate::sink::{self, ProbeTarget};
 use crate::system::process;
 
 /// Validate the config, try the sinks' directories, and show what a reload would do
@@ -96,7 +97,7 @@ fn examine(args: &CheckArgs, path: &Path, socket: Option<&Path>) -> CheckFinding
     if let Some(error) = as_root {
         report.diagnostics.push(Diagnostic::new(Severity::Warning, format!("the config is checked as root: {error}")));
     }
-    report.diagnostics.extend(try_sinks(&config));
+    report.diagnostics.extend(probe_sinks(&config));
     report.diagnostics.sort_by_key(|problem| problem.severity);
     let details = Details {
         tenants: config.tenant_count(),
@@ -115,32 +116,44 @@ fn become_daemon(path: &Path) -> std::io::Result<()> {
     process::become_owner_of(state.parent().unwrap_or(Path::new("/")))
 }
 
-/// Tries the sinks of every tenant, each directory once. What is wrong with a sink for one tenant is mostly wrong for all,
-/// so the first stands for the others.
-fn try_sinks(config: &Config) -> Vec<Diagnostic> {
-    let mut probe = sink::Probe::new();
-    let mut failures: Vec<(&AppName, &SinkSpec, SinkFailure, usize)> = Vec::new();
-    let mut known: HashMap<(&AppName, &SinkSpec), usize> = HashMap::new();
-    for (name, app) in &config.apps {
-        for names in names_of_all(name, app) {
-            for spec in app.sinks_of(&names.id.corp_id).iter() {
-                let Err(failure) = probe.sink(spec, &names) else { continue };
-                match known.entry((name, spec)) {
-                    Entry::Occupied(first) => failures[*first.get()].3 += 1,
-                    Entry::Vacant(first) => {
-                        first.insert(failures.len());
-                        failures.push((name, spec, failure, 0));
-                    }
+/// How many sinks are handed to the probe at a time.
+const PROBE_BATCH: usize = 256;
+
+/// Probes the sinks of every tenant. A sink mostly fails for all tenants alike, so the first failure stands for the others.
+fn probe_sinks(config: &Config) -> Vec<Diagnostic> {
+    let mut probe = sink::SinkProbe::new();
+    let mut failures: Vec<(AppName, SinkSpec, SinkFailure, usize)> = Vec::new();
+    let mut known: HashMap<(AppName, SinkSpec), usize> = HashMap::new();
+    let mut targets = config.apps.iter().flat_map(|(name, app)| targets_of(name, app)).peekable();
+    while targets.peek().is_some() {
+        let batch: Vec<ProbeTarget> = targets.by_ref().take(PROBE_BATCH).collect();
+        for (target, outcome) in batch.iter().zip(probe.run(&batch)) {
+            let Err(failure) = outcome else { continue };
+            let (app, spec) = (target.names.id.app.clone(), target.sinks[target.index].clone());
+            match known.entry((app.clone(), spec.clone())) {
+                Entry::Occupied(first) => failures[*first.get()].3 += 1,
+                Entry::Vacant(first) => {
+                    first.insert(failures.len());
+                    failures.push((app, spec, failure, 0));
                 }
             }
         }
     }
-    let told = |(name, spec, failure, more): (&AppName, &SinkSpec, SinkFailure, usize)| {
+    let diagnostic = |(name, spec, failure, more): (AppName, SinkSpec, SinkFailure, usize)| {
         let others = if more > 0 { format!(" (and so for {more} more of its tenants)") } else { String::new() };
-        let message = format!("app {name}: {} cannot be published to: {failure}{others}", path_of(spec));
+        let message = format!("app {name}: {} cannot be published to: {failure}{others}", path_of(&spec));
         Diagnostic::new(Severity::Error, message)
     };
-    failures.into_iter().map(told).collect()
+    failures.into_iter().map(diagnostic).collect()
+}
+
+/// All sinks of an app's tenants.
+fn targets_of<'a>(name: &'a AppName, app: &'a AppConfig) -> impl Iterator<Item = ProbeTarget> + 'a {
+    names_of_all(name, app).flat_map(move |names| {
+        let sinks = app.sinks_of(&names.id.corp_id);
+        let target = move |index| ProbeTarget { sinks: Arc::clone(sinks), index, names: names.clone() };
+        (0..sinks.len()).map(target)
+    })
 }
 
 /// The names of an app's tenants. Where it has none yet, those of one that it could have.
@@ -230,7 +243,7 @@ mod tests {
         let sources = Sources::remembered(vec![Source::new("/etc/corptokend/config.toml", text)]);
         let config = environment::check(&sources, &Process::default()).config.unwrap();
         let start = processor_time();
-        let problems = try_sinks(&config);
+        let problems = probe_sinks(&config);
         assert!(problems.is_empty(), "{problems:?}");
         processor_time() - start
     }

@@ -63,7 +63,7 @@ fn json(out: &mut String, names: &Names, token: &Token, expires: WallMs) {
 }
 
 /// Lines that a POSIX shell can source and systemd can take as an `EnvironmentFile=` (systemd.exec(5); its quoting is the
-/// shell's). An ordinary token stands bare, so that readers that know no quotes, such as `docker --env-file`, get it too.
+/// shell's). An ordinary token is not quoted, so that readers that know no quotes, such as `docker --env-file`, get it too.
 fn env(out: &mut String, token: &Token, expires: WallMs) {
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:@%+=,".contains(&byte);
     let text = token.expose();

@@ -162,7 +162,7 @@ impl ExistingFile {
         let stat = match statat(directory.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(Self::Different),
-            Err(errno) => return Err(error::of("look at", path, errno)),
+            Err(errno) => return Err(error::of("inspect", path, errno)),
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile if usize::try_from(stat.st_size) == Ok(bytes.len()) => {}
@@ -232,7 +232,7 @@ pub(crate) fn withdraw<'a>(
     }
     match statat(directory.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => {}
-        Err(errno) => return Err(error::of("look at", path, errno)),
+        Err(errno) => return Err(error::of("inspect", path, errno)),
         Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile | FileType::Symlink => {
                 unlinkat(directory.fd(), name, AtFlags::empty())

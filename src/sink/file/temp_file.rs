@@ -65,7 +65,7 @@ impl<'a> TempFile<'a> {
 
     /// Sets group, mode and, last, owner, and syncs the file.
     pub(crate) fn finish(&mut self, wanted: FileAttributes) -> Result<(), SinkFailure> {
-        let stat = fstat(&self.file).map_err(|errno| self.failed("look at the temporary file of", errno))?;
+        let stat = fstat(&self.file).map_err(|errno| self.failed("inspect the temporary file of", errno))?;
         if let Some(group) = wanted.group.filter(|group| *group != stat.st_gid) {
             fchown(&self.file, None, Some(Gid::from_raw(group))).map_err(|errno| {
                 let remedy = format!(
@@ -95,7 +95,7 @@ impl<'a> TempFile<'a> {
         renameat(fd, &self.name, name).map_err(|errno| self.failed("replace", errno))?;
         self.is_placed = true;
         // The rename changed the change time, so only now is the status final.
-        fstat(&self.file).map_err(|errno| self.failed("look at", errno))
+        fstat(&self.file).map_err(|errno| self.failed("inspect", errno))
     }
 
     fn failed(&self, doing: &str, errno: Errno) -> SinkFailure {

@@ -1,4 +1,4 @@
-//! The database's file: nobody else's, and never lost without a trace.
+//! The database's file: private, and set aside rather than deleted.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-/// Opens or makes the file at `path`, readable and writable by us alone. A missing directory is made (0700).
+/// Opens or creates the file at `path` with mode 0600, and a missing directory with 0700.
 ///
 /// # Errors
 /// A text for the operator: what was tried, what is wrong, what to do.
@@ -28,7 +28,7 @@ pub(super) fn open_private(path: &Path) -> Result<File, String> {
         }
         Err(e) => return Err(cannot("open", e.into())),
     };
-    let meta = file.metadata().map_err(|e| cannot("look at", e))?;
+    let meta = file.metadata().map_err(|e| cannot("inspect", e))?;
     is_ours(path, &meta)?;
     if meta.mode() & 0o177 != 0 {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o600)).map_err(|e| cannot("protect", e.into()))?;
@@ -36,7 +36,7 @@ pub(super) fn open_private(path: &Path) -> Result<File, String> {
     Ok(file)
 }
 
-/// Opens the file at `path` as it is, to read it.
+/// Opens the file at `path` for reading.
 ///
 /// # Errors
 /// As [`open_private`], and when there is no file.
@@ -55,7 +55,7 @@ fn is_ours(path: &Path, meta: &fs::Metadata) -> Result<(), String> {
     let us = rustix::process::geteuid().as_raw();
     if us != 0 && meta.uid() != us {
         return Err(format!(
-            "the state {} belongs to user {}, and we are {us}; mend it with `chown {us} {0}`",
+            "the state {} belongs to user {}, and we are {us}; fix it with `chown {us} {0}`",
             path.display(),
             meta.uid()
         ));

@@ -1,7 +1,7 @@
-//! A file that is only read, under a database that believes it writes.
+//! A backend that reads a file and keeps writes in memory.
 //!
 //! A database that was not closed must be repaired before it can be read, and to repair is to write. Where nothing can be
-//! written (the disk is full, failing or read-only) what it writes stays here, in memory: a header and a few pages.
+//! written (the disk is full, failing or read-only) the writes stay in memory: a header and a few pages.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,10 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
-/// What is written is kept in blocks of so many bytes.
+/// Writes are kept in blocks of this many bytes.
 const BLOCK: usize = 4096;
 
-/// Reads a file, and keeps to itself what is written.
+/// Reads a file, and keeps writes in memory.
 #[derive(Debug)]
 pub(super) struct Overlay {
     file: FileBackend,
@@ -23,13 +23,13 @@ pub(super) struct Overlay {
 
 struct Written {
     blocks: BTreeMap<u64, Box<[u8; BLOCK]>>,
-    /// How long the file seems.
+    /// The apparent length of the file.
     len: u64,
-    /// How much of the file itself still shows.
+    /// How much of the file itself is still visible.
     file_len: u64,
 }
 
-/// Tokens are in it.
+/// Without the blocks, which hold tokens.
 impl std::fmt::Debug for Written {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Written").field("blocks", &self.blocks.len()).field("len", &self.len).finish()
@@ -46,7 +46,7 @@ impl Overlay {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the file has there; zeros beyond its end.
+    /// Reads the file; zeros beyond its end.
     fn read_file(&self, file_len: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let there = usize::try_from(file_len.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let (there, beyond) = out.split_at_mut(there);
@@ -55,7 +55,7 @@ impl Overlay {
     }
 }
 
-/// The parts of a range by block: its number, where in it the part begins, and how long it is.
+/// Splits a range by block: the block's number, the offset in it, and the length.
 fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
     let (mut at, end) = (offset, offset + len as u64);
     std::iter::from_fn(move || {
@@ -132,7 +132,7 @@ impl StorageBackend for Overlay {
         self.file.close()
     }
 
-    // A file that is open for reading can be locked against writers only. That is what matters: none may come while it is read.
+    // A file that is open for reading can only get a shared lock, which is what matters: it keeps writers out.
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.try_lock_shared_range(start, end)
     }

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use crate::domain::WallMs;
 
-    /// A disk that does not answer once it is told so, until its other end is dropped.
+    /// A disk that hangs while `hangs` is set, until the other end of the channel is dropped.
     #[derive(Debug)]
     struct Disk {
         memory: InMemoryBackend,

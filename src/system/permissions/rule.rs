@@ -17,7 +17,7 @@ pub struct Trusted {
 }
 
 /// What a thing is on the way to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A directory that is passed. A sticky bit is enough there: nobody can rename or remove what belongs to somebody else
     /// (inode(7)), and what belongs to a stranger is found out when it is passed itself.

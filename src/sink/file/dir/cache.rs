@@ -269,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    /// Uses each directory, in batches of its own; answers with those that are synced then.
+    /// Uses each directory in a batch of its own. Returns those that were synced.
     fn synced_when_used(directories: &mut DirectoryCache, fixed: &Path, paths: &[PathBuf]) -> Vec<PathBuf> {
         let mut synced = Vec::new();
         for path in paths {

@@ -55,7 +55,7 @@ impl DirHandle {
         above: Vec<(PathBuf, Status)>,
         batch: u64,
     ) -> Result<Self, SinkFailure> {
-        let failed = |errno| error::of("look at the directory", path, errno);
+        let failed = |errno| error::of("inspect the directory", path, errno);
         let stat = fstat(&fd).map_err(failed)?;
         let status = Status::from_stat(&stat, &fd).map_err(failed)?;
         let inherited = status.of_new_files(&fd, 0o777).map_err(failed)?;

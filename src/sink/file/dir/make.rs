@@ -68,7 +68,7 @@ pub(crate) fn make(
 fn finish(parent: BorrowedFd<'_>, name: &OsStr, path: &Path, policy: &DirPolicy) -> Result<OwnedFd, SinkFailure> {
     let fd = openat(parent, name, DIRECTORY, Mode::empty())
         .map_err(|errno| error::of("open the directory just made,", path, errno))?;
-    let stat = fstat(&fd).map_err(|errno| error::of("look at the directory just made,", path, errno))?;
+    let stat = fstat(&fd).map_err(|errno| error::of("inspect the directory just made,", path, errno))?;
     if let Some(group) = policy.group.filter(|group| *group != stat.st_gid) {
         fchown(&fd, None, Some(Gid::from_raw(group))).map_err(|errno| {
             error::with_remedy(

@@ -108,7 +108,7 @@ impl FixedPartWalk {
             .map_err(|errno| error::of("open the directory", self.walk.path(), errno))?;
         let made = make(parent.as_fd(), here.identity, name, &path, policy, claims)?;
         fsync(&parent).map_err(|errno| error::of("sync the directory", self.walk.path(), errno))?;
-        let status = Status::of(&made).map_err(|errno| error::of("look at", &path, errno))?;
+        let status = Status::of(&made).map_err(|errno| error::of("inspect", &path, errno))?;
         self.walk.enter(made, name);
         self.passed.push((path, status));
         Ok(())

@@ -27,7 +27,7 @@ impl DaemonUser {
 }
 
 /// What a sink demands of its directories.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct DirPolicy {
     pub(crate) owner: Option<u32>,
     pub(crate) group: Option<u32>,

@@ -1,4 +1,4 @@
-//! The layout of a saved state: who failed, and before when nobody, or somebody, is to be called. The key is its subject:
+//! The layout of a saved state: who failed, and when calls are allowed again. The key is its subject:
 //! `app/corp_id`, `app!breaker`, `app!rate`, `!ban!ORIGIN` or `!pace!ORIGIN`; earlier releases wrote `!ban` and `!total`.
 //! The value, in the encoding of [`bytes`](super::bytes):
 //!
@@ -9,7 +9,7 @@
 //! | n | its fields, in the order of [`write`] |
 //! | 8 | a [`checksum`] |
 //!
-//! It holds no secret: a failure tells of an answer only what is fit for the log.
+//! It holds no secret: a failure has only what the log may show of an answer.
 
 use super::bytes::{Decoder, Encoder};
 use super::checksum::{self, checksum};
