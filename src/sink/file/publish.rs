@@ -15,9 +15,9 @@
 //!    not a regular file is not opened: [`ExistingFile::inspect`].
 //! 6. *One sink, one place*: a file is claimed by device, inode and name before anything is written, so that a second path
 //!    to it, by a link or a mount, never replaces it: [`DirectoryCache::claim`].
-//! 7. *No stale_files*: the temporary file's name follows from the place's (a second and third, should somebody have put a
-//!    directory there), so that the next publication to it takes away what a `kill -9` left; after an error it is unlinked
-//!    at once: [`TempFile`]'s drop.
+//! 7. *No stale files*: the temporary file's name follows from the place's (a second and third, should somebody have put a
+//!    directory there), so the next publication to it removes what a `kill -9` left; after an error it is unlinked at once:
+//!    [`TempFile`]'s drop.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -175,28 +175,33 @@ impl ExistingFile {
             // Of another length, or a link, a pipe, a device: the rename replaces it, unopened.
             _ => return Ok(Self::Different),
         }
+        Ok(Self::compare(directory, name, bytes, wanted))
+    }
+
+    /// Compares a regular file of the right length.
+    fn compare(directory: &DirHandle, name: &OsStr, bytes: &[u8], wanted: FileAttributes) -> Self {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         // A file given to another owner may be unreadable. It is then replaced without comparing.
-        let Ok(file) = openat(directory.fd(), name, flags, Mode::empty()) else { return Ok(Self::Different) };
-        let Ok(stat) = fstat(&file) else { return Ok(Self::Different) };
+        let Ok(file) = openat(directory.fd(), name, flags, Mode::empty()) else { return Self::Different };
+        let Ok(stat) = fstat(&file) else { return Self::Different };
         let same_length = usize::try_from(stat.st_size) == Ok(bytes.len());
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !same_length || !holds(&file, bytes) {
-            return Ok(Self::Different);
+            return Self::Different;
         }
         let found = stat.st_mode & 0o7777;
         // A second hard link may be changed by its owner, so such a file is replaced.
         if (stat.st_uid, stat.st_gid, stat.st_nlink) != (wanted.uid, wanted.gid, 1) {
-            return Ok(Self::SameBytes);
+            return Self::SameBytes;
         }
         if found == wanted.mode {
-            return Ok(Self::Current(stat));
+            return Self::Current(stat);
         }
         // Somebody may have opened it while it was writable, so such a file is replaced.
         let could_be_written = found & !wanted.mode & 0o222 != 0;
         if could_be_written || fchmod(&file, Mode::from_raw_mode(wanted.mode)).is_err() {
-            return Ok(Self::SameBytes);
+            return Self::SameBytes;
         }
-        Ok(fstat(&file).map_or(Self::SameBytes, Self::Repaired))
+        fstat(&file).map_or(Self::SameBytes, Self::Repaired)
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Files {
     found: Vec<LaneReport>,
     /// The file system that the lane is for.
     device: Option<u64>,
-    /// DirectoryCache on others that were reported.
+    /// The directories on other file systems that were reported.
     mounted: HashSet<(PathBuf, u64)>,
 }
 

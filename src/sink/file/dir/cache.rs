@@ -1,8 +1,6 @@
 //! The directories that a lane has open, found by path, and synced once a batch.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Component, Path};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +13,7 @@ use super::handle::DirHandle;
 use super::make::{DIRECTORY, IfMissing, make};
 use super::open::open_fixed;
 use super::trust::DaemonUser;
+use super::unsynced::Unsynced;
 use crate::domain::SinkFailure;
 use crate::sink::claims::{ClaimError, Claims};
 use crate::sink::error;
@@ -22,9 +21,6 @@ use crate::sink::file::syscall::{openat, statat};
 
 /// The most directories that stay open between batches.
 const KEPT_OPEN: usize = 64;
-
-/// The most directories remembered whose sync failed: half a megabyte.
-const MOST_UNSYNCED: usize = 1 << 15;
 
 /// Open directories, least recently used last.
 #[derive(Debug)]
@@ -43,39 +39,6 @@ struct Cached {
     /// Length of the fixed part: sinks with different fixed parts may share a path.
     fixed: usize,
     directory: Rc<DirHandle>,
-}
-
-/// DirectoryCache whose last sync failed, as hashes of their paths: a full disk may have any number of them.
-#[derive(Debug, Default)]
-struct Unsynced {
-    hasher: RandomState,
-    paths: HashSet<u64>,
-    /// There were more than are remembered: from here on every directory needs a sync whenever it is used.
-    too_many: bool,
-}
-
-impl Unsynced {
-    fn insert(&mut self, path: &Path) {
-        if self.paths.len() < MOST_UNSYNCED {
-            self.paths.insert(self.hash(path));
-        } else {
-            self.too_many = true;
-        }
-    }
-
-    fn remove(&mut self, path: &Path) {
-        if !self.paths.is_empty() {
-            self.paths.remove(&self.hash(path));
-        }
-    }
-
-    fn needs_sync(&self, path: &Path) -> bool {
-        self.too_many || (!self.paths.is_empty() && self.paths.contains(&self.hash(path)))
-    }
-
-    fn hash(&self, path: &Path) -> u64 {
-        self.hasher.hash_one(path.as_os_str())
-    }
 }
 
 impl DirectoryCache {
@@ -299,14 +262,5 @@ mod tests {
         assert_eq!(directories.sync_with(failure).len(), 200);
         assert_eq!(synced_when_used(&mut directories, fixed, &paths), paths);
         assert!(synced_when_used(&mut directories, fixed, &paths).is_empty(), "once is enough");
-    }
-
-    #[test]
-    fn of_more_unsynced_directories_than_can_be_told_apart_none_is_forgotten() {
-        let mut unsynced = Unsynced::default();
-        let path = |number: usize| PathBuf::from(format!("/srv/{number}"));
-        (0..MOST_UNSYNCED + 10).for_each(|number| unsynced.insert(&path(number)));
-        assert!((0..MOST_UNSYNCED + 10).all(|number| unsynced.needs_sync(&path(number))));
-        assert!(unsynced.paths.len() <= MOST_UNSYNCED);
     }
 }

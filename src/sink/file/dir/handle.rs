@@ -24,7 +24,7 @@ use crate::sink::file::syscall::{fstat, fsync};
 use crate::system::permissions::{Identity, Role, Status, Trusted};
 
 /// The number under which the watch knows a directory.
-pub(crate) type DirectoryId = u32;
+pub(crate) type DirNumber = u32;
 
 /// An open directory.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct DirHandle {
     validated: Cell<u64>,
     /// An entry changed since the last sync.
     dirty: Cell<bool>,
-    watched_as: Cell<Option<DirectoryId>>,
+    watched_as: Cell<Option<DirNumber>>,
     stale_files: StaleFiles,
 }
 
@@ -130,11 +130,11 @@ impl DirHandle {
         }
     }
 
-    pub(crate) fn watched_as(&self) -> Option<DirectoryId> {
+    pub(crate) fn watched_as(&self) -> Option<DirNumber> {
         self.watched_as.get()
     }
 
-    pub(crate) fn set_watched_as(&self, id: DirectoryId) {
+    pub(crate) fn set_watched_as(&self, id: DirNumber) {
         self.watched_as.set(Some(id));
     }
 

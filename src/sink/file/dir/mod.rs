@@ -5,7 +5,7 @@
 //!
 //! `cache` holds what is open and syncs it, `open` walks the fixed part of a path, `make` makes what is missing, `trust`
 //! judges who may change a directory, `handle` is one that is open, `stale_files` knows which temporary files a killed
-//! predecessor may have left there.
+//! daemon may have left there, `unsynced` which directories need another sync.
 
 mod cache;
 mod handle;
@@ -13,9 +13,10 @@ mod make;
 mod open;
 mod stale_files;
 mod trust;
+mod unsynced;
 
 pub(crate) use cache::DirectoryCache;
-pub(crate) use handle::{DirHandle, DirectoryId};
+pub(crate) use handle::{DirHandle, DirNumber};
 pub(crate) use make::IfMissing;
 pub(crate) use open::could_be_made;
 pub(crate) use trust::{DaemonUser, DirPolicy};

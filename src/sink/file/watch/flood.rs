@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::sink::file::dir::DirectoryId;
+use crate::sink::file::dir::DirNumber;
 
 /// The most events of one directory in a second. Reading them costs the lane less than half a percent of a core.
 const MOST_OF_ONE: u32 = 5_000;
@@ -31,8 +31,8 @@ pub(crate) struct FloodGuard {
     /// Seconds that have passed.
     now: u64,
     /// Events in this second.
-    counts: HashMap<DirectoryId, Count>,
-    noisy: HashMap<DirectoryId, Noisy>,
+    counts: HashMap<DirNumber, Count>,
+    noisy: HashMap<DirNumber, Noisy>,
 }
 
 #[derive(Debug, Default)]
@@ -63,29 +63,29 @@ struct Noisy {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
     /// Had the most of too many events together: to be paused.
-    pub(crate) too_many: Vec<DirectoryId>,
+    pub(crate) too_many: Vec<DirNumber>,
     /// To be watched again, for a probe.
-    pub(crate) resume: Vec<DirectoryId>,
+    pub(crate) resume: Vec<DirNumber>,
     /// Stayed calm until the end of the probation.
-    pub(crate) calm: Vec<DirectoryId>,
+    pub(crate) calm: Vec<DirNumber>,
 }
 
 impl FloodGuard {
     /// The lane is about to change something in this directory.
-    pub(crate) fn expect(&mut self, directory: DirectoryId) {
+    pub(crate) fn expect(&mut self, directory: DirNumber) {
         let count = self.counts.entry(directory).or_default();
         count.own = count.own.saturating_add(OWN_EVENTS);
     }
 
     /// Counts an event. Returns whether it is one too many.
-    pub(crate) fn count(&mut self, directory: DirectoryId) -> bool {
+    pub(crate) fn count(&mut self, directory: DirNumber) -> bool {
         let count = self.counts.entry(directory).or_default();
         count.events = count.events.saturating_add(1);
         count.of_others() > MOST_OF_ONE
     }
 
     /// Pauses a directory. Returns whether it is the first noisy one below its root.
-    pub(crate) fn pause(&mut self, directory: DirectoryId, root: &Arc<Path>) -> bool {
+    pub(crate) fn pause(&mut self, directory: DirNumber, root: &Arc<Path>) -> bool {
         let is_first = !self.has_noise_below(root);
         let last_s = self.noisy.get(&directory).map_or(0, |noisy| noisy.pause_s);
         let pause_s = (last_s * 2).clamp(1, LONGEST_PAUSE_S);
@@ -95,17 +95,17 @@ impl FloodGuard {
     }
 
     /// Whether this directory had too many events not long ago.
-    pub(crate) fn is_noisy(&self, directory: DirectoryId) -> bool {
+    pub(crate) fn is_noisy(&self, directory: DirNumber) -> bool {
         self.noisy.contains_key(&directory)
     }
 
     /// The directories that are paused now.
-    pub(crate) fn paused(&self) -> impl Iterator<Item = DirectoryId> + '_ {
+    pub(crate) fn paused(&self) -> impl Iterator<Item = DirNumber> + '_ {
         self.noisy.iter().filter(|(_, noisy)| noisy.is_paused).map(|(id, _)| *id)
     }
 
     /// Forgets a directory. Returns its root if nothing below that is noisy any more.
-    pub(crate) fn forget(&mut self, directory: DirectoryId) -> Option<Arc<Path>> {
+    pub(crate) fn forget(&mut self, directory: DirNumber) -> Option<Arc<Path>> {
         let noisy = self.noisy.remove(&directory)?;
         (!self.has_noise_below(&noisy.root)).then_some(noisy.root)
     }
@@ -135,7 +135,7 @@ impl FloodGuard {
     }
 
     /// If all directories together had too many events: the loudest, without which the others have at most half as many.
-    fn loudest(&self) -> Vec<DirectoryId> {
+    fn loudest(&self) -> Vec<DirNumber> {
         let mut counts: Vec<_> = self.counts.iter().map(|(id, count)| (count.of_others(), *id)).collect();
         let mut sum = counts.iter().fold(0_u32, |sum, (events, _)| sum.saturating_add(*events));
         if sum <= MOST_OF_ALL {
@@ -166,7 +166,7 @@ mod tests {
         Path::new("/srv").into()
     }
 
-    fn count(flood: &mut FloodGuard, directory: DirectoryId, events: u32) -> bool {
+    fn count(flood: &mut FloodGuard, directory: DirNumber, events: u32) -> bool {
         (0..events).fold(false, |_, _| flood.count(directory))
     }
 

@@ -12,11 +12,11 @@ use rustix::fs::Stat;
 
 use super::instances::{InstanceId, WatchId};
 use crate::domain::{SinkId, Slot, Ticket};
-use crate::sink::file::dir::DirectoryId;
+use crate::sink::file::dir::DirNumber;
 use crate::sink::job::PublicationId;
 
 /// The parent of a fixed part.
-pub(crate) const NO_PARENT: DirectoryId = 0;
+pub(crate) const NO_PARENT: DirNumber = 0;
 
 /// The bits of [`FileEntry::at`] with the directory's number. The sink's number fits the rest.
 const DIRECTORY_BITS: u32 = 28;
@@ -42,7 +42,7 @@ struct FileEntry {
 
 #[derive(Debug)]
 struct DirectoryEntry {
-    parent: DirectoryId,
+    parent: DirNumber,
     /// Below the fixed part the last component, else the whole path.
     name: Box<OsStr>,
     /// How many files and directories of the index are in it.
@@ -56,15 +56,15 @@ struct DirectoryEntry {
 pub(crate) struct PublicationIndex {
     hasher: RandomState,
     files: HashMap<FileKey, FileEntry>,
-    directories: HashMap<DirectoryId, DirectoryEntry>,
+    directories: HashMap<DirNumber, DirectoryEntry>,
     /// Directories by the key of their name.
-    children: HashMap<FileKey, DirectoryId>,
+    children: HashMap<FileKey, DirNumber>,
     /// The last directory number given out.
-    last: DirectoryId,
+    last: DirNumber,
 }
 
 impl FileEntry {
-    fn directory(&self) -> DirectoryId {
+    fn directory(&self) -> DirNumber {
         self.at & DIRECTORY_MASK
     }
 
@@ -75,7 +75,7 @@ impl FileEntry {
 }
 
 impl PublicationIndex {
-    pub(crate) fn key(&self, directory: DirectoryId, name: &[u8]) -> FileKey {
+    pub(crate) fn key(&self, directory: DirNumber, name: &[u8]) -> FileKey {
         FileKey(self.hasher.hash_one((directory, name)))
     }
 
@@ -86,7 +86,7 @@ impl PublicationIndex {
     }
 
     /// A number for a new directory.
-    pub(crate) fn next_number(&mut self) -> DirectoryId {
+    pub(crate) fn next_number(&mut self) -> DirNumber {
         loop {
             self.last = (self.last + 1) & DIRECTORY_MASK;
             if self.last != NO_PARENT && !self.directories.contains_key(&self.last) {
@@ -96,7 +96,7 @@ impl PublicationIndex {
     }
 
     /// Adds a directory: `name` in `parent`; for a fixed part, [`NO_PARENT`] and the whole path.
-    pub(crate) fn add_directory(&mut self, id: DirectoryId, parent: DirectoryId, name: &OsStr) {
+    pub(crate) fn add_directory(&mut self, id: DirNumber, parent: DirNumber, name: &OsStr) {
         self.children.insert(self.key(parent, name.as_bytes()), id);
         // A directory with two paths keeps the first.
         if self.directories.contains_key(&id) {
@@ -108,49 +108,49 @@ impl PublicationIndex {
         }
     }
 
-    pub(crate) fn has_directory(&self, id: DirectoryId) -> bool {
+    pub(crate) fn has_directory(&self, id: DirNumber) -> bool {
         self.directories.contains_key(&id)
     }
 
-    pub(crate) fn watch_of(&self, id: DirectoryId) -> Option<WatchId> {
+    pub(crate) fn watch_of(&self, id: DirNumber) -> Option<WatchId> {
         self.directories.get(&id)?.watch
     }
 
     /// Returns the previous watch.
-    pub(crate) fn set_watch(&mut self, id: DirectoryId, watch: Option<WatchId>) -> Option<WatchId> {
+    pub(crate) fn set_watch(&mut self, id: DirNumber, watch: Option<WatchId>) -> Option<WatchId> {
         std::mem::replace(&mut self.directories.get_mut(&id)?.watch, watch)
     }
 
     /// `None` for a fixed part.
-    pub(crate) fn parent_of(&self, id: DirectoryId) -> Option<DirectoryId> {
+    pub(crate) fn parent_of(&self, id: DirNumber) -> Option<DirNumber> {
         self.directories.get(&id).map(|directory| directory.parent).filter(|parent| *parent != NO_PARENT)
     }
 
     /// The fixed part of the path to this directory.
-    pub(crate) fn root_of(&self, id: DirectoryId) -> Option<&Path> {
+    pub(crate) fn root_of(&self, id: DirNumber) -> Option<&Path> {
         let directory = self.directories.get(&id)?;
         if directory.parent == NO_PARENT { Some(Path::new(&*directory.name)) } else { self.root_of(directory.parent) }
     }
 
     /// How many files and directories of the index are in this directory.
-    pub(crate) fn count_in(&self, id: DirectoryId) -> usize {
+    pub(crate) fn count_in(&self, id: DirNumber) -> usize {
         self.directories.get(&id).map_or(0, |directory| directory.count as usize)
     }
 
     /// The directories watched by one instance.
-    pub(crate) fn watched_by(&self, instance: InstanceId) -> impl Iterator<Item = DirectoryId> + '_ {
+    pub(crate) fn watched_by(&self, instance: InstanceId) -> impl Iterator<Item = DirNumber> + '_ {
         let is_its = move |directory: &DirectoryEntry| directory.watch.is_some_and(|watch| watch.instance == instance);
         self.directories.iter().filter(move |(_, directory)| is_its(directory)).map(|(id, _)| *id)
     }
 
     /// The directory that last had this key.
-    pub(crate) fn child(&self, key: FileKey) -> Option<DirectoryId> {
+    pub(crate) fn child(&self, key: FileKey) -> Option<DirNumber> {
         self.children.get(&key).copied()
     }
 
     pub(crate) fn insert(
         &mut self,
-        directory: DirectoryId,
+        directory: DirNumber,
         name: &OsStr,
         (ticket, sink): PublicationId,
         state: FileState,
@@ -184,7 +184,7 @@ impl PublicationIndex {
         Some(file.publication())
     }
 
-    pub(crate) fn path_of(&self, id: DirectoryId) -> Option<PathBuf> {
+    pub(crate) fn path_of(&self, id: DirNumber) -> Option<PathBuf> {
         let directory = self.directories.get(&id)?;
         if directory.parent == NO_PARENT {
             return Some(Path::new(&*directory.name).to_owned());
@@ -195,13 +195,13 @@ impl PublicationIndex {
     /// Removes directories with everything in and below them. Returns the directories, their watches, and the publications.
     pub(crate) fn remove_directories(
         &mut self,
-        mut gone: HashSet<DirectoryId>,
-    ) -> (Vec<(DirectoryId, Option<WatchId>)>, Vec<PublicationId>) {
+        mut gone: HashSet<DirNumber>,
+    ) -> (Vec<(DirNumber, Option<WatchId>)>, Vec<PublicationId>) {
         gone.retain(|id| self.directories.contains_key(id));
         let is_any_used = gone.iter().any(|id| self.directories[id].count > 0);
         let mut drifted = Vec::new();
         if is_any_used {
-            let below: Vec<DirectoryId> =
+            let below: Vec<DirNumber> =
                 self.directories.keys().copied().filter(|id| self.is_below(*id, &gone)).collect();
             gone.extend(below);
             let lost = self.files.extract_if(|_, file| gone.contains(&file.directory()));
@@ -223,7 +223,7 @@ impl PublicationIndex {
         (removed, drifted)
     }
 
-    fn is_below(&self, id: DirectoryId, gone: &HashSet<DirectoryId>) -> bool {
+    fn is_below(&self, id: DirNumber, gone: &HashSet<DirNumber>) -> bool {
         let mut at = id;
         while let Some(directory) = self.directories.get(&at) {
             if gone.contains(&at) {
@@ -237,7 +237,7 @@ impl PublicationIndex {
     /// Removes the files of these directories, except those in `keep`.
     pub(crate) fn remove_files_except(
         &mut self,
-        of: &HashSet<DirectoryId>,
+        of: &HashSet<DirNumber>,
         events: &HashSet<FileKey>,
     ) -> Vec<PublicationId> {
         let lost = self.files.extract_if(|key, file| of.contains(&file.directory()) && !events.contains(key));

@@ -11,7 +11,7 @@ use super::flood::FloodGuard;
 use super::index::{FileKey, PublicationIndex};
 use super::instances::{Instance, InstanceId, Instances};
 use crate::domain::is_temporary_name;
-use crate::sink::file::dir::DirectoryId;
+use crate::sink::file::dir::DirNumber;
 
 /// Everything but opening and reading, which readers do all day, and creation, since a published name can only be created
 /// after it was removed.
@@ -36,11 +36,11 @@ pub(crate) struct EventBatch {
     /// Written to under their published names, which the lane never does.
     pub(crate) modified: HashSet<FileKey>,
     /// Removed, or moved elsewhere.
-    pub(crate) removed: HashSet<DirectoryId>,
+    pub(crate) removed: HashSet<DirNumber>,
     /// To be compared with what was published.
-    pub(crate) suspects: HashMap<FileKey, (DirectoryId, OsString)>,
+    pub(crate) suspects: HashMap<FileKey, (DirNumber, OsString)>,
     /// Had too many events.
-    pub(crate) flooded: HashSet<DirectoryId>,
+    pub(crate) flooded: HashSet<DirNumber>,
     /// There were events of any kind.
     pub(crate) any: bool,
     /// Instances that lost events.
@@ -81,7 +81,7 @@ impl EventBatch {
         }
     }
 
-    fn note(&mut self, index: &PublicationIndex, directory: DirectoryId, name: &[u8], what: ReadFlags) {
+    fn note(&mut self, index: &PublicationIndex, directory: DirNumber, name: &[u8], what: ReadFlags) {
         let removed = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT | ReadFlags::IGNORED;
         if what.intersects(removed) {
             self.removed.insert(directory);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init, remove_watch};
 
-use crate::sink::file::dir::DirectoryId;
+use crate::sink::file::dir::DirNumber;
 
 /// The most instances of all lanes of this process together, beyond the two that each lane may have.
 const MAX_EXTRA: usize = 32;
@@ -33,7 +33,7 @@ pub(crate) struct WatchId {
 #[derive(Debug)]
 pub(crate) struct Instance {
     fd: OwnedFd,
-    directories: HashMap<i32, DirectoryId>,
+    directories: HashMap<i32, DirNumber>,
     /// It is counted in [`EXTRA`].
     is_extra: bool,
 }
@@ -53,7 +53,7 @@ impl Instance {
     }
 
     /// `None` if it is no longer watched.
-    pub(crate) fn directory(&self, number: i32) -> Option<DirectoryId> {
+    pub(crate) fn directory(&self, number: i32) -> Option<DirNumber> {
         self.directories.get(&number).copied()
     }
 }
@@ -86,11 +86,11 @@ impl Instances {
     }
 
     /// The directory of this watch: the kernel gives a directory one watch in an instance.
-    pub(crate) fn directory(&self, watch: WatchId) -> Option<DirectoryId> {
+    pub(crate) fn directory(&self, watch: WatchId) -> Option<DirNumber> {
         self.all.get(usize::from(watch.instance))?.directory(watch.number)
     }
 
-    pub(crate) fn assign(&mut self, watch: WatchId, directory: DirectoryId) {
+    pub(crate) fn assign(&mut self, watch: WatchId, directory: DirNumber) {
         if let Some(instance) = self.all.get_mut(usize::from(watch.instance)) {
             instance.directories.insert(watch.number, directory);
         }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, statat};
 
-use crate::sink::file::dir::{DirHandle, DirectoryId};
+use crate::sink::file::dir::{DirHandle, DirNumber};
 use crate::sink::file::publish::PublishedFile;
 use crate::sink::job::{LaneReport, PublicationId};
 use crate::sink::lane::Shared;
@@ -55,7 +55,7 @@ pub(crate) struct FileWatcher {
     /// Runs while something depends on the time.
     second: Ticker,
     /// The directory that was first watched for the publication in progress.
-    newly_watched: Option<DirectoryId>,
+    newly_watched: Option<DirNumber>,
     /// Begins and ends of floods, not reported yet.
     flood_reports: Vec<LaneReport>,
     shared: Arc<Shared>,
@@ -167,7 +167,7 @@ impl FileWatcher {
         self.flood_reports.drain(..).chain(admitted).collect()
     }
 
-    fn watch(&mut self, directory: &DirHandle) -> DirectoryId {
+    fn watch(&mut self, directory: &DirHandle) -> DirNumber {
         let id = self.watches.watch(directory, &|id| self.flood.is_noisy(id));
         for new in self.watches.take_new() {
             self.expect_own_events(new);
@@ -177,7 +177,7 @@ impl FileWatcher {
     }
 
     /// The lane's own changes in a directory cause events there and, when it is made or removed, in its parent.
-    fn expect_own_events(&mut self, directory: DirectoryId) {
+    fn expect_own_events(&mut self, directory: DirNumber) {
         self.flood.expect(directory);
         if let Some(parent) = self.watches.index.parent_of(directory) {
             self.flood.expect(parent);
@@ -185,7 +185,7 @@ impl FileWatcher {
     }
 
     /// Stops watching flooded directories for a while.
-    fn pause(&mut self, flooded: impl IntoIterator<Item = DirectoryId>) {
+    fn pause(&mut self, flooded: impl IntoIterator<Item = DirNumber>) {
         for id in flooded {
             let (Some(path), Some(root)) = (self.watches.index.path_of(id), self.watches.index.root_of(id)) else {
                 continue;
@@ -199,13 +199,13 @@ impl FileWatcher {
     }
 
     /// Watches paused directories again, on probation, and sweeps them.
-    fn resume(&mut self, paused: &[DirectoryId]) -> Vec<PublicationId> {
+    fn resume(&mut self, paused: &[DirNumber]) -> Vec<PublicationId> {
         paused.iter().for_each(|id| self.watches.watch_again(*id, InstanceFor::Noisy));
         self.sweep(&paused.iter().copied().collect(), Extent::Sweep)
     }
 
     /// Watches directories that stayed calm like any other again, and sweeps them.
-    fn end_probation(&mut self, calm: &[DirectoryId]) -> Vec<PublicationId> {
+    fn end_probation(&mut self, calm: &[DirNumber]) -> Vec<PublicationId> {
         for id in calm {
             self.end_flood(*id);
             self.watches.unwatch(*id);
@@ -214,14 +214,14 @@ impl FileWatcher {
         self.sweep(&calm.iter().copied().collect(), Extent::Sweep)
     }
 
-    fn end_flood(&mut self, id: DirectoryId) {
+    fn end_flood(&mut self, id: DirNumber) {
         self.flood_reports.extend(self.flood.forget(id).map(|root| LaneReport::FloodEnds { root }));
     }
 
     /// Compares the files at these names with what was published there.
     fn compare(
         &mut self,
-        suspects: HashMap<FileKey, (DirectoryId, OsString)>,
+        suspects: HashMap<FileKey, (DirNumber, OsString)>,
         near: Option<&DirHandle>,
     ) -> Vec<PublicationId> {
         let mut drifted = Vec::new();
@@ -245,7 +245,7 @@ impl FileWatcher {
     }
 
     /// Forgets removed directories, and returns what was published in and below them.
-    fn forget_directories(&mut self, removed: HashSet<DirectoryId>) -> Vec<PublicationId> {
+    fn forget_directories(&mut self, removed: HashSet<DirNumber>) -> Vec<PublicationId> {
         if removed.is_empty() {
             return Vec::new();
         }
@@ -265,7 +265,7 @@ impl FileWatcher {
         self.sweep(&share, Extent::Sweep)
     }
 
-    fn sweep(&mut self, directories: &HashSet<DirectoryId>, extent: Extent) -> Vec<PublicationId> {
+    fn sweep(&mut self, directories: &HashSet<DirNumber>, extent: Extent) -> Vec<PublicationId> {
         if directories.is_empty() {
             return Vec::new();
         }

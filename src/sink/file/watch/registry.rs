@@ -12,7 +12,7 @@ use super::index::{NO_PARENT, PublicationIndex};
 use super::inotify::WATCHED_EVENTS;
 use super::instances::{Instances, WatchId};
 use super::sweep::UnwatchedDirectories;
-use crate::sink::file::dir::{DirHandle, DirectoryId};
+use crate::sink::file::dir::{DirHandle, DirNumber};
 
 /// The directories of a lane, watched or not, and the files published in them.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub(super) struct WatchRegistry {
     pub(super) index: PublicationIndex,
     pub(super) unwatched: UnwatchedDirectories,
     /// Directories added since [`take_new`](Self::take_new).
-    new: Vec<DirectoryId>,
+    new: Vec<DirNumber>,
 }
 
 /// Which inotify instance watches a directory.
@@ -33,7 +33,7 @@ pub(super) enum InstanceFor {
 
 impl WatchRegistry {
     /// Watches an open directory and those above it, unless they are watched, unwatched or noisy already.
-    pub(super) fn watch(&mut self, directory: &DirHandle, is_noisy: &impl Fn(DirectoryId) -> bool) -> DirectoryId {
+    pub(super) fn watch(&mut self, directory: &DirHandle, is_noisy: &impl Fn(DirNumber) -> bool) -> DirNumber {
         if let Some(id) = directory.watched_as().filter(|id| self.index.has_directory(*id)) {
             return id;
         }
@@ -43,7 +43,7 @@ impl WatchRegistry {
         };
         let known = self.index.child(self.index.key(parent, name.as_bytes()));
         let known = known.filter(|id| self.index.has_directory(*id));
-        let stays_as_it_is = |id: &DirectoryId| is_noisy(*id) || self.index.watch_of(*id).is_none();
+        let stays_as_it_is = |id: &DirNumber| is_noisy(*id) || self.index.watch_of(*id).is_none();
         let id = known.filter(stays_as_it_is).unwrap_or_else(|| self.watch_by_descriptor(directory, parent, name));
         self.index.add_directory(id, parent, name);
         directory.set_watched_as(id);
@@ -51,12 +51,12 @@ impl WatchRegistry {
     }
 
     /// The directories added since the last call, parents first.
-    pub(super) fn take_new(&mut self) -> Vec<DirectoryId> {
+    pub(super) fn take_new(&mut self) -> Vec<DirNumber> {
         std::mem::take(&mut self.new)
     }
 
     /// The number of a directory, which may have been closed and opened again.
-    pub(super) fn find(&self, directory: &DirHandle) -> Option<DirectoryId> {
+    pub(super) fn find(&self, directory: &DirHandle) -> Option<DirNumber> {
         if let Some(id) = directory.watched_as() {
             return Some(id);
         }
@@ -69,7 +69,7 @@ impl WatchRegistry {
 
     /// Watches a directory by its path, and notes its watch. Without one, it counts as unwatched, unless it is noisy: then it
     /// is swept at the end of its probation.
-    pub(super) fn watch_again(&mut self, id: DirectoryId, instance: InstanceFor) {
+    pub(super) fn watch_again(&mut self, id: DirNumber, instance: InstanceFor) {
         let watch = self.watch_by_path(id, instance);
         match (watch, instance) {
             (None, InstanceFor::Noisy) => _ = self.index.set_watch(id, None),
@@ -79,7 +79,7 @@ impl WatchRegistry {
     }
 
     /// Watches those of these unwatched directories for which the kernel has a watch by now.
-    pub(super) fn watch_unwatched(&mut self, ids: &HashSet<DirectoryId>) {
+    pub(super) fn watch_unwatched(&mut self, ids: &HashSet<DirNumber>) {
         let mut watched = HashSet::new();
         for id in ids {
             if let Some(watch) = self.watch_by_path(*id, InstanceFor::Root) {
@@ -90,14 +90,14 @@ impl WatchRegistry {
         self.unwatched.remove(&watched);
     }
 
-    pub(super) fn unwatch(&mut self, id: DirectoryId) {
+    pub(super) fn unwatch(&mut self, id: DirNumber) {
         if let Some(watch) = self.index.set_watch(id, None) {
             self.instances.unwatch(watch);
         }
     }
 
     /// Watches an open directory. Returns its number: a new one, or the one it has under another name.
-    fn watch_by_descriptor(&mut self, directory: &DirHandle, parent: DirectoryId, name: &OsStr) -> DirectoryId {
+    fn watch_by_descriptor(&mut self, directory: &DirHandle, parent: DirNumber, name: &OsStr) -> DirNumber {
         let path = format!("/proc/self/fd/{}", directory.fd().as_raw_fd());
         let watch = self.instances.watch(root_of(directory), Path::new(&path), WATCHED_EVENTS);
         if let Some(known) = watch.and_then(|watch| self.instances.directory(watch)) {
@@ -111,7 +111,7 @@ impl WatchRegistry {
     }
 
     /// `None` if the kernel refuses, or the path leads to another watched directory.
-    fn watch_by_path(&mut self, id: DirectoryId, instance: InstanceFor) -> Option<WatchId> {
+    fn watch_by_path(&mut self, id: DirNumber, instance: InstanceFor) -> Option<WatchId> {
         let path = self.index.path_of(id)?;
         let root = self.index.root_of(id)?;
         // Links are followed only in the fixed part.
@@ -123,7 +123,7 @@ impl WatchRegistry {
         self.instances.directory(watch).is_none().then_some(watch)
     }
 
-    fn use_watch(&mut self, id: DirectoryId, watch: Option<WatchId>) {
+    fn use_watch(&mut self, id: DirNumber, watch: Option<WatchId>) {
         self.index.set_watch(id, watch);
         match watch {
             Some(watch) => self.instances.assign(watch, id),

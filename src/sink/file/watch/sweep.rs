@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, open, statat};
 
 use super::index::PublicationIndex;
-use crate::sink::file::dir::DirectoryId;
+use crate::sink::file::dir::DirNumber;
 use crate::sink::job::PublicationId;
 
 /// Each unwatched directory is swept once in this many seconds.
@@ -37,9 +37,9 @@ pub(super) enum Extent {
 /// no longer in the index, and the directories that cannot be opened.
 pub(super) fn sweep(
     index: &mut PublicationIndex,
-    directories: &HashSet<DirectoryId>,
+    directories: &HashSet<DirNumber>,
     extent: Extent,
-) -> (Vec<PublicationId>, HashSet<DirectoryId>) {
+) -> (Vec<PublicationId>, HashSet<DirNumber>) {
     let (mut unchanged, mut removed, mut read) = (HashSet::new(), HashSet::new(), HashSet::new());
     for id in directories {
         let Some(path) = index.path_of(*id) else { continue };
@@ -72,7 +72,7 @@ pub(super) fn sweep(
 /// The directories without a watch, swept in turns.
 #[derive(Debug, Default)]
 pub(super) struct UnwatchedDirectories {
-    all: Vec<DirectoryId>,
+    all: Vec<DirNumber>,
     next: usize,
 }
 
@@ -85,18 +85,18 @@ impl UnwatchedDirectories {
         self.all.is_empty()
     }
 
-    pub(super) fn push(&mut self, id: DirectoryId) {
+    pub(super) fn push(&mut self, id: DirNumber) {
         self.all.push(id);
     }
 
-    pub(super) fn remove(&mut self, ids: &HashSet<DirectoryId>) {
+    pub(super) fn remove(&mut self, ids: &HashSet<DirNumber>) {
         if !ids.is_empty() {
             self.all.retain(|id| !ids.contains(id));
         }
     }
 
     /// The directories to sweep in this second.
-    pub(super) fn next_share(&mut self) -> HashSet<DirectoryId> {
+    pub(super) fn next_share(&mut self) -> HashSet<DirNumber> {
         let share = self.all.len().div_ceil(SWEEP_PERIOD_S);
         let from = if self.next < self.all.len() { self.next } else { 0 };
         self.next = from + share;
@@ -112,7 +112,7 @@ pub(super) struct GlanceTurns {
 }
 
 impl GlanceTurns {
-    pub(super) fn next(&mut self, mut paused: Vec<DirectoryId>, index: &PublicationIndex) -> HashSet<DirectoryId> {
+    pub(super) fn next(&mut self, mut paused: Vec<DirNumber>, index: &PublicationIndex) -> HashSet<DirNumber> {
         paused.sort_unstable();
         let from = self.count % paused.len().max(1);
         paused.rotate_left(from);
