@@ -1,5 +1,7 @@
-//! The daemon's loop: what happened goes into the engine, what is to be done comes out, and then it waits for whatever happens
-//! next.
+//! The daemon's loop: a turn, then a wait for whatever happens next.
+//!
+//! In come calls' answers, lanes' and the store's reports, messages of a reload, queries, signals and timers. Each turn hands them to the
+//! engine and executes its actions.
 
 use std::io;
 
@@ -145,8 +147,9 @@ impl Daemon {
         let status_at = self.report(now);
         let (reload_at, persist_deadline) = (self.reload.due_at(), self.reload.persist_deadline());
         let calls_at = self.executor.calls.batch_deadline();
-        let told_at = [self.service.next_beat(), status_at];
-        let others = [reload_at, persist_deadline, stalls_at, calls_at, state_at, goes_on].into_iter().chain(told_at);
+        let service_at = [self.service.next_beat(), status_at];
+        let others =
+            [reload_at, persist_deadline, stalls_at, calls_at, state_at, goes_on].into_iter().chain(service_at);
         Ok(wake.into_iter().chain(others.flatten()).min())
     }
 

@@ -1,9 +1,9 @@
-//! Task that the kernel may never bring to an end: a read on a mount that is gone, a name that no server resolves.
+//! Blocking work that the kernel may never finish: a read on a mount that is gone, a name that no server resolves.
 //!
 //! Each piece of work has a key, the path or the host that it is about, and a thread of its own. At most one piece of a key is
-//! outstanding, so what hangs costs one thread, however often it is asked for; and there is a bound on all of them. Threads
-//! are not taken from a pool, because a pool that is full of what hangs has none left for what does not.
-//! `docs/decisions/0047-work-that-may-hang.md` says why it is done so.
+//! outstanding, so work that hangs costs one thread, however often it is asked for; and the number of threads is bounded. They are
+//! not taken from a pool, because a pool whose threads all hang has none left for work that does not
+//! (`docs/decisions/0047-work-that-may-hang.md`).
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 /// Why there is no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unfinished {
-    /// It has not come back in time, or did not the last time it was asked for, and is still outstanding.
+    /// It did not end in time, now or when it was asked for before, and is still outstanding.
     #[error("it does not come to an end")]
     Hangs,
     /// So much work is outstanding that no more is begun.
@@ -39,7 +39,7 @@ type Task<T> = Box<dyn FnOnce() -> T + Send>;
 pub struct Blocking<T>(Arc<Threads<T>>);
 
 struct Threads<T> {
-    /// What the threads are called: at most 15 bytes of it show in `ps`.
+    /// The threads' name, of which `ps` shows 15 bytes at most.
     name: &'static str,
     most: usize,
     /// The number of the last piece of work that began.
@@ -54,7 +54,7 @@ struct Outstanding<T> {
     waiting: Vec<Waiter<T>>,
     /// Somebody waited for it in vain.
     hangs: bool,
-    /// Begins when this one ends. All who ask meanwhile share it: what is under way may have read what was there before.
+    /// Begins when this one ends. All who ask in the meantime share it: the work in progress may have read what was there before.
     next: Option<(Task<T>, Vec<Waiter<T>>)>,
 }
 
@@ -70,7 +70,7 @@ impl<T> Clone for Blocking<T> {
 }
 
 impl<T: Clone + Send + 'static> Blocking<T> {
-    /// Nothing is outstanding yet. The threads are called `name`, and there are never more than `most`.
+    /// At most `most` threads of this name.
     pub fn new(name: &'static str, most: usize) -> Self {
         Self(Arc::new(Threads { name, most, last: AtomicU64::new(0), outstanding: Mutex::new(HashMap::new()) }))
     }
@@ -80,8 +80,8 @@ impl<T: Clone + Send + 'static> Blocking<T> {
     /// dropped at any time; work that began goes on to its end.
     ///
     /// # Errors
-    /// See [`Unfinished`]. Once somebody waited for a key in vain, [`Unfinished::Hangs`] comes at once until that work has
-    /// come to its end.
+    /// See [`Unfinished`]. After a time-out, further calls for the key fail with [`Unfinished::Hangs`] at once, until the work has
+    /// ended.
     pub async fn run(
         &self,
         key: impl AsRef<OsStr>,
@@ -143,7 +143,7 @@ impl<T: Clone + Send + 'static> Blocking<T> {
         let (this, own_key) = (self.clone(), key.to_os_string());
         let thread = std::thread::Builder::new().name(self.0.name.into()).spawn(move || this.work_off(&own_key, work));
         match thread {
-            Ok(_) => Ok(number), // it ends by itself, and tells those who wait; nobody waits for the thread
+            Ok(_) => Ok(number), // the thread ends by itself, and nobody joins it
             Err(_) => {
                 let abandoned = self.lock().remove(key);
                 abandoned.into_iter().for_each(|work| work.fail(Unfinished::NoThread));
@@ -152,7 +152,7 @@ impl<T: Clone + Send + 'static> Blocking<T> {
         }
     }
 
-    /// The life of a thread: this work, and then what was asked for meanwhile.
+    /// What a thread does: this work, and then the work that was asked for in the meantime.
     fn work_off(&self, key: &OsStr, mut work: Task<T>) {
         loop {
             // The work owns what it touches, so nothing is left half done.
@@ -166,7 +166,7 @@ impl<T: Clone + Send + 'static> Blocking<T> {
         }
     }
 
-    /// The outstanding work of a key ended: who waits for it, and what is to be done now.
+    /// The outstanding work of a key ended. Returns who waits for it, and the next work.
     fn ended(&self, key: &OsStr) -> (Vec<Waiter<T>>, Option<Task<T>>) {
         let mut all = self.lock();
         let Some(outstanding) = all.get_mut(key) else { return (Vec::new(), None) };
@@ -186,8 +186,7 @@ impl<T: Clone + Send + 'static> Blocking<T> {
         (waiting, next)
     }
 
-    /// Somebody's patience is at its end. If the work that was outstanding when he asked still is, the others need not wait
-    /// as long to hear the same.
+    /// A wait timed out. If the work that was outstanding when it began still is, the other waits end at once, too.
     fn give_up(&self, key: &OsStr, number: u64) -> Unfinished {
         let mut all = self.lock();
         if let Some(outstanding) = all.get_mut(key).filter(|outstanding| outstanding.number == number) {
@@ -220,7 +219,7 @@ impl<T> Outstanding<T> {
 
 impl<T> Waiter<T> {
     fn tell(self, outcome: Finished<T>) {
-        // Whoever gave up has gone.
+        // A receiver that timed out is gone.
         match self {
             Self::Async(waiter) => drop(waiter.send(outcome)),
             Self::Thread(waiter) => drop(waiter.send(outcome)),
@@ -244,7 +243,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Task that comes to its end when the sender goes.
+    /// Work that ends when the sender is dropped.
     fn hanging() -> (mpsc::Sender<()>, impl FnOnce() -> u32 + Send + 'static) {
         let (release, held) = mpsc::channel::<()>();
         (release, move || {

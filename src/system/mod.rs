@@ -1,5 +1,5 @@
-//! What the operating system gives: clocks, threads for work that may hang, permissions, the log's way out, the service
-//! manager's socket, and the process itself.
+//! What the operating system gives: clocks, threads for blocking work, permissions, the log, the service manager's socket, and the
+//! process itself.
 //!
 //! A leaf beside [`domain`](crate::domain), which is all that it may import: every module that does I/O may use it, and it knows
 //! none of them.

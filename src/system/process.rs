@@ -14,7 +14,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 use super::blocking::Blocking;
 
-/// A directory that does not answer for so long hangs.
+/// How long the look at a directory may take.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// mallopt(3), by its environment variables. Large blocks come from the kernel and go back to it: glibc would raise the
@@ -29,8 +29,8 @@ pub fn no_dumps() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
-/// A panic says where it happened, and its words only where they are the program's own: words that were put together at run
-/// time can quote what was at hand, a token too. It says so in the log, once there is one.
+/// A panic is logged with its place, and with its message only if that is a constant: a message that was formatted at run time may
+/// hold a token.
 pub fn discreet_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -47,8 +47,8 @@ pub fn discreet_panics() {
     }));
 }
 
-/// Root becomes the owner of `directory`, with that user's groups, so that what is written there is the owner's. Whoever
-/// is not root stays who they are, and root stays root where root owns the directory or nobody made it yet.
+/// Root becomes the owner of `directory`, with that user's groups, so that what is written there is the owner's. Nothing changes for
+/// any other user, and where root owns the directory or it does not exist.
 ///
 /// Must be called before threads are started.
 ///
@@ -80,8 +80,8 @@ pub fn become_owner_of(directory: &Path) -> io::Result<()> {
 /// Starts this program anew, in the same process, with an allocator that gives memory back. The allocator reads its tuning
 /// before `main`, and from the environment alone; to set it later takes unsafe code.
 ///
-/// Nothing happens where the environment says something of it already, or when it cannot be done: then the daemon needs two
-/// or three times the memory after a reload, and works.
+/// Nothing happens if the environment tunes the allocator already, or if it cannot be done: then the daemon works, and needs two or
+/// three times the memory after a reload.
 pub fn give_memory_back() {
     let is_tuned = TUNING.iter().any(|(name, _)| std::env::var_os(name).is_some());
     if is_tuned || !cfg!(target_env = "gnu") {

@@ -1,4 +1,4 @@
-//! The service manager's end: its socket and its environment variables, after sd_notify(3) and sd_watchdog_enabled(3).
+//! The service manager's socket and environment variables: sd_notify(3) and sd_watchdog_enabled(3).
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with};
 
-/// Whoever listens on `NOTIFY_SOCKET`.
+/// The service manager, which listens on `NOTIFY_SOCKET`.
 pub struct Manager {
     socket: OwnedFd,
     address: SocketAddrUnix,
@@ -19,12 +19,12 @@ pub struct Manager {
 pub enum Sent {
     /// It waits in the manager's socket.
     Taken,
-    /// The manager has not read those before it.
+    /// The socket is full.
     NotNow,
 }
 
 impl Manager {
-    /// The one that started this process, if one did that wants to hear of it.
+    /// The one that started this process, if it wants to be notified.
     pub fn from_env() -> Option<Self> {
         Self::at(&std::env::var_os("NOTIFY_SOCKET")?)
     }
@@ -44,7 +44,7 @@ impl Manager {
     /// Sends a datagram without waiting.
     ///
     /// # Errors
-    /// The kernel's: nobody listens there, say.
+    /// As sendto(2).
     pub fn send(&self, datagram: &[u8]) -> io::Result<Sent> {
         match sendto(&self.socket, datagram, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &self.address) {
             Ok(_) => Ok(Sent::Taken),
@@ -54,10 +54,10 @@ impl Manager {
     }
 }
 
-/// How long we may be silent before systemd takes us for dead, in milliseconds; `None` when it does not listen for us.
+/// The watchdog's period, in milliseconds; `None` when there is no watchdog for this process.
 pub fn watchdog_ms() -> Option<u64> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    // The variables are inherited by children, who are not meant.
+    // Children inherit the variables, which are not for them.
     let for_us =
         std::env::var_os("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(std::process::id().into());
     number("WATCHDOG_USEC").filter(|usec| *usec > 0 && for_us).map(|usec| (usec / 1000).max(1))

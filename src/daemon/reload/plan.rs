@@ -14,7 +14,7 @@ use crate::store::Snapshot;
 use super::super::sinks::registry::SinkRegistry;
 use super::candidate::Candidate;
 
-/// How many tenants are changed in one turn, so that a reload of a million holds nobody up.
+/// How many tenants are changed in one turn, so that a reload of a million delays nobody.
 pub(crate) const STEPS_A_TURN: usize = 1000;
 
 /// The steps that lead from one config to the next, in an order that the engine can take: sink sets, then each app with its
@@ -39,7 +39,7 @@ impl Plan {
         old: Option<&Arc<Config>>,
         registry: &mut SinkRegistry,
     ) -> io::Result<Self> {
-        // What cannot be looked at now stays where it is.
+        // A directory that cannot be looked at now stays in its lane.
         registry.update_lanes(&|home| candidate.devices.get(home).copied().flatten())?;
         let difference = std::mem::take(&mut candidate.difference);
         let (mut apps, mut last) = (Vec::new(), VecDeque::new());
@@ -178,7 +178,7 @@ impl<T> Default for BySinks<T> {
 }
 
 impl<T> BySinks<T> {
-    /// For these tenants of an app; `of` is asked once for the sinks that they share.
+    /// For these tenants of an app; `of` is called once for the sinks that they share.
     fn new<'a>(
         app: &AppConfig,
         ids: impl Iterator<Item = &'a CorpId>,
@@ -203,7 +203,7 @@ impl<T> BySinks<T> {
 /// The lane and root of each of a list of sinks.
 type Locations = Vec<(LaneId, RootId)>;
 
-/// Where the places lie that an app's tenants leave.
+/// The places that an app's tenants leave.
 struct VacatedPlaces {
     old: Option<Arc<Config>>,
     whereabouts: BySinks<Locations>,
@@ -228,7 +228,7 @@ impl VacatedPlaces {
         Ok(Self { old: old.cloned(), whereabouts })
     }
 
-    /// The places that a tenant leaves, each with the lane that empties it.
+    /// The places that a tenant leaves, each with the lane that withdraws it.
     fn withdrawals(&self, app: &AppName, vacated: &Vacated) -> Vec<(LaneId, RootId, Place)> {
         let old = self.old.as_ref().and_then(|old| old.apps.get(app)).filter(|_| !vacated.places.is_empty());
         let (Some(old), Some(whereabouts)) = (old, self.whereabouts.of(&vacated.corp_id)) else { return Vec::new() };
@@ -239,7 +239,7 @@ impl VacatedPlaces {
     }
 }
 
-/// The places that tenants get, or keep in another way: withdrawals of them that have not succeeded yet are off.
+/// The places among `withdrawing` that the candidate gives to tenants, so that they are not withdrawn.
 pub(crate) fn reclaimed(candidate: &Candidate, withdrawing: &HashSet<Place>) -> Vec<Place> {
     let places_of = |app: &AppName, corp_id: &CorpId| match candidate.config.apps.get(app) {
         Some(settings) => {
@@ -257,7 +257,7 @@ pub(crate) fn reclaimed(candidate: &Candidate, withdrawing: &HashSet<Place>) -> 
     ids.flat_map(|(app, id)| places_of(app, id)).filter(|place| withdrawing.contains(place)).collect()
 }
 
-/// The places that are to be emptied because they left the config while the daemon was down.
+/// The places to withdraw because they left the config while the daemon was down.
 pub(crate) fn vacated(
     difference: &Difference,
     devices: &HashMap<PathBuf, Option<u64>>,

@@ -1,8 +1,7 @@
-//! Notices that the config, a drop-in or a secret file may have changed. What changed is found out by reading: an event
-//! only says when to look.
+//! Watches the config, drop-ins and secret files. An event only says when to read them again.
 //!
-//! A thread of its own watches, since looking at a directory can hang. What counts is names, not directories: where tokens or
-//! the state lie beside a secret, each publication is an event, and none of them means another config.
+//! A thread of its own watches, since looking at a directory can hang. Events count by name: where tokens or the state lie beside a
+//! secret, each publication is an event of the directory, and none of them means another config.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -22,9 +21,9 @@ const WITHOUT_WATCH: Duration = Duration::from_secs(30);
 /// What is to be watched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Watchlist {
-    /// Files and links, be they there or not, each of which may become another.
+    /// Files and links, whether they exist or not.
     pub(crate) names: Vec<PathBuf>,
-    /// The directory in which each new drop-in counts.
+    /// The directory of drop-ins.
     pub(crate) drop_ins: Option<PathBuf>,
 }
 
@@ -80,7 +79,7 @@ struct EventFilter {
 impl EventFilter {
     /// Whether an event may mean another config, or that events were lost.
     fn counts(&self, event: &Event) -> bool {
-        // Reading the files ourselves must not wake us.
+        // The daemon's own reads are no changes.
         event.need_rescan()
             || (!matches!(event.kind, EventKind::Access(_))
                 && (event.paths.is_empty() || event.paths.iter().any(|path| self.is_meant(path))))
@@ -103,8 +102,8 @@ struct WatcherThread {
     on_change: OnChange,
     watcher: Option<RecommendedWatcher>,
     filter: Arc<Mutex<EventFilter>>,
-    /// The directories of which it was told that they cannot be watched.
-    told: HashSet<PathBuf>,
+    /// The unwatched directories that were logged.
+    reported: HashSet<PathBuf>,
     /// See [`WITHOUT_WATCH`].
     without_watch: Duration,
 }
@@ -129,10 +128,10 @@ impl WatcherThread {
                 );
             })
             .ok();
-        Self { on_change, watcher, filter, told: HashSet::new(), without_watch: WITHOUT_WATCH }
+        Self { on_change, watcher, filter, reported: HashSet::new(), without_watch: WITHOUT_WATCH }
     }
 
-    /// Watches what `lists` say, until nobody says any more.
+    /// Watches what the last of `lists` says, until the sender is dropped.
     fn run(mut self, lists: &Receiver<Watchlist>) {
         let Ok(mut wanted) = lists.recv() else { return };
         loop {
@@ -153,19 +152,19 @@ impl WatcherThread {
         }
     }
 
-    /// Watches the directories of what is wanted. For one that does not exist, the nearest that does is watched, in which it
-    /// will appear. One that was replaced by another of its name is another directory, and watched anew.
+    /// Watches the directories of a list. For one that does not exist, the nearest above it that does is watched. One that was replaced
+    /// by another of its name is watched anew.
     fn set(&mut self, wanted: &Watchlist) -> WatchOutcome {
         let (filter, unseen) = plan(wanted);
         let before = std::mem::take(&mut self.lock().directories);
         let mut outcome = WatchOutcome { all_is_watched: unseen.is_empty(), more_is_watched: false };
-        self.told.retain(|path| unseen.contains(path) || filter.directories.contains_key(path));
-        unseen.iter().for_each(|path| self.tell(path, "looking at it does not come to an end"));
+        self.reported.retain(|path| unseen.contains(path) || filter.directories.contains_key(path));
+        unseen.iter().for_each(|path| self.report(path, "looking at it does not come to an end"));
         let Some(watcher) = &mut self.watcher else {
             return WatchOutcome { all_is_watched: false, more_is_watched: false };
         };
         for path in before.iter().filter(|(path, directory)| filter.directories.get(*path) != Some(directory)) {
-            // It fails when the directory is gone, which is just as well.
+            // It fails if the directory is gone.
             let _ = watcher.unwatch(path.0);
         }
         let mut failed = Vec::new();
@@ -179,15 +178,15 @@ impl WatcherThread {
         for (path, _, error) in failed {
             filter.directories.remove(&path);
             outcome.all_is_watched = false;
-            self.tell(&path, &error.to_string());
+            self.report(&path, &error.to_string());
         }
         *self.lock() = filter;
         outcome
     }
 
-    /// Says once that a directory cannot be watched.
-    fn tell(&mut self, path: &Path, why: &str) {
-        if self.told.insert(path.to_owned()) {
+    /// Logs once that a directory cannot be watched.
+    fn report(&mut self, path: &Path, why: &str) {
+        if self.reported.insert(path.to_owned()) {
             let (path, seconds) = (path.display(), WITHOUT_WATCH.as_secs());
             tracing::warn!(
                 event = "watch_failed",
@@ -201,10 +200,10 @@ impl WatcherThread {
     }
 }
 
-/// What came of setting what is watched.
+/// How far a list could be watched.
 struct WatchOutcome {
     all_is_watched: bool,
-    /// What changed in it before this moment was not told of, so it must be looked at once more.
+    /// Changes before this moment were not seen, so the config must be read once more.
     more_is_watched: bool,
 }
 
@@ -297,7 +296,7 @@ mod tests {
     async fn told_until(inputs: &mut UnboundedReceiver<()>, change: impl FnOnce()) -> usize {
         change();
         changed(inputs).await;
-        // The kernel tells in order: what came before the change is told by now, but for the rest of the change itself.
+        // Events come in order, so those of what came before the change are here by now.
         let mut told = 1;
         while inputs.try_recv().is_ok() {
             told += 1;

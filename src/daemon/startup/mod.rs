@@ -1,4 +1,10 @@
 //! From a config path to a running daemon.
+//!
+//! [`start`] reads the config, opens the state, chooses the config that runs (`choose`), gives the engine what was saved
+//! (`saved_state`), and applies the config as a reload does. The driver takes the first turn.
+//!
+//! [`start`] reads the config, opens the state, chooses the config that runs (`choose`), gives the engine what was saved
+//! (`saved_state`), and applies the config as a reload does. The driver takes the first turn.
 
 mod choose;
 mod saved_state;
@@ -73,7 +79,7 @@ pub async fn start(startup: Startup) -> Result<Daemon, StartError> {
     if !can_run && (fallback == Fallback::None || !state_exists(&state)) {
         return Err(config_error(on_disk.checked.report, &on_disk.sources));
     }
-    // A config in error says nothing of the log; the one that runs instead does, once it is known.
+    // If the config is in error, the one that runs instead says how to log.
     let log = on_disk.checked.config.as_ref().map(|config| log::init(config.log.format, config.log.level));
     let (sender, inputs) = mpsc::unbounded_channel();
     let replies = sender.clone();
@@ -121,7 +127,7 @@ struct Builder {
     clock_trust: ClockTrust,
     sender: mpsc::UnboundedSender<Input>,
     inputs: mpsc::UnboundedReceiver<Input>,
-    /// When the start began: from then on counts for how long READY may wait.
+    /// When the start began: READY waits 30 s from then on at most.
     began: Now,
     now: Now,
 }
@@ -185,7 +191,7 @@ impl Builder {
             control = Some(ServerThread::start(listener, config.control.socket.clone(), ask, access)?);
             reload.watch_files()?;
         }
-        // The state and the socket have been made by now, and so have their directories.
+        // The directories of the state and of the socket exist by now.
         executor.sinks.claims.reserve(environment::reserved(&config.own_files));
         Ok(Daemon {
             engine,

@@ -1,7 +1,7 @@
-//! What systemd hears of us. Without `NOTIFY_SOCKET` nobody listens, and all of it is nothing.
+//! READY, STATUS, RELOADING, WATCHDOG and STOPPING, as systemd wants them. Nothing is sent without `NOTIFY_SOCKET`.
 //!
-//! Nobody waits for systemd: what its socket does not take at once is sent again by the scheduler, soon and in order. So
-//! `WATCHDOG=1` still means that the scheduler makes progress.
+//! Nobody waits for systemd: what its socket does not take at once is sent again by the scheduler, in order. So `WATCHDOG=1` still means
+//! that the scheduler makes progress.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use crate::engine::Summary;
 use crate::system::clock;
 use crate::system::sd_notify::{self, Manager, Sent};
 
-/// `STATUS=` is told at most this often, in milliseconds.
+/// `STATUS=` is sent at most this often, in milliseconds.
 const STATUS_EVERY_MS: u64 = 1000;
 
 /// What systemd did not take is sent again after so long, in milliseconds.
@@ -20,19 +20,18 @@ const AGAIN_AFTER_MS: u64 = 250;
 
 /// The service, as systemd sees it.
 pub(crate) struct Service {
-    /// Whoever wants to hear it.
     manager: Option<Manager>,
-    /// How often `WATCHDOG=1` is wanted: half of `WATCHDOG_USEC`.
+    /// How often `WATCHDOG=1` is sent: half of `WATCHDOG_USEC`.
     beat_ms: Option<u64>,
     beat_at: BootMs,
-    /// The status that was told last, or is to be.
+    /// The last status.
     status: String,
     status_at: BootMs,
-    /// The status did not get through yet.
+    /// The status is still to be sent.
     owes_status: bool,
-    /// Something happened since the status was told.
+    /// Something happened since the last status.
     is_stale: bool,
-    /// changes of our phase that did not get through yet, in order.
+    /// Changes of state that are still to be sent, in order.
     owed: VecDeque<ServiceState>,
     again_at: Option<BootMs>,
 }
@@ -40,11 +39,11 @@ pub(crate) struct Service {
 /// A change of the service's state, for systemd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServiceState {
-    /// Every outcome is in, or we do not wait for the rest any longer; or a reload is over.
+    /// The start is done, or a reload is over.
     Ready,
     /// A reload began, at this moment of CLOCK_MONOTONIC in microseconds.
     Reloading(u64),
-    /// The end begins.
+    /// The daemon stops.
     Stopping,
 }
 
@@ -58,7 +57,7 @@ impl From<reload::ReloadPhase> for ServiceState {
 }
 
 impl ServiceState {
-    /// One datagram, or systemd takes the moment for another reload's.
+    /// One datagram, or systemd takes the time for another reload's.
     fn datagram(self) -> String {
         match self {
             Self::Ready => "READY=1\n".into(),
@@ -104,18 +103,18 @@ impl Service {
         }
     }
 
-    /// The status may be another now.
+    /// The status may have changed.
     pub(crate) fn something_happened(&mut self) {
         self.is_stale = self.manager.is_some();
     }
 
-    /// When the status is to be told anew; `None`: what was told still holds, or nobody listens.
+    /// When the status is to be sent; `None` if it cannot have changed, or nobody listens.
     pub(crate) fn status_due(&self, now: BootMs) -> Option<BootMs> {
         let earliest = if self.status_at == BootMs(0) { now } else { self.status_at + STATUS_EVERY_MS };
         self.is_stale.then_some(earliest)
     }
 
-    /// Tells the status, if it is another. Of those that systemd does not take, the last one counts.
+    /// Sends the status if it changed. Of several that systemd did not take, only the last one is sent again.
     pub(crate) fn status(&mut self, now: BootMs, status: String) {
         self.status_at = now;
         self.is_stale = false;
@@ -126,12 +125,12 @@ impl Service {
         }
     }
 
-    /// Tells a change of state, now or as soon as systemd takes it.
+    /// Sends a change of state, now or as soon as systemd takes it.
     pub(crate) fn notify(&mut self, now: BootMs, change: ServiceState) {
         if self.manager.is_none() {
             return;
         }
-        // A reload that began and ended unheard need not be told once another one begins.
+        // A reload that began and ended before anything was taken is dropped once another one begins.
         let unheard = matches!(self.owed.make_contiguous(), [.., ServiceState::Reloading(_), ServiceState::Ready]);
         if unheard && matches!(change, ServiceState::Reloading(_)) {
             self.owed.truncate(self.owed.len() - 2);
@@ -199,7 +198,7 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixDatagram;
 
-    /// A manager whose socket is full, and the service that it does not listen to.
+    /// A manager whose socket is full, and the service.
     fn deaf() -> (tempfile::TempDir, UnixDatagram, Service) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
@@ -212,7 +211,7 @@ mod tests {
         (dir, socket, Service::new(manager, Some(10_000), BootMs(1_000)))
     }
 
-    /// What systemd finds once it looks, our own filling aside.
+    /// What systemd receives, the filling aside.
     fn heard(socket: &UnixDatagram) -> Vec<String> {
         let mut buffer = [0; 512];
         let datagrams = std::iter::from_fn(|| {

@@ -1,4 +1,4 @@
-//! The one place that reads a clock. Tests that move time inject it here.
+//! The only module that reads a clock ([`now`]), the timers of the loop, and whether the wall clock can be trusted (`trust`).
 
 mod server_dates;
 pub mod trust;
@@ -16,12 +16,12 @@ use tokio::io::unix::AsyncFd;
 
 use crate::domain::{BootMs, Now, WallMs};
 
-/// How much the machine's wall clock is put forward, in milliseconds; 0 as long as it is trusted.
+/// What is added to the machine's wall clock, in milliseconds; 0 as long as it is trusted.
 ///
-/// It is one for the whole process, like the clock: the scheduler, the store and the keyrings must not disagree on the time.
+/// One for the whole process, like the clock: the scheduler, the store and the keyrings must agree on the time.
 static FORWARD_MS: AtomicU64 = AtomicU64::new(0);
 
-/// The part of it that is certain: the last commit was in the past. What endpoints say beyond that is not proven.
+/// The part of it that is certain: the last commit was in the past. What endpoints say beyond that is no proof.
 static PROVEN_MS: AtomicU64 = AtomicU64::new(0);
 
 /// This moment, on both clocks.
@@ -30,9 +30,8 @@ pub fn now() -> Now {
     Now { boot, wall: machine_wall() + FORWARD_MS.load(Ordering::Relaxed) }
 }
 
-/// As [`now`], but the wall clock is put forward no further than is certain. What is written down as a proof of the time
-/// that has passed, such as the moment of a commit, is told on this one: a guess that was too late would make every right clock
-/// of tomorrow look wrong.
+/// As [`now`], but the wall clock is put forward only as far as is certain. What is written as a proof of the time, such as the time of
+/// a commit, is read from this clock: a guess that was too late would make every right clock look wrong later.
 pub fn proven() -> Now {
     Now { wall: machine_wall() + PROVEN_MS.load(Ordering::Relaxed), ..now() }
 }
@@ -42,24 +41,23 @@ pub fn machine_wall() -> WallMs {
     WallMs(millis(clock_gettime(ClockId::Realtime)))
 }
 
-/// How long ago a moment since 1970 was by the machine's wall clock, which files are stamped with, in milliseconds; `None`
-/// for the future.
+/// The age of a time stamp of a file (a time since 1970), in milliseconds; `None` if it lies in the future.
 pub fn machine_age_ms(since_1970: Duration) -> Option<u64> {
     machine_wall().0.checked_sub(u64::try_from(since_1970.as_millis()).ok()?)
 }
 
-/// The machine's wall clock is behind the true time, which is certainly not before `now`: from here on it is taken to say so.
+/// Puts the wall clock forward to `now`, which is certainly not after the true time.
 pub fn put_forward_to_certain(now: WallMs) {
     PROVEN_MS.store(now.since(machine_wall()), Ordering::Relaxed);
     put_forward(now);
 }
 
-/// By all that is known, it is `now`.
+/// Puts the wall clock forward to `now`, which is likely.
 pub fn put_forward(now: WallMs) {
     FORWARD_MS.store(now.since(machine_wall()), Ordering::Relaxed);
 }
 
-/// The machine's wall clock is believed again.
+/// The machine's wall clock is trusted again.
 pub fn trust() {
     FORWARD_MS.store(0, Ordering::Relaxed);
     PROVEN_MS.store(0, Ordering::Relaxed);
@@ -70,7 +68,7 @@ pub fn wall() -> WallMs {
     now().wall
 }
 
-/// This moment on the clock that systemd dates messages by, CLOCK_MONOTONIC, in microseconds.
+/// The time on CLOCK_MONOTONIC, which systemd uses, in microseconds.
 pub fn monotonic_usec() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     let (seconds, nanos) = (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
@@ -82,14 +80,14 @@ fn millis(time: Timespec) -> u64 {
     seconds * 1000 + nanos / 1_000_000
 }
 
-/// An alarm on the boot clock: it goes on counting during suspend, and goes off at once on waking if it is overdue.
+/// A timer on CLOCK_BOOTTIME: it counts time asleep, and fires at once on waking if it is overdue.
 pub struct BootAlarm {
     fd: AsyncFd<OwnedFd>,
     set_to: Option<BootMs>,
 }
 
 impl BootAlarm {
-    /// An alarm that is not set. Must be called within a Tokio runtime.
+    /// A timer that is not set. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// When no timer is to be had.
@@ -106,7 +104,7 @@ impl BootAlarm {
         if self.set_to == at {
             return Ok(());
         }
-        // All zero switches the timer off, so a moment in the past is told as the first after boot.
+        // All zero switches the timer off, so a time in the past becomes the first after boot.
         let value = at.map_or(Timespec::default(), |at| timespec(at.0.max(1)));
         timerfd_settime(
             self.fd.get_ref(),
@@ -117,7 +115,7 @@ impl BootAlarm {
         Ok(())
     }
 
-    /// Completes when it goes off; it is not set any more then.
+    /// Completes when it fires; it is not set any more then.
     ///
     /// # Errors
     /// The kernel's.
@@ -131,7 +129,7 @@ impl BootAlarm {
     }
 }
 
-/// Notices when somebody sets the wall clock.
+/// Completes whenever the wall clock is set.
 pub struct Steps(AsyncFd<OwnedFd>);
 
 impl Steps {
@@ -163,7 +161,7 @@ impl Steps {
     }
 }
 
-/// A timer that never goes off, but is cancelled when the clock is set (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`).
+/// A timer that never fires, but is cancelled when the clock is set (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`).
 fn arm(fd: &OwnedFd) -> io::Result<()> {
     let never = Timespec { tv_sec: i64::MAX / 2_000_000_000, tv_nsec: 0 };
     let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;

@@ -1,12 +1,11 @@
-//! What the endpoints say the time is. One of them may be wrong, or lie, and must not tell all apps' readers when their tokens
-//! expire.
+//! The time by the `Date` headers of the endpoints. One of them may be wrong or lie, so a majority decides.
 
 use crate::domain::{BootMs, WallMs};
 
-/// Times that differ by less agree: answers travel, and hosts are not set to the second. In milliseconds.
+/// Times that differ by less agree, in milliseconds: answers travel, and hosts are not set to the second.
 const AGREE_MS: i64 = 60_000;
 
-/// The last word of each host.
+/// The last date of each host.
 #[derive(Debug, Default)]
 pub(crate) struct ServerDates(Vec<ServerDate>);
 
@@ -18,12 +17,12 @@ struct ServerDate {
 }
 
 impl ServerDates {
-    /// Takes no word of hosts but these from here on.
+    /// Drops the dates of all other hosts.
     pub(crate) fn keep(&mut self, hosts: &[&str]) {
         self.0.retain(|known| hosts.contains(&&*known.host));
     }
 
-    /// A host that answers at `at` says that it is `date`.
+    /// A host that answered at `at` says that it is `date`.
     pub(crate) fn record(&mut self, host: &str, at: BootMs, date: WallMs) {
         let lead = signed(date.0).saturating_sub(signed(at.0));
         match self.0.iter_mut().find(|known| &*known.host == host) {
@@ -32,18 +31,17 @@ impl ServerDates {
         }
     }
 
-    /// What time it is by most of those who spoke, if there are enough: of several `hosts` that are called, two at least. Where
-    /// there is one alone, its word is all there is.
+    /// The time by most of the hosts that answered, if there are enough: two at least, unless only one of `hosts` is called.
     pub(crate) fn agreed(&self, at: BootMs, hosts: usize) -> Option<WallMs> {
         let enough = if hosts < 2 { 1 } else { 2 }.max(self.0.len() / 2 + 1);
-        // This is asked at each answer, and there may be a thousand hosts: those who agree with one stand beside him.
+        // This runs at each answer, and there may be a thousand hosts. In a sorted list, hosts that agree are neighbours.
         let mut leads: Vec<i64> = self.0.iter().map(|known| known.lead).collect();
         leads.sort_unstable();
-        let of_one_mind = |lead: &i64| {
+        let agreeing = |lead: &i64| {
             let (least, most) = (lead.saturating_sub(AGREE_MS), lead.saturating_add(AGREE_MS));
             leads.partition_point(|other| *other <= most) - leads.partition_point(|other| *other < least)
         };
-        let (agree, best) = leads.iter().map(|lead| (of_one_mind(lead), *lead)).max()?;
+        let (agree, best) = leads.iter().map(|lead| (agreeing(lead), *lead)).max()?;
         let told = signed(at.0).saturating_add(best);
         u64::try_from(told).ok().filter(|_| agree >= enough).map(WallMs)
     }
@@ -85,7 +83,7 @@ mod tests {
         assert_eq!(agreed(&two_and_two, 4), None, "half is not most");
     }
 
-    /// The processor time of asking once what so many hosts say.
+    /// The processor time of one look at so many hosts.
     fn time_to_ask(hosts: usize) -> Duration {
         let known = |n: usize| ServerDate { host: format!("host-{n}").into(), lead: (n as i64) * 1_000_000 };
         let server_dates = ServerDates((0..hosts).map(known).collect());
@@ -102,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_called_no_more_is_no_witness() {
+    fn the_date_of_a_host_that_is_called_no_more_is_dropped() {
         let mut server_dates = ServerDates::default();
         server_dates.record("a", BootMs(0), WallMs(NOW));
         server_dates.record("b", BootMs(0), WallMs(NOW + YEARS));

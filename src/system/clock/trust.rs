@@ -1,9 +1,9 @@
-//! Whether the machine's wall clock can be believed.
+//! Whether the machine's wall clock can be trusted.
 //!
-//! A clock that is earlier than the last commit is wrong: a machine without a battery-backed clock starts in 1970, or when
-//! its image was made. Expiries told on it would be nonsense, so it is put forward: to the last commit at first, which was
-//! certainly in the past, then to what the endpoints agree on, until somebody sets it right. A clock that is merely
-//! askew is warned of: tokens are kept fresh all the same, on the boot clock, but readers see wrong expiries.
+//! A clock that is earlier than the last commit is wrong: a machine without a battery-backed clock starts in 1970, or when its image
+//! was made. Expiries on it would be nonsense, so it is put forward: first to the last commit, which was certainly in the past, then to
+//! the time that the endpoints agree on, until somebody sets it. A clock that is off by more than a minute gets a warning: tokens are
+//! kept fresh on the boot clock, but readers see wrong expiries.
 
 use super::server_dates::ServerDates;
 use crate::domain::{Now, WallMs};
@@ -13,16 +13,16 @@ use crate::system::clock;
 const SKEW_MS: u64 = 60_000;
 /// How often it is warned again, in milliseconds.
 const REMIND_MS: u64 = 60 * 60 * 1000;
-/// Answers travel, and `Date` counts in seconds: differences below this are none, in milliseconds.
+/// Differences below this are noise, in milliseconds: answers travel, and `Date` counts in seconds.
 const NOISE_MS: u64 = 2_000;
 
-/// The endpoints are not believed when they say that the last commit is longer ago, in milliseconds: two years. A machine that
-/// lay switched off for longer keeps the time of its last commit until somebody sets its clock.
+/// The endpoints are not trusted if they say that the last commit is longer ago, in milliseconds: two years. A machine that was off for
+/// longer keeps the time of its last commit until somebody sets its clock.
 const MOST_AHEAD_MS: u64 = 2 * 366 * 24 * 3600 * 1000;
 
-/// What is thought of the clock.
+/// Whether the clock is trusted, and how far it is off.
 pub(crate) struct ClockTrust {
-    /// The clock is behind this moment, which is in the past: it is not believed.
+    /// The clock is earlier than this time, which is in the past, so it is not trusted.
     distrusted_below: Option<WallMs>,
     /// How far the clock was from the endpoints' when they last agreed, in seconds; positive when the clock is ahead.
     seconds: i64,
@@ -32,17 +32,17 @@ pub(crate) struct ClockTrust {
     hosts: usize,
 }
 
-/// Whether the time is now told otherwise than before.
+/// Whether the time of [`now`](super::now) jumped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimeChange {
-    /// As before.
+    /// It did not.
     None,
-    /// Otherwise: as if somebody had set the clock.
+    /// It did, as if somebody had set the clock.
     Changed,
 }
 
 impl ClockTrust {
-    /// At the start, before anything is told on the clock.
+    /// At the start, before anything uses the clock.
     pub(crate) fn new(last_commit: Option<WallMs>) -> Self {
         let mut clock_trust =
             Self { distrusted_below: None, seconds: 0, warned: None, server_dates: ServerDates::default(), hosts: 0 };
@@ -58,7 +58,7 @@ impl ClockTrust {
         clock_trust
     }
 
-    /// An answer of this host told the endpoint's time.
+    /// An answer of this host carried a date.
     pub(crate) fn answered(&mut self, now: Now, host: &str, date: WallMs) -> TimeChange {
         if self.is_possible(date) {
             self.server_dates.record(host, now.boot, date);
@@ -82,12 +82,12 @@ impl ClockTrust {
         self.server_dates.keep(hosts);
     }
 
-    /// Whether it can be so late, as long as all that is certain is the last commit.
+    /// Whether it can be so late, given the last commit.
     fn is_possible(&self, date: WallMs) -> bool {
         self.distrusted_below.is_none_or(|commit| date.since(commit) <= MOST_AHEAD_MS)
     }
 
-    /// What the endpoints say of a clock that is not believed.
+    /// Learns the time of a clock that is not trusted from the endpoints.
     fn learn(&mut self, now: Now, date: WallMs) -> TimeChange {
         let machine = clock::machine_wall();
         if date.0.abs_diff(machine.0) <= SKEW_MS {

@@ -1,5 +1,4 @@
-//! Log lines for the journal, with an event's fields as the journal's own: `APP=`, `CORP_ID=`, `EVENT=`, as one wants to ask
-//! journalctl for them. The protocol is systemd's "Native Journal Protocol" (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
+//! Entries of the journal, with an event's fields as the journal's own (`APP=`, `CORP_ID=`, `EVENT=`), as `journalctl APP=crm` wants them. The protocol is systemd's "Native Journal Protocol" (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -15,14 +14,13 @@ use super::writer::{LogTarget, LogWriter};
 /// Where the journal listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// The longest value of a field, in bytes: an entry is one datagram, and those have some 200 KiB. More than the journal's
-/// own `LineMax=` (48K) lets a line of stderr have.
+/// The longest value of a field, in bytes. An entry is one datagram, which holds some 200 KiB; a line of stderr holds 48 KiB (`LineMax=`).
 const MAX_VALUE: usize = 64 << 10;
 
-/// A socket to the journal, and the certainty that it listens; `None` when there is no journal.
+/// A socket to the journal; `None` if it does not listen.
 pub(super) fn connect() -> Option<UnixDatagram> {
     let socket = UnixDatagram::unbound().ok()?;
-    // A journal that stands still must not hold the start up; it discards what is empty.
+    // A journal that hangs must not delay the start. It discards empty datagrams.
     socket.set_nonblocking(true).ok()?;
     match socket.send_to(&[], SOCKET) {
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => return None,
@@ -37,7 +35,7 @@ pub(super) fn send(socket: &UnixDatagram, entry: &[u8]) -> io::Result<()> {
     socket.send_to(entry, SOCKET).map(drop)
 }
 
-/// Puts events into entries.
+/// Turns events into entries.
 pub(super) struct JournalLayer {
     pub(super) writer: Arc<LogWriter>,
     /// `SYSLOG_IDENTIFIER=`: the program's name.

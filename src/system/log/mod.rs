@@ -1,5 +1,7 @@
-//! Where log lines go and how they look. All of them go to stderr, or straight to the journal, by way of a thread of their
-//! own (`writer.rs`): nobody waits for whoever reads the log.
+//! The log: where its lines go, and how they look.
+//!
+//! In come events of `tracing`, from everywhere. Out go lines to stderr (`text`, or JSON) or entries to the journal (`journal`), by way of a
+//! thread of their own (`writer`): nobody who logs waits for whoever reads the log. `daemon` and `cli` start it.
 
 mod journal;
 mod text;
@@ -26,26 +28,26 @@ use writer::{LineWriter, LogTarget, LogWriter};
 
 pub use writer::{Backlog, flush, last_words};
 
-/// The running log. Its level can be changed by a reload; its format cannot.
+/// The process's log. A reload can change its level, but not its format.
 #[derive(Debug, Clone)]
 pub struct LogHandle {
     filter: reload::Handle<Targets, Registry>,
 }
 
 impl LogHandle {
-    /// Writes lines of at least this level from here on.
+    /// Sets the least important level that is written.
     pub fn set_level(&self, level: LogLevel) {
         // It fails only after the subscriber is gone, and that lives as long as the process.
         let _ = self.filter.reload(filter(level));
     }
 
-    /// Whether its lines are taken.
+    /// Whether its lines are written.
     pub fn backlog(&self) -> Backlog {
         writer::backlog()
     }
 }
 
-/// Starts logging, for the rest of the process. Where something logs already, that goes on, and nothing changes.
+/// Starts the log, for the rest of the process. Nothing changes if there is one already.
 ///
 /// [`LogFormat::Auto`] writes to the journal when stderr leads there (`JOURNAL_STREAM`, systemd.exec(5)), with the fields
 /// as the journal's own; else text, in colour on a terminal. [`LogFormat::Json`] is one flat object a line: `timestamp`,
@@ -67,7 +69,7 @@ pub fn init(format: LogFormat, level: LogLevel) -> LogHandle {
     LogHandle { filter: handle }
 }
 
-/// Tells of a defect: where the log goes, once there is one, for whoever panics must not wait for a reader of stderr.
+/// Logs a panic, or writes it to stderr before there is a log. With a log, a thread that panics does not wait for a reader of stderr.
 pub fn defect(words: &str) {
     if writer::is_started() {
         tracing::error!(event = "panicked", "{words}");

@@ -12,13 +12,13 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::domain::{WallMs, is_invisible};
 use crate::system::clock;
 
-/// Fields that say in a machine's words what the message says in ours.
+/// Fields for programs, which repeat what the message says.
 const FOR_MACHINES: [&str; 4] = ["event", "kind", "lifetime_s", "percent"];
 
-/// How much of the time a line shows. It is UTC, as in `status`.
+/// How a line shows the time, which is UTC, as in `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stamp {
-    /// `12:00:01`, for somebody who watches.
+    /// `12:00:01`, for a terminal.
     Time,
     /// `2026-01-31T12:00:01Z`, for a file.
     Moment,
@@ -68,7 +68,7 @@ fn colour_of(level: Level) -> &'static str {
     }
 }
 
-/// What an event says.
+/// An event's message and fields.
 #[derive(Default)]
 struct EventText {
     message: String,
@@ -97,7 +97,7 @@ enum Newlines {
     Escaped,
 }
 
-/// Nothing that is logged can steer the terminal.
+/// Escapes what could steer a terminal.
 fn printable(text: &str, newlines: Newlines) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -112,7 +112,7 @@ fn printable(text: &str, newlines: Newlines) -> String {
     shown
 }
 
-/// Whether the value stands in the message as a word of its own.
+/// Whether the message holds the value as a word of its own.
 fn says(message: &str, value: &str) -> bool {
     let part = |c: char| c.is_alphanumeric();
     message.match_indices(value).any(|(at, _)| {

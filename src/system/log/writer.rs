@@ -1,8 +1,8 @@
-//! Log lines on their way out. A thread of their own writes them, so that whoever logs never waits for whoever reads: a
-//! pipe that nobody empties, a terminal that is held (XOFF), a journal that stands still.
+//! The thread that writes log lines, so that nobody who logs waits for whoever reads: a pipe that is not read, a terminal that is held
+//! (XOFF), a journal that hangs.
 //!
-//! What waits is bounded. Lines beyond the bound are lost and counted, and the log itself says so, in their place, as soon
-//! as lines are taken again.
+//! The queue is bounded. Lines beyond the bound are lost and counted, and a line in their place reports the loss once lines are written
+//! again.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -11,20 +11,19 @@ use std::time::Duration;
 use crate::domain::BootMs;
 use crate::system::clock;
 
-/// The most bytes that wait, besides those that are being written: some 30,000 lines, for bursts that a reader takes a
-/// moment for.
+/// The most bytes in the queue: some 30,000 lines, for bursts.
 const MAX_WAITING: usize = 4 << 20;
 
-/// How long the end of the process waits for lines to be taken.
+/// How long the end of the process waits for lines to be written.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A writer that got no line written for so long hangs, in milliseconds.
+/// A line that takes longer hangs, in milliseconds.
 const HANGS_AFTER_MS: u64 = 5_000;
 
-/// Room for one event put into words, with the formatter's own needs.
+/// The thread's stack: it formats at most one line of its own.
 const STACK: usize = 256 << 10;
 
-/// The process has one log. It is here so that its lines can be flushed by whoever ends the process.
+/// The process's log. A static, so that whoever ends the process can flush it.
 static WRITER: OnceLock<Arc<LogWriter>> = OnceLock::new();
 
 /// Where a line goes.
@@ -59,8 +58,7 @@ struct LineQueue {
     lost: u64,
 }
 
-/// Starts the thread that writes the process's log, once. `None`: no thread is to be had, and lines must be written by
-/// those who log.
+/// Starts the thread that writes the process's log, once. `None`: the system has no thread for it.
 pub(super) fn start(write: impl Fn(LogTarget, &[u8]) -> io::Result<()> + Send + 'static) -> Option<Arc<LogWriter>> {
     let writer = LogWriter::start(Box::new(write)).ok()?;
     Some(Arc::clone(WRITER.get_or_init(|| writer)))
@@ -71,15 +69,14 @@ pub(super) fn is_started() -> bool {
     WRITER.get().is_some()
 }
 
-/// Waits until the log's lines are written, for a second at most. Without a log there is nothing to wait for.
+/// Waits until all lines are written, for a second at most.
 pub fn flush() {
     if let Some(writer) = WRITER.get() {
         writer.flush(FLUSH_PATIENCE);
     }
 }
 
-/// Writes a line to stderr after all that was logged. Waits for a reader for a second at most once there is a log; before
-/// that, as long as it takes.
+/// Writes a line to stderr after all that was logged. Waits for a second at most if there is a log, or else for as long as it takes.
 pub fn last_words(line: &str) {
     let bytes = format!("{line}\n").into_bytes();
     match WRITER.get() {
@@ -91,16 +88,15 @@ pub fn last_words(line: &str) {
     }
 }
 
-/// The state of the process's log itself.
+/// How far the log is behind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Lines that were lost since the start, because nobody took those before them, or they could not be written at all.
+    /// Lines that were lost since the start, because the queue was full or they could not be written.
     pub lost: u64,
-    /// Whether the line that is being written now has been for some seconds.
+    /// Whether the line that is being written hangs.
     pub hangs: bool,
 }
 
-/// How the process's log fares.
 pub(super) fn backlog() -> Backlog {
     WRITER.get().map_or_else(Backlog::default, |writer| writer.backlog(clock::now().boot))
 }
@@ -113,7 +109,7 @@ impl LogWriter {
         Ok(writer)
     }
 
-    /// Takes a line, or loses it.
+    /// Queues a line, or counts it as lost if the queue is full.
     pub(super) fn push(&self, target: LogTarget, line: Vec<u8>) {
         let mut queue = self.lock();
         if queue.bytes + line.len() > MAX_WAITING {
@@ -150,7 +146,7 @@ impl LogWriter {
             queue.writes_since = Some(clock::now().boot);
             drop(queue);
             if lost > 0 {
-                // Those were lost after these lines came, and the queue is empty: so this line takes their place.
+                // These came after the lines that are to be written now, and the queue is empty, so this line takes their place.
                 tracing::error!(
                     event = "log_lines_lost",
                     lines = lost,
@@ -169,7 +165,7 @@ impl LogWriter {
         }
     }
 
-    /// Nobody panics in here with the lock in hand; and a log goes on whatever happens to others.
+    /// Nothing panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, LineQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -196,7 +192,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// A writer whose reader takes a line whenever it is let.
+    /// A writer whose reader takes a line at each message of the sender.
     fn held_back() -> (Arc<LogWriter>, mpsc::Sender<()>, mpsc::Receiver<String>) {
         let (let_go, may_go) = mpsc::channel::<()>();
         let (taken, lines) = mpsc::channel();
@@ -227,7 +223,7 @@ mod tests {
         assert!(writer.lock().bytes <= MAX_WAITING);
         let lost = writer.backlog(BootMs(0)).lost;
         assert!((many as u64 / 3..=2 * many as u64 / 3 + 1).contains(&lost), "{lost} of {many} are lost");
-        // Once it goes on, all that was kept comes out.
+        // Once it goes on, all lines that were queued are written.
         drop(let_go);
         let kept = many as u64 - lost;
         (0..kept).for_each(|_| drop(lines.recv_timeout(PATIENCE).unwrap()));

@@ -5,8 +5,8 @@
 //! or, for a sink, the sink's own owner and group; and so may every directory above it, since whoever can rename a directory
 //! can put another in its place. POSIX access control lists count as much as mode bits.
 //!
-//! A leaf, as `domain` is, but one that looks at the file system: config and sinks must not each have a rule of their own.
-//! It reads and never writes. It can hang as the file system can, so it is called where that is allowed for.
+//! `environment` and `sink` use it, so that neither has a rule of its own. It reads and never writes. It can hang as the file system can, so
+//! callers run it on threads that may hang.
 
 mod acl;
 mod dir_entries;

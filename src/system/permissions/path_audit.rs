@@ -1,4 +1,4 @@
-//! The whole way to a file that the daemon reads, judged.
+//! Who could change anything on the path of a file that the daemon reads.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,23 +9,23 @@ use super::rule::{Risk, Role, Trusted};
 use super::status::{Status, is_on_read_only_mount};
 use super::walk::{Step, Walk};
 
-/// A thing on the way to a file that strangers could change.
+/// Something on the path of a file that strangers could change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Danger {
-    /// The thing: a directory, a link, or the file itself.
+    /// The directory, the link, or the file itself.
     pub path: PathBuf,
     /// What it is.
     pub thing: PathElement,
     /// Who could do what.
     pub risk: Risk,
-    /// Nobody can mend it here, as in a container whose config is mounted read-only.
+    /// It lies on a read-only mount, as the config in a container may.
     pub read_only: bool,
 }
 
 /// What a [`Danger`] is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathElement {
-    /// A directory on the way, or the one that was asked about.
+    /// A directory.
     Directory,
     /// A symbolic link.
     Link,
@@ -33,21 +33,21 @@ pub enum PathElement {
     File,
 }
 
-/// Judges ways, and tells each danger once.
+/// Audits paths, and reports each danger once.
 #[derive(Debug)]
 pub struct PathAudit {
     trusted: Trusted,
-    told: HashSet<PathBuf>,
+    reported: HashSet<PathBuf>,
 }
 
 impl PathAudit {
-    /// Judges by this rule.
+    /// Applies this rule.
     pub fn new(trusted: Trusted) -> Self {
-        Self { trusted, told: HashSet::new() }
+        Self { trusted, reported: HashSet::new() }
     }
 
     /// Everything between `/` and `path`, both included, that strangers could change, links judged before they are followed.
-    /// A way that cannot be walked to its end is judged as far as it goes: whoever reads the file says the rest.
+    /// A path that cannot be walked to its end is audited as far as it goes: reading the file reports the rest.
     pub fn to(&mut self, path: &Path) -> Vec<Danger> {
         let mut dangers = Vec::new();
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
@@ -74,6 +74,11 @@ impl PathAudit {
         let role = if thing == PathElement::File { Role::File } else { Role::Passage };
         let risk = self.trusted.risk(path, status, role)?;
         let path = path.to_path_buf();
-        self.told.insert(path.clone()).then(|| Danger { path, thing, risk, read_only: is_on_read_only_mount(mount) })
+        self.reported.insert(path.clone()).then(|| Danger {
+            path,
+            thing,
+            risk,
+            read_only: is_on_read_only_mount(mount),
+        })
     }
 }

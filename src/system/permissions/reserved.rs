@@ -1,4 +1,4 @@
-//! What nobody may publish to.
+//! Places to which nothing may be published.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! The rule, applied to one thing: who could change it, and is anybody among them who must not?
+//! The rule, applied to one directory, link or file: who could change it, and who of them must not?
 
 use std::fmt;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub struct Trusted {
     groups: Vec<u32>,
 }
 
-/// What a thing is on the way to a file.
+/// What a directory, link or file is on the path of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A directory that is passed. A sticky bit is enough there: nobody can rename or remove what belongs to somebody else

@@ -1,4 +1,4 @@
-//! What is known of one thing on the way: of a directory, a link or a file.
+//! What is known of one directory, link or file on a path.
 
 use std::path::Path;
 

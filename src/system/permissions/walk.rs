@@ -1,4 +1,4 @@
-//! A path walked component by component, so that each thing on the way is looked at before it is passed.
+//! A walk along a path, component by component, so that each is examined before it is passed.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

@@ -35,7 +35,7 @@ pub(crate) struct Baseline {
     pub(crate) config: Option<Arc<Config>>,
     pub(crate) clients: Vec<(Connection, TokenClient)>,
     pub(crate) secrets: BTreeMap<AppName, Fingerprint>,
-    /// What no reload changes, as it was at the start.
+    /// The settings of the start, which no reload changes.
     pub(crate) fixed: Option<RestartOnly>,
 }
 
@@ -52,7 +52,7 @@ impl RestartOnly {
         Self { state: config.state.clone(), control: config.control.clone(), log: config.log }
     }
 
-    /// Says which of the new settings wait for a restart.
+    /// Warns of new settings that wait for a restart.
     fn warn(&self, new: &Self, report: &mut Report) {
         let differ = [
             ("state", self.state != new.state),
@@ -229,8 +229,8 @@ fn build(
     })
 }
 
-/// With tenants that are kept, two may write one place: their app may be called otherwise by now, and `{client_id}` stand in
-/// a path. Such a config is no better than one that was written so.
+/// Kept tenants may write the place of another one, if their app's client_id changed and stands in a path. Such a config is as wrong
+/// as one that was written so.
 fn check_kept_tenants(config: &Config, kept: usize) -> Result<(), Diagnostic> {
     let Some(conflict) = environment::conflicts(config).into_iter().next() else { return Ok(()) };
     let message = format!(
