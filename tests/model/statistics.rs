@@ -66,8 +66,8 @@ impl fmt::Display for Statistics {
         )?;
         write!(
             f,
-            "  endpoints that hand out remaining life: at most {} calls a life, longest gap {} ms",
-            self.most_calls_a_life, self.longest_handover_ms
+            "  endpoints that hand out remaining life: at most {} calls a life, longest gap {} ms; published after {} ms at most",
+            self.most_calls_a_life, self.longest_handover_ms, self.longest_publication_ms
         )
     }
 }
