@@ -34,6 +34,15 @@ impl Availability {
         self.excuses.push((from, until, app.map(|app| app as u16)));
     }
 
+    /// The same, where the last excuse of this kind may go on.
+    pub fn excuse_longer(&mut self, from: u64, until: u64, app: usize) {
+        let last = self.excuses.iter_mut().rev().find(|(_, _, whom)| *whom == Some(app as u16));
+        match last.filter(|(begin, end, _)| (*begin..=*end).contains(&from)) {
+            Some((_, end, _)) => *end = until.max(*end),
+            None => self.excuse(from, until, Some(app)),
+        }
+    }
+
     pub fn is_handed_over(&self, app: u16) -> bool {
         self.handed_over.get(usize::from(app)).copied().unwrap_or(false)
     }

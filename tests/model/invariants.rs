@@ -292,7 +292,10 @@ impl Invariants {
         let (tenant, app) = (&mut self.tenants[no], &self.apps[usize::from(no.app)]);
         match kind {
             FailureKind::Banned if sent >= app.path_since => {
-                self.bans.entry(app.path.origin).or_default().begin(t + BAN_MS);
+                let origin = app.path.origin;
+                self.bans.entry(origin).or_default().begin(t + BAN_MS);
+                let banned = (0..self.apps.len()).filter(|app| self.apps[*app].path.origin == origin);
+                banned.for_each(|app| self.availability.excuse_longer(t, t + BAN_MS, app));
             }
             // An answer to former credentials says nothing about those of today.
             FailureKind::Unauthorized if is_current && tenant.called == sent => tenant.refused.begin(t + REFUSED_MS),

@@ -16,17 +16,24 @@ impl Simulation {
                 false => self.check_is_gone(no),
             }
         }
-        for (subject, memory) in &self.daemon.store.saved {
-            let SavedKey::Tenant(id) = subject else { continue };
-            let no = self.number(id);
-            let is_refused = self.daemon.endpoint.refuses[no].is_some();
-            assert!(self.daemon.invariants.tenants[no].present, "{id} left, and is remembered: {memory:?}");
-            assert!(
-                is_refused || !matches!(memory, SavedState::Failing(_)),
-                "{id} is well, and is remembered: {memory:?}"
-            );
-        }
+        self.check_saved_state();
         assert_eq!(self.daemon.engine.withdrawing().count(), 0, "places are still to be emptied");
+    }
+
+    /// What the state says of failures, once everything is committed, is what the engine knows of them.
+    pub(crate) fn check_saved_state(&self) {
+        if !self.daemon.is_settled() || self.daemon.store.fault.is_some() || self.awaits_state {
+            return;
+        }
+        let (engine, now) = (&self.daemon.engine, self.daemon.now());
+        for (key, saved) in &self.daemon.store.saved {
+            let (SavedKey::Tenant(id), SavedState::Failing(failing)) = (key, saved) else { continue };
+            let slot = engine.slot(id).unwrap_or_else(|| panic!("{id} left, and its failures are saved: {saved:?}"));
+            // A failure from before the token is not believed; the next answer ends it.
+            let is_over = engine.record(slot).is_some_and(|token| token.requested_at > failing.next.told);
+            let fails = engine.row(now, slot).failure.is_some();
+            assert!(fails || is_over, "{id} does not fail, and the state says so: {saved:?}");
+        }
     }
 
     fn check_is_gone(&self, no: TenantNo) {

@@ -200,6 +200,7 @@ impl Simulation {
             // Tokens were published, and are lost with the process.
             self.excuse(since, t - since, 0, None);
         }
+        self.check_saved_state();
         self.awaits_state = !self.daemon.store.is_readable();
         let void = self.void_subjects();
         self.daemon.restart(&void);
