@@ -24,7 +24,9 @@ pub struct Availability {
     /// From, until, and whom: an app, or everybody.
     excuses: Vec<(u64, u64, Option<u16>)>,
     /// Gaps are judged one by one; else a test judges the run as a whole.
-    pub is_judged: bool,
+    pub judges_gaps: bool,
+    /// So is how soon a token is published.
+    pub judges_publications: bool,
     /// Apps whose endpoint hands out the next token only when the last has expired.
     pub handed_over: Vec<bool>,
 }
@@ -91,7 +93,7 @@ impl Invariants {
         let Stored { from, until: expired, .. } = before;
         let gap = now - expired;
         let (tenant, app) = (&self.tenants[no], &self.apps[usize::from(no.app)]);
-        if !self.availability.is_judged || is_excused {
+        if !self.availability.judges_gaps || is_excused {
             return self.count_excused(gap);
         }
         let handed_over = self.availability.is_handed_over(no.app);
@@ -137,7 +139,7 @@ impl Invariants {
         sinks: &Sinks,
     ) {
         let is_first = before.is_none_or(|before| before.fingerprint != stored.record.fingerprint);
-        if !is_first || !self.availability.is_judged {
+        if !is_first || !self.availability.judges_publications {
             return;
         }
         let well = |since: Option<&u64>, then: u64| since.map_or(0, |since| since + then);

@@ -4,7 +4,7 @@ use corptokend::domain::*;
 
 use crate::fault_plan::{Fault, FaultEnd};
 use crate::model::TenantNo;
-use crate::simulation::{BOOT_MS, Kill, SETS, Simulation};
+use crate::simulation::{BOOT_MS, Kill, Simulation, any_sinks};
 
 /// After an outage, the longest backoff: milliseconds.
 const BACKOFF_MS: u64 = 300_000;
@@ -72,7 +72,7 @@ impl Simulation {
             }
             Fault::Join { app, n } => {
                 for no in self.pick(app, n, false) {
-                    let sinks = self.any_sinks();
+                    let sinks = any_sinks(&mut self.rng);
                     self.join(no, sinks);
                 }
             }
@@ -199,10 +199,6 @@ impl Simulation {
         chosen.iter().copied().cycle().skip(from).take(chosen.len().min(n as usize)).collect()
     }
 
-    fn any_sinks(&mut self) -> SinkSetId {
-        SinkSetId(self.rng.below(SETS) as u32)
-    }
-
     fn leave(&mut self, no: TenantNo) {
         let (id, sinks) = (self.id(no), self.daemon.invariants.tenants[no].sinks.expect("it has sinks"));
         let withdraw = self.daemon.places_of(sinks, &id);
@@ -211,7 +207,7 @@ impl Simulation {
 
     fn resink(&mut self, no: TenantNo) {
         let (id, before) = (self.id(no), self.daemon.invariants.tenants[no].sinks.expect("it has sinks"));
-        let sinks = self.any_sinks();
+        let sinks = any_sinks(&mut self.rng);
         let stay = self.daemon.places_of(sinks, &id);
         let mut withdraw = self.daemon.places_of(before, &id);
         withdraw.retain(|place| !stay.contains(place));
@@ -226,14 +222,14 @@ impl Simulation {
     }
 
     fn app_returns(&mut self, app: usize) {
-        if self.daemon.is_settled() {
+        if self.daemon.is_settled() && !self.awaits_state {
             let name = self.daemon.names.app_name(app).clone();
             self.daemon.check_app_is_gone(&name);
         }
         let tenants = self.left[app].take().expect("it left");
         self.put_app(app, Freshness::Current);
         for no in tenants {
-            let sinks = self.any_sinks();
+            let sinks = any_sinks(&mut self.rng);
             self.join(no, sinks);
         }
     }

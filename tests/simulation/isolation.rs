@@ -1,11 +1,11 @@
 //! One app's trouble beside another that is well, and outages from beginning to end: over all kinds of failure, hanging
 //! calls included, and over seeds.
 
-use corptokend::domain::{FailureKind, Rate};
+use corptokend::domain::{FailureKind, Rate, SinkSetId};
 
 use crate::fault_plan::Fault;
-use crate::model::{Habit, Rng, TenantNo};
-use crate::simulation::{AppSetup, SETS, Simulation};
+use crate::model::{Habit, Rng, StoreFault, TenantNo};
+use crate::simulation::{AppSetup, Simulation};
 
 const MINUTE: u64 = 60_000;
 
@@ -26,27 +26,34 @@ fn simulation(seed: u64, apps: Vec<AppSetup>, later: u32) -> Simulation {
     let from_the_start = apps[usize::from(last)].tenants - later;
     let mut simulation = Simulation::new(seed, apps);
     simulation.daemon.endpoint.apps.iter_mut().for_each(|app| app.flaky = 0);
-    simulation.daemon.invariants.availability.is_judged = false;
-    simulation.start(SETS, |no| no.app < last || no.n < from_the_start);
+    simulation.daemon.invariants.availability.judges_gaps = false;
+    simulation.start(|no, _| (no.app < last || no.n < from_the_start).then(|| sinks_of(no.app)));
     simulation
+}
+
+/// The first app has a file and a key, each in a lane of its own; the others have a file in the first of these lanes.
+fn sinks_of(app: u16) -> SinkSetId {
+    SinkSetId(if app == 0 { 1 } else { 0 })
 }
 
 const NEWCOMERS: u32 = 30;
 
-/// An app of 300 beside one of 2,000 that has this trouble for ten minutes; newcomers join the 300 meanwhile. Returns by how
-/// much a refresh of theirs was late at worst, in milliseconds.
-fn beside(trouble: Option<FailureKind>, seed: u64, endpoint: u64) -> u64 {
+/// An app of 300 beside one of 2,000 that has this fault from the fifth minute on; newcomers join the 300 meanwhile. Returns by
+/// how much a refresh of theirs was late at worst, in milliseconds. How soon they are published is judged by the model.
+fn lateness_beside(fault: Option<Fault>, seed: u64, endpoint: u64) -> u64 {
     let mut simulation = simulation(seed, vec![app(2_000, 400, endpoint), app(300 + NEWCOMERS, 60, 1)], NEWCOMERS);
     simulation.run_until(4 * MINUTE);
-    if let Some(kind) = trouble {
-        simulation.inject(Fault::Outage { app: Some(0), kind, ms: 10 * MINUTE });
+    if let Some(fault) = fault {
+        simulation.inject(fault);
     }
     simulation.run_until(8 * MINUTE);
-    simulation.inject(Fault::Join { app: 1, n: NEWCOMERS });
+    for n in 300..300 + NEWCOMERS {
+        simulation.join(TenantNo { app: 1, n }, sinks_of(1));
+    }
     simulation.run_until(8 * MINUTE + 10_000);
     let newcomers = (300..300 + NEWCOMERS).map(|n| TenantNo { app: 1, n });
-    let served = newcomers.filter(|no| simulation.daemon.store.tokens[*no].is_some()).count();
-    assert_eq!(served, NEWCOMERS as usize, "{trouble:?}, seed {seed}: newcomers are served meanwhile");
+    let served = newcomers.filter(|no| simulation.daemon.store.current(*no).is_some()).count();
+    assert_eq!(served, NEWCOMERS as usize, "{fault:?}, seed {seed}: newcomers are served meanwhile");
     simulation.run_until(16 * MINUTE);
     simulation.daemon.invariants.apps[1].latest_ms
 }
@@ -55,14 +62,30 @@ fn beside(trouble: Option<FailureKind>, seed: u64, endpoint: u64) -> u64 {
 fn an_app_that_is_well_is_never_a_second_late_whatever_another_suffers_from() {
     for seed in [1, 2, 3] {
         // What its own rate accounts for.
-        let alone = beside(None, seed, 2);
+        let alone = lateness_beside(None, seed, 2);
         assert!(alone < 3_000, "seed {seed}: {alone} ms");
         for kind in kinds() {
             // Who is banned, or is told that the endpoint is too busy, shares that with whoever calls it, too.
             let shares = !matches!(kind, FailureKind::Banned | FailureKind::Blocked | FailureKind::ApiThrottled);
             let endpoint = if shares && seed % 2 == 1 { 1 } else { 2 };
-            let late = beside(Some(kind), seed, endpoint);
+            let fault = Fault::Outage { app: Some(0), kind, ms: 10 * MINUTE };
+            let late = lateness_beside(Some(fault), seed, endpoint);
             assert!(late <= alone + 1_000, "{kind}, seed {seed}, endpoint {endpoint}: {late} ms late, {alone} alone");
+        }
+    }
+}
+
+#[test]
+fn an_app_is_never_a_second_late_while_another_leaves_or_its_lane_hangs_or_the_state_fails() {
+    let state_fails = |how| Fault::StateFails { how, ms: 10 * MINUTE };
+    for seed in [1, 2, 3] {
+        let alone = lateness_beside(None, seed, 1);
+        let leaves = [1, 3 * MINUTE, 10 * MINUTE].map(|ms| Fault::AppLeaves { app: 0, ms });
+        let fails = [StoreFault::Hangs, StoreFault::Unwritable, StoreFault::Unreadable].map(state_fails);
+        let hangs = [Fault::LaneHangs { lane: 1, ms: 10 * MINUTE }];
+        for fault in leaves.into_iter().chain(fails).chain(hangs) {
+            let late = lateness_beside(Some(fault), seed, 1);
+            assert!(late <= alone + 1_000, "{fault:?}, seed {seed}: {late} ms late, {alone} alone");
         }
     }
 }

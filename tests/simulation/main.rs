@@ -30,11 +30,11 @@ mod simulation;
 
 use std::str::FromStr;
 
-use corptokend::domain::{FailureKind, Rate};
+use corptokend::domain::{FailureKind, Rate, SinkSetId};
 use fault_plan::{Fault, FaultPlan};
 use model::{Habit, Rng, Stored};
 use reference_schedule::ReferenceSchedule;
-use simulation::{AppSetup, SETS, Simulation};
+use simulation::{AppSetup, Simulation, any_sinks};
 
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
@@ -89,7 +89,7 @@ fn any_seed_keeps_the_promises() {
         let every = rng.pick(&[HOUR / 2, HOUR / 2, HOUR / 6, HOUR / 20]);
         simulation.fault_plan = FaultPlan::drawn(rng, apps, tenants, (HOUR, peace, every));
         // A fifth joins later, if at all.
-        simulation.start(SETS, |no| no.n % 5 != 0);
+        simulation.start(|no, rng| (no.n % 5 != 0).then(|| any_sinks(rng)));
         simulation.run_until(end);
         simulation.come_to_an_end();
         println!("{}", simulation.daemon.invariants.statistics);
@@ -101,8 +101,8 @@ fn crowd(seed: u64, tenants: u32, rate: Rate, lifetime_s: u32) -> Simulation {
     let app = AppSetup { tenants, rate, lifetime_s, habit: Habit::NewToken, refused: 0, endpoint: 1 };
     let mut simulation = Simulation::new(seed, vec![app]);
     simulation.daemon.endpoint.apps[0].flaky = 0;
-    simulation.daemon.invariants.availability.is_judged = false;
-    simulation.start(SETS, |_| true);
+    simulation.daemon.invariants.availability.judges_gaps = false;
+    simulation.start(|_, rng| Some(any_sinks(rng)));
     simulation
 }
 
@@ -179,7 +179,7 @@ fn fifty_that_do_not_extend() -> AppSetup {
 #[test]
 fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
     let mut simulation = Simulation::new(3, vec![fifty_that_do_not_extend()]);
-    simulation.start(SETS, |_| true);
+    simulation.start(|_, rng| Some(any_sinks(rng)));
     simulation.run_until(HOUR / 2);
     simulation.restart();
     // Past every refresh point: each was asked for once more, in vain.
@@ -195,7 +195,7 @@ fn a_clock_that_is_set_causes_no_calls_for_tokens_that_do_not_extend() {
 #[test]
 fn restarts_cause_no_calls_for_tokens_that_do_not_extend() {
     let mut simulation = Simulation::new(4, vec![fifty_that_do_not_extend()]);
-    simulation.start(SETS, |_| true);
+    simulation.start(|_, rng| Some(any_sinks(rng)));
     // Past every refresh point: each was asked for once more, in vain.
     simulation.run_until(HOUR * 7 / 4);
     let before = simulation.daemon.invariants.statistics.calls;
@@ -228,7 +228,7 @@ fn a_month_of_a_million_tenants() {
     let mut simulation = Simulation::new(seed, vec![app; apps as usize]);
     (simulation.daemon.grain, simulation.daemon.store.commit_ms) = (20, 200);
     simulation.fault_plan = FaultPlan::of_a_month(Rng::new(seed), apps as usize, end);
-    simulation.start(1, |_| true);
+    simulation.start(|_, _| Some(SinkSetId(0)));
     for day in 1..=days.ceil() as u64 {
         simulation.run_until(end.min(day * DAY));
         let seconds = began.elapsed().as_secs_f64();

@@ -12,7 +12,7 @@ use crate::model::{Daemon, Habit, Rng, TenantNo, Treatment, place};
 /// How long after its machine a daemon starts, in milliseconds.
 pub(crate) const BOOT_MS: u64 = 20_000;
 /// The sets of sinks that tenants have.
-pub(crate) const SETS: u64 = 3;
+const SETS: u64 = 3;
 /// How many lanes there are: even roots lie on one, odd ones on the other.
 pub(crate) const LANES: u64 = 2;
 
@@ -63,6 +63,11 @@ pub(crate) struct Simulation {
     pub(crate) no_restart_before: u64,
 }
 
+/// Any set of sinks.
+pub(crate) fn any_sinks(rng: &mut Rng) -> SinkSetId {
+    SinkSetId(rng.below(SETS) as u32)
+}
+
 pub(crate) fn policy(rate: Rate) -> AppPolicy {
     let retry = Retry { min: Duration::from_secs(1), max: Duration::from_secs(300) };
     AppPolicy { rate, refresh: Refresh { at: 0.7, jitter: 0.05 }, retry, enabled: true }
@@ -88,7 +93,8 @@ impl Simulation {
         let room = Capacity { calls: 64, max_calls: 64, lanes: vec![64; LANES as usize] };
         let mut daemon = Daemon::new(BOOT_MS, rng.next(), Rate::per_second(400), room);
         (daemon.seen.is_recorded, daemon.invariants.checks_order) = (false, false);
-        daemon.invariants.availability.is_judged = true;
+        let availability = &mut daemon.invariants.availability;
+        (availability.judges_gaps, availability.judges_publications) = (true, true);
         for (app, setup) in setups.iter().enumerate() {
             daemon.names.app(&AppName::new(&format!("app{app}")).expect("a name"));
             let mut treatment = Treatment::new(setup.lifetime_s, setup.habit);
@@ -118,15 +124,16 @@ impl Simulation {
         }
     }
 
-    /// Starts the daemon for the first time, with the tenants that `is_present` says, each with one of `sets` sets of sinks.
-    pub(crate) fn start(&mut self, sets: u64, is_present: impl Fn(TenantNo) -> bool) {
+    /// Starts the daemon for the first time, with the tenants that have sinks.
+    pub(crate) fn start(&mut self, sinks_of: impl Fn(TenantNo, &mut Rng) -> Option<SinkSetId>) {
         for (number, outlets) in sink_sets().into_iter().enumerate() {
             self.daemon.plan(Change::SinkSet { id: SinkSetId(number as u32), sinks: outlets.into() });
         }
         (0..self.setups.len()).for_each(|app| self.put_app(app, Freshness::Current));
-        for no in self.all_tenants().filter(|no| is_present(*no)).collect::<Vec<_>>() {
-            let sinks = SinkSetId(self.rng.below(sets) as u32);
-            self.join(no, sinks);
+        for no in self.all_tenants() {
+            if let Some(sinks) = sinks_of(no, &mut self.rng) {
+                self.join(no, sinks);
+            }
         }
         self.daemon.turn();
     }
