@@ -1,4 +1,4 @@
-//! A timer that wakes a lane's thread by a descriptor.
+//! A periodic timer with a descriptor that a lane's thread can poll.
 
 use std::io;
 use std::time::Duration;

@@ -152,10 +152,10 @@ fn a_wrong_mode_is_mended_and_what_others_could_write_is_replaced() {
     desk.publish(&spec, "ding1", "t").unwrap();
     let inode = path.metadata().unwrap().ino();
     chmod(&path, 0o400);
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Mended));
+    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
     assert_eq!((mode_of(&path), path.metadata().unwrap().ino()), (0o640, inode), "in place");
     chmod(&path, 0o666);
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Mended));
+    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
     assert_eq!(mode_of(&path), 0o640);
     assert_ne!(
         path.metadata().unwrap().ino(),
@@ -163,7 +163,7 @@ fn a_wrong_mode_is_mended_and_what_others_could_write_is_replaced() {
         "a writer that still has the old file open cannot alter this one"
     );
     fs::hard_link(&path, directory.path().join("other name")).unwrap();
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Mended));
+    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
     assert_eq!(path.metadata().unwrap().nlink(), 1);
 }
 
@@ -178,7 +178,7 @@ fn a_wrong_owner_or_group_is_mended() {
     let mut desk = Desk::files();
     desk.publish(&spec, "ding1", "t").unwrap();
     std::os::unix::fs::chown(&path, Some(12), Some(12)).unwrap();
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Mended));
+    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
     let facts = path.metadata().unwrap();
     assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o7777), (0, 34, 0o640));
 }

@@ -101,7 +101,7 @@ fn the_same_token_is_left_alone_but_for_timeout_and_permissions() {
     assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Unchanged));
     assert!(timeout_of(&key).ends_with('s'), "{}", timeout_of(&key));
     keyctl(&["setperm", &key, "0x3f3f0000"]).unwrap();
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Mended));
+    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
     assert!(keyctl(&["rdescribe", &key]).unwrap().contains(";3f0b0000;"));
 }
 

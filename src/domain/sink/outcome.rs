@@ -6,7 +6,7 @@ pub enum Wrote {
     /// The place holds new bytes.
     Replaced,
     /// The bytes were right; mode, owner or timeout were set right.
-    Mended,
+    Repaired,
     /// Everything was right already.
     Unchanged,
 }

@@ -277,7 +277,7 @@ mod tests {
             let at = drift.next_at().unwrap();
             waits.push(at.since(now) / 1_000);
             now = at;
-            assert!(drift.is_right(now, SLOT, SINK, Wrote::Mended));
+            assert!(drift.is_right(now, SLOT, SINK, Wrote::Repaired));
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(drift.next_at(), Some(now + QUIET_MS));

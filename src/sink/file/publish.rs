@@ -1,7 +1,7 @@
 //! The reader's guarantee: at every instant the path holds one whole token, old or new, with the right mode and owner,
 //! or, before the first success, nothing.
 //!
-//! What has to hold for that, and where it is seen to:
+//! What has to hold for that, and what ensures it:
 //!
 //! 1. *Whole*: all bytes are written to a temporary file that nobody else can open (0600, `O_EXCL`), and synced, before
 //!    it gets the name: [`TempFile::write`], [`TempFile::finish`].
@@ -118,7 +118,7 @@ fn place(
         }
         ExistingFile::Repaired(stat) => {
             remove_stale_files(directory, name);
-            return Ok((Wrote::Mended, stat));
+            return Ok((Wrote::Repaired, stat));
         }
         ExistingFile::SameBytes => true,
         ExistingFile::Different => false,
@@ -129,7 +129,7 @@ fn place(
     let left = file.rename_into_place(name)?;
     remove_stale_files(directory, name);
     directories.mark_dirty(directory);
-    Ok((if same_bytes { Wrote::Mended } else { Wrote::Replaced }, left))
+    Ok((if same_bytes { Wrote::Repaired } else { Wrote::Replaced }, left))
 }
 
 /// Removes what a killed daemon left under the temporary names of `name`.

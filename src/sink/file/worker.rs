@@ -1,4 +1,4 @@
-//! What a lane for files works with.
+//! The worker of a lane for files: publishes, removes, syncs, and reports drift.
 
 use std::collections::HashSet;
 use std::io;
@@ -30,8 +30,8 @@ pub(crate) struct Files {
     mounted: HashSet<(PathBuf, u64)>,
 }
 
-/// How many directories on other file systems are reported once: a lane may be shared by many.
-const MOST_MOUNTED: usize = 1000;
+/// The most directories on other file systems that are reported: a lane may be shared by many.
+const MAX_MOUNTED: usize = 1000;
 
 /// A report that must not be given out before a directory is synced.
 struct Pending {
@@ -93,10 +93,10 @@ impl Files {
         Self { me, directories, watch, found, device, mounted }
     }
 
-    /// Tells, once, where another file system begins on the way to a directory.
-    fn note_device(&mut self, directory: &DirHandle) {
+    /// Reports, once, where another file system begins on the way to a directory.
+    fn report_mount(&mut self, directory: &DirHandle) {
         let device = directory.identity().device();
-        if self.device.is_none_or(|own| own == device) || self.mounted.len() >= MOST_MOUNTED {
+        if self.device.is_none_or(|own| own == device) || self.mounted.len() >= MAX_MOUNTED {
             return;
         }
         let mut begins = directory;
@@ -121,11 +121,11 @@ impl Files {
         let (path, sink) = (job.spec.place(&job.names), &job.spec);
         let bytes = render(&sink.format, &job.names, &job.token, job.expires_at);
         let watch = &mut self.watch;
-        // Before the first publication to a directory: what somebody does right after it is seen, then.
+        // Watched before the first publication to it, so that a change right after that is seen.
         let before = |directory: &DirHandle| watch.before_publication(directory);
         let outcome = publish::publish(&mut self.directories, self.me, sink, &path, &bytes, before)?;
         self.found.extend(self.watch.track(&outcome, (job.ticket, job.sink)));
-        self.note_device(&outcome.directory);
+        self.report_mount(&outcome.directory);
         Ok((outcome.wrote, outcome.directory))
     }
 
@@ -158,7 +158,7 @@ impl Work for Files {
         });
         let mut reports: Vec<LaneReport> = pending.into_iter().map(|pending| pending.settle(&unsynced)).collect();
         reports.append(&mut self.found);
-        // Before the lane's own events write the queue.
+        // Before the lane's own events fill the queue.
         reports.extend(self.watch.read_events(near.as_deref()));
         reports
     }

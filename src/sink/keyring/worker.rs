@@ -49,7 +49,7 @@ impl<C: Fn() -> WallMs> Keys<C> {
             OnExpiry::Delete => Some(job.expires_at),
         };
         match self.put(&place, job, expires) {
-            // A keyring was taken away between two calls: from the top, once.
+            // A keyring was removed between two calls: try once more from the root.
             Err(KeyError { errno: Errno::NOKEY | Errno::KEYREVOKED | Errno::KEYEXPIRED, .. }) => {
                 self.rings.clear();
                 self.put(&place, job, expires)
@@ -66,14 +66,14 @@ impl<C: Fn() -> WallMs> Keys<C> {
         expires: Option<WallMs>,
     ) -> Result<Wrote, KeyError> {
         let (payload, description) = (job.token.expose().as_bytes(), place.description());
-        // 0 is no timeout at all, so a token that has expired is given the shortest there is.
+        // 0 means no timeout, so an expired token gets the shortest.
         let seconds = expires.map_or(0, |at| seconds_left(at, (self.clock)()).max(1));
         let way = self.rings.walk(place, MissingKeyrings::Make)?;
         let ring = way[way.len() - 1];
         let found = self.rings.find(ring, KeyType::User, description).map_err(KeyError::at("look for the key"))?;
         let right = found.filter(|key| sys::read(*key).is_ok_and(|held| *held == payload));
         let settled = match right.map(|key| (key, settle(key, seconds, Settled::Before))) {
-            // It was re-permissioned so that we cannot mend it: its successor takes its place.
+            // Its permissions forbid a repair, so it is replaced.
             Some((key, Err(Errno::ACCESS))) => {
                 sys::unlink(key, ring).map_err(KeyError::at("replace the key"))?;
                 None
@@ -125,7 +125,7 @@ impl<C: Fn() -> WallMs> Keys<C> {
     }
 }
 
-/// Tries whether the root of a sink can be reached and read, and publishes nothing.
+/// Checks that the root keyring of a sink can be reached and read.
 pub(crate) fn probe(sink: &KeyringSink) -> Result<(), SinkFailure> {
     let failed = |errno| failed("use the keyring", &sink.root.to_string(), errno);
     let root = sys::root(sink.root).map_err(failed)?;
@@ -161,7 +161,7 @@ impl<C: Fn() -> WallMs> Work for Keys<C> {
     }
 }
 
-/// Sets what adding a key leaves unset. The kernel does not tell a key's timeout, so it is set each time.
+/// Sets timeout and permissions. A key's timeout cannot be read, so it is set each time.
 fn settle(key: Serial, seconds: u32, before: Settled) -> Result<Wrote, Errno> {
     sys::set_timeout(key, seconds)?;
     let right =
@@ -170,7 +170,7 @@ fn settle(key: Serial, seconds: u32, before: Settled) -> Result<Wrote, Errno> {
         return Ok(Wrote::Unchanged);
     }
     sys::set_permissions(key, PERMISSIONS)?;
-    Ok(Wrote::Mended)
+    Ok(Wrote::Repaired)
 }
 
 /// Whether a key was there before, with permissions that may be right already.
