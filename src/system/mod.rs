@@ -10,3 +10,4 @@ pub mod log;
 pub mod permissions;
 pub mod process;
 pub mod sd_notify;
+pub mod terminal;

@@ -1,4 +1,4 @@
-//! `corptokend check`: validates the config, tries the sinks' directories, and tells what would come of it.
+//! `corptokend check`: validates the config, tries the sinks' directories, and shows what a reload would do.
 
 mod output;
 
@@ -30,11 +30,11 @@ pub(super) struct CheckArgs {
     online: Option<Option<TenantId>>,
 }
 
-/// What was found.
+/// The result of a check.
 struct CheckFindings {
     sources: Sources,
     report: Report,
-    /// The rest is known only of a config that could be read whole.
+    /// Known only if the config has no errors.
     details: Option<Details>,
 }
 
@@ -49,7 +49,7 @@ struct Details {
 
 /// The one real call.
 struct OnlineCall {
-    /// `None`: it could not be made, since there is no such tenant.
+    /// `None`: there is no such tenant, so no call was made.
     tenant: Option<TenantId>,
     outcome: Result<Answered, FailedCall>,
 }
@@ -61,7 +61,7 @@ struct Answered {
 }
 
 struct FailedCall {
-    /// Absent when no call was made.
+    /// `None`: no call was made.
     failure: Option<Failure>,
     detail: String,
 }
@@ -79,7 +79,7 @@ pub(super) fn run(args: &CheckArgs, config: &Path, socket: Option<&Path>, out: &
 }
 
 fn examine(args: &CheckArgs, path: &Path, socket: Option<&Path>) -> CheckFindings {
-    // As the daemon's user: what root may read, and do in a directory, says nothing.
+    // As the daemon's user, because root may read and write everywhere.
     let as_root = become_daemon(path).err();
     let process = environment::process();
     let sources = match environment::read(path) {
@@ -140,7 +140,7 @@ fn probe_sinks(config: &Config) -> Vec<Diagnostic> {
         }
     }
     let diagnostic = |(name, spec, failure, more): (AppName, SinkSpec, SinkFailure, usize)| {
-        let others = if more > 0 { format!(" (and so for {more} more of its tenants)") } else { String::new() };
+        let others = if more > 0 { format!(" (and for {more} more of its tenants)") } else { String::new() };
         let message = format!("app {name}: {} cannot be published to: {failure}{others}", path_of(&spec));
         Diagnostic::new(Severity::Error, message)
     };
@@ -156,7 +156,7 @@ fn targets_of<'a>(name: &'a AppName, app: &'a AppConfig) -> impl Iterator<Item =
     })
 }
 
-/// The names of an app's tenants. Where it has none yet, those of one that it could have.
+/// The names of an app's tenants. If it has none yet, those of an example.
 fn names_of_all<'a>(name: &'a AppName, app: &'a AppConfig) -> impl Iterator<Item = Names> + 'a {
     let stand_in = CorpId::new("corp_id").ok().filter(|_| app.tenants.is_empty());
     app.tenants.iter().cloned().chain(stand_in).map(|id| app.names_of(name, &id))
@@ -172,7 +172,7 @@ fn path_of(spec: &SinkSpec) -> String {
     }
 }
 
-/// What a reload would do, if a daemon runs with this config. A warning when one runs and does not tell.
+/// What a reload would do, if a daemon runs with this config. A warning if one runs and does not answer.
 fn ask_daemon(config: &Config, path: &Path, socket: Option<&Path>) -> Result<Option<ReloadVerdict>, Diagnostic> {
     let asked = ControlClient::connect(socket.unwrap_or(&config.control.socket)).and_then(|mut client| {
         let theirs = client.status()?.config.path;

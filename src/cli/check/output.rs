@@ -1,4 +1,4 @@
-//! What `check` found, for people and for programs.
+//! The output of `check`, as text and as JSON.
 
 use std::io::{self, Write};
 

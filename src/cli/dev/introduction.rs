@@ -1,4 +1,4 @@
-//! What `dev` says before the first token comes: what runs, where things are, and what to try.
+//! What `dev` prints first: what runs, where its files are, and what to try.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ Each event is a line below. Try, in another terminal:
   # one more tenant: edit the config, and its file appears
   sed -i 's/\"ding-globex\"/\"ding-globex\", \"ding-initech\"/' {config}
 
-  # a mistake changes nothing, and is told with its line; then it is mended
+  # a mistake changes nothing, and is reported with its line; then it is corrected
   sed -i 's/^corp_ids/corp_idz/' {config}
   sed -i 's/^corp_idz/corp_ids/' {config}
 
@@ -55,7 +55,7 @@ Each event is a line below. Try, in another terminal:
     )
 }
 
-/// How to start this program from another terminal: by its name, where that finds it.
+/// How to start this program from another terminal: by its name if `PATH` finds it.
 fn us() -> String {
     const NAME: &str = "corptokend";
     let Ok(us) = std::env::current_exe() else { return NAME.to_owned() };

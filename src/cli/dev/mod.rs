@@ -1,4 +1,4 @@
-//! `corptokend dev`: a simulated endpoint and the real daemon against it, in one process, to see what it is about.
+//! `corptokend dev`: a simulated endpoint and the real daemon against it, in one process, to try it out.
 
 mod introduction;
 mod scratch;
@@ -47,17 +47,17 @@ async fn play(args: &DevArgs, out: &mut dyn Write) -> Result<(), StartError> {
     Ok(())
 }
 
-/// A daemon takes SIGHUP for a wish to reload. When the terminal was closed, nobody plays any more.
+/// Stops when the terminal is closed. A daemon takes SIGHUP as a request to reload, but a closed terminal sends it too.
 async fn end_with_the_terminal(mut hangups: Signal) {
     while io::stdin().is_terminal() && hangups.recv().await.is_some() {
         if !io::stdin().is_terminal() {
-            // It ends as by Ctrl-C, and cleans up. That a process may not signal itself is unheard of.
+            // It stops as after Ctrl-C, and cleans up. A process may always signal itself.
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
         }
     }
 }
 
-/// DingTalk's limits, with lives short enough that something happens.
+/// DingTalk's limits, with short lifetimes, so that there is something to see.
 fn options(args: &DevArgs) -> Options {
     let owned = |pairs: [(&str, &str); 2]| pairs.map(|(id, secret)| (id.to_owned(), secret.to_owned())).into();
     Options {

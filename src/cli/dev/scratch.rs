@@ -1,4 +1,4 @@
-//! The directory that `dev` plays in.
+//! The directory of `dev`: a config, secrets, tokens and state.
 
 use std::fs;
 use std::io::{self, Write};
@@ -8,28 +8,31 @@ use std::path::{Path, PathBuf};
 use crate::cli::terminal::report;
 use crate::sandbox::Sandbox;
 
-/// They open nothing but the simulated endpoint.
+/// Secrets for the simulated endpoint alone.
 pub(super) const CRM_SECRET: &str = "crm-secret";
 pub(super) const HR_SECRET: &str = "hr-secret";
 
-/// A directory with a config. One that was made for the occasion goes when this is dropped.
+/// A directory with a config. A temporary one is removed when this is dropped.
 pub(super) struct Scratch {
     pub(super) directory: PathBuf,
     pub(super) is_ours: bool,
 }
 
 impl Scratch {
-    /// In `wanted`, which must be empty or not there yet, or in a new directory below `$TMPDIR`.
+    /// In `wanted`, which must be empty or missing, or in a new directory below `$TMPDIR`.
     pub(super) fn new(wanted: Option<&Path>) -> io::Result<Self> {
         let Some(wanted) = wanted else {
             let directory = std::env::temp_dir().join(format!("corptokend-dev-{}", std::process::id()));
-            // One that is there already may be somebody else's trap.
-            fs::DirBuilder::new().mode(0o700).create(&directory).map_err(|error| told("make", &directory, &error))?;
+            // An existing directory may be another user's trap.
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&directory)
+                .map_err(|error| failed_to("make", &directory, &error))?;
             return Ok(Self { directory, is_ours: true });
         };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(wanted).map_err(|e| told("make", wanted, &e))?;
-        let directory = wanted.canonicalize().map_err(|error| told("open", wanted, &error))?;
-        if fs::read_dir(&directory).map_err(|error| told("read", wanted, &error))?.next().is_some() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(wanted).map_err(|e| failed_to("make", wanted, &e))?;
+        let directory = wanted.canonicalize().map_err(|error| failed_to("open", wanted, &error))?;
+        if fs::read_dir(&directory).map_err(|error| failed_to("read", wanted, &error))?.next().is_some() {
             let text = format!("{} is not empty; name a directory that is, or one to be made", wanted.display());
             return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, text));
         }
@@ -44,11 +47,11 @@ impl Scratch {
         self.directory.join("control.sock")
     }
 
-    /// Writes the config and what belongs to it.
+    /// Writes the config, its secrets and the CA certificate.
     pub(super) fn lay_out(&self, sandbox: &Sandbox) -> io::Result<PathBuf> {
         for place in ["etc", "tokens", "state"] {
             let place = self.directory.join(place);
-            fs::DirBuilder::new().mode(0o700).create(&place).map_err(|error| told("make", &place, &error))?;
+            fs::DirBuilder::new().mode(0o700).create(&place).map_err(|error| failed_to("make", &place, &error))?;
         }
         self.write("etc/crm.secret", 0o600, &format!("{CRM_SECRET}\n"))?;
         self.write("etc/hr.secret", 0o600, &format!("{HR_SECRET}\n"))?;
@@ -60,7 +63,7 @@ impl Scratch {
     fn write(&self, name: &str, mode: u32, text: &str) -> io::Result<()> {
         let path = self.directory.join(name);
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
-        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| told("write", &path, &error))
+        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| failed_to("write", &path, &error))
     }
 }
 
@@ -74,7 +77,7 @@ impl Drop for Scratch {
     }
 }
 
-fn told(what: &str, path: &Path, error: &io::Error) -> io::Error {
+fn failed_to(what: &str, path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot {what} {}: {error}", path.display()))
 }
 

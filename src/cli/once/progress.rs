@@ -4,7 +4,8 @@ use std::io;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::terminal::{counted, is_capable, print_line};
+use crate::cli::terminal::{counted, print_line};
+use crate::system::terminal::is_capable;
 
 /// A bar on a terminal, elsewhere a line for each tenth. Both go to stderr; stdout gets the outcome.
 pub(super) struct Progress {

@@ -1,4 +1,4 @@
-//! `corptokend status`: what the daemon knows, worst first.
+//! `corptokend status`: what the daemon knows, the worst tenants first.
 
 mod table;
 
@@ -14,7 +14,7 @@ use crate::domain::{TenantId, TenantState};
 use super::terminal::{Colour, Exit, SafeJson, redraw};
 use table::StatusTable;
 
-/// How many tenants are shown to people who did not ask for all.
+/// How many tenants are shown without `--all`.
 const WORST: usize = 50;
 
 /// Show what the daemon knows: state, time left, next refresh and why then, last error

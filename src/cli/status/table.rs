@@ -1,4 +1,4 @@
-//! How `status` looks to people.
+//! The text of `status`: a summary, notes, and a table of tenants.
 
 use std::fmt::{self, Write as _};
 
@@ -6,12 +6,12 @@ use crate::cli::terminal::{Colour, counted, padded, printable, width};
 use crate::control::protocol::{DaemonStatus, SinkState, TenantRow};
 use crate::domain::{TenantCounts, TenantState};
 
-/// The text of `status`: the summary, what an operator should know, and the tenants.
+/// The text of `status`.
 pub(super) struct StatusTable<'a> {
     pub(super) status: &'a DaemonStatus,
     /// Worst first.
     pub(super) rows: &'a [TenantRow],
-    /// Whether the tenants were asked for by name.
+    /// Whether the tenants were named on the command line. Then there is no summary.
     pub(super) named: bool,
     pub(super) colour: Colour,
 }
@@ -125,7 +125,7 @@ fn cells(row: &TenantRow) -> [String; 4] {
     [tenant, row.state.to_string(), moment(row.expires_in_s), moment(row.next_refresh_in_s)]
 }
 
-/// The lines under a tenant: what went wrong, and, where it was asked for by name, where it is published.
+/// The lines under a tenant: its last error, and its failing sinks, or all of its sinks if it was named.
 fn details(row: &TenantRow, named: bool) -> String {
     let mut text = String::new();
     if let Some(error) = &row.last_error {
@@ -149,7 +149,7 @@ fn details(row: &TenantRow, named: bool) -> String {
     text
 }
 
-/// `in 1h 3m`, `now`, `5s ago`: the two largest units, which is what one wants to know.
+/// `in 1h 3m`, `now`, `5s ago`: the two largest units.
 fn distance(seconds: i64) -> String {
     let ago = seconds < 0;
     let mut rest = seconds.unsigned_abs();

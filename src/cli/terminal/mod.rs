@@ -16,7 +16,7 @@ pub use exit::Exit;
 pub use screen::Colour;
 
 pub(super) use printable::{SafeJson, printable, printable_lines};
-pub(super) use screen::{is_capable, padded, redraw, width};
+pub(super) use screen::{padded, redraw, width};
 
 /// Reports what went wrong: the cause in one line.
 pub(super) fn report(error: impl Display) {

@@ -1,10 +1,10 @@
-//! What a terminal is given to show. Names, errors and whatever else others said must not steer it, nor turn text around.
+//! Makes text printable. Names, errors and other texts of others must not steer a terminal, nor change the direction of text.
 
 use std::io::{self, Write};
 
 use crate::domain::is_invisible;
 
-/// The text in one line, with a mark in place of whatever is not seen.
+/// The text on one line, with U+FFFD for each invisible character.
 pub(in crate::cli) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_invisible(c) { '\u{fffd}' } else { c }).collect()
 }
@@ -14,13 +14,13 @@ pub(in crate::cli) fn printable_lines(text: &str) -> String {
     text.chars().map(|c| if c != '\n' && is_invisible(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Passes JSON on with everything escaped that is not seen (RFC 8259, section 7). It stays the same JSON: such characters
-/// stand in strings alone, and a string may hold any character as `\uXXXX`. Line feeds, which part rows, stay.
+/// Passes JSON on with invisible characters escaped (RFC 8259, section 7). The JSON keeps its value: such characters occur only in
+/// strings, and a string may hold any character as `\uXXXX`. Line feeds, which separate rows, stay.
 ///
 /// Bytes that are no UTF-8 become U+FFFD.
 pub(in crate::cli) struct SafeJson<W> {
     out: W,
-    /// The beginning of a character that is not there as a whole yet.
+    /// The beginning of a character whose rest has not been written yet.
     part: Vec<u8>,
 }
 
@@ -63,7 +63,7 @@ impl<W: Write> SafeJson<W> {
 
 impl<W: Write> Write for SafeJson<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // By far the most of it.
+        // Most text is plain ASCII.
         if self.part.is_empty() && bytes.iter().all(|byte| (b' '..=b'~').contains(byte) || *byte == b'\n') {
             self.out.write_all(bytes)?;
         } else {
@@ -91,10 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_the_same_value_and_shows_nothing_that_is_not_seen() {
+    fn json_keeps_its_value_and_shows_no_invisible_character() {
         let nasty = "a\u{1b}[2Jb\u{9b}c\u{202e}d\u{2028}e\u{2066}f\u{e0041}g\u{7f}h 钉钉 \"\\";
         let text = serde_json::to_string(&serde_json::json!({ "name": nasty })).unwrap();
-        // However it is cut.
+        // In pieces of any length.
         for piece in 1..8 {
             let pieces: Vec<&[u8]> = text.as_bytes().chunks(piece).collect();
             let shown = safe(&pieces);
@@ -106,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_keep_their_lines_and_what_is_no_text_is_marked() {
+    fn rows_keep_their_lines_and_invalid_utf8_is_marked() {
         assert_eq!(safe(&[b"{\n", b"}\n"]), "{\n}\n");
         assert_eq!(safe(&[b"\"\xff\x1b[31m\""]), "\"\u{fffd}\\u001b[31m\"");
     }
 
     #[test]
-    fn what_others_say_cannot_steer_the_terminal() {
+    fn texts_of_others_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\n\u{202e}c"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c");
         assert_eq!(printable_lines("a\x1b\nb"), "a\u{fffd}\nb");
     }

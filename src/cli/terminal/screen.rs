@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use rustix::termios::Winsize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::system::terminal::{is_capable, wants_colour};
+
 /// Whether to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colour {
@@ -15,10 +17,9 @@ pub enum Colour {
 }
 
 impl Colour {
-    /// On if `stream` is a terminal that can show it, unless `NO_COLOR` is set (<https://no-color.org>).
+    /// On where `stream` is a terminal that shows it.
     pub fn for_terminal(stream: &impl IsTerminal) -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if is_capable(stream) && !unwanted { Self::On } else { Self::Off }
+        if wants_colour(stream) { Self::On } else { Self::Off }
     }
 
     /// `text` in the colour of this SGR code (ECMA-48, 8.3.117).
@@ -28,11 +29,6 @@ impl Colour {
             Self::Off => text.to_owned(),
         }
     }
-}
-
-/// Whether `stream` is a terminal that understands control sequences.
-pub(in crate::cli) fn is_capable(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// How many columns `text` takes. It must be printable.

@@ -11,7 +11,7 @@ use crate::domain::{AppName, Fingerprint};
 use crate::environment;
 use crate::store::{self, Applied};
 use crate::system::blocking::Blocking;
-use crate::system::log;
+use crate::system::terminal::wants_colour;
 
 /// What runs when the config on disk cannot.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub(super) fn choose(
 }
 
 pub(super) fn config_error(report: Report, sources: &Sources) -> StartError {
-    let rendered = report.render(sources, log::wants_colour());
+    let rendered = report.render(sources, wants_colour(&std::io::stderr()));
     StartError::Config { report, rendered }
 }
 

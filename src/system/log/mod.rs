@@ -23,6 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::domain::{LogFormat, LogLevel};
+use crate::system::terminal::wants_colour;
 use text::{Stamp, TextFormat};
 use writer::{LineWriter, LogTarget, LogWriter};
 
@@ -97,10 +98,10 @@ where
             Box::new(journal::JournalLayer { writer, identifier })
         }
         (Some(writer), LogFormat::Json) => json(line_writer(writer)),
-        (Some(writer), _) => text(line_writer(writer), stamp, wants_colour()),
+        (Some(writer), _) => text(line_writer(writer), stamp, wants_colour(&io::stderr())),
         // No thread is to be had, so the process is about to end anyway.
         (None, LogFormat::Json) => json(io::stderr),
-        (None, _) => text(io::stderr, stamp, wants_colour()),
+        (None, _) => text(io::stderr, stamp, wants_colour(&io::stderr())),
     }
 }
 
@@ -158,11 +159,6 @@ where
     let layer =
         fmt::layer().with_writer(writer).json().flatten_event(true).with_target(false).log_internal_errors(false);
     Box::new(layer.with_current_span(false).with_span_list(false))
-}
-
-/// Whether stderr is a terminal that is to be coloured.
-pub fn wants_colour() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether `stream` is the one that `JOURNAL_STREAM` names as `device:inode`. The variable alone proves nothing: it is
