@@ -7,20 +7,20 @@ use crate::domain::{Failure, FailureKind, Secret, SecretSource};
 use crate::environment::secrets::{self, SecretError};
 use crate::system::blocking::{Blocking, Unfinished};
 
-/// How long a reading may take, at most. A disk that has to spin up needs less.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The most readings that hang at once: one a file, so the most apps whose secrets lie on a dead mount.
+/// How long a read may take, at most. A disk that has to spin up needs less.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many reads may hang at once: one for each file, so the most apps whose secrets lie on a dead mount.
 const MOST_OUTSTANDING: usize = 1024;
 
 /// Reads one secret, and may hang while it does.
-type Reader = fn(&SecretSource, Option<&Path>) -> Result<Secret, SecretError>;
+type ReadSecret = fn(&SecretSource, Option<&Path>) -> Result<Secret, SecretError>;
 
 /// Reads secrets. Clones share what is outstanding.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     /// What systemd names in `$CREDENTIALS_DIRECTORY`.
     directory: Option<PathBuf>,
-    reader: Reader,
+    reader: ReadSecret,
     reads: Blocking<Result<Secret, SecretError>>,
 }
 
@@ -31,12 +31,12 @@ impl Credentials {
 
     /// Reads them so, for a test.
     #[cfg(test)]
-    pub(crate) fn reading(reader: Reader) -> Self {
+    pub(crate) fn reading(reader: ReadSecret) -> Self {
         Self { reader, ..Self::new(None) }
     }
 
-    /// Reads a secret. A file that hangs is waited for as long as a call may take, and five seconds at most; until it comes to
-    /// its end, further readings of it fail at once.
+    /// Reads a secret. A file that hangs is waited for as long as a call may take, and five seconds at most; until that read ends,
+    /// further reads of it fail at once.
     pub(crate) async fn read(&self, source: &SecretSource, timeout: Duration) -> Result<Secret, Failure> {
         let (file, owned) = match source {
             SecretSource::File(path) => (path.clone(), source.clone()),
@@ -47,11 +47,11 @@ impl Credentials {
             SecretSource::Env(_) => return secrets::read(source, None).map_err(unreadable),
         };
         let (reader, directory) = (self.reader, self.directory.clone());
-        let reading = self.reads.run(&file, timeout.min(PATIENCE), move || reader(&owned, directory.as_deref()));
+        let reading = self.reads.run(&file, timeout.min(READ_TIMEOUT), move || reader(&owned, directory.as_deref()));
         reading.await.map_err(unfinished)?.map_err(unreadable)
     }
 
-    /// How many readings have not come to their end.
+    /// How many reads have not ended.
     #[cfg(test)]
     pub(crate) fn outstanding(&self) -> usize {
         self.reads.outstanding()

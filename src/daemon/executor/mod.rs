@@ -251,17 +251,20 @@ impl Executor {
             // It stays in the lane that it has.
             tracing::warn!(event = "no_lane", at = %at.display(), "no thread for another file system: {error}");
         }
-        events.extend(self.sinks.take_news().into_iter().map(Event::Change));
+        events.extend(self.sinks.take_changes().into_iter().map(Event::Change));
         self.count_lanes();
     }
 
     fn commit(&mut self, ticket: Ticket, id: TenantId, record: Record) -> Option<Event> {
+        let ended = || Some(Event::CommitEnded(ticket));
+        // The store reports a ticket once, so a second commit of it is not waited for.
+        let is_second = self.tokens.is_committing(ticket);
         let Some(token) = self.tokens.begin_commit(ticket) else {
             // It was released: it is in its sinks alone.
-            return Some(Event::CommitEnded(ticket));
+            return ended();
         };
         self.store_batch.commit(Kept { ticket, id, record, token });
-        None
+        if is_second { ended() } else { None }
     }
 
     fn publish(&mut self, publish: Publish) -> Option<Event> {

@@ -1,4 +1,5 @@
-//! What holds calls back, in words: the engine knows routes and origins by their ids alone, the config knows their names.
+//! The config that runs, with the names of its routes and origins, which the engine knows by their ids alone: what holds calls back
+//! is put into words here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +15,12 @@ use crate::engine::{HeldCalls, Scope};
 /// each app and config: a thousand apps that are held back cost a thousand look-ups, not a million hashes.
 pub(crate) struct RunningConfig {
     pub(crate) config: Arc<Config>,
-    routes: HashMap<RouteId, Route>,
+    routes: HashMap<RouteId, NamedRoute>,
     /// The host of each origin.
     origins: HashMap<OriginId, String>,
 }
 
-struct Route {
+struct NamedRoute {
     name: String,
     apps: usize,
 }
@@ -29,7 +30,7 @@ impl RunningConfig {
         let (mut routes, mut origins) = (HashMap::new(), HashMap::new());
         for app in config.apps.values() {
             let path = config.connection(app).path();
-            routes.entry(path.route).or_insert_with(|| Route { name: way(app), apps: 0 }).apps += 1;
+            routes.entry(path.route).or_insert_with(|| NamedRoute { name: endpoint_name(app), apps: 0 }).apps += 1;
             origins.entry(path.origin).or_insert_with(|| app.endpoint.authority().to_owned());
         }
         Self { config, routes, origins }
@@ -69,20 +70,20 @@ impl RunningConfig {
             Scope::App(app) => match self.config.apps.get(app) {
                 // What an app that has its endpoint to itself meets is the endpoint's.
                 Some(settings) if self.is_alone(settings) => {
-                    format!("the endpoint {} {}", way(settings), does(kind))
+                    format!("the endpoint {} {}", endpoint_name(settings), does(kind))
                 }
-                Some(settings) => format!("for app {app}, the endpoint {} {}", way(settings), does(kind)),
+                Some(settings) => format!("for app {app}, the endpoint {} {}", endpoint_name(settings), does(kind)),
                 None => format!("for app {app}, the endpoint {}", does(kind)),
             },
         }
     }
 
-    /// Whether no other app calls the same way.
+    /// Whether no other app uses the same route.
     fn is_alone(&self, app: &AppConfig) -> bool {
         self.routes.get(&self.config.connection(app).path().route).is_some_and(|route| route.apps == 1)
     }
 
-    /// The same, with when it is tried again.
+    /// The reason, with the moment of the next probe.
     pub(crate) fn sentence(&self, hold: &HeldCalls, now: Now) -> String {
         let reason = self.reason(&hold.scope, hold.failure.kind);
         match hold.next_probe.map(|at| at.since(now.wall).div_ceil(1000)) {
@@ -109,7 +110,7 @@ impl RunningConfig {
 }
 
 /// An app's endpoint, and the proxy on the way to it.
-fn way(app: &AppConfig) -> String {
+fn endpoint_name(app: &AppConfig) -> String {
     let proxy = app.proxy.as_ref().map(|proxy| format!(" (through {proxy})")).unwrap_or_default();
     format!("{}{proxy}", app.endpoint)
 }
@@ -143,13 +144,16 @@ mod tests {
     use rustix::time::{ClockId, clock_gettime};
 
     /// Apps with these names and endpoints.
-    fn ways(apps: impl Iterator<Item = (String, String)>) -> RunningConfig {
+    fn with_endpoints(apps: impl Iterator<Item = (String, String)>) -> RunningConfig {
         let app = |(name, endpoint): (String, String)| {
             format!(
                 "[app.{name}]\nclient_id = \"x\"\nclient_secret = {{ env = \"PATH\" }}\nendpoint = \"https://{endpoint}\"\n"
             )
         };
-        let text: String = apps.map(app).collect();
+        running(apps.map(app).collect())
+    }
+
+    fn running(text: String) -> RunningConfig {
         let checked = check(&Sources::remembered(vec![Source::new("/nowhere/c.toml", text)]), &Process::default());
         RunningConfig::of(Arc::new(checked.config.expect("the config is valid")))
     }
@@ -161,22 +165,40 @@ mod tests {
     #[test]
     fn what_an_app_meets_is_the_endpoints_where_no_other_app_calls_it() {
         let apps = [("crm", "a"), ("hr", "b"), ("erp", "b")];
-        let ways = ways(apps.into_iter().map(|(name, host)| (name.to_owned(), host.to_owned())));
-        let reason = |app| ways.reason(&scope(app), FailureKind::Timeout);
+        let running = with_endpoints(apps.into_iter().map(|(name, host)| (name.to_owned(), host.to_owned())));
+        let reason = |app| running.reason(&scope(app), FailureKind::Timeout);
         assert_eq!(reason("crm"), "the endpoint https://a does not answer in time");
         assert_eq!(reason("hr"), "for app hr, the endpoint https://b does not answer in time");
-        let left = ways.name(&Scope::Route(RouteId(1))).1;
+        let left = running.name(&Scope::Route(RouteId(1))).1;
         assert_eq!(left, "an endpoint that left the config");
+    }
+
+    #[test]
+    fn a_tenant_that_left_or_has_other_sinks_is_not_published_in_the_old_ones() {
+        let config = |tenants: &str, sink: &str| {
+            let text = format!(
+                "[app.crm]\nclient_id = \"x\"\nclient_secret = {{ env = \"PATH\" }}\ncorp_ids = {tenants}\n\
+                 sink = [{{ file = \"/tokens/{sink}/{{corp_id}}\" }}]\n"
+            );
+            running(text)
+        };
+        let both = config("[\"ding1\", \"ding2\"]", "a");
+        let specs = Arc::clone(&both.config.apps.values().next().unwrap().sinks);
+        let ids = ["crm/ding1", "crm/ding2", "hr/ding1"].map(|id| id.parse().unwrap());
+        let published = |config: &RunningConfig| ids.each_ref().map(|id| config.publishes(id, &specs));
+        assert_eq!(published(&both), [true, true, false]);
+        assert_eq!(published(&config("[\"ding2\"]", "a")), [false, true, false]);
+        assert_eq!(published(&config("[\"ding1\", \"ding2\"]", "b")), [false; 3]);
     }
 
     /// How long it takes to put into words that each of so many apps is held back, each by an endpoint of its own.
     fn time_to_tell(apps: usize) -> Duration {
         let name = |number| format!("a{number}");
-        let ways = ways((0..apps).map(|number| (name(number), format!("h{number}"))));
+        let running = with_endpoints((0..apps).map(|number| (name(number), format!("h{number}"))));
         let processor_time = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
         let begun = processor_time();
         for number in 0..apps {
-            ways.reason(&scope(&name(number)), FailureKind::Timeout);
+            running.reason(&scope(&name(number)), FailureKind::Timeout);
         }
         processor_time() - begun
     }

@@ -48,6 +48,10 @@ impl Tokens {
         self.persisting.drain()
     }
 
+    pub(crate) fn is_committing(&self, ticket: Ticket) -> bool {
+        self.persisting.contains(&ticket)
+    }
+
     pub(crate) fn awaits_commits(&self) -> bool {
         !self.persisting.is_empty()
     }
@@ -79,5 +83,44 @@ impl Tokens {
 
     pub(crate) fn awaits_loads(&self) -> bool {
         !self.loading.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::domain::{Fingerprint, LaneId, SinkId, SinkSetId, Slot, WallMs};
+
+    const TICKET: Ticket = Ticket { slot: Slot(1), seq: 1 };
+
+    fn publish(sink: u8) -> Publish {
+        let (id, sinks, sink) = ("crm/ding1".parse().unwrap(), SinkSetId(0), SinkId(sink));
+        let (fingerprint, expires_at) = (Fingerprint(7), WallMs(1));
+        Publish { ticket: TICKET, id, sinks, sink, lane: LaneId(1), fingerprint, expires_at }
+    }
+
+    #[test]
+    fn a_commit_ends_once_though_the_store_reports_it_twice() {
+        let mut tokens = Tokens::default();
+        assert!(tokens.begin_commit(TICKET).is_none(), "the token is not held");
+        assert!(!tokens.awaits_commits());
+        tokens.hold(TICKET, Token::new(Zeroizing::new("t".to_owned())).unwrap());
+        assert!(tokens.begin_commit(TICKET).is_some() && tokens.awaits_commits());
+        assert!(tokens.end_commit(TICKET));
+        assert!(!tokens.end_commit(TICKET) && !tokens.awaits_commits());
+        tokens.release(TICKET);
+        assert!(tokens.get(TICKET).is_none());
+    }
+
+    #[test]
+    fn a_token_is_read_once_for_all_sinks_that_wait_for_it() {
+        let mut tokens = Tokens::default();
+        assert_eq!(tokens.begin_load(publish(0)), Some(publish(0).id));
+        assert_eq!(tokens.begin_load(publish(1)), None);
+        assert_eq!(tokens.loading(), [(TICKET, publish(0).id)]);
+        assert_eq!(tokens.end_load(TICKET), [publish(0), publish(1)]);
+        assert!(!tokens.awaits_loads() && tokens.end_load(TICKET).is_empty());
     }
 }

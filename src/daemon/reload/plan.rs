@@ -59,7 +59,7 @@ impl Plan {
             };
             apps.push(AppSteps { first, ..AppSteps::new(app, candidate, old, registry)? });
         }
-        let ready = registry.take_news().into();
+        let ready = registry.take_changes().into();
         Ok(Self { ready, apps: apps.into_iter(), app: None, last, restored: Snapshot::default(), next_restored: 0 })
     }
 

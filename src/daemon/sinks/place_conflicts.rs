@@ -1,5 +1,5 @@
-//! Places that two sinks claim by way of two paths. The first keeps its place for as long as it is its own: whether it still
-//! is, only the running config and the file system tell. So a claim need not be given up by whoever leaves.
+//! Places that two sinks claim by two paths. The first sink keeps the place as long as it leads there, which only the running
+//! config and the file system tell. So a sink that leaves the config need not give its claim up.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -12,23 +12,23 @@ use crate::domain::Place;
 use crate::sink::{Claims, Contest};
 use crate::system::permissions::Identity;
 
-/// Looks whether those who hold contested places still have them.
+/// Checks whether the sinks that hold contested places still lead there.
 pub(crate) struct PlaceConflicts {
     claims: Arc<Claims>,
-    /// Told of since the config became another one.
+    /// Contests since the config changed last.
     known: HashSet<Contest>,
-    /// One look at a time: a million places take a second of a core, and a mount that hangs holds one thread.
-    look: Option<JoinHandle<()>>,
+    /// One check at a time: a million places take a second of a core, and a mount that hangs holds one thread.
+    check: Option<JoinHandle<()>>,
 }
 
 impl PlaceConflicts {
     pub(crate) fn new(claims: Arc<Claims>) -> Self {
-        Self { claims, known: HashSet::new(), look: None }
+        Self { claims, known: HashSet::new(), check: None }
     }
 
     /// A place was refused to a second sink.
     pub(crate) fn refused(&mut self, config: &Arc<Config>) {
-        if self.look.as_ref().is_some_and(|look| !look.is_finished()) {
+        if self.check.as_ref().is_some_and(|check| !check.is_finished()) {
             // The second one is refused again at its next attempt.
             return;
         }
@@ -37,7 +37,7 @@ impl PlaceConflicts {
         self.begin(new, config);
     }
 
-    /// Another config runs: whoever held a place may have left.
+    /// Another config runs: sinks that held places may have left.
     pub(crate) fn config_changed(&mut self, config: &Arc<Config>) {
         let mut all = std::mem::take(&mut self.known);
         all.extend(self.claims.contests());
@@ -49,14 +49,14 @@ impl PlaceConflicts {
             return;
         }
         let (claims, config) = (Arc::clone(&self.claims), Arc::clone(config));
-        // Without a thread, the next refusal asks again.
-        let look = std::thread::Builder::new().name("places".into());
-        self.look = look.spawn(move || settle(&claims, &contests, &config)).ok();
+        // Without a thread, the next refusal begins again.
+        let thread = std::thread::Builder::new().name("places".into());
+        self.check = thread.spawn(move || release_stale_claims(&claims, &contests, &config)).ok();
     }
 }
 
-/// Takes places away from holders whose sinks no longer lead there.
-fn settle(claims: &Claims, contests: &[Contest], config: &Config) {
+/// Releases the claims of sinks that no longer lead to the place.
+fn release_stale_claims(claims: &Claims, contests: &[Contest], config: &Config) {
     let mut open: HashMap<&OsStr, Vec<&Contest>> = HashMap::new();
     for contest in contests {
         open.entry(&contest.entry.1).or_default().push(contest);

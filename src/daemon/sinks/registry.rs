@@ -41,7 +41,8 @@ pub(crate) struct SinkRegistry {
     roots: Vec<Arc<Path>>,
     root_ids: HashMap<Arc<Path>, RootId>,
     homes: BTreeMap<Arc<Path>, Home>,
-    news: Vec<Change>,
+    /// Changes that the engine was not told of.
+    changes: Vec<Change>,
     /// Roots below which somebody writes so much that directories are not watched for a while.
     flooded: BTreeSet<Arc<Path>>,
 }
@@ -57,7 +58,7 @@ impl SinkRegistry {
             roots: Vec::new(),
             root_ids: HashMap::new(),
             homes: BTreeMap::new(),
-            news: Vec::new(),
+            changes: Vec::new(),
             flooded: BTreeSet::new(),
         }
     }
@@ -115,7 +116,7 @@ impl SinkRegistry {
         self.flooded.remove(root);
     }
 
-    /// The number of a set of sinks. The engine must be told of a new one before its number is used: [`take_news`](Self::take_news).
+    /// The number of a set of sinks. The engine must be told of a new one before its number is used: [`take_changes`](Self::take_changes).
     ///
     /// # Errors
     /// When no thread is to be had for a new lane.
@@ -137,12 +138,12 @@ impl SinkRegistry {
         let id = SinkSetId(u32::try_from(self.sets.len()).unwrap_or(u32::MAX));
         self.sets.push(Set { specs: Arc::clone(specs), homes: key.1.clone(), policies: policies.clone() });
         self.set_ids.insert(key, id);
-        self.news.push(Change::SinkSet { id, sinks: policies });
+        self.changes.push(Change::SinkSet { id, sinks: policies });
         Ok(id)
     }
 
     /// Looks again which file system each home lies on: something may have been mounted, or unmounted, since. The engine
-    /// must be told of it: [`take_news`](Self::take_news).
+    /// must be told of it: [`take_changes`](Self::take_changes).
     ///
     /// # Errors
     /// When no thread is to be had for a new lane.
@@ -175,7 +176,7 @@ impl SinkRegistry {
             let its = set.policies.iter_mut().zip(&set.homes).filter(|(_, its)| *its == home);
             let moved = its.map(|(policy, _)| policy.lane = lane).count() > 0;
             if moved {
-                self.news.push(Change::SinkSet { id: SinkSetId(number), sinks: set.policies.clone() });
+                self.changes.push(Change::SinkSet { id: SinkSetId(number), sinks: set.policies.clone() });
             }
         }
         let shown = home.display();
@@ -183,9 +184,9 @@ impl SinkRegistry {
         Ok(())
     }
 
-    /// The sets that the engine was not told of. They stay here while a plan that needs them cannot be applied.
-    pub(crate) fn take_news(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.news)
+    /// The sets that the engine was not told of. They stay here as long as no plan that needs them can be applied.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
     }
 
     /// The lane and root of an app's places of a sink.
@@ -268,13 +269,13 @@ mod tests {
             ("/srv/crm".into(), "/srv/bot, /srv/hr".into())
         );
 
-        sinks.take_news();
+        sinks.take_changes();
         sinks.mounted(Path::new("/srv/hr"), 3).unwrap();
-        let news = sinks.take_news();
+        let news = sinks.take_changes();
         assert!(matches!(&news[..], [Change::SinkSet { sinks, .. }] if sinks[0].lane != hr.lane), "{news:?}");
         assert_eq!(sinks.roots_of(hr.lane), "/srv/bot");
         sinks.mounted(Path::new("/srv"), 1).unwrap();
-        assert_eq!((sinks.roots_of(hr.lane), sinks.take_news().len()), ("/srv".into(), 2));
+        assert_eq!((sinks.roots_of(hr.lane), sinks.take_changes().len()), ("/srv".into(), 2));
     }
 
     #[test]
