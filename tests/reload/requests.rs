@@ -82,11 +82,11 @@ fn check_tells_what_a_reload_would_do_and_does_nothing() {
     let found: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!(found["reload"]["add"], 0);
     assert_eq!(found["reload"]["fetch"], 0);
-    reload_after_a_rehearsal_is_still_needed(&machine);
+    reload_after_a_dry_run_is_still_needed(&machine);
 }
 
-/// A rehearsal changes nothing: neither tenants, nor what is remembered of the last reload.
-fn reload_after_a_rehearsal_is_still_needed(machine: &Machine) {
+/// A dry run changes nothing: neither tenants, nor what `status` says of the last reload.
+fn reload_after_a_dry_run_is_still_needed(machine: &Machine) {
     let before = machine.events("reloaded").len();
     let checked = machine.run(&["check"]);
     assert!(shown(&checked).contains("nothing to reload"), "{}", shown(&checked));

@@ -126,24 +126,24 @@ impl LateState {
 
     /// Takes over the next tokens. Returns whether there is more.
     fn restore_next(&mut self, executor: &mut Executor, events: &mut Vec<Event>) -> bool {
-        let Some(adoption) = &mut self.0 else { return false };
+        let Some(restore) = &mut self.0 else { return false };
         let (mut current, mut stale) = (Vec::new(), Vec::new());
-        for (id, record) in adoption.restored.from(adoption.next).take(TENANTS_A_TURN) {
+        for (id, record) in restore.restored.from(restore.next).take(TENANTS_A_TURN) {
             match executor.config.config.contains(&id) {
-                true if adoption.stale.contains(&id.app) => stale.push((id, record)),
+                true if restore.stale.contains(&id.app) => stale.push((id, record)),
                 true => current.push((id, record)),
-                false if adoption.drops_others => executor.delete_record(id),
+                false if restore.drops_others => executor.delete_record(id),
                 false => {}
             }
         }
-        adoption.next += TENANTS_A_TURN;
-        adoption.offered += current.len() + stale.len();
+        restore.next += TENANTS_A_TURN;
+        restore.offered += current.len() + stale.len();
         events.push(Event::TokensFound(current, Freshness::Current));
         events.push(Event::TokensFound(stale, Freshness::Stale));
-        if adoption.next < adoption.restored.len() {
+        if restore.next < restore.restored.len() {
             return true;
         }
-        let tenants = adoption.offered;
+        let tenants = restore.offered;
         tracing::info!(
             event = "state_adopted",
             tenants,
