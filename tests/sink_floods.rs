@@ -1,8 +1,9 @@
 //! Somebody writes without end in the directory of one sink. A binary of its own, since it keeps the processor busy.
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
-#[path = "sink/rig.rs"]
-mod rig;
+#[path = "sink/fixture.rs"]
+mod fixture;
+mod support;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -14,10 +15,9 @@ use std::time::{Duration, Instant};
 
 use corptokend::domain::Wrote;
 use corptokend::sink::LaneReport;
-use rig::{Desk, file_at, publish_as};
+use fixture::{TestLane, file_at, publish_as};
+use support::PATIENCE;
 use tempfile::tempdir;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Somebody who writes to two files of a directory, in turns, without end.
 struct Flooder {
@@ -69,9 +69,9 @@ fn ticks_of(thread: &str) -> u64 {
 }
 
 /// Waits for the report that a place was touched; floods are reported as well.
-fn drifted_slot(desk: &mut Desk) -> u32 {
+fn drifted_slot(lane: &mut TestLane) -> u32 {
     loop {
-        match desk.next(PATIENCE).expect("a report in time") {
+        match lane.next(PATIENCE).expect("a report in time") {
             LaneReport::Drifted { ticket, .. } => return ticket.slot.0,
             LaneReport::FloodBegins { .. } => {}
             other => panic!("{other:?}"),
@@ -86,9 +86,9 @@ fn a_flood_of_writes_delays_no_neighbours_repair_and_is_not_read_for_long() {
     fs::create_dir(&loud).unwrap();
     fs::create_dir(&quiet).unwrap();
     let [of_loud, of_quiet] = [&loud, &quiet].map(|root| file_at(root.join("{app}/{corp_id}"), |_| {}));
-    let mut desk = Desk::named("flooded");
-    publish_as(&mut desk, 0, &of_loud, "ding1");
-    publish_as(&mut desk, 1, &of_quiet, "ding1");
+    let mut lane = TestLane::named("flooded");
+    publish_as(&mut lane, 0, &of_loud, "ding1");
+    publish_as(&mut lane, 1, &of_quiet, "ding1");
 
     let flooder = Flooder::begin(&loud.join("crm"));
     while flooder.writes() < 500_000 {
@@ -99,8 +99,8 @@ fn a_flood_of_writes_delays_no_neighbours_repair_and_is_not_read_for_long() {
     while begun.elapsed() < Duration::from_secs(5) {
         fs::remove_file(quiet.join("crm/ding1")).unwrap();
         let removed = Instant::now();
-        assert_eq!(drifted_slot(&mut desk), 1);
-        assert_eq!(publish_as(&mut desk, 1, &of_quiet, "ding1"), Wrote::Replaced);
+        assert_eq!(drifted_slot(&mut lane), 1);
+        assert_eq!(publish_as(&mut lane, 1, &of_quiet, "ding1"), Wrote::Replaced);
         // The same place is reported once a second at most, so the first is the one that counts.
         longest = longest.max(if repairs == 0 { removed.elapsed() } else { Duration::ZERO });
         repairs += 1;
@@ -114,29 +114,29 @@ fn a_flood_of_writes_delays_no_neighbours_repair_and_is_not_read_for_long() {
     assert!(longest < Duration::from_secs(1), "a neighbour's file was repaired after {longest:?}");
     assert!(repairs >= 2, "{repairs} repairs");
     assert!(ours * 5 < its.max(100), "the lane used {ours} ticks, the flooder {its}");
-    assert_eq!(desk.floods, std::slice::from_ref(&loud), "said once");
+    assert_eq!(lane.floods, std::slice::from_ref(&loud), "said once");
 
     // What is altered below it is set right all the same, once it is looked at.
     fs::remove_file(loud.join("crm/ding1")).unwrap();
     drop(flooder);
-    assert_eq!(drifted_slot(&mut desk), 0);
-    assert_eq!(publish_as(&mut desk, 0, &of_loud, "ding1"), Wrote::Replaced);
+    assert_eq!(drifted_slot(&mut lane), 0);
+    assert_eq!(publish_as(&mut lane, 0, &of_loud, "ding1"), Wrote::Replaced);
 }
 
 #[test]
 fn files_in_a_directory_that_is_flooded_are_repaired_soon_all_the_while() {
     let directory = tempdir().unwrap();
     let spec = file_at(directory.path().join("{app}/{corp_id}"), |_| {});
-    let mut desk = Desk::files();
-    publish_as(&mut desk, 0, &spec, "ding1");
+    let mut lane = TestLane::files();
+    publish_as(&mut lane, 0, &spec, "ding1");
     let _flooder = Flooder::begin(&directory.path().join("crm"));
     let (mut longest, begun) = (Duration::ZERO, Instant::now());
-    while desk.floods.is_empty() || begun.elapsed() < Duration::from_secs(9) {
+    while lane.floods.is_empty() || begun.elapsed() < Duration::from_secs(9) {
         fs::remove_file(directory.path().join("crm/ding1")).unwrap();
         let removed = Instant::now();
-        assert_eq!(drifted_slot(&mut desk), 0);
+        assert_eq!(drifted_slot(&mut lane), 0);
         longest = longest.max(removed.elapsed());
-        assert_eq!(publish_as(&mut desk, 0, &spec, "ding1"), Wrote::Replaced);
+        assert_eq!(publish_as(&mut lane, 0, &spec, "ding1"), Wrote::Replaced);
     }
     // Pauses take a second, two, four and eight.
     assert!(longest < Duration::from_secs(3), "repaired after {longest:?}");

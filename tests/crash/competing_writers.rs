@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::support::reliability;
-use crate::support::system::keyring::{Ring, keyctl};
+use crate::support::system::keyring::{TestKeyring, keyctl, timeout_of};
 use crate::support::{Machine, wait_soon};
 
 /// How long a fight lasts.
@@ -115,7 +115,7 @@ fn a_fight_with_another_writer_costs_little_and_delays_nobody_else() {
 
 #[test]
 fn keys_that_others_touch_are_restored_within_a_second_and_counted() {
-    let Some(ring) = Ring::named("changed") else { return };
+    let Some(ring) = TestKeyring::named("changed") else { return };
     let sink = format!("[[app.crm.sink]]\nkeyring = \"@u/{}/{{app}}/{{corp_id}}\"", ring.0);
     let mut machine = Machine::new().app("crm", &["ding1", "ding2", "ding3", "ding4", "ding5", "ding6"], &sink);
     machine.start();
@@ -132,13 +132,13 @@ fn keys_that_others_touch_are_restored_within_a_second_and_counted() {
             let repaired = repairs(&machine, "crm") >= number;
             repaired
                 && ring.print(&id) == whole(&id)
-                && keyctl(&["rdescribe", &key(&id)]).is_some_and(|key| key.contains(";3f0b0000;"))
+                && keyctl(&["rdescribe", &key(&id)]).is_ok_and(|key| key.contains(";3f0b0000;"))
         };
         slowest = slowest.max(wait_soon(&format!("{verb} is undone"), SOON, is_right));
     }
     // The kernel does not tell that one, so it is put right each time and not counted.
     keyctl(&["timeout", &key("ding6"), "0"]).unwrap();
-    wait_soon("the timeout is back", SOON, || ring.timeout_of("ding6").is_some_and(|left| left != "perm"));
+    wait_soon("the timeout is back", SOON, || timeout_of(&key("ding6")).is_some_and(|left| left != "perm"));
     keyctl(&["unlink", &keyctl(&["search", "@u", "keyring", &ring.0]).unwrap(), "@u"]).unwrap();
     let all = ["ding1", "ding2", "ding3", "ding4", "ding5", "ding6"];
     let took =

@@ -7,14 +7,14 @@ use corptokend::sandbox::{Fault, Options, Scope, Times};
 use crate::support::Machine;
 use crate::support::machine::sinks::{KINDS, holding, sinks};
 use crate::support::reliability;
-use crate::support::system::keyring::Ring;
+use crate::support::system::keyring::{TestKeyring, timeout_of};
 
 const LIFETIME_S: u32 = 5;
 const TENANT: &str = "ding1";
 
 #[test]
 fn an_expired_token_stays_or_goes_in_every_kind_of_sink_as_on_expiry_says() {
-    let ring = Ring::named("expiry");
+    let ring = TestKeyring::named("expiry");
     let ring = ring.as_ref();
     let files = &KINDS[..5];
     let all = if ring.is_some() { &KINDS[..] } else { files };
@@ -41,8 +41,9 @@ fn an_expired_token_stays_or_goes_in_every_kind_of_sink_as_on_expiry_says() {
         });
     }
     if let Some(ring) = ring {
-        assert_eq!(ring.timeout_of(&format!("keep.{TENANT}")).unwrap(), "perm");
-        assert_ne!(ring.timeout_of(&format!("silent.{TENANT}")).unwrap(), "perm");
+        let timeout = |app: &str| timeout_of(&ring.find("user", &format!("{app}.{TENANT}")).unwrap()).unwrap();
+        assert_eq!(timeout("keep"), "perm");
+        assert_ne!(timeout("silent"), "perm");
     }
     machine.wait_until("all have expired", |machine| machine.events("expired").len() == apps.len());
     for ((app, _, stays), token) in apps.iter().zip(&last) {

@@ -7,7 +7,7 @@ use corptokend::sandbox::{Fault, Options, Scope, Times};
 use crate::support::Machine;
 use crate::support::readers::{FileAttributes, Readers};
 use crate::support::reliability;
-use crate::support::system::keyring::Ring;
+use crate::support::system::keyring::TestKeyring;
 
 const LIFETIME_S: u32 = 12;
 const TENANTS: [&str; 8] = ["ding0", "ding1", "ding2", "ding3", "ding4", "ding5", "ding6", "ding7"];
@@ -15,12 +15,12 @@ const TENANTS: [&str; 8] = ["ding0", "ding1", "ding2", "ding3", "ding4", "ding5"
 const RETRY: &str = "retry = { min = \"1s\", max = \"2s\" }";
 
 /// Three apps: one keeps expired files, one deletes them, one has keys.
-fn machine(ring: Option<&Ring>) -> Machine {
+fn machine(ring: Option<&TestKeyring>) -> Machine {
     let options = Options { lifetime_s: LIFETIME_S, issue_log: 1000, ..Options::default() };
     let machine = Machine::with(options).app("keep", &TENANTS, RETRY);
     let machine = machine.app("drop", &TENANTS, &format!("{RETRY}\non_expiry = \"delete\""));
     match ring {
-        Some(Ring(name)) => {
+        Some(TestKeyring(name)) => {
             machine.app("keys", &TENANTS, &format!("{RETRY}\n[[app.keys.sink]]\nkeyring = \"@u/{name}/{{corp_id}}\""))
         }
         None => machine,
@@ -78,7 +78,7 @@ fn half_an_hours_outage_is_outlived_by_every_token() {
 
 #[test]
 fn a_long_outage_withdraws_what_expired_where_asked_to_and_ends_at_once() {
-    let ring = Ring::named("outage");
+    let ring = TestKeyring::named("outage");
     let mut machine = machine(ring.as_ref());
     let born = Instant::now();
     machine.start();

@@ -3,11 +3,11 @@
 use crate::fixture::{applies, list, ready, settle};
 use crate::support::Machine;
 use crate::support::machine::sinks::{KINDS, holding, sinks};
-use crate::support::system::keyring::Ring;
+use crate::support::system::keyring::TestKeyring;
 
 #[test]
 fn every_kind_of_sink_is_emptied_or_kept_as_on_remove_says() {
-    let ring = Ring::named("removal");
+    let ring = TestKeyring::named("removal");
     let ring = ring.as_ref();
     let all = if ring.is_some() { &KINDS[..] } else { &KINDS[..5] };
     // What is said, and where the token of a tenant that left stays.

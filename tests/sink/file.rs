@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::rig::{Desk, as_nobody, file_at, is_root, needs, probe, publication};
+use crate::fixture::{TestLane, as_nobody, file_at, probe, publication};
+use crate::support::system::disk::Tmpfs;
+use crate::support::{is_root, system_allows};
 use corptokend::domain::{Format, Placeholder, SinkFailureKind, SinkSpec, Template, Wrote};
 use corptokend::sink::{Stopped, file_system_of};
-use tempfile::{TempDir, tempdir};
+use tempfile::tempdir;
 
 fn names_in(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> =
@@ -35,7 +37,7 @@ fn in_format(format: Format) -> impl Fn(&Path) -> SinkSpec {
 #[test]
 fn every_format_is_published_byte_for_byte() {
     let directory = tempdir().unwrap();
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     let template = Template::parse("TOKEN={token}\n", Placeholder::IN_CONTENT).unwrap();
     let json = "{\"access_token\":\"t-1\",\"expires_at\":\"2096-10-02T07:06:40Z\",\"expires_at_unix\":4000000000,\
                 \"app\":\"crm\",\"corp_id\":\"ding1\"}\n";
@@ -47,7 +49,7 @@ fn every_format_is_published_byte_for_byte() {
         (Format::Template(template), "TOKEN=t-1\n"),
     ] {
         let spec = in_format(format)(directory.path());
-        assert_eq!(desk.publish(&spec, "ding1", "t-1"), Ok(Wrote::Replaced));
+        assert_eq!(lane.publish(&spec, "ding1", "t-1"), Ok(Wrote::Replaced));
         assert_eq!(fs::read_to_string(directory.path().join("ding1")).unwrap(), bytes);
     }
     assert_eq!(names_in(directory.path()), ["ding1"]);
@@ -59,9 +61,9 @@ fn a_reader_never_sees_a_torn_empty_or_missing_file_or_a_wrong_mode() {
     let path = directory.path().join("ding1");
     let (group, owner) = if is_root() { (Some(7), Some(8)) } else { (None, None) };
     let spec = file_at(&path, |file| (file.mode, file.group, file.owner) = (0o604, group, owner));
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     let token = |n: usize| format!("{n}-{}-{n}", "x".repeat(n % 3000));
-    desk.publish(&spec, "ding1", &token(0)).unwrap();
+    lane.publish(&spec, "ding1", &token(0)).unwrap();
 
     let done = Arc::new(AtomicBool::new(false));
     let reader = {
@@ -84,20 +86,20 @@ fn a_reader_never_sees_a_torn_empty_or_missing_file_or_a_wrong_mode() {
         })
     };
     for batch in 0..100 {
-        desk.lane.send((0..100).map(|n| publication(0, &spec, "ding1", &token(1 + batch * 100 + n))).collect());
+        lane.inner.send((0..100).map(|n| publication(0, &spec, "ding1", &token(1 + batch * 100 + n))).collect());
     }
     for _ in 0..10_000 {
-        assert_eq!(desk.outcome(), Ok(Wrote::Replaced));
+        assert_eq!(lane.outcome(), Ok(Wrote::Replaced));
     }
     done.store(true, Ordering::Relaxed);
     assert!(reader.join().unwrap() > 100);
     assert_eq!(names_in(directory.path()), ["ding1"]);
-    assert_eq!(desk.stop(), Stopped::Ended);
+    assert_eq!(lane.stop(), Stopped::Ended);
 }
 
 #[test]
 fn mode_group_and_owner_are_as_the_sink_says_whatever_the_umask() {
-    if !needs("root, to give files away", is_root()) {
+    if !system_allows("root, to give files away", is_root()) {
         return;
     }
     let directory = tempdir().unwrap();
@@ -105,7 +107,7 @@ fn mode_group_and_owner_are_as_the_sink_says_whatever_the_umask() {
         (file.mode, file.dir_mode, file.owner, file.group) = (0o666, 0o777, Some(12), Some(34));
         file.trust_dir = true;
     });
-    Desk::files().publish(&spec, "ding1", "t").unwrap();
+    TestLane::files().publish(&spec, "ding1", "t").unwrap();
     let file = directory.path().join("crm/ding1").metadata().unwrap();
     assert_eq!((file.mode() & 0o7777, file.uid(), file.gid()), (0o666, 12, 34));
     let made = directory.path().join("crm").metadata().unwrap();
@@ -114,18 +116,18 @@ fn mode_group_and_owner_are_as_the_sink_says_whatever_the_umask() {
 
 #[test]
 fn without_a_group_the_setgid_directory_decides() {
-    if !needs("root, to give directories away", is_root()) {
+    if !system_allows("root, to give directories away", is_root()) {
         return;
     }
     let directory = tempdir().unwrap();
     rustix::fs::chown(directory.path(), None, Some(rustix::process::Gid::from_raw(34))).unwrap();
     chmod(directory.path(), 0o2770);
     let spec = file_at(directory.path().join("{app}/{corp_id}"), |_| {});
-    let mut desk = Desk::files();
-    desk.publish(&spec, "ding1", "t").unwrap();
+    let mut lane = TestLane::files();
+    lane.publish(&spec, "ding1", "t").unwrap();
     assert_eq!(directory.path().join("crm/ding1").metadata().unwrap().gid(), 34);
     assert_eq!(mode_of(&directory.path().join("crm")), 0o2750);
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Unchanged));
+    assert_eq!(lane.publish(&spec, "ding1", "t"), Ok(Wrote::Unchanged));
 }
 
 #[test]
@@ -133,13 +135,13 @@ fn equal_bytes_are_not_written_again() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("ding1");
     let spec = file_at(&path, |_| {});
-    let mut desk = Desk::files();
-    desk.publish(&spec, "ding1", "t-1").unwrap();
+    let mut lane = TestLane::files();
+    lane.publish(&spec, "ding1", "t-1").unwrap();
     let before = path.metadata().unwrap();
     let identity = |facts: &fs::Metadata| (facts.ino(), facts.mtime(), facts.mtime_nsec(), facts.ctime_nsec());
-    assert_eq!(desk.publish(&spec, "ding1", "t-1"), Ok(Wrote::Unchanged));
+    assert_eq!(lane.publish(&spec, "ding1", "t-1"), Ok(Wrote::Unchanged));
     assert_eq!(identity(&before), identity(&path.metadata().unwrap()));
-    assert_eq!(desk.publish(&spec, "ding1", "t-2"), Ok(Wrote::Replaced), "the same length, other bytes");
+    assert_eq!(lane.publish(&spec, "ding1", "t-2"), Ok(Wrote::Replaced), "the same length, other bytes");
     assert_eq!(fs::read_to_string(&path).unwrap(), "t-2");
 }
 
@@ -148,14 +150,14 @@ fn a_wrong_mode_is_mended_and_what_others_could_write_is_replaced() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("ding1");
     let spec = file_at(&path, |_| {});
-    let mut desk = Desk::files();
-    desk.publish(&spec, "ding1", "t").unwrap();
+    let mut lane = TestLane::files();
+    lane.publish(&spec, "ding1", "t").unwrap();
     let inode = path.metadata().unwrap().ino();
     chmod(&path, 0o400);
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
+    assert_eq!(lane.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
     assert_eq!((mode_of(&path), path.metadata().unwrap().ino()), (0o640, inode), "in place");
     chmod(&path, 0o666);
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
+    assert_eq!(lane.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
     assert_eq!(mode_of(&path), 0o640);
     assert_ne!(
         path.metadata().unwrap().ino(),
@@ -163,22 +165,22 @@ fn a_wrong_mode_is_mended_and_what_others_could_write_is_replaced() {
         "a writer that still has the old file open cannot alter this one"
     );
     fs::hard_link(&path, directory.path().join("other name")).unwrap();
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
+    assert_eq!(lane.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
     assert_eq!(path.metadata().unwrap().nlink(), 1);
 }
 
 #[test]
 fn a_wrong_owner_or_group_is_mended() {
-    if !needs("root, to give files away", is_root()) {
+    if !system_allows("root, to give files away", is_root()) {
         return;
     }
     let directory = tempdir().unwrap();
     let path = directory.path().join("ding1");
     let spec = file_at(&path, |file| file.group = Some(34));
-    let mut desk = Desk::files();
-    desk.publish(&spec, "ding1", "t").unwrap();
+    let mut lane = TestLane::files();
+    lane.publish(&spec, "ding1", "t").unwrap();
     std::os::unix::fs::chown(&path, Some(12), Some(12)).unwrap();
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
+    assert_eq!(lane.publish(&spec, "ding1", "t"), Ok(Wrote::Repaired));
     let facts = path.metadata().unwrap();
     assert_eq!((facts.uid(), facts.gid(), facts.mode() & 0o7777), (0, 34, 0o640));
 }
@@ -188,18 +190,18 @@ fn a_link_or_a_pipe_at_the_place_gives_way_and_its_target_is_not_touched() {
     let directory = tempdir().unwrap();
     let [path, victim] = ["ding1", "victim"].map(|name| directory.path().join(name));
     let spec = file_at(&path, |_| {});
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     fs::write(&victim, "t").unwrap();
     chmod(&victim, 0o600);
     symlink(&victim, &path).unwrap();
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
+    assert_eq!(lane.publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
     assert!(path.symlink_metadata().unwrap().is_file());
     assert_eq!((fs::read_to_string(&victim).unwrap(), mode_of(&victim)), ("t".into(), 0o600));
 
     fs::remove_file(&path).unwrap();
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     assert!(path.symlink_metadata().unwrap().file_type().is_fifo());
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
+    assert_eq!(lane.publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
     assert!(path.symlink_metadata().unwrap().is_file());
 }
 
@@ -208,7 +210,7 @@ fn a_directory_at_the_place_is_left_alone_and_said() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("ding1");
     fs::create_dir(&path).unwrap();
-    let failure = Desk::files().publish(&file_at(&path, |_| {}), "ding1", "t").unwrap_err();
+    let failure = TestLane::files().publish(&file_at(&path, |_| {}), "ding1", "t").unwrap_err();
     assert_eq!(failure.kind, SinkFailureKind::Unsafe);
     assert!(failure.detail.contains("ding1 is a directory"), "{failure}");
     assert_eq!(names_in(directory.path()), ["ding1"]);
@@ -221,7 +223,7 @@ fn a_link_in_place_of_the_temporary_file_is_not_written_through() {
     fs::write(&victim, "precious").unwrap();
     symlink(&victim, directory.path().join(".ding1.corptokend-tmp")).unwrap();
     let spec = file_at(directory.path().join("ding1"), |_| {});
-    assert_eq!(Desk::files().publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
+    assert_eq!(TestLane::files().publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     assert_eq!(names_in(directory.path()), ["ding1", "victim"]);
 }
@@ -231,14 +233,14 @@ fn what_a_killed_predecessor_left_is_taken_away() {
     let directory = tempdir().unwrap();
     let litter = directory.path().join(".ding1.corptokend-tmp");
     let spec = file_at(directory.path().join("{corp_id}"), |_| {});
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     for expected in [Wrote::Replaced, Wrote::Unchanged] {
         fs::write(&litter, "half a tok").unwrap();
-        assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(expected));
+        assert_eq!(lane.publish(&spec, "ding1", "t"), Ok(expected));
         assert_eq!(names_in(directory.path()), ["ding1"]);
     }
     fs::write(&litter, "half a tok").unwrap();
-    desk.withdraw(&spec, "ding1").unwrap();
+    lane.withdraw(&spec, "ding1").unwrap();
     assert!(names_in(directory.path()).is_empty());
 }
 
@@ -247,9 +249,9 @@ fn what_a_killed_predecessor_left_is_found_among_many_files_that_are_right() {
     let directory = tempdir().unwrap();
     let spec = file_at(directory.path().join("{corp_id}"), |_| {});
     let ids: Vec<String> = (0..30).map(|n| format!("ding{n:02}")).collect();
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     for id in &ids {
-        assert_eq!(desk.publish(&spec, id, "t"), Ok(Wrote::Replaced));
+        assert_eq!(lane.publish(&spec, id, "t"), Ok(Wrote::Replaced));
     }
     let strangers = ".ding99.somebody-else's";
     for name in [
@@ -261,7 +263,7 @@ fn what_a_killed_predecessor_left_is_found_among_many_files_that_are_right() {
     ] {
         fs::write(directory.path().join(name), "half a tok").unwrap();
     }
-    let mut successor = Desk::files();
+    let mut successor = TestLane::files();
     for id in &ids {
         assert_eq!(successor.publish(&spec, id, "t"), Ok(Wrote::Unchanged));
     }
@@ -275,16 +277,16 @@ fn missing_directories_below_the_fixed_part_are_made_and_removed_with_the_last_f
     fs::create_dir(directory.path().join("crm")).unwrap();
     fs::write(directory.path().join("crm/keep"), "").unwrap();
     let spec = file_at(directory.path().join("{app}/{corp_id}/{client_id}/token"), |_| {});
-    let mut desk = Desk::files();
-    desk.publish(&spec, "ding1", "t").unwrap();
+    let mut lane = TestLane::files();
+    lane.publish(&spec, "ding1", "t").unwrap();
     let made = directory.path().join("crm/ding1/c1");
     assert_eq!((names_in(&made), mode_of(&made)), (vec!["token".to_owned()], 0o750));
-    desk.withdraw(&spec, "ding1").unwrap();
+    lane.withdraw(&spec, "ding1").unwrap();
     assert_eq!(names_in(&directory.path().join("crm")), ["keep"]);
-    assert_eq!(desk.withdraw(&spec, "ding1"), Ok(()), "what is gone is gone");
+    assert_eq!(lane.withdraw(&spec, "ding1"), Ok(()), "what is gone is gone");
     fs::remove_file(directory.path().join("crm/keep")).unwrap();
-    desk.publish(&spec, "ding1", "t").unwrap();
-    desk.withdraw(&spec, "ding1").unwrap();
+    lane.publish(&spec, "ding1", "t").unwrap();
+    lane.withdraw(&spec, "ding1").unwrap();
     assert!(directory.path().exists() && names_in(directory.path()).is_empty(), "the fixed part stays");
 }
 
@@ -293,13 +295,13 @@ fn a_withdrawal_removes_nothing_but_files_and_links() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("ding1");
     let spec = file_at(&path, |_| {});
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     fs::create_dir(&path).unwrap();
-    desk.withdraw(&spec, "ding1").unwrap();
+    lane.withdraw(&spec, "ding1").unwrap();
     assert!(path.is_dir());
     fs::remove_dir(&path).unwrap();
     symlink("/etc/passwd", &path).unwrap();
-    desk.withdraw(&spec, "ding1").unwrap();
+    lane.withdraw(&spec, "ding1").unwrap();
     assert!(path.symlink_metadata().is_err() && Path::new("/etc/passwd").exists());
 }
 
@@ -308,23 +310,23 @@ fn below_the_fixed_part_no_link_is_followed_not_even_one_that_appears_later() {
     let directory = tempdir().unwrap();
     let elsewhere = tempdir().unwrap();
     let spec = file_at(directory.path().join("{app}/{corp_id}"), |_| {});
-    let mut desk = Desk::files();
-    desk.publish(&spec, "ding1", "t-1").unwrap();
+    let mut lane = TestLane::files();
+    lane.publish(&spec, "ding1", "t-1").unwrap();
     let app = directory.path().join("crm");
     fs::rename(&app, directory.path().join("old")).unwrap();
     symlink(elsewhere.path(), &app).unwrap();
-    let failure = desk.publish(&spec, "ding1", "t-2").unwrap_err();
+    let failure = lane.publish(&spec, "ding1", "t-2").unwrap_err();
     assert_eq!(failure.kind, SinkFailureKind::Unsafe);
     assert!(failure.detail.contains("crm is a symbolic link"), "{failure}");
     assert!(names_in(elsewhere.path()).is_empty());
     fs::remove_file(&app).unwrap();
-    assert_eq!(desk.publish(&spec, "ding1", "t-2"), Ok(Wrote::Replaced), "it recovers when the fault goes");
+    assert_eq!(lane.publish(&spec, "ding1", "t-2"), Ok(Wrote::Replaced), "it recovers when the fault goes");
     assert_eq!(fs::read_to_string(directory.path().join("old/ding1")).unwrap(), "t-1");
 }
 
 #[test]
 fn in_the_fixed_part_links_of_root_are_followed_and_others_are_not() {
-    if !needs("root, to give links away", is_root()) {
+    if !system_allows("root, to give links away", is_root()) {
         return;
     }
     let directory = tempdir().unwrap();
@@ -332,10 +334,10 @@ fn in_the_fixed_part_links_of_root_are_followed_and_others_are_not() {
     let link = directory.path().join("link");
     symlink("real", &link).unwrap();
     let spec = file_at(link.join("{corp_id}"), |_| {});
-    Desk::files().publish(&spec, "ding1", "t").unwrap();
+    TestLane::files().publish(&spec, "ding1", "t").unwrap();
     assert_eq!(names_in(&directory.path().join("real")), ["ding1"]);
     std::os::unix::fs::lchown(&link, Some(12), None).unwrap();
-    let failure = Desk::files().publish(&spec, "ding1", "t").unwrap_err();
+    let failure = TestLane::files().publish(&spec, "ding1", "t").unwrap_err();
     assert_eq!(failure.kind, SinkFailureKind::Unsafe);
     assert!(failure.detail.contains("link is a symbolic link of user 12"), "{failure}");
     assert_eq!(probe(&spec).unwrap_err(), failure);
@@ -349,25 +351,29 @@ fn a_directory_that_others_can_write_is_refused_unless_trusted() {
     for mode in [0o777, 0o1777, 0o757] {
         chmod(&path, mode);
         let spec = file_at(path.join("{corp_id}"), |_| {});
-        let failure = Desk::files().publish(&spec, "ding1", "t").unwrap_err();
+        let failure = TestLane::files().publish(&spec, "ding1", "t").unwrap_err();
         assert_eq!(failure.kind, SinkFailureKind::Unsafe);
         assert!(failure.detail.contains(&format!("chmod o-w {}", path.display())), "{failure}");
         assert_eq!(probe(&spec).unwrap_err(), failure);
         assert!(names_in(&path).is_empty());
         let trusted = file_at(path.join("{corp_id}"), |file| file.trust_dir = true);
-        assert_eq!(Desk::files().publish(&trusted, "ding1", "t"), Ok(Wrote::Replaced));
+        assert_eq!(TestLane::files().publish(&trusted, "ding1", "t"), Ok(Wrote::Replaced));
         fs::remove_file(path.join("ding1")).unwrap();
     }
     let below = file_at(path.join("{app}/{corp_id}"), |_| {});
     chmod(&path, 0o757);
-    assert_eq!(Desk::files().publish(&below, "ding1", "t").unwrap_err().kind, SinkFailureKind::Unsafe);
+    assert_eq!(TestLane::files().publish(&below, "ding1", "t").unwrap_err().kind, SinkFailureKind::Unsafe);
     chmod(&path, 0o1777);
-    assert_eq!(Desk::files().publish(&below, "ding1", "t"), Ok(Wrote::Replaced), "a sticky directory can be passed");
+    assert_eq!(
+        TestLane::files().publish(&below, "ding1", "t"),
+        Ok(Wrote::Replaced),
+        "a sticky directory can be passed"
+    );
 }
 
 #[test]
 fn the_sinks_group_and_owner_may_write_its_directory_and_strangers_may_not() {
-    if !needs("root, to give directories away", is_root()) {
+    if !system_allows("root, to give directories away", is_root()) {
         return;
     }
     let directory = tempdir().unwrap();
@@ -376,7 +382,7 @@ fn the_sinks_group_and_owner_may_write_its_directory_and_strangers_may_not() {
     std::os::unix::fs::chown(&path, Some(12), Some(34)).unwrap();
     chmod(&path, 0o770);
     let refusal = |change: &dyn Fn(&mut corptokend::domain::FileSink)| {
-        Desk::files()
+        TestLane::files()
             .publish(&file_at(path.join("{corp_id}"), change), "ding1", "t")
             .err()
             .map(|failure| failure.detail)
@@ -392,13 +398,13 @@ fn a_directory_that_was_replaced_is_found_anew() {
     let path = directory.path().join("tokens");
     fs::create_dir(&path).unwrap();
     let spec = file_at(path.join("{app}/{corp_id}"), |_| {});
-    let mut desk = Desk::files();
-    desk.publish(&spec, "ding1", "t").unwrap();
+    let mut lane = TestLane::files();
+    lane.publish(&spec, "ding1", "t").unwrap();
     fs::rename(&path, directory.path().join("old")).unwrap();
     fs::create_dir(&path).unwrap();
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
+    assert_eq!(lane.publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
     fs::remove_dir_all(&path).unwrap();
-    assert_eq!(desk.publish(&spec, "ding1", "t"), Ok(Wrote::Replaced), "root or its owner makes the fixed part too");
+    assert_eq!(lane.publish(&spec, "ding1", "t"), Ok(Wrote::Replaced), "root or its owner makes the fixed part too");
     assert_eq!(fs::read_to_string(path.join("crm/ding1")).unwrap(), "t");
 }
 
@@ -406,89 +412,57 @@ fn a_directory_that_was_replaced_is_found_anew() {
 fn many_directories_do_not_run_out_of_descriptors() {
     let directory = tempdir().unwrap();
     let spec = file_at(directory.path().join("{app}/{corp_id}/token"), |_| {});
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
     let before = open();
     for round in 0..2 {
-        desk.lane.send((0..500).map(|n| publication(n, &spec, &format!("d{n}"), &format!("{round}"))).collect());
+        lane.inner.send((0..500).map(|n| publication(n, &spec, &format!("d{n}"), &format!("{round}"))).collect());
         for _ in 0..500 {
-            assert_eq!(desk.outcome(), Ok(Wrote::Replaced));
+            assert_eq!(lane.outcome(), Ok(Wrote::Replaced));
         }
     }
     assert!(open() < before + 200, "{} descriptors", open());
 }
 
-/// A file system of its own, gone with the value.
-struct Mount(TempDir);
-
-impl Mount {
-    fn tmpfs(options: &str) -> Option<Self> {
-        let at = tempdir().unwrap();
-        let mounted = is_root()
-            && Command::new("mount")
-                .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-                .arg(at.path())
-                .status()
-                .unwrap()
-                .success();
-        needs("root, to mount a tmpfs", mounted).then(|| Self(at))
-    }
-
-    fn remount(&self, options: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(self.0.path()).status();
-        assert!(status.unwrap().success());
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        assert!(Command::new("umount").args(["-l"]).arg(self.0.path()).status().unwrap().success());
-    }
-}
-
 #[test]
 fn a_full_file_system_leaves_the_old_file_and_no_litter() {
-    let Some(mount) = Mount::tmpfs("size=64k,mode=0755") else { return };
+    let Some(mount) = Tmpfs::temporary("size=64k,mode=0755") else { return };
     let spec = file_at(mount.path().join("{corp_id}"), |_| {});
-    let mut desk = Desk::files();
-    desk.publish(&spec, "ding1", "old").unwrap();
+    let mut lane = TestLane::files();
+    lane.publish(&spec, "ding1", "old").unwrap();
     let ballast = mount.path().join("ballast");
     let _ = fs::write(&ballast, vec![0; 128 << 10]);
-    let failure = desk.publish(&spec, "ding1", "new").unwrap_err();
+    let failure = lane.publish(&spec, "ding1", "new").unwrap_err();
     assert_eq!(failure.kind, SinkFailureKind::Full);
     assert!(failure.detail.contains("df -h"), "{failure}");
     assert_eq!(fs::read_to_string(mount.path().join("ding1")).unwrap(), "old");
     assert_eq!(names_in(mount.path()), ["ballast", "ding1"]);
     fs::remove_file(ballast).unwrap();
-    assert_eq!(desk.publish(&spec, "ding1", "new"), Ok(Wrote::Replaced));
+    assert_eq!(lane.publish(&spec, "ding1", "new"), Ok(Wrote::Replaced));
 }
 
 #[test]
 fn a_read_only_file_system_is_said_and_recovers() {
-    let Some(mount) = Mount::tmpfs("mode=0755") else { return };
+    let Some(mount) = Tmpfs::temporary("mode=0755") else { return };
     let spec = file_at(mount.path().join("{corp_id}"), |_| {});
-    let mut desk = Desk::files();
-    desk.publish(&spec, "ding1", "old").unwrap();
+    let mut lane = TestLane::files();
+    lane.publish(&spec, "ding1", "old").unwrap();
     mount.remount("ro");
-    let failure = desk.publish(&spec, "ding1", "new").unwrap_err();
+    let failure = lane.publish(&spec, "ding1", "new").unwrap_err();
     assert_eq!(failure.kind, SinkFailureKind::Unwritable);
     assert!(failure.detail.contains("ReadWritePaths="), "{failure}");
-    assert_eq!(desk.publish(&spec, "ding1", "old"), Ok(Wrote::Unchanged), "what is right needs no writing");
+    assert_eq!(lane.publish(&spec, "ding1", "old"), Ok(Wrote::Unchanged), "what is right needs no writing");
     mount.remount("rw");
-    assert_eq!(desk.publish(&spec, "ding1", "new"), Ok(Wrote::Replaced));
+    assert_eq!(lane.publish(&spec, "ding1", "new"), Ok(Wrote::Replaced));
 }
 
 #[test]
 fn a_bind_mounted_file_is_refused_with_the_remedy() {
-    let Some(mount) = Mount::tmpfs("mode=0755") else { return };
+    let Some(mount) = Tmpfs::temporary("mode=0755") else { return };
     let path: PathBuf = mount.path().join("ding1");
     fs::write(&path, "old").unwrap();
     assert!(Command::new("mount").arg("--bind").args([&path, &path]).status().unwrap().success());
-    let failure = Desk::files().publish(&file_at(&path, |_| {}), "ding1", "new").unwrap_err();
+    let failure = TestLane::files().publish(&file_at(&path, |_| {}), "ding1", "new").unwrap_err();
     assert!(failure.detail.contains("mount its directory instead"), "{failure}");
     assert_eq!(names_in(mount.path()), ["ding1"]);
     assert!(Command::new("umount").arg(&path).status().unwrap().success());
@@ -496,7 +470,7 @@ fn a_bind_mounted_file_is_refused_with_the_remedy() {
 
 #[test]
 fn each_file_system_has_its_own_number() {
-    let Some(mount) = Mount::tmpfs("mode=0755") else { return };
+    let Some(mount) = Tmpfs::temporary("mode=0755") else { return };
     let number = |path: &Path| file_system_of(path).unwrap();
     assert_eq!(number(&mount.path().join("not/yet/there")), number(mount.path()));
     assert_ne!(number(mount.path()), number(Path::new("/proc")));
@@ -506,7 +480,7 @@ fn each_file_system_has_its_own_number() {
 fn an_unprivileged_daemon_says_what_it_lacks() {
     as_nobody("file::an_unprivileged_daemon_says_what_it_lacks", || {
         let refusal = |spec: &SinkSpec| {
-            let failure = Desk::files().publish(spec, "ding1", "t").unwrap_err();
+            let failure = TestLane::files().publish(spec, "ding1", "t").unwrap_err();
             assert_eq!(probe(spec).unwrap_err().kind, failure.kind);
             assert_eq!(failure.kind, SinkFailureKind::Denied, "{failure}");
             failure.detail
@@ -520,14 +494,14 @@ fn an_unprivileged_daemon_says_what_it_lacks() {
         assert!(names_in(own.path()).is_empty());
         // Where a directory of somebody else's is missing, nobody makes it.
         let spec = file_at("/usr/missing/{corp_id}", |_| {});
-        let failure = Desk::files().publish(&spec, "ding1", "t").unwrap_err();
+        let failure = TestLane::files().publish(&spec, "ding1", "t").unwrap_err();
         assert!(failure.detail.contains("install -d -o 65534 /usr/missing"), "{failure}");
         assert_eq!(probe(&spec).unwrap_err(), failure);
         // Its own runtime directory is completed.
         let spec = file_at(own.path().join("tokens/{corp_id}"), |_| {});
         assert_eq!(probe(&spec), Ok(()));
         assert!(names_in(own.path()).is_empty(), "a probe makes nothing");
-        assert_eq!(Desk::files().publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
+        assert_eq!(TestLane::files().publish(&spec, "ding1", "t"), Ok(Wrote::Replaced));
         assert_eq!(probe(&spec), Ok(()));
         assert_eq!(names_in(&own.path().join("tokens")), ["ding1"]);
     });
@@ -537,9 +511,9 @@ fn an_unprivileged_daemon_says_what_it_lacks() {
 fn a_stopped_lane_ends_between_two_publications() {
     let directory = tempdir().unwrap();
     let spec = file_at(directory.path().join("{corp_id}"), |_| {});
-    let desk = Desk::files();
-    desk.lane.send((0..20_000).map(|n| publication(n, &spec, &format!("d{n}"), "t")).collect());
-    assert_eq!(desk.stop(), Stopped::Ended);
+    let lane = TestLane::files();
+    lane.inner.send((0..20_000).map(|n| publication(n, &spec, &format!("d{n}"), "t")).collect());
+    assert_eq!(lane.stop(), Stopped::Ended);
     let written = names_in(directory.path());
     assert!(written.len() < 20_000 && written.iter().all(|name| name.starts_with('d')), "{} files", written.len());
 }
@@ -548,11 +522,11 @@ fn a_stopped_lane_ends_between_two_publications() {
 fn every_job_is_reported() {
     let directory = tempdir().unwrap();
     let spec = file_at(directory.path().join("{corp_id}"), |_| {});
-    let mut desk = Desk::files();
-    desk.lane.send((0..300).map(|n| publication(n, &spec, &format!("d{n}"), "t")).collect());
+    let mut lane = TestLane::files();
+    lane.inner.send((0..300).map(|n| publication(n, &spec, &format!("d{n}"), "t")).collect());
     for _ in 0..300 {
-        desk.outcome().unwrap();
+        lane.outcome().unwrap();
     }
-    assert!(desk.next(Duration::ZERO).is_none(), "once");
-    assert!(desk.lane.is_alive());
+    assert!(lane.next(Duration::ZERO).is_none(), "once");
+    assert!(lane.inner.is_alive());
 }

@@ -3,9 +3,11 @@
 #![expect(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
 mod file;
+mod fixture;
 mod keyring;
 mod keyring_repair;
 mod neighbours;
 mod places;
 mod repair;
-mod rig;
+#[path = "../support/mod.rs"]
+mod support;

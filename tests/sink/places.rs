@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::rig::{Desk, as_nobody, file_at, has, is_root, needs, probe, without_capability};
+use crate::fixture::{TestLane, as_nobody, file_at, probe, without_capability};
+use crate::support::{has, is_root, system_allows};
 use corptokend::domain::{FileSink, SinkFailureKind, SinkSpec, Wrote};
 use corptokend::sink::Claims;
 use corptokend::system::permissions::{Identity, Reserved};
@@ -50,7 +51,7 @@ impl Drop for Bind {
 fn assert_first_keeps_its_place(first: &SinkSpec, second: &SinkSpec, file: &Path) {
     let claims = Arc::new(Claims::default());
     // Two lanes, as when one path was looked at before something was mounted there.
-    let (mut one, mut two) = (Desk::sharing(&claims), Desk::sharing(&claims));
+    let (mut one, mut two) = (TestLane::sharing(&claims), TestLane::sharing(&claims));
     assert_eq!(one.publish(first, "ding1", "t-1"), Ok(Wrote::Replaced));
     let failure = two.publish(second, "ding1", "t-2").unwrap_err();
     assert_eq!(failure.kind, SinkFailureKind::Taken, "{failure}");
@@ -86,7 +87,7 @@ fn the_root_directory_of_a_process_gives_no_second_name_to_a_place() {
 
 #[test]
 fn a_bind_mount_gives_no_second_name_to_a_place() {
-    if !needs("root, to mount", is_root()) {
+    if !system_allows("root, to mount", is_root()) {
         return;
     }
     let scratch = tempdir().unwrap();
@@ -119,19 +120,19 @@ fn what_is_the_daemons_own_is_not_replaced_by_any_path() {
     reserved.entries.insert((identity, OsString::from("socket")), "the control socket");
     let claims = Arc::new(Claims::default());
     claims.reserve(reserved.clone());
-    let mut desk = Desk::sharing(&claims);
+    let mut lane = TestLane::sharing(&claims);
     for (path, what) in [("link/state", "is the state"), ("link/socket", "is the control socket")] {
         let spec = file_at(scratch.path().join(path), |_| {});
-        let failure = desk.publish(&spec, "ding1", "t").unwrap_err();
+        let failure = lane.publish(&spec, "ding1", "t").unwrap_err();
         assert_eq!(failure.kind, SinkFailureKind::Taken);
         assert!(failure.detail.contains(what), "{failure}");
-        assert_eq!(desk.withdraw(&spec, "ding1"), Ok(()));
+        assert_eq!(lane.withdraw(&spec, "ding1"), Ok(()));
     }
     // What is not there yet must not become a directory either, nor a part of a sink's fixed path.
     for path in ["link/{app}/{corp_id}", "link/crm/x/{corp_id}"] {
         reserved.entries.insert((identity, OsString::from("crm")), "the control socket");
         claims.reserve(reserved.clone());
-        let failure = desk.publish(&file_at(scratch.path().join(path), |_| {}), "ding1", "t").unwrap_err();
+        let failure = lane.publish(&file_at(scratch.path().join(path), |_| {}), "ding1", "t").unwrap_err();
         assert!(failure.detail.contains("is the control socket"), "{failure}");
     }
     let mut names: Vec<_> = fs::read_dir(&real).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -139,14 +140,14 @@ fn what_is_the_daemons_own_is_not_replaced_by_any_path() {
     assert_eq!((names, read(&real.join("state")).as_deref()), (vec![OsString::from("state")], Some("precious")));
     reserved.directories.insert(identity, "watched for changes of the config");
     claims.reserve(reserved);
-    let failure = desk.publish(&file_at(scratch.path().join("link/{corp_id}"), |_| {}), "ding1", "t").unwrap_err();
+    let failure = lane.publish(&file_at(scratch.path().join("link/{corp_id}"), |_| {}), "ding1", "t").unwrap_err();
     assert!(failure.detail.contains("watched for changes of the config"), "{failure}");
 }
 
 /// What publishing to `path` comes to, in a lane of its own, and that a probe says the same.
 fn refusal(path: PathBuf, change: impl Fn(&mut FileSink)) -> Option<String> {
     let spec = file_at(path, change);
-    let refused = Desk::files().publish(&spec, "ding1", "t").err();
+    let refused = TestLane::files().publish(&spec, "ding1", "t").err();
     assert_eq!(probe(&spec).err(), refused);
     assert!(refused.as_ref().is_none_or(|failure| failure.kind == SinkFailureKind::Unsafe), "{refused:?}");
     refused.map(|failure| failure.detail.into())
@@ -154,7 +155,7 @@ fn refusal(path: PathBuf, change: impl Fn(&mut FileSink)) -> Option<String> {
 
 #[test]
 fn every_directory_above_a_sink_is_judged_up_to_the_root() {
-    if !needs("root, to give directories away", is_root()) {
+    if !system_allows("root, to give directories away", is_root()) {
         return;
     }
     let scratch = tempdir().unwrap();
@@ -188,7 +189,7 @@ fn every_directory_above_a_sink_is_judged_up_to_the_root() {
 
 #[test]
 fn an_access_control_list_counts_as_the_mode_does() {
-    if !needs("root and setfacl", is_root() && has("setfacl")) {
+    if !system_allows("root and setfacl", is_root() && has("setfacl")) {
         return;
     }
     let scratch = tempdir().unwrap();
@@ -216,7 +217,7 @@ fn an_access_control_list_counts_as_the_mode_does() {
 
 #[test]
 fn directories_exchanged_by_renaming_get_no_others_token() {
-    if !needs("root, to give directories away", is_root()) {
+    if !system_allows("root, to give directories away", is_root()) {
         return;
     }
     let scratch = tempdir().unwrap();
@@ -224,9 +225,9 @@ fn directories_exchanged_by_renaming_get_no_others_token() {
     let [hr, crm] = [(56, "hr"), (78, "crm")].map(|(group, name)| directory(parent.join(name), group, 0o2750));
     let sink = |path: &Path, group| file_at(path.join("{corp_id}"), move |file| file.group = Some(group));
     let (hr_sink, crm_sink) = (sink(&hr, 56), sink(&crm, 78));
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     for spec in [&hr_sink, &crm_sink] {
-        assert_eq!(desk.publish(spec, "ding1", "t-1"), Ok(Wrote::Replaced));
+        assert_eq!(lane.publish(spec, "ding1", "t-1"), Ok(Wrote::Replaced));
     }
     // The third group gets the right to write, and uses it while both directories are open in the lane.
     chmod(&parent, 0o775);
@@ -234,7 +235,7 @@ fn directories_exchanged_by_renaming_get_no_others_token() {
     fs::rename(&crm, &hr).unwrap();
     fs::rename(parent.join("x"), &crm).unwrap();
     for spec in [&hr_sink, &crm_sink] {
-        let failure = desk.publish(spec, "ding1", "t-2").unwrap_err();
+        let failure = lane.publish(spec, "ding1", "t-2").unwrap_err();
         assert!(failure.detail.contains("parent can be written by group 34"), "{failure}");
     }
     for path in [&hr, &crm] {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::rig::{AnyLane, Desk, file_at, is_root, needs, publication, publish_as};
+use crate::fixture::{AnyLane, TestLane, file_at, publication, publish_as};
+use crate::support::{is_root, system_allows};
 use corptokend::domain::Wrote;
 use corptokend::sink::{Lane, LaneReport};
 use tempfile::tempdir;
@@ -24,16 +25,16 @@ fn is_noticed(vandal: impl FnOnce(&Path)) {
     let directory = tempdir().unwrap();
     let path = directory.path().join("crm/ding1");
     let spec = file_at(directory.path().join("{app}/{corp_id}"), |_| {});
-    let mut desk = Desk::files();
-    publish_as(&mut desk, 7, &spec, "ding1");
-    publish_as(&mut desk, 8, &spec, "ding2");
+    let mut lane = TestLane::files();
+    publish_as(&mut lane, 7, &spec, "ding1");
+    publish_as(&mut lane, 8, &spec, "ding2");
     vandal(&path);
-    let mut slots: Vec<u32> = desk.drifted(SECOND).into_iter().collect();
-    slots.extend(std::iter::from_fn(|| desk.drifted(QUIET)));
+    let mut slots: Vec<u32> = lane.drifted(SECOND).into_iter().collect();
+    slots.extend(std::iter::from_fn(|| lane.drifted(QUIET)));
     slots.sort_unstable();
     let others_too = !path.with_file_name("ding2").exists();
     assert_eq!(slots, if others_too { vec![7, 8] } else { vec![7] }, "each place is reported once");
-    assert_ne!(publish_as(&mut desk, 7, &spec, "ding1"), Wrote::Unchanged);
+    assert_ne!(publish_as(&mut lane, 7, &spec, "ding1"), Wrote::Unchanged);
     assert_eq!(fs::read_to_string(&path).unwrap(), "t-1");
 }
 
@@ -78,17 +79,17 @@ fn a_directory_on_the_way_that_was_moved_or_removed_is_noticed() {
     let fixed = directory.path().join("tokens");
     fs::create_dir(&fixed).unwrap();
     let spec = file_at(fixed.join("{app}/{corp_id}/token"), |_| {});
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     let vandals: [&dyn Fn(); 3] = [
         &|| fs::rename(fixed.join("crm"), fixed.join("old")).unwrap(),
         &|| fs::remove_dir_all(&fixed).unwrap(),
         &|| fs::rename(&fixed, directory.path().join("old")).unwrap(),
     ];
     for (slot, vandal) in (0..).zip(vandals) {
-        publish_as(&mut desk, slot, &spec, "ding1");
+        publish_as(&mut lane, slot, &spec, "ding1");
         vandal();
-        assert_eq!(desk.drifted(SECOND), Some(slot));
-        assert_eq!(publish_as(&mut desk, slot, &spec, "ding1"), Wrote::Replaced);
+        assert_eq!(lane.drifted(SECOND), Some(slot));
+        assert_eq!(publish_as(&mut lane, slot, &spec, "ding1"), Wrote::Replaced);
     }
     assert_eq!(fs::read_to_string(fixed.join("crm/ding1/token")).unwrap(), "t-1");
 }
@@ -98,11 +99,11 @@ fn a_link_in_place_of_a_directory_is_noticed() {
     let directory = tempdir().unwrap();
     let elsewhere = tempdir().unwrap();
     let spec = file_at(directory.path().join("{app}/{corp_id}"), |_| {});
-    let mut desk = Desk::files();
-    publish_as(&mut desk, 0, &spec, "ding1");
+    let mut lane = TestLane::files();
+    publish_as(&mut lane, 0, &spec, "ding1");
     fs::rename(directory.path().join("crm"), elsewhere.path().join("crm")).unwrap();
     symlink(elsewhere.path().join("crm"), directory.path().join("crm")).unwrap();
-    assert_eq!(desk.drifted(SECOND), Some(0));
+    assert_eq!(lane.drifted(SECOND), Some(0));
 }
 
 #[test]
@@ -110,11 +111,11 @@ fn a_second_alteration_is_noticed_as_well() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("ding1");
     let spec = file_at(&path, |_| {});
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     for _ in 0..3 {
-        publish_as(&mut desk, 0, &spec, "ding1");
+        publish_as(&mut lane, 0, &spec, "ding1");
         fs::write(&path, "t-2").unwrap();
-        assert_eq!(desk.drifted(SECOND + QUIET), Some(0));
+        assert_eq!(lane.drifted(SECOND + QUIET), Some(0));
     }
 }
 
@@ -122,11 +123,11 @@ fn a_second_alteration_is_noticed_as_well() {
 fn what_the_lane_itself_does_and_what_readers_do_is_not_reported() {
     let directory = tempdir().unwrap();
     let spec = file_at(directory.path().join("{app}/{corp_id}/token"), |_| {});
-    let mut desk = Desk::files();
+    let mut lane = TestLane::files();
     for round in 0..3 {
-        desk.lane.send((0..2000).map(|n| publication(n, &spec, &format!("d{n}"), &format!("t-{round}"))).collect());
+        lane.inner.send((0..2000).map(|n| publication(n, &spec, &format!("d{n}"), &format!("t-{round}"))).collect());
         for _ in 0..2000 {
-            assert_eq!(desk.outcome(), Ok(Wrote::Replaced));
+            assert_eq!(lane.outcome(), Ok(Wrote::Replaced));
         }
     }
     for n in 0..2000 {
@@ -134,9 +135,9 @@ fn what_the_lane_itself_does_and_what_readers_do_is_not_reported() {
     }
     fs::write(directory.path().join("crm/neighbour"), "x").unwrap();
     for n in 0..100 {
-        desk.withdraw(&spec, &format!("d{n}")).unwrap();
+        lane.withdraw(&spec, &format!("d{n}")).unwrap();
     }
-    assert_eq!(desk.drifted(QUIET), None);
+    assert_eq!(lane.drifted(QUIET), None);
 }
 
 #[test]
@@ -144,22 +145,22 @@ fn a_fight_with_another_writer_is_bounded_and_its_end_is_not_missed() {
     let directory = tempdir().unwrap();
     let path = directory.path().join("ding1");
     let spec = file_at(&path, |_| {});
-    let mut desk = Desk::files();
-    publish_as(&mut desk, 0, &spec, "ding1");
+    let mut lane = TestLane::files();
+    publish_as(&mut lane, 0, &spec, "ding1");
     let mut repairs = 0;
-    let mut fight = |desk: &mut Desk, lasting: Duration| {
+    let mut fight = |lane: &mut TestLane, lasting: Duration| {
         let begun = Instant::now();
         while begun.elapsed() < lasting {
             let _ = fs::remove_file(&path);
-            if let Some(slot) = desk.drifted(Duration::from_millis(2)) {
-                assert_eq!(publish_as(desk, slot, &spec, "ding1"), Wrote::Replaced);
+            if let Some(slot) = lane.drifted(Duration::from_millis(2)) {
+                assert_eq!(publish_as(lane, slot, &spec, "ding1"), Wrote::Replaced);
                 repairs += 1;
             }
         }
     };
-    fight(&mut desk, Duration::from_millis(2_500));
-    while let Some(slot) = desk.drifted(SECOND + QUIET) {
-        publish_as(&mut desk, slot, &spec, "ding1");
+    fight(&mut lane, Duration::from_millis(2_500));
+    while let Some(slot) = lane.drifted(SECOND + QUIET) {
+        publish_as(&mut lane, slot, &spec, "ding1");
         repairs += 1;
     }
     assert!((2..=8).contains(&repairs), "{repairs} repairs");
@@ -217,7 +218,7 @@ fn with_one_watch(test: &str, body: impl FnOnce()) {
     if std::env::var_os(MARK).is_some() {
         return body();
     }
-    if !needs("root, to lower the limit of watches", is_root()) {
+    if !system_allows("root, to lower the limit of watches", is_root()) {
         return;
     }
     let script = "echo 1 > /proc/sys/user/max_inotify_watches && exec \"$@\"";
@@ -238,33 +239,33 @@ fn directories_that_cannot_be_watched_are_swept_until_they_can() {
         let directory = tempdir().unwrap();
         let spec = file_at(directory.path().join("{app}/{corp_id}/token"), |_| {});
         let path = |n: u32| directory.path().join(format!("crm/d{n}/token"));
-        let mut desk = Desk::files();
+        let mut lane = TestLane::files();
         for n in 0..3 {
-            publish_as(&mut desk, n, &spec, &format!("d{n}"));
+            publish_as(&mut lane, n, &spec, &format!("d{n}"));
         }
-        assert!(desk.lane.unwatched() >= 3, "{}", desk.lane.unwatched());
+        assert!(lane.inner.unwatched() >= 3, "{}", lane.inner.unwatched());
         fs::write(path(1), "t-2").unwrap();
         fs::remove_file(path(2)).unwrap();
-        let mut found = [desk.drifted(10 * SECOND), desk.drifted(10 * SECOND)];
+        let mut found = [lane.drifted(10 * SECOND), lane.drifted(10 * SECOND)];
         found.sort();
         assert_eq!(found, [Some(1), Some(2)]);
 
         fs::write("/proc/sys/user/max_inotify_watches", "1000").unwrap();
         for _ in 0..60 {
-            if let Some(slot) = desk.drifted(SECOND) {
-                publish_as(&mut desk, slot, &spec, &format!("d{slot}"));
+            if let Some(slot) = lane.drifted(SECOND) {
+                publish_as(&mut lane, slot, &spec, &format!("d{slot}"));
             }
-            if desk.lane.unwatched() == 0 {
+            if lane.inner.unwatched() == 0 {
                 break;
             }
         }
-        assert_eq!(desk.lane.unwatched(), 0, "once there are watches again, they are used");
+        assert_eq!(lane.inner.unwatched(), 0, "once there are watches again, they are used");
         for slot in 0..3 {
-            publish_as(&mut desk, slot, &spec, &format!("d{slot}"));
+            publish_as(&mut lane, slot, &spec, &format!("d{slot}"));
         }
-        while desk.drifted(SECOND + QUIET).is_some() {}
+        while lane.drifted(SECOND + QUIET).is_some() {}
         fs::remove_file(path(0)).unwrap();
-        assert_eq!(desk.drifted(SECOND), Some(0));
+        assert_eq!(lane.drifted(SECOND), Some(0));
     });
 }
 
@@ -273,22 +274,22 @@ fn unwatched_directories_are_counted_once_and_forgotten_when_they_go() {
     with_one_watch("repair::unwatched_directories_are_counted_once_and_forgotten_when_they_go", || {
         let directory = tempdir().unwrap();
         let spec = file_at(directory.path().join("{app}/{corp_id}/token"), |_| {});
-        let mut desk = Desk::files();
+        let mut lane = TestLane::files();
         for _ in 0..2 {
             for n in 0..100 {
-                publish_as(&mut desk, n, &spec, &format!("d{n}"));
+                publish_as(&mut lane, n, &spec, &format!("d{n}"));
             }
         }
-        assert!((100..=102).contains(&desk.lane.unwatched()), "{}", desk.lane.unwatched());
+        assert!((100..=102).contains(&lane.inner.unwatched()), "{}", lane.inner.unwatched());
         for n in 0..100 {
-            desk.withdraw(&spec, &format!("d{n}")).unwrap();
+            lane.withdraw(&spec, &format!("d{n}")).unwrap();
         }
         for _ in 0..70 {
-            assert_eq!(desk.drifted(SECOND), None, "what was withdrawn is not missed");
-            if desk.lane.unwatched() <= 2 {
+            assert_eq!(lane.drifted(SECOND), None, "what was withdrawn is not missed");
+            if lane.inner.unwatched() <= 2 {
                 return;
             }
         }
-        panic!("{} directories are still swept", desk.lane.unwatched());
+        panic!("{} directories are still swept", lane.inner.unwatched());
     });
 }

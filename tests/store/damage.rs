@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use corptokend::store::{OpenError, StoreReply, StoreRequest};
 
-use crate::rig::{applied, kept, scratch, start, token_text, try_start};
+use crate::fixture::{applied, kept, scratch, start, token_text, try_start};
 
 const STATE_ENV: &str = "CORPTOKEND_TEST_STATE";
 

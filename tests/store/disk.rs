@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use corptokend::store::{Lookup, StoreReply, StoreRequest};
 
-use crate::rig::{kept, kept_as, scratch, start, token_text};
+use crate::fixture::{kept, kept_as, scratch, start, token_text};
 
 #[test]
 fn the_file_is_private_even_when_it_was_not() {

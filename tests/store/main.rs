@@ -2,6 +2,6 @@
 
 mod damage;
 mod disk;
-mod rig;
+mod fixture;
 mod saved_state;
 mod tokens;

@@ -8,7 +8,7 @@ use corptokend::store::{Kept, StoreReply, StoreRequest};
 use redb::{ReadableDatabase, ReadableTable, TableHandle};
 use zeroize::Zeroizing;
 
-use crate::rig::{Running, SOON, id, scratch, start};
+use crate::fixture::{Running, SOON, id, scratch, start};
 
 const MEMORIES: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("memories");
 

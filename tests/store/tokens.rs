@@ -7,7 +7,7 @@ use corptokend::domain::Fingerprint;
 use corptokend::store::{Applied, StoreReply, StoreRequest};
 use corptokend::system::clock::now;
 
-use crate::rig::{applied, id, kept, kept_as, scratch, start, token_text};
+use crate::fixture::{applied, id, kept, kept_as, scratch, start, token_text};
 
 #[test]
 fn a_restart_finds_every_token_and_the_config_that_ran() {

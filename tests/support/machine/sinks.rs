@@ -1,13 +1,13 @@
 //! A sink of every kind for each tenant of an app, and what stands there.
 
 use super::Machine;
-use crate::support::system::keyring::Ring;
+use crate::support::system::keyring::TestKeyring;
 
 /// Every kind of sink: the formats of files, and the keyring.
 pub const KINDS: [&str; 6] = ["raw", "line", "json", "env", "template", "key"];
 
 /// The sinks of an app, as TOML. Without a ring there is none of the last kind.
-pub fn sinks(machine: &Machine, app: &str, ring: Option<&Ring>) -> String {
+pub fn sinks(machine: &Machine, app: &str, ring: Option<&TestKeyring>) -> String {
     let dir = machine.dir.path().display();
     let files = KINDS[..5].iter().map(|kind| {
         let format = match *kind {
@@ -21,7 +21,7 @@ pub fn sinks(machine: &Machine, app: &str, ring: Option<&Ring>) -> String {
 }
 
 /// What stands in a tenant's sink of this kind.
-pub fn content(machine: &Machine, app: &str, corp_id: &str, kind: &str, ring: Option<&Ring>) -> Option<String> {
+pub fn content(machine: &Machine, app: &str, corp_id: &str, kind: &str, ring: Option<&TestKeyring>) -> Option<String> {
     match kind {
         "key" => ring?.print(&format!("{app}.{corp_id}")),
         kind => machine.read(&format!("tokens/{app}/{corp_id}.{kind}")),
@@ -29,7 +29,13 @@ pub fn content(machine: &Machine, app: &str, corp_id: &str, kind: &str, ring: Op
 }
 
 /// Each kind, and whether the tenant's sink of that kind holds this token.
-pub fn holding(machine: &Machine, app: &str, corp_id: &str, token: &str, ring: Option<&Ring>) -> Vec<&'static str> {
+pub fn holding(
+    machine: &Machine,
+    app: &str,
+    corp_id: &str,
+    token: &str,
+    ring: Option<&TestKeyring>,
+) -> Vec<&'static str> {
     let holds = |kind: &&str| content(machine, app, corp_id, kind, ring).is_some_and(|text| text.contains(token));
     KINDS.into_iter().filter(holds).collect()
 }

@@ -12,34 +12,46 @@ fn lane_at(path: &Path) -> String {
 }
 
 /// A tmpfs in place of a directory.
-pub struct Tmpfs(PathBuf);
+pub struct Tmpfs {
+    at: PathBuf,
+    /// The directory, where it goes with the file system.
+    directory: Option<tempfile::TempDir>,
+}
 
 impl Tmpfs {
+    /// Mounts one with these options in a directory of its own. `None`, loudly, where mounting is not allowed.
+    pub fn temporary(options: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut mounted = Self::mount(directory.path(), options)?;
+        mounted.directory = Some(directory);
+        Some(mounted)
+    }
+
     /// Mounts one with these options. `None`, loudly, where mounting is not allowed.
     pub fn mount(at: &Path, options: &str) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let done = || succeeds("mount", &["-t", "tmpfs", "-o", options, "tmpfs", at.to_str().unwrap()]);
-        system_allows("mounting a tmpfs", is_root() && done()).then(|| Self(at.to_owned()))
+        system_allows("mounting a tmpfs", is_root() && done()).then(|| Self { at: at.to_owned(), directory: None })
     }
 
     pub fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
-        assert!(succeeds("mount", &["-o", &options, self.0.to_str().unwrap()]), "{options}");
+        assert!(succeeds("mount", &["-o", &options, self.at.to_str().unwrap()]), "{options}");
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.at
     }
 
     /// The name of the daemon's thread for it.
     pub fn lane(&self) -> String {
-        lane_at(&self.0)
+        lane_at(&self.at)
     }
 }
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        succeeds("umount", &["-l", self.0.to_str().unwrap()]);
+        succeeds("umount", &["-l", self.at.to_str().unwrap()]);
     }
 }
 

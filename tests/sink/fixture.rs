@@ -1,6 +1,5 @@
-//! A desk from which a test publishes: one lane, and the reports that come back from it.
-
-#![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses its part")]
+//! A lane to which a test publishes, and the reports that come back from it.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -18,17 +17,16 @@ use corptokend::sink::{
 };
 use zeroize::Zeroizing;
 
+use crate::support::{NOBODY, PATIENCE, has, is_root, shown, system_allows};
+
 /// When every token of these tests expires.
 pub const EXPIRES: WallMs = WallMs(4_000_000_000_000);
 
-/// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
-
-pub struct Desk {
-    pub lane: AnyLane,
+pub struct TestLane {
+    pub inner: AnyLane,
     reports: Receiver<Vec<LaneReport>>,
     backlog: VecDeque<LaneReport>,
-    /// The roots below which a flood began, as told between all other reports.
+    /// The roots below which a flood began, as reported between all others.
     pub floods: Vec<PathBuf>,
 }
 
@@ -78,12 +76,12 @@ impl AnyLane {
     }
 }
 
-impl Desk {
+impl TestLane {
     pub fn files() -> Self {
         Self::named("files")
     }
 
-    /// As [`Desk::files`]; the lane's thread has this name.
+    /// As [`TestLane::files`]; the lane's thread has this name.
     pub fn named(name: &str) -> Self {
         Self::with(|report| Lane::files(name, Arc::default(), report).map(AnyLane::Files))
     }
@@ -99,13 +97,13 @@ impl Desk {
 
     fn with(start: impl FnOnce(Box<dyn Fn(Vec<LaneReport>) + Send>) -> std::io::Result<AnyLane>) -> Self {
         let (sender, reports) = channel();
-        let lane = start(Box::new(move |batch| drop(sender.send(batch)))).unwrap();
-        Self { lane, reports, backlog: VecDeque::new(), floods: Vec::new() }
+        let inner = start(Box::new(move |batch| drop(sender.send(batch)))).unwrap();
+        Self { inner, reports, backlog: VecDeque::new(), floods: Vec::new() }
     }
 
     /// Publishes one token and waits for the outcome.
     pub fn publish(&mut self, spec: &SinkSpec, corp_id: &str, token: &str) -> Result<Wrote, SinkFailure> {
-        self.lane.send(vec![publication(0, spec, corp_id, token)]);
+        self.inner.send(vec![publication(0, spec, corp_id, token)]);
         self.outcome()
     }
 
@@ -116,7 +114,7 @@ impl Desk {
         token: &str,
         expires: WallMs,
     ) -> Result<Wrote, SinkFailure> {
-        self.lane.send(vec![publication_until(0, spec, corp_id, token, expires)]);
+        self.inner.send(vec![publication_until(0, spec, corp_id, token, expires)]);
         self.outcome()
     }
 
@@ -130,7 +128,7 @@ impl Desk {
 
     pub fn withdraw(&mut self, spec: &SinkSpec, corp_id: &str) -> Result<(), SinkFailure> {
         let (cause, names) = (RemovalCause::Withdrawn(WithdrawalId(0)), names(corp_id));
-        self.lane.send(vec![match &spec.kind {
+        self.inner.send(vec![match &spec.kind {
             SinkKind::File(file) => {
                 Job::File(FileJob::Remove { cause, path: file.place(&names), fixed: file.fixed_part().into() })
             }
@@ -143,7 +141,7 @@ impl Desk {
         }
     }
 
-    /// The slot of the next place that somebody touched, if one is reported in time.
+    /// The slot of the next place that drifted, if one is reported in time.
     pub fn drifted(&mut self, within: Duration) -> Option<u32> {
         match self.next(within)? {
             LaneReport::Drifted { ticket, .. } => Some(ticket.slot.0),
@@ -163,7 +161,7 @@ impl Desk {
     }
 
     pub fn stop(self) -> Stopped {
-        self.lane.stop(PATIENCE)
+        self.inner.stop(PATIENCE)
     }
 }
 
@@ -198,9 +196,9 @@ fn publication_until(slot: u32, spec: &SinkSpec, corp_id: &str, token: &str, exp
 }
 
 /// Publishes `t-1` as the tenant in `slot`.
-pub fn publish_as(desk: &mut Desk, slot: u32, spec: &SinkSpec, corp_id: &str) -> Wrote {
-    desk.lane.send(vec![publication(slot, spec, corp_id, "t-1")]);
-    desk.outcome().unwrap()
+pub fn publish_as(lane: &mut TestLane, slot: u32, spec: &SinkSpec, corp_id: &str) -> Wrote {
+    lane.inner.send(vec![publication(slot, spec, corp_id, "t-1")]);
+    lane.outcome().unwrap()
 }
 
 /// A sink at `path`, 0640, with the daemon's user and group; `change` makes it another one.
@@ -223,22 +221,9 @@ pub fn key_at(root: KeyringRoot, path: &[&str], on_expiry: OnExpiry) -> SinkSpec
     SinkSpec { kind: SinkKind::Keyring(KeyringSink { root, path }.into()), on_expiry }
 }
 
-/// Runs `body`, or skips the test with a loud reason where the machine cannot do what it needs.
-pub fn needs(what: &str, is_there: bool) -> bool {
-    if !is_there {
-        assert!(std::env::var_os("CORPTOKEND_REQUIRE_SYSTEM").is_none(), "this test needs {what}");
-        eprintln!("SKIPPED: this test needs {what}");
-    }
-    is_there
-}
-
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 /// Runs `body` as an unprivileged user, in a copy of this test binary. `test` is the calling test's own name.
 pub fn as_nobody(test: &str, body: impl FnOnce()) {
-    under_setpriv(test, &["--reuid=65534", "--regid=65534", "--clear-groups"], body);
+    under_setpriv(test, &[&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"], body);
 }
 
 /// Runs `body` as root without this capability, in a copy of this test binary.
@@ -251,7 +236,7 @@ fn under_setpriv(test: &str, arguments: &[&str], body: impl FnOnce()) {
     if std::env::var_os(MARK).is_some_and(|inner| inner == test) {
         return body();
     }
-    if !needs("root, to become somebody else, and setpriv", is_root() && has("setpriv")) {
+    if !system_allows("root, to become somebody else, and setpriv", is_root() && has("setpriv")) {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
@@ -266,10 +251,6 @@ fn under_setpriv(test: &str, arguments: &[&str], body: impl FnOnce()) {
         .current_dir("/")
         .output()
         .unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    let said = shown(&ran);
     assert!(ran.status.success() && said.contains("1 passed"), "{said}");
-}
-
-pub fn has(program: &str) -> bool {
-    Command::new("sh").args(["-c", &format!("command -v {program}")]).output().is_ok_and(|ran| ran.status.success())
 }
