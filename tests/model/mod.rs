@@ -5,25 +5,21 @@
 //! In come events, faults and plans; out come calls, commits and publications. `tests/engine` and `tests/simulation` use it.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses its own part")]
 
-mod availability;
 mod clock;
 mod daemon;
 mod endpoint;
 mod event_queue;
 mod executor;
 mod invariants;
-mod rate_window;
 mod rng;
 mod sinks;
-mod statistics;
 mod store;
 mod tenants;
 
-pub use availability::HANDOVER_MS;
 pub use daemon::Daemon;
 pub use endpoint::{Endpoint, Habit, Reply, Treatment};
+pub use invariants::{HANDOVER_MS, Statistics};
 pub use rng::Rng;
 pub use sinks::{Attempt, Content, place};
-pub use statistics::Statistics;
 pub use store::{StoreFault, Stored};
 pub use tenants::{Names, TenantNo};

@@ -4,66 +4,27 @@ use std::collections::BTreeMap;
 
 use corptokend::domain::{
     AppPolicy, CallPath, Change, Failure, FailureKind, Freshness, Grant, Now, OriginId, Rate, Record, SavedKey,
-    SinkSetId, Slot, TenantId, Ticket,
+    SinkSetId, TenantId, Ticket,
 };
-use corptokend::engine::{Engine, TenantStatus};
 
-use super::availability::Availability;
+mod availability;
+mod order;
+mod promises;
+mod rate_window;
+mod statistics;
+
+pub use availability::{Availability, HANDOVER_MS};
+use promises::{Repeats, Silence};
+use rate_window::Window;
+pub use statistics::Statistics;
+
 use super::clock::Clock;
-use super::rate_window::Window;
-use super::statistics::Statistics;
 use super::tenants::{Names, PerTenant, TenantNo};
 
 /// A tenant that is refused is not called again for so long, in milliseconds.
 const REFUSED_MS: u64 = 15 * 60 * 1000;
 /// After a ban, everything stops for at least so long, in milliseconds.
 const BAN_MS: u64 = 5 * 60 * 1000;
-/// With more tenants than this, looking at all of them at each call takes too long.
-const CROWD: usize = 200;
-/// A tenant that never had a token may go first after so long, in milliseconds.
-const PATIENCE_MS: u64 = 4 * 3600 * 1000;
-
-/// A promise not to call before a moment. It holds over a restart from its commit on.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Silence {
-    until: u64,
-    committed: u64,
-}
-
-impl Silence {
-    fn begin(&mut self, until: u64) {
-        self.until = self.until.max(until);
-    }
-
-    fn holds(&self, t: u64) -> bool {
-        t < self.until
-    }
-
-    fn commit(&mut self) {
-        self.committed = self.until;
-    }
-
-    /// What was not committed is not known to the next process.
-    fn crash(&mut self) {
-        self.until = self.committed;
-    }
-}
-
-/// How often the endpoint has answered with the same token: what holds now, and what is committed.
-#[derive(Debug, Clone, Copy, Default)]
-struct Repeats {
-    latest: (u64, u16),
-    committed: (u64, u16),
-}
-
-impl Repeats {
-    /// Counts an answer. Returns how many calls this token has had in its life.
-    fn count(&mut self, token: u64) -> u16 {
-        let (latest, repeats) = self.latest;
-        self.latest = (token, if latest == token { repeats + 1 } else { 0 });
-        self.latest.1 + 1
-    }
-}
 
 /// A tenant, as it can be seen from outside.
 #[derive(Default)]
@@ -377,47 +338,6 @@ impl Invariants {
     pub fn note_call(&mut self, id: &TenantId) {
         if self.checks_order {
             self.called.push(id.clone());
-        }
-    }
-
-    /// With a backlog: expired tokens, then valid ones with under a tenth of their life left, then tenants that never had one,
-    /// then by expiry. A tenant that the endpoint refuses, or that waits for hours, stands elsewhere, and is left out here.
-    ///
-    /// Of a turn's calls, none comes before one that comes later, nor before a tenant that still waits at its end.
-    pub fn check_order(&mut self, clock: Clock, engine: &Engine, names: &mut Names) {
-        let called = std::mem::take(&mut self.called);
-        for (at, id) in called.iter().enumerate() {
-            self.check_call(clock, engine, names, id, &called[at + 1..]);
-        }
-    }
-
-    fn check_call(&self, clock: Clock, engine: &Engine, names: &mut Names, id: &TenantId, later: &[TenantId]) {
-        let (now, no) = (clock.now(), names.number(id));
-        if !self.checks_order || self.added > CROWD || self.tenants[no].doubtful {
-            return;
-        }
-        let rank = |no: TenantNo| match self.tenants[no].token {
-            Some((_, expires)) if expires <= now.boot.0 => (0, 0),
-            Some((life, expires)) if expires - now.boot.0 <= life / 10 => (1, expires),
-            None => (2, 0),
-            Some((_, expires)) => (3, expires),
-        };
-        let plain = |row: &TenantStatus| row.failure.is_none();
-        let Some(own) = engine.slot(id).map(|slot| engine.row(now, slot)).filter(plain) else { return };
-        let first = rank(no);
-        if first.0 == 2 && clock.t >= self.tenants[no].added + PATIENCE_MS {
-            return;
-        }
-        for row in engine.page(now, Slot(0), usize::MAX) {
-            let waits = row.why == "waits for its turn within the limits" || later.contains(&row.id);
-            if row.id.app == own.id.app && row.id != *id && waits && plain(&row) {
-                let other = names.number(&row.id);
-                assert!(
-                    rank(other) >= first || self.tenants[other].doubtful,
-                    "at {now:?} {id} {first:?} is called before {:?} {row:?}",
-                    rank(other)
-                );
-            }
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use corptokend::domain::{LaneId, RootId};
 
-use super::clock::Clock;
-use super::invariants::Invariants;
-use super::sinks::{Content, Sinks};
-use super::store::{HANGS_AFTER_MS, Stored};
-use super::tenants::TenantNo;
+use super::Invariants;
+use crate::model::clock::Clock;
+use crate::model::sinks::{Content, Sinks};
+use crate::model::store::{HANGS_AFTER_MS, Stored};
+use crate::model::tenants::TenantNo;
 
 /// How long a tenant may wait for its turn, for a commit and for the answer, in milliseconds, before it counts as not served.
 const PATIENCE_MS: u64 = 3_000;
