@@ -5,17 +5,20 @@
 //! What commands share is in `terminal`. Only `main.rs` calls this module, and the tests call its commands.
 
 mod check;
+mod completions;
 mod dev;
+mod man;
 mod once;
 pub mod reload;
 mod run;
+mod schema;
 pub mod status;
 mod terminal;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Draft;
 use crate::environment;
@@ -48,6 +51,9 @@ enum Command {
     Status(status::StatusArgs),
     Reload(reload::ReloadArgs),
     Dev(dev::DevArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+    Schema(schema::SchemaArgs),
 }
 
 /// Runs the command that the process was started with, and returns its exit code.
@@ -81,6 +87,9 @@ fn execute(cli: &Cli, out: &mut dyn Write) -> Exit {
         }
         Command::Reload(args) => reload::run(args, &socket(), out, &mut io::stderr().lock()),
         Command::Dev(args) => dev::run(args, out),
+        Command::Completions(args) => completions::run(args, Cli::command(), out),
+        Command::Man(args) => man::run(args, Cli::command()),
+        Command::Schema(_) => schema::run(out),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod check;
 mod dev;
+mod documents;
 mod once;
 mod output;
 mod reload;
