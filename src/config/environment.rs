@@ -46,7 +46,7 @@ impl Process {
     }
 }
 
-/// What a config names that only the machine can tell more about.
+/// What must be looked up on the machine before a config can be checked.
 #[derive(Debug, Clone, Default)]
 pub struct Needs {
     /// Names of users to look up.
@@ -59,11 +59,11 @@ pub struct Needs {
     pub ca_file: Option<PathBuf>,
     /// The daemon's own files, which no sink may write.
     pub own_files: OwnFiles,
-    /// The directories of sinks, to be told apart whatever path leads there.
+    /// The directories of sinks, to be identified by device and inode.
     pub directories: Vec<String>,
 }
 
-/// What the machine tells about the [`Needs`] of a config. What hangs is not waited for, and is an entry of its own kind.
+/// The facts that were looked up for the [`Needs`] of a config. What did not answer in time has a variant of its own.
 #[derive(Debug, Default)]
 pub struct Environment {
     /// The users that were looked up.
@@ -80,7 +80,7 @@ pub struct Environment {
     pub directories: HashMap<String, Identity>,
 }
 
-/// What the account database says about a name.
+/// The result of looking up a user or group by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Account {
     /// The number of the user or group.
@@ -91,21 +91,21 @@ pub enum Account {
     Unanswered(String),
 }
 
-/// What reading a client secret told. The secret itself is not here.
+/// The result of reading a client secret, without the secret.
 #[derive(Debug, Clone)]
 pub struct SecretInput {
-    /// What tells it from others, or why there is none.
+    /// Its fingerprint, or why there is none.
     pub outcome: SecretOutcome,
     /// Who else could change it.
     pub dangers: Vec<Diagnostic>,
 }
 
-/// What became of reading a client secret.
+/// Whether a client secret can be used.
 #[derive(Debug, Clone)]
 pub enum SecretOutcome {
-    /// It is there, and nobody else can read it.
+    /// It exists, and only trusted users can read it.
     Good(Fingerprint),
-    /// It is there, and others can read it; but on a read-only mount, where nobody can mend that.
+    /// It exists, and others can read it, but on a read-only mount, where the permissions cannot be changed.
     Loose(Fingerprint, InputFault),
     /// There is no secret that could be used.
     Unusable(InputFault),
@@ -114,7 +114,7 @@ pub enum SecretOutcome {
 }
 
 impl SecretOutcome {
-    /// What tells the secret from others, if it could be read.
+    /// The fingerprint of the secret, if it could be read.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         match self {
             Self::Good(fingerprint) | Self::Loose(fingerprint, _) => Some(*fingerprint),
@@ -132,7 +132,7 @@ pub struct InputFault {
     pub remedy: String,
 }
 
-/// What looking at the certificates to trust told.
+/// The result of looking at the certificates to trust.
 #[derive(Debug, Clone)]
 pub struct CaFile {
     /// Whether they can be read as a file.

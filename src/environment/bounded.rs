@@ -1,7 +1,7 @@
-//! Looking at what a config is made of, and at what it names, without being held up by it: a file may lie on a mount whose
-//! server is gone, and then neither open(2) nor stat(2) comes back.
+//! File operations with a time limit. A file may lie on a mount whose server is gone, and then neither open(2) nor stat(2)
+//! returns.
 //!
-//! What hangs is waited for once. Until it comes to its end, whoever asks for the same path hears so at once.
+//! A path that hangs is waited for once. Until it answers, further operations on it fail at once.
 
 use std::ffi::OsString;
 use std::path::Path;

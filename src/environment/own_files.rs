@@ -20,7 +20,8 @@ static OWN: LazyLock<Blocking<Reserved>> = LazyLock::new(|| Blocking::new("own",
 static OF_SINKS: LazyLock<Blocking<Vec<(String, Identity)>>> =
     LazyLock::new(|| Blocking::new("places", MOST_OUTSTANDING));
 
-/// Tells directories apart. What cannot be looked at, or hangs, is left out: it is found out by whoever publishes there.
+/// The device and inode of each directory. Directories that do not exist or hang are left out: the sink that publishes there
+/// reports them.
 pub(super) fn identify(directories: &[String]) -> HashMap<String, Identity> {
     let mut by_parent: BTreeMap<&Path, BTreeSet<String>> = BTreeMap::new();
     for directory in directories {

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::config::{Diagnostic, Location, Severity};
 use crate::system::permissions::{Danger, PathAudit, PathElement, Trusted};
 
-/// Judges the ways to everything that the daemon reads, and tells each danger once.
+/// Judges the ways to everything that the daemon reads, and reports each danger once.
 pub(super) struct Permissions {
     audit: PathAudit,
 }

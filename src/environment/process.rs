@@ -23,7 +23,7 @@ pub fn process() -> Process {
     }
 }
 
-/// systemd separates several by colons; the first is the one that is meant.
+/// The first directory of the variable: systemd separates several by colons.
 fn directory(variable: &str) -> Option<PathBuf> {
     let value = std::env::var(variable).ok()?;
     value.split(':').next().filter(|path| path.starts_with('/')).map(PathBuf::from)

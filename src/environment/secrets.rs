@@ -111,8 +111,8 @@ type Found = Result<(Secret, Option<SecretError>), SecretError>;
 
 static READS: LazyLock<Blocking<SecretInput>> = LazyLock::new(|| Blocking::new("secrets", MOST_OUTSTANDING));
 
-/// Reads all these secrets side by side, and says what tells each from others, what is loose about its file, and who could
-/// change the way to it. One that hangs costs the others nothing, and ten seconds pass at most.
+/// Reads all these secrets side by side: their fingerprints, the faults of their files, and who could change the paths to them. A
+/// secret that hangs does not delay the others; the time limit for all is ten seconds.
 pub fn inspect_all(sources: &[SecretSource], credentials_directory: Option<&Path>) -> Vec<SecretInput> {
     let tasks = sources.iter().map(|source| {
         let (own, directory) = (source.clone(), credentials_directory.map(Path::to_path_buf));
@@ -271,7 +271,7 @@ fn unreadable(source: &SecretSource, error: &io::Error) -> SecretError {
     SecretError::Unreadable { place: source.to_string(), reason: reason(error), remedy: remedy.into() }
 }
 
-/// What the system says, without a name that somebody may have put into it.
+/// The system's own text, without a name that may have been put into the error.
 fn reason(error: &io::Error) -> String {
     let known = error.raw_os_error().map(io::Error::from_raw_os_error);
     known.map_or_else(|| error.kind().to_string(), |error| error.to_string())

@@ -59,8 +59,8 @@ pub fn read(path: &Path) -> Result<Sources, Report> {
     for found in load_drop_ins(&drop_ins, &mut names, &mut dangers) {
         found.map_or_else(|diagnostic| diagnostics.push(diagnostic), |source| files.push(source));
     }
-    // Whoever can change what is read here decides all the rest, so that comes first. Each thing is reported once: all ways
-    // have the directories above in common.
+    // Permissions come first: who can change these files decides everything else. Each file or directory is reported once,
+    // since all paths share the directories above.
     let mut reported = HashSet::new();
     dangers.retain(|danger| reported.insert(danger.at.as_ref().map(|at| Arc::clone(&at.file))));
     dangers.extend(diagnostics);

@@ -14,7 +14,8 @@ use crate::system::permissions::Identity;
 /// As many conflicts of each kind are reported. The rest is reported once these are mended.
 const MOST: usize = 100;
 
-/// What tells places apart: device, inode and name where the directory exists, since links and mounts count; else the path.
+/// The keys by which places are compared: device, inode and name where the directory exists, since links and mounts count;
+/// otherwise the path.
 pub(crate) struct PlaceKeys<'e> {
     hasher: RandomState,
     directories: &'e HashMap<String, Identity>,
@@ -72,7 +73,7 @@ pub(crate) fn same_places(apps: &[AppPlaces<'_>], hashes: &[u64], keys: &PlaceKe
                 conflicts.push(Conflict { earlier: *earlier, later, by_one_path: there == place, more: 0 });
             }
         }
-        // Hundreds of tenants with conflicting sinks of their own are told of well enough by the first.
+        // More conflicts would not tell the operator more.
         if conflicts.len() < MOST { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     for conflict in conflicts {
@@ -91,7 +92,8 @@ struct Conflict<'a> {
 }
 
 impl Conflict<'_> {
-    /// The place itself is not told: the two lines show it, unless it is what a secret in the wrong key turned into.
+    /// The message does not quote the place, which may come from a secret in the wrong key; the two lines show it where it is
+    /// harmless.
     fn report(&self, apps: &[AppPlaces<'_>], diagnostics: &Diagnostics<'_>) {
         let Self { earlier, later, by_one_path, more } = self;
         let (one, two) = (earlier.tenant_id(apps), later.tenant_id(apps));

@@ -1,4 +1,4 @@
-//! What the machine told about accounts, certificates and secrets, judged.
+//! The checks of accounts, certificates and secrets against what was looked up.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -83,8 +83,8 @@ impl<'a> Accounts<'a> {
         }
     }
 
-    /// A group by default is for the user that the packages made it for, and for whoever else can give files to it. Who tries
-    /// the daemon at home has no such group, and must not fail for it.
+    /// A default group is used by the user that the packages made it for, and by users who can give files to it. A user who only
+    /// tries the daemon is not in the group, and must not fail because of that.
     fn default_group(&self, name: &str) -> Option<u32> {
         let Some(Account::Id(group)) = self.environment.groups.get(name) else { return None };
         let made_for_us = self.environment.users.get(DAEMON) == Some(&Account::Id(self.process.user));
@@ -105,7 +105,8 @@ pub(crate) fn check_inline_secrets(draft: &Draft<'_>, environment: &Environment)
     }
 }
 
-/// Reports what is wrong with the certificates to trust and with the apps' secrets. Returns what tells the secrets from others.
+/// Reports what is wrong with the certificates to trust and with the apps' secrets. Returns the fingerprints of the
+/// secrets.
 pub(crate) fn check_files(draft: &Draft<'_>, environment: &Environment) -> BTreeMap<AppName, Fingerprint> {
     let mut dangers = Dangers::new(draft.sources);
     if let (Some(at), Some(ca_file)) = (draft.ca_file_at, &environment.ca_file) {

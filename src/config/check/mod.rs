@@ -33,9 +33,9 @@ pub struct Checked {
     pub config: Option<Config>,
     /// All that is wrong with it, and all that the operator should know.
     pub report: Report,
-    /// What it tells even if it is in error.
+    /// The part that is known even if the config is in error.
     pub outline: Outline,
-    /// What tells each app's secret from others, where it could be read.
+    /// The fingerprint of each app's secret that could be read.
     pub secrets: BTreeMap<AppName, Fingerprint>,
 }
 
@@ -66,7 +66,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Judges the draft by what the machine tells about its needs, and reports all faults at once.
+    /// Checks the draft against what was looked up for its needs, and reports all faults at once.
     pub fn check(self, environment: &Environment) -> Checked {
         let outline = self.outline();
         let own_files = self.own_files();

@@ -9,8 +9,8 @@ use crate::config::read::app::AppDraft;
 use crate::config::read::sink::SinkDraft;
 use crate::domain::{AppName, ClientId, CorpId, Expansion, Names, SinkKind, SinkSpec, TenantId, TenantName};
 
-/// At most so many directories are told apart by device and inode. Beyond, one place with two paths is found out when it is
-/// published to.
+/// The most directories that are identified by device and inode. Beyond that, one place with two paths is found when a sink
+/// publishes to it.
 const MOST_DIRECTORIES: usize = 10_000;
 /// The span of what stands in no text.
 const NOWHERE: Span = Span { file: 0, start: 0, end: 0 };

@@ -1,5 +1,4 @@
-//! One line of a file as it may be shown: what must stay hidden gave way to an `…`, and so did what is far from the place
-//! that is meant.
+//! One line of a file as a report may show it: an `…` replaces what must stay hidden, and what is far from the marked bytes.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -7,8 +6,10 @@ use std::ops::Range;
 use super::collect::{line_starts, line_text};
 use super::redact;
 
-/// How many bytes are shown before and after the place that is meant begins.
+/// How many bytes are shown before and after the start of the marked bytes.
 const AROUND: usize = 80;
+/// Replaces hidden bytes, however many there are, so that the length of a secret is not shown either.
+const HIDDEN: char = '…';
 /// A line longer than this is not looked at by itself.
 const LONG: usize = 64 << 10;
 
@@ -21,7 +22,7 @@ pub(crate) struct Text<'s> {
     hidden: Vec<Range<usize>>,
 }
 
-/// A line that may be shown, and what of it is meant.
+/// A line that may be shown, and the marked bytes of it.
 pub(crate) struct Line {
     pub(crate) text: String,
     pub(crate) marker: Range<usize>,
@@ -40,26 +41,35 @@ impl<'s> Text<'s> {
         let meant = span.start.clamp(start, end)..span.end.clamp(start, end);
         let from = self.boundary(meant.start.saturating_sub(AROUND).max(start));
         let to = self.boundary((meant.start + AROUND).min(end));
-        let mut line = Masked { text: String::new(), moved: Vec::new() };
+        let hidden = self.hidden_in(number, start..end, from..to);
+        let (mut shown, mut marker, mut next) = (String::new(), (None, None), 0);
         if from > start {
-            line.mask(start..from);
+            shown.push(HIDDEN);
         }
-        let mut at = from;
-        for range in self.hidden_in(number, start..end, from..to) {
-            let range = range.start.max(at)..range.end.min(to);
-            // One stretch can be hidden for two reasons.
-            if !range.is_empty() {
-                line.keep(self.text, at..range.start);
-                line.mask(range.clone());
-                at = range.end;
+        for (at, character) in self.text[from..to].char_indices().map(|(at, character)| (from + at, character)) {
+            while hidden.get(next).is_some_and(|range| range.end <= at) {
+                next += 1;
+            }
+            let is_hidden = hidden.get(next).is_some_and(|range| range.start <= at);
+            if is_hidden && !shown.ends_with(HIDDEN) {
+                shown.push(HIDDEN);
+            }
+            let place = if is_hidden { shown.len() - HIDDEN.len_utf8() } else { shown.len() };
+            if at >= meant.start {
+                marker.0.get_or_insert(place);
+            }
+            if at >= meant.end {
+                marker.1.get_or_insert(place);
+            }
+            if !is_hidden {
+                shown.push(character);
             }
         }
-        line.keep(self.text, at..to);
-        if to < end {
-            line.mask(to..end);
+        let marker = marker.0.unwrap_or(shown.len())..marker.1.unwrap_or(shown.len());
+        if to < end && !shown.ends_with(HIDDEN) {
+            shown.push(HIDDEN);
         }
-        let marker = line.place_of(meant.start)..line.place_of(meant.end);
-        Some(Line { marker: marker.start..marker.end.max(marker.start), text: line.text })
+        Some(Line { text: shown, marker })
     }
 
     /// What must not be shown of the part of a line that is looked at, sorted. A line may hold 100,000 such stretches, and
@@ -83,38 +93,5 @@ impl<'s> Text<'s> {
             at -= 1;
         }
         at
-    }
-}
-
-/// A line in the making.
-struct Masked {
-    text: String,
-    /// Stretches of the file, and where they went.
-    moved: Vec<(Range<usize>, Range<usize>)>,
-}
-
-impl Masked {
-    fn keep(&mut self, text: &str, range: Range<usize>) {
-        // Character by character, so that every place that is looked for has an entry of its own.
-        for (at, character) in text[range.clone()].char_indices() {
-            let to = self.text.len();
-            self.text.push(character);
-            let from = range.start + at;
-            self.moved.push((from..from + character.len_utf8(), to..self.text.len()));
-        }
-    }
-
-    fn mask(&mut self, range: Range<usize>) {
-        let to = self.text.len();
-        if !self.text.ends_with('…') {
-            self.text.push('…');
-        }
-        self.moved.push((range, to..self.text.len()));
-    }
-
-    /// Where an offset of the file is now; within a masked stretch, its beginning.
-    fn place_of(&self, offset: usize) -> usize {
-        let next = self.moved.partition_point(|(from, _)| from.end <= offset);
-        self.moved.get(next).map_or(self.text.len(), |(_, to)| to.start)
     }
 }

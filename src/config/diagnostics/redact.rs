@@ -8,15 +8,15 @@
 use std::ops::Range;
 
 use super::collect::line_of;
-use super::tokens::{Kind, Scan, Token};
+use super::tokens::{Lexeme, LexemeKind, Lexemes};
 use crate::config::schema::{self, ValueKind};
 use crate::domain::{AppName, CorpId};
 
 /// The bytes of `text` that must not be shown, in order, as far as the text as a whole tells.
 pub(crate) fn hidden(text: &str) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
-    let mut scan = Scan::new(text);
-    while let Some(token) = scan.next() {
+    let mut lexemes = Lexemes::new(text);
+    while let Some(token) = lexemes.next() {
         hide(text, &token, Sight::Whole, &mut hidden);
     }
     hidden
@@ -29,11 +29,11 @@ pub(crate) fn hidden_in_line(line: &str, broken: bool) -> Vec<Range<usize>> {
     let suspicious = broken && speaks_of_secrets(line);
     let sight = if broken { Sight::BrokenLine } else { Sight::Line };
     let mut hidden = Vec::new();
-    let mut scan = Scan::new(line);
-    while let Some(token) = scan.next() {
-        if token.kind == Kind::Value && suspicious {
+    let mut lexemes = Lexemes::new(line);
+    while let Some(token) = lexemes.next() {
+        if token.kind == LexemeKind::Value && suspicious {
             hidden.extend(inside(line, &token).filter(|_| !schema::is_known(&line[token.span.clone()])));
-        } else if token.key.is_some() || token.kind != Kind::Value || broken {
+        } else if token.key.is_some() || token.kind != LexemeKind::Value || broken {
             hide(line, &token, sight, &mut hidden);
         }
     }
@@ -54,12 +54,12 @@ enum Sight {
 /// Which lines, from 0, end within a bracket or a string.
 pub(crate) fn open_lines(text: &str, lines: &[u32]) -> Vec<bool> {
     let mut open = vec![false; lines.len()];
-    let mut scan = Scan::new(text);
+    let mut lexemes = Lexemes::new(text);
     let line = |at: usize| line_of(lines, u32::try_from(at).unwrap_or(u32::MAX));
-    while let Some(token) = scan.next() {
+    while let Some(token) = lexemes.next() {
         let first = line(token.span.start);
-        if token.kind == Kind::Newline {
-            open[first] = scan.is_open();
+        if token.kind == LexemeKind::Newline {
+            open[first] = lexemes.is_open();
         } else {
             open[first..line(token.span.end)].fill(true);
         }
@@ -74,16 +74,18 @@ fn speaks_of_secrets(line: &str) -> bool {
         || words.into_iter().any(|word| strsim::damerau_levenshtein(word, "client_secret") <= 4)
 }
 
-fn hide(text: &str, token: &Token<'_>, sight: Sight, hidden: &mut Vec<Range<usize>>) {
+fn hide(text: &str, token: &Lexeme<'_>, sight: Sight, hidden: &mut Vec<Range<usize>>) {
     let written = &text[token.span.clone()];
     match token.kind {
-        Kind::Newline => {}
+        LexemeKind::Newline => {}
         // Strings of several lines are how the end of one string swallows the next.
         _ if written.contains('\n') => hidden.push(token.span.clone()),
-        Kind::Comment => hidden.extend(Some(token.span.start + 1..token.span.end).filter(|range| !range.is_empty())),
-        Kind::Key => hide_key(written, token, sight, hidden),
-        Kind::Value if schema::is_known(written) => {}
-        Kind::Value => {
+        LexemeKind::Comment => {
+            hidden.extend(Some(token.span.start + 1..token.span.end).filter(|range| !range.is_empty()))
+        }
+        LexemeKind::Key => hide_key(written, token, sight, hidden),
+        LexemeKind::Value if schema::is_known(written) => {}
+        LexemeKind::Value => {
             let Some(inner) = inside(text, token) else { return };
             let value = &text[inner.clone()];
             if !may_be_shown(token, value, inner == token.span, sight) {
@@ -98,7 +100,7 @@ fn hide(text: &str, token: &Token<'_>, sight: Sight, hidden: &mut Vec<Range<usiz
 }
 
 /// Hides the parts of a key that are neither known nor the name of an app or a tenant, each by itself.
-fn hide_key(written: &str, token: &Token<'_>, sight: Sight, hidden: &mut Vec<Range<usize>>) {
+fn hide_key(written: &str, token: &Lexeme<'_>, sight: Sight, hidden: &mut Vec<Range<usize>>) {
     let is_name = |part: &str| AppName::new(part).is_ok() || CorpId::new(part).is_ok();
     let mut at = token.span.start;
     let mut before = token.table;
@@ -120,7 +122,7 @@ fn hide_key(written: &str, token: &Token<'_>, sight: Sight, hidden: &mut Vec<Ran
 }
 
 /// Whether a value is what its key wants, and could hardly be a secret.
-fn may_be_shown(token: &Token<'_>, value: &str, bare: bool, sight: Sight) -> bool {
+fn may_be_shown(token: &Lexeme<'_>, value: &str, bare: bool, sight: Sight) -> bool {
     let Some(key) = token.key.filter(|key| *key != "client_secret" && schema::is_known(key)) else { return false };
     if bare && schema::is_short_number(value) {
         return true;
@@ -135,7 +137,7 @@ fn may_be_shown(token: &Token<'_>, value: &str, bare: bool, sight: Sight) -> boo
 }
 
 /// All of a bare word; of a string, what stands between its quotes.
-fn inside(text: &str, token: &Token<'_>) -> Option<Range<usize>> {
+fn inside(text: &str, token: &Lexeme<'_>) -> Option<Range<usize>> {
     let written = &text[token.span.clone()];
     let quote = written.chars().next().filter(|c| ['"', '\''].contains(c));
     let Some(quote) = quote else { return Some(token.span.clone()) };
@@ -176,7 +178,7 @@ mod tests {
     #[test]
     fn a_broken_line_shows_only_what_a_harmless_key_stands_before() {
         let line = |text: &str| shown(text, hidden_in_line(text, true));
-        assert_eq!(line("x\", \"y\""), "…\"…\"…\"");
+        assert_eq!(line("x\", \"y\""), "…, \"…\"");
         assert_eq!(line("timeout = 10s"), "timeout = 10s");
         assert_eq!(line("file = \"a\" client_secret \"y\""), "file = \"…\" client_secret \"…\"");
         assert_eq!(line("proxy = http://u:p@h"), "proxy = …");

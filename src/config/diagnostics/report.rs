@@ -1,4 +1,4 @@
-//! What is wrong with a config: problems with a place, a text and a remedy; the forms in which they are told.
+//! Diagnostics, each with a location, a message and a remedy, and the report that holds them all.
 
 use std::fmt;
 use std::ops::Range;
@@ -86,14 +86,14 @@ pub struct Diagnostic {
     pub also: Vec<(Location, String)>,
     /// What would be right.
     pub help: Option<String>,
-    /// It is that something does not come to an end, so it may end by itself.
+    /// Something did not answer in time, so the fault may end by itself.
     pub hangs: bool,
-    /// The text itself could not be parsed here, so what stands on the line is anybody's guess.
+    /// A syntax error: the meaning of the words on its line is unknown, so fewer of them are shown.
     pub(crate) is_syntax: bool,
 }
 
 impl Diagnostic {
-    /// A problem with no place yet.
+    /// A diagnostic without a location.
     pub fn new(severity: Severity, message: impl Into<String>) -> Self {
         Self {
             severity,
@@ -113,7 +113,7 @@ impl Diagnostic {
         self
     }
 
-    /// Says that something does not come to an end, so that it may end by itself.
+    /// Marks that something did not answer in time, so that the fault may end by itself.
     #[must_use]
     pub fn that_hangs(mut self) -> Self {
         self.hangs = true;
@@ -168,7 +168,7 @@ impl Report {
         self.count(Severity::Error) > 0
     }
 
-    /// Whether something did not come to an end: the config may be looked at again later, though nothing tells of a change.
+    /// Whether something did not answer in time: then the config is worth reading again later, even if no file changes.
     pub fn hangs(&self) -> bool {
         self.diagnostics.iter().any(|diagnostic| diagnostic.hangs)
     }

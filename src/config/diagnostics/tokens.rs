@@ -1,9 +1,14 @@
-//! Cutting a text into keys, values and comments, whatever is wrong with it: the eyes of `mask`.
+//! Cuts a text into keys, values and comments, whatever is wrong with it: toml's own lexer, and above it which key and which
+//! table each value stands under, as far as the text tells.
 
+use std::iter::Peekable;
 use std::ops::Range;
 
+use toml_parser::Source;
+use toml_parser::lexer::{Lexer, TokenKind};
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum LexemeKind {
     /// A word or string that is followed by `=`, or that stands in a table's header.
     Key,
     /// A word or string that stands elsewhere.
@@ -12,8 +17,8 @@ pub(crate) enum Kind {
     Newline,
 }
 
-pub(crate) struct Token<'t> {
-    pub(crate) kind: Kind,
+pub(crate) struct Lexeme<'t> {
+    pub(crate) kind: LexemeKind,
     pub(crate) span: Range<usize>,
     /// The last part of the key that a value belongs to.
     pub(crate) key: Option<&'t str>,
@@ -22,16 +27,16 @@ pub(crate) struct Token<'t> {
     pub(crate) in_header: bool,
 }
 
-impl Token<'_> {
-    fn span(kind: Kind, span: Range<usize>) -> Self {
+impl Lexeme<'_> {
+    fn of(kind: LexemeKind, span: Range<usize>) -> Self {
         Self { kind, span, key: None, table: None, in_header: false }
     }
 }
 
-/// Cuts a text into words, strings and comments, whatever is wrong with it.
-pub(crate) struct Scan<'t> {
+/// The lexemes of a text.
+pub(crate) struct Lexemes<'t> {
     text: &'t str,
-    at: usize,
+    tokens: Peekable<Lexer<'t>>,
     /// The key before the last `=`.
     key: Option<&'t str>,
     /// What stands before the last dot of that key: the table it stands in.
@@ -39,16 +44,16 @@ pub(crate) struct Scan<'t> {
     /// The last part of the last header.
     header: Option<&'t str>,
     /// The brackets that are open, with the key that each stands under.
-    stack: Vec<(u8, Option<&'t str>)>,
+    stack: Vec<(TokenKind, Option<&'t str>)>,
     line_is_fresh: bool,
     in_header: bool,
 }
 
-impl<'t> Scan<'t> {
+impl<'t> Lexemes<'t> {
     pub(crate) fn new(text: &'t str) -> Self {
         Self {
             text,
-            at: 0,
+            tokens: Source::new(text).lex().peekable(),
             key: None,
             before_dot: None,
             header: None,
@@ -58,33 +63,44 @@ impl<'t> Scan<'t> {
         }
     }
 
-    pub(crate) fn next(&mut self) -> Option<Token<'t>> {
+    pub(crate) fn next(&mut self) -> Option<Lexeme<'t>> {
         loop {
-            let start = self.at;
-            let byte = *self.text.as_bytes().get(start)?;
-            let end = match byte {
-                b'#' => self.end_of_line(start),
-                b'"' | b'\'' => self.end_of_string(start, byte),
-                _ if is_separator(byte) => {
-                    self.at += 1;
-                    self.separator(byte);
-                    if byte == b'\n' {
-                        return Some(Token::span(Kind::Newline, start..start + 1));
-                    }
-                    continue;
+            let token = self.tokens.next()?;
+            let (kind, span) = (token.kind(), token.span().start()..token.span().end());
+            match kind {
+                TokenKind::Eof => return None,
+                TokenKind::Whitespace => {}
+                TokenKind::Comment => {
+                    self.line_is_fresh = false;
+                    return Some(Lexeme::of(LexemeKind::Comment, span));
                 }
-                _ => self.text[start..]
-                    .bytes()
-                    .position(|b| is_separator(b) || b == b'#')
-                    .map_or(self.text.len(), |n| start + n),
-            };
-            self.at = end;
-            self.line_is_fresh = false;
-            if byte == b'#' {
-                return Some(Token::span(Kind::Comment, start..end));
+                TokenKind::Newline => {
+                    self.separator(kind, span.end);
+                    return Some(Lexeme::of(LexemeKind::Newline, span));
+                }
+                TokenKind::Atom | TokenKind::Dot => {
+                    self.line_is_fresh = false;
+                    let end = self.end_of_word(span.end);
+                    return Some(self.word(span.start..end, false));
+                }
+                TokenKind::LiteralString
+                | TokenKind::BasicString
+                | TokenKind::MlLiteralString
+                | TokenKind::MlBasicString => {
+                    self.line_is_fresh = false;
+                    return Some(self.word(span, true));
+                }
+                _ => self.separator(kind, span.end),
             }
-            return Some(self.word(start..end, byte));
         }
+    }
+
+    /// A word goes on over its dots: `a.b`, `0.5`, `http://h.example`.
+    fn end_of_word(&mut self, mut end: usize) -> usize {
+        while let Some(next) = self.tokens.next_if(|next| matches!(next.kind(), TokenKind::Atom | TokenKind::Dot)) {
+            end = next.span().end();
+        }
+        end
     }
 
     /// Whether a bracket is open.
@@ -92,10 +108,9 @@ impl<'t> Scan<'t> {
         !self.stack.is_empty()
     }
 
-    fn word(&mut self, span: Range<usize>, first: u8) -> Token<'t> {
+    fn word(&mut self, span: Range<usize>, quoted: bool) -> Lexeme<'t> {
         let written = &self.text[span.clone()];
         let follows = self.text[span.end..].trim_start_matches([' ', '\t']);
-        let quoted = first == b'"' || first == b'\'';
         if follows.starts_with('=') && !follows.starts_with("==") {
             // `a.b.client_secret = …`: the last part decides.
             let name = written.trim_matches(['"', '\'']);
@@ -104,48 +119,50 @@ impl<'t> Scan<'t> {
             let table = self.table();
             self.before_dot = before.rsplit('.').next().filter(|part| !part.is_empty());
             self.in_header = false;
-            return Token { kind: Kind::Key, span, key: None, table, in_header: false };
+            return Lexeme { kind: LexemeKind::Key, span, key: None, table, in_header: false };
         }
         if self.in_header {
             let name = written.trim_matches(['"', '\'']);
             self.header = Some(if quoted { name } else { name.rsplit('.').next().unwrap_or(name) });
         }
         let dotted = follows.starts_with('.') && self.key.is_none();
-        let kind = if self.in_header || dotted { Kind::Key } else { Kind::Value };
-        let table = if kind == Kind::Value { self.before_dot.or_else(|| self.table()) } else { self.table() };
-        Token { kind, span, key: self.key, table: table.filter(|_| !self.in_header), in_header: self.in_header }
+        let kind = if self.in_header || dotted { LexemeKind::Key } else { LexemeKind::Value };
+        let table = if kind == LexemeKind::Value { self.before_dot.or_else(|| self.table()) } else { self.table() };
+        Lexeme { kind, span, key: self.key, table: table.filter(|_| !self.in_header), in_header: self.in_header }
     }
 
     /// The table in which a key without dots stands here.
     fn table(&self) -> Option<&'t str> {
-        let inline = self.stack.iter().rev().find(|(bracket, _)| *bracket == b'{');
+        let inline = self.stack.iter().rev().find(|(bracket, _)| *bracket == TokenKind::LeftCurlyBracket);
         inline.map_or(self.header, |(_, key)| *key)
     }
 
-    fn separator(&mut self, byte: u8) {
-        match byte {
-            b'\n' => {
+    /// What a sign between words means for the words that follow. `end` is where it ends.
+    fn separator(&mut self, sign: TokenKind, end: usize) {
+        use TokenKind::{Comma, LeftCurlyBracket, LeftSquareBracket, Newline, RightCurlyBracket, RightSquareBracket};
+        match sign {
+            Newline => {
                 self.line_is_fresh = true;
                 self.in_header = false;
                 if self.stack.is_empty() {
                     (self.key, self.before_dot) = (None, None);
                 }
             }
-            b'[' if self.line_is_fresh && (self.stack.is_empty() || self.looks_like_a_header()) => {
+            LeftSquareBracket if self.line_is_fresh && (self.stack.is_empty() || self.looks_like_a_header(end)) => {
                 self.stack.clear();
                 (self.key, self.before_dot, self.header) = (None, None, None);
                 self.in_header = true;
                 self.line_is_fresh = false;
             }
-            b'[' | b'{' if !self.in_header => {
-                self.stack.push((byte, self.key));
-                if byte == b'{' {
+            LeftSquareBracket | LeftCurlyBracket if !self.in_header => {
+                self.stack.push((sign, self.key));
+                if sign == LeftCurlyBracket {
                     (self.key, self.before_dot) = (None, None);
                 }
             }
-            b']' if self.in_header => {}
-            b']' | b'}' => self.key = self.stack.pop().and_then(|(_, key)| key),
-            b',' if self.stack.last().is_some_and(|(bracket, _)| *bracket == b'{') => {
+            RightSquareBracket if self.in_header => {}
+            RightSquareBracket | RightCurlyBracket => self.key = self.stack.pop().and_then(|(_, key)| key),
+            Comma if self.stack.last().is_some_and(|(bracket, _)| *bracket == LeftCurlyBracket) => {
                 (self.key, self.before_dot) = (None, None);
             }
             _ => {}
@@ -153,39 +170,9 @@ impl<'t> Scan<'t> {
     }
 
     /// A `[` that begins a line within a list: a header all the same, if the line holds nothing else.
-    fn looks_like_a_header(&self) -> bool {
-        let line = &self.text[self.at..self.end_of_line(self.at)];
+    fn looks_like_a_header(&self, at: usize) -> bool {
+        let line = self.text[at..].lines().next().unwrap_or_default();
         let line = line.split('#').next().unwrap_or_default().trim();
         line.ends_with(']') && line.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.[]\"' ".contains(&b))
     }
-
-    fn end_of_line(&self, from: usize) -> usize {
-        self.text[from..].find('\n').map_or(self.text.len(), |n| from + n)
-    }
-
-    /// A string that does not end ends with its line, or, in three quotes, with the file.
-    fn end_of_string(&self, start: usize, quote: u8) -> usize {
-        let bytes = self.text.as_bytes();
-        let long = bytes[start..].starts_with(&[quote; 3]);
-        let mut at = start + if long { 3 } else { 1 };
-        while at < bytes.len() {
-            match bytes[at] {
-                b'\\' if quote == b'"' && bytes.get(at + 1) != Some(&b'\n') => at += 1,
-                b'\n' if !long => return at,
-                b if b == quote && !long => return at + 1,
-                b if b == quote && bytes[at..].starts_with(&[quote; 3]) => {
-                    // Up to two more quotes belong to the string.
-                    let extra = bytes[at + 3..].iter().take(2).take_while(|b| **b == quote).count();
-                    return at + 3 + extra;
-                }
-                _ => {}
-            }
-            at += 1;
-        }
-        self.text.len()
-    }
-}
-
-fn is_separator(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || b"=,[]{}\"'".contains(&byte)
 }

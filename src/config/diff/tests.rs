@@ -1,4 +1,4 @@
-//! How configs differ, as told by the texts that an operator edits.
+//! How configs differ, from the texts that an operator edits.
 
 use crate::config::{Config, Difference, Fate, Source, Sources, check_text, diff, keep_removed};
 use crate::domain::{AppName, CorpId};
@@ -25,7 +25,7 @@ fn between(old: &str, new: &str) -> Difference {
 }
 
 /// `+crm/a -crm/b (/place) ~crm/c (/place)`
-fn told(difference: &Difference) -> String {
+fn summary(difference: &Difference) -> String {
     let mut words = Vec::new();
     for app in &difference.apps {
         let places = |places: &[crate::domain::Place]| {
@@ -52,7 +52,7 @@ fn nothing_changed_is_no_difference() {
 #[test]
 fn without_an_old_config_everything_is_new() {
     let difference = diff(None, &config(&crm("a b", "")));
-    assert_eq!(told(&difference), "+crm/a +crm/b");
+    assert_eq!(summary(&difference), "+crm/a +crm/b");
     assert_eq!(difference.apps[0].fate, Fate::Added);
     assert!(difference.apps[0].policy.is_some());
     assert!(!difference.removes_too_much());
@@ -61,15 +61,15 @@ fn without_an_old_config_everything_is_new() {
 #[test]
 fn tenants_come_and_go_with_the_places_that_they_leave() {
     let difference = between(&crm("a b d", ""), &crm("a c d e", ""));
-    assert_eq!(told(&difference), "+crm/c +crm/e -crm/b (/run/corptokend/tokens/crm/b)");
+    assert_eq!(summary(&difference), "+crm/c +crm/e -crm/b (/run/corptokend/tokens/crm/b)");
     assert_eq!((difference.counts.old, difference.counts.new), (3, 4));
 }
 
 #[test]
 fn on_remove_of_the_old_config_decides_what_is_emptied() {
     let keep = "on_remove = \"keep\"";
-    assert_eq!(told(&between(&crm("a b", keep), &crm("a", ""))), "-crm/b");
-    assert_eq!(told(&between(&crm("a b", ""), &crm("a", keep))), "-crm/b (/run/corptokend/tokens/crm/b)");
+    assert_eq!(summary(&between(&crm("a b", keep), &crm("a", ""))), "-crm/b");
+    assert_eq!(summary(&between(&crm("a b", ""), &crm("a", keep))), "-crm/b (/run/corptokend/tokens/crm/b)");
 }
 
 #[test]
@@ -78,14 +78,14 @@ fn a_tenant_with_other_sinks_is_published_again_and_leaves_only_the_old_places()
         names.iter().map(|name| format!("[[app.crm.sink]]\nfile = \"/srv/{name}/{{corp_id}}\"\n")).collect::<String>()
     };
     let difference = between(&crm("a", &sinks(&["x", "y"])), &crm("a", &sinks(&["y", "z"])));
-    assert_eq!(told(&difference), "~crm/a (/srv/x/a)");
+    assert_eq!(summary(&difference), "~crm/a (/srv/x/a)");
     let own = "[[app.crm.tenant.a.sink]]\nfile = \"/srv/own\"";
     assert_eq!(
-        told(&between(&crm("a b", &sinks(&["x"])), &crm("a b", &format!("{}{own}", sinks(&["x"]))))),
+        summary(&between(&crm("a b", &sinks(&["x"])), &crm("a b", &format!("{}{own}", sinks(&["x"]))))),
         "~crm/a (/srv/x/a)"
     );
     let mode = "[[app.crm.sink]]\nfile = \"/srv/x/{corp_id}\"\nmode = \"0600\"";
-    assert_eq!(told(&between(&crm("a", &sinks(&["x"])), &crm("a", mode))), "~crm/a");
+    assert_eq!(summary(&between(&crm("a", &sinks(&["x"])), &crm("a", mode))), "~crm/a");
 }
 
 #[test]
@@ -94,11 +94,11 @@ fn a_name_or_client_id_matters_only_where_a_sink_uses_it() {
     let sink = "[[app.crm.tenant.a.sink]]\nfile = \"/srv/{name}\"";
     assert!(between(&crm("a", &name("x")), &crm("a", &name("y"))).is_empty());
     let (x, y) = (format!("{}{sink}", name("x")), format!("{}{sink}", name("y")));
-    assert_eq!(told(&between(&crm("a", &x), &crm("a", &y))), "~crm/a (/srv/x)");
+    assert_eq!(summary(&between(&crm("a", &x), &crm("a", &y))), "~crm/a (/srv/x)");
     let by_client = crm("a", "[[app.crm.sink]]\nfile = \"/srv/{client_id}/{corp_id}\"");
     let other = by_client.replace("client_id = \"crm\"", "client_id = \"other\"");
     let difference = between(&by_client, &other);
-    assert_eq!(told(&difference), "~crm/a (/srv/crm/a)");
+    assert_eq!(summary(&difference), "~crm/a (/srv/crm/a)");
     assert!(difference.apps[0].credentials_changed);
 }
 
@@ -125,7 +125,7 @@ fn a_place_that_another_tenant_takes_over_is_not_emptied() {
     let two = |crm: &str, bot: &str| format!("{sink}{}{}", app("crm", crm), app("bot", bot));
     let old = two("corp_ids = [\"a\", \"b\"]", "corp_ids = [\"c\"]");
     let new = two("corp_ids = [\"b\"]", "corp_ids = [\"a\", \"c\"]");
-    assert_eq!(told(&between(&old, &new)), "+bot/a -crm/a");
+    assert_eq!(summary(&between(&old, &new)), "+bot/a -crm/a");
     let named = |a: &str, b: &str| {
         crm(
             "",
@@ -134,13 +134,13 @@ fn a_place_that_another_tenant_takes_over_is_not_emptied() {
             ),
         )
     };
-    assert_eq!(told(&between(&named("x", "y"), &named("y", "z"))), "~crm/a (/srv/x) ~crm/b");
+    assert_eq!(summary(&between(&named("x", "y"), &named("y", "z"))), "~crm/a (/srv/x) ~crm/b");
 }
 
 #[test]
 fn an_app_that_is_gone_takes_its_tenants_with_it() {
     let difference = between(&format!("{}{}", crm("a", ""), app("bot", "corp_ids = [\"b\"]")), &crm("a", ""));
-    assert_eq!(told(&difference), "-bot/b (/run/corptokend/tokens/bot/b)");
+    assert_eq!(summary(&difference), "-bot/b (/run/corptokend/tokens/bot/b)");
     assert_eq!(difference.apps[0].fate, Fate::Gone);
 }
 
@@ -168,7 +168,7 @@ fn kept_tenants_are_served_as_before() {
     assert_eq!(keep_removed(&mut new, &old), 3);
     let difference = diff(Some(&old), &new);
     assert_eq!((difference.counts.added, difference.counts.removed), (0, 0));
-    assert_eq!(told(&difference), "~crm/a (/srv/a)", "only the change of the one that stayed is left");
+    assert_eq!(summary(&difference), "~crm/a (/srv/a)", "only the change of the one that stayed is left");
     let mut emptied = config("");
     keep_removed(&mut emptied, &old);
     assert_eq!(emptied.apps, old.apps);
@@ -193,7 +193,7 @@ fn equal_tenants_share_their_text() {
     let text = |config: &Config, at: usize| config.apps.values().next().unwrap().tenants[at].as_str().as_ptr();
     assert_eq!(text(&new, 0), text(&old, 1));
     assert_eq!(
-        told(&diff(Some(&old), &new)),
+        summary(&diff(Some(&old), &new)),
         "+crm/ding9f50b15bccd1674135c2f4657eb6378f -crm/a (/run/corptokend/tokens/crm/a)"
     );
 }

@@ -27,7 +27,7 @@ use sink::SinkDraft;
 /// The user that the packages make for the daemon, and its group.
 pub(crate) const DAEMON: &str = "corptokend";
 
-/// A config as its text tells it, before the machine was asked.
+/// A config that was read from its text, before anything was looked up on the machine.
 pub struct Draft<'s> {
     pub(crate) sources: &'s Sources,
     pub(crate) process: Process,
@@ -45,8 +45,8 @@ pub struct Draft<'s> {
     pub(crate) inline_secrets: Vec<(Span, PathBuf)>,
 }
 
-/// What a config tells, as far as it can be understood, even if it is in error: enough to find the daemon that runs, the
-/// state that knows the last good config, and what else may end the error.
+/// The part of a config that is known even if the config is in error: enough to find the running daemon, the state that has the
+/// last good config, and the files whose change may end the error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outline {
     /// The database.
@@ -101,7 +101,7 @@ impl<'s> Draft<'s> {
         }
     }
 
-    /// What the text tells even if it is in error.
+    /// The part that is known even if the text is in error.
     pub fn outline(&self) -> Outline {
         Outline {
             state: self.state.path.clone(),
@@ -117,7 +117,7 @@ impl<'s> Draft<'s> {
         })
     }
 
-    /// What the daemon itself lives by.
+    /// The files that the daemon itself uses.
     pub(crate) fn own_files(&self) -> OwnFiles {
         let mut files =
             vec![(self.state.path.clone(), "the state"), (self.control.socket.clone(), "the control socket")];
