@@ -5,13 +5,11 @@
 //! What commands share is in `terminal`. Only `main.rs` calls this module, and the tests call its commands.
 
 mod check;
-mod completions;
 mod dev;
-mod man;
+mod generate;
 mod once;
 pub mod reload;
 mod run;
-mod schema;
 pub mod status;
 mod terminal;
 
@@ -22,6 +20,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Draft;
 use crate::environment;
+use generate::{completions, man, schema};
 use terminal::output_failed;
 
 pub use terminal::{Colour, Exit};

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Command;
 
-use super::terminal::{Exit, report};
+use super::super::terminal::{Exit, report};
 use crate::config::schema;
 
 /// Write the manual pages into a directory
 #[derive(Debug, clap::Args)]
-pub(super) struct ManArgs {
+pub(in crate::cli) struct ManArgs {
     /// An existing directory
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
 
-pub(super) fn run(args: &ManArgs, command: Command) -> Exit {
+pub(in crate::cli) fn run(args: &ManArgs, command: Command) -> Exit {
     match write_pages(&args.directory, command) {
         Ok(()) => Exit::Success,
         Err(error) => {
