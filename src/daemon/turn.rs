@@ -24,6 +24,7 @@ pub fn turn(
     for event in events {
         engine.handle(now, event);
     }
+    engine.handle_timeout(now);
     while let Some(action) = engine.poll(now, executor.capacity()) {
         if let Some(ended) = executor.execute(now, action) {
             engine.handle(now, ended);

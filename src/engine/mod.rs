@@ -1,24 +1,15 @@
 //! The state machine that decides everything and does nothing.
 //!
-//! Events and time go in by [`Engine::handle`]; the shell pulls work out by [`Engine::poll`] as it has room for it, and
-//! sleeps until [`Engine::poll_timeout`]. There is no clock in here, no I/O, no async, no randomness (jitter is a hash of the
-//! seed), and no secret: a token is known by its [`Ticket`](crate::domain::Ticket) and its fingerprint alone. That is why
-//! the same code can be driven through a month of a million tenants in a test.
+//! In go events and the time, by [`Engine::handle`] and [`Engine::handle_timeout`]. Out come actions, by [`Engine::poll`], as
+//! the shell has capacity for them; it sleeps until [`Engine::poll_timeout`]. Only `daemon` uses it, and tests, which drive
+//! the same code through a month of a million tenants: there is no clock in here, no I/O, no async, no randomness (jitter is a
+//! hash of the seed), and no secret. A token is known by its [`Ticket`](crate::domain::Ticket) and its fingerprint alone.
 //!
-//! | folder | what it decides |
-//! |---|---|
-//! | `messages` | what goes in and what comes out |
-//! | `tenants` | what is known of each tenant, and how a step of a plan changes it |
-//! | `apps` | the same of apps, and of the routes and origins that their calls go by |
-//! | `scheduler` | when a tenant is looked at next |
-//! | `calls` | which call goes first, and what its answer means |
-//! | `breaker` | when a group that fails together is held back, and probed |
-//! | `publisher` | which sink must be made equal to its record, and when it is tried again |
-//! | `saved_state` | what outlives a restart besides the tokens |
-//! | `status` | what `status` sees |
+//! Imports run one way: `messages`, `tenants`, `scheduler`, then `calls` and `publisher`, then `apps`, then `saved_state` and
+//! `status`. Each folder has components, which own their state and know nothing of the engine, and `impl Engine`, which joins
+//! them.
 
 mod apps;
-mod breaker;
 mod calls;
 mod messages;
 mod publisher;
@@ -33,37 +24,34 @@ pub use messages::{Action, Capacity, Event, Expire, Notice, Publish, Scope};
 pub use status::{AppSummary, HeldCalls, SinkStatus, Summary, TenantStatus};
 pub use tenants::TenantFailure;
 
-use apps::{App, AppIx, Origin, Route};
-use calls::{Competition, Limiter};
+use crate::domain::{BootMs, Now, OriginId, Rate, RouteId, Slot, TenantId};
+use apps::{Apps, Origin, Route};
+use calls::Dispatcher;
 use publisher::Publisher;
-use scheduler::{Retelling, Revisits, Wheel};
-use tenants::{Holders, Table};
+use saved_state::Restored;
+use scheduler::{RecordedTimes, Reevaluations, TimerWheel};
+use tenants::{IDLE, Tenants};
 
-use crate::domain::{AppName, BootMs, Now, OriginId, Rate, RouteId, SavedKey, SavedState, Slot, TenantId};
+/// An app's number in the engine's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct AppIx(u32);
 
 /// The engine. See the module's documentation.
 pub struct Engine {
+    /// Makes the jitter of this installation its own.
     seed: u64,
-    tenants: Table,
-    holders: Holders,
-    apps: Vec<Option<App>>,
-    app_index: BTreeMap<AppName, AppIx>,
-    /// One timer a tenant: when it is to be looked at again.
-    wheel: Wheel,
-    /// The ways that apps call, and whom their endpoints see calling.
+    tenants: Tenants,
+    apps: Apps,
     routes: BTreeMap<RouteId, Route>,
     origins: BTreeMap<OriginId, Origin>,
-    calls: Competition,
-    /// The limit on all calls together.
-    total: Limiter,
-    total_rate: Rate,
+    /// One timer a tenant: when it is reevaluated.
+    timers: TimerWheel,
+    dispatcher: Dispatcher,
     publisher: Publisher,
-    troubles: BTreeMap<Slot, TenantFailure>,
-    /// What a predecessor remembered of apps and tenants that are yet to be added.
-    recalled: BTreeMap<SavedKey, SavedState>,
-    retelling: Retelling,
-    revisits: Revisits,
-    /// Decisions that need no room: given out before anything else.
+    reevaluations: Reevaluations,
+    recorded_times: RecordedTimes,
+    restored: Restored,
+    /// Actions that need no capacity: they come out first.
     outbox: VecDeque<Action>,
 }
 
@@ -73,21 +61,16 @@ impl Engine {
     pub fn new(now: Now, seed: u64, total: Rate) -> Self {
         Self {
             seed,
-            tenants: Table::default(),
-            holders: Holders::default(),
-            apps: Vec::new(),
-            app_index: BTreeMap::new(),
-            wheel: Wheel::new(now.boot),
+            tenants: Tenants::default(),
+            apps: Apps::default(),
             routes: BTreeMap::new(),
             origins: BTreeMap::new(),
-            calls: Competition::default(),
-            total: Limiter::new(total, now.boot),
-            total_rate: total,
+            timers: TimerWheel::new(now.boot),
+            dispatcher: Dispatcher::new(total, now.boot),
             publisher: Publisher::default(),
-            troubles: BTreeMap::new(),
-            recalled: BTreeMap::new(),
-            retelling: Retelling::new(now),
-            revisits: Revisits::default(),
+            reevaluations: Reevaluations::default(),
+            recorded_times: RecordedTimes::new(now),
+            restored: Restored::default(),
             outbox: VecDeque::new(),
         }
     }
@@ -98,80 +81,69 @@ impl Engine {
         self.count_unpublished(now);
         match event {
             Event::Change(change) => self.apply(now, change),
-            Event::Restored(memories) => self.recall(now, memories),
-            Event::TotalRate(total) => self.set_total(now, total),
-            Event::Called(ticket, outcome) => self.called(now, ticket, outcome),
-            Event::TokensFound(found, freshness) => self.found(now, found, freshness),
-            Event::SavedStateLost => self.remember_all(now),
+            Event::Restored(saved) => self.restore(now, saved),
+            Event::TotalRate(total) => self.set_total_rate(now, total),
+            Event::Called(ticket, outcome) => self.call_ended(now, ticket, outcome),
+            Event::TokensFound(found, freshness) => self.tokens_found(now, found, freshness),
+            Event::SavedStateLost => self.save_all(now),
             Event::RecordsLost => self.commit_again(),
-            Event::TokenLost(ticket) => self.lost(now, ticket),
-            Event::CommitEnded(ticket) => self.kept(ticket),
+            Event::TokenLost(ticket) => self.token_lost(now, ticket),
+            Event::CommitEnded(ticket) => self.commit_ended(ticket),
             Event::Published(ticket, sink, outcome) => self.published(now, ticket, sink, outcome),
             Event::Withdrawn(id, outcome) => self.withdrawn(now, id, outcome),
             Event::Vacated(places) => places.into_iter().for_each(|place| self.publisher.withdraw(place)),
             Event::Reclaimed(places) => self.reclaimed(&places),
-            Event::Drifted(ticket, sink) => self.touched(now, ticket, sink),
-            Event::LaneStalled(lane, failure) => self.lane_hangs(lane, failure),
-            Event::LaneResumed(lane) => self.lane_moves(lane),
+            Event::Drifted(ticket, sink) => self.drifted(now, ticket, sink),
+            Event::LaneStalled(lane, failure) => self.lane_stalled(lane, failure),
+            Event::LaneResumed(lane) => self.lane_resumed(lane),
             Event::ClockStepped => self.clock_stepped(now),
         }
     }
 
-    /// The next thing to do, if there is one that `room` has place for. Call it until it returns `None`.
-    pub fn poll(&mut self, now: Now, room: &Capacity) -> Option<Action> {
-        self.advance(now);
-        if let Some(action) = self.outbox.pop_front() {
-            return Some(action);
+    /// Brings everything up to `now` that only time moves: timers, waits, retries. Call it before [`poll`](Self::poll).
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(slot) = self.timers.expire(now.boot, |slot| self.tenants.get(slot).map(|tenant| tenant.timer)) {
+            self.tenants[slot].timer = IDLE;
+            self.reevaluate(now, slot);
         }
-        self.next_publication(now, room).or_else(|| self.next_call(now, room))
-    }
-
-    /// When to call [`poll`](Self::poll) again if nothing happens before; `None`: only an event can bring work. What waits
-    /// for room needs no waking: the event that makes room brings it on.
-    pub fn poll_timeout(&self, now: Now) -> Option<BootMs> {
-        let calls = self.next_call_opportunity(now);
-        let others = [self.publisher.next_at(), self.retelling.next_at(), self.revisits.next_at()];
-        [self.wheel.next_at(), calls].into_iter().chain(others).flatten().min()
-    }
-
-    /// Brings everything up to `now` that only time moves.
-    fn advance(&mut self, now: Now) {
-        while let Some(slot) = self.wheel.expire(now.boot, &mut self.tenants) {
-            self.reconsider(now, slot);
-        }
-        self.wake_apps(now);
+        self.readmit_due(now);
         self.wake_publisher(now);
-        self.retell(now);
-        self.go_on_revisiting(now);
+        self.continue_update_of_times(now);
+        self.continue_reevaluations(now);
         self.count_unpublished(now);
+    }
+
+    /// The next action, if there is one that `capacity` admits. Call it until it returns `None`.
+    pub fn poll(&mut self, now: Now, capacity: &Capacity) -> Option<Action> {
+        let next = self.outbox.pop_front().or_else(|| self.next_publication(now, capacity));
+        next.or_else(|| self.next_call(now, capacity))
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) if nothing happens before; `None`: only an event can bring work.
+    /// What waits for capacity needs no waking: the event that frees some brings it on.
+    pub fn poll_timeout(&self, now: Now) -> Option<BootMs> {
+        let calls = [self.timers.next_at(), self.dispatcher.next_at(now.boot), self.reevaluations.next_at()];
+        calls.into_iter().chain([self.publisher.next_at(), self.recorded_times.next_at()]).flatten().min()
     }
 
     /// The slot of a tenant that is configured.
     pub fn slot(&self, id: &TenantId) -> Option<Slot> {
-        let app = *self.app_index.get(&id.app)?;
-        self.tenants.find(app, &id.corp_id).filter(|&slot| !self.tenants[slot].gone)
+        let app = self.apps.find(&id.app)?;
+        self.tenants.find(app, &id.corp_id).filter(|&slot| !self.tenants[slot].removed)
     }
 
     /// The tenant in a slot, if there is one.
     pub fn id(&self, slot: Slot) -> Option<TenantId> {
         let tenant = self.tenants.get(slot)?;
-        Some(TenantId { app: self.app(tenant.app).name.clone(), corp_id: tenant.corp_id.clone() })
+        Some(TenantId { app: self.apps[tenant.app].name.clone(), corp_id: tenant.corp_id.clone() })
     }
 
-    /// The tenant in a slot, if it is configured: one that left while its call is under way is not.
+    /// The tenant in a slot, if it is configured: one that left while its call is in flight is not.
     pub fn configured(&self, slot: Slot) -> Option<TenantId> {
-        self.id(slot).filter(|_| !self.tenants[slot].gone)
+        self.id(slot).filter(|_| !self.tenants[slot].removed)
     }
 
-    fn app(&self, ix: AppIx) -> &App {
-        self.apps[ix.0 as usize].as_ref().expect("an app outlives its tenants")
-    }
-
-    fn app_mut(&mut self, ix: AppIx) -> &mut App {
-        self.apps[ix.0 as usize].as_mut().expect("an app outlives its tenants")
-    }
-
-    fn say(&mut self, notice: Notice) {
+    fn notify(&mut self, notice: Notice) {
         self.outbox.push_back(Action::Notify(notice));
     }
 }

@@ -1,35 +1,34 @@
-//! An origin: one address calling one host. It can be banned, and it can be told that everybody calls too fast; others go on.
+//! An origin: one address calling one host. The host may slow it down, or ban it; other origins go on.
 //!
-//! A ban needs evidence, since it stops all of an origin's apps for minutes: DingTalk's own marker, or a page that forbids,
-//! shown to several tenants within seconds. It ends with one probe (`docs/decisions/0033-bans.md`).
+//! A ban stops all apps of an origin for minutes, so it takes evidence: DingTalk's own marker, or a page that forbids, shown
+//! to several tenants within seconds. It ends with one probe (`docs/decisions/0033-bans.md`).
 
 use crate::domain::{BootMs, Failure, FailureKind, Now, Rate, SavedState, Slot, Wait};
-use crate::engine::calls::Limiter;
+use crate::engine::calls::RateLimiter;
+use crate::engine::messages::Reminder;
 
 /// How long a ban lasts before it is probed, in milliseconds.
-pub(crate) const BAN_MS: u64 = 5 * 60 * 1000;
+const BAN_MS: u64 = 5 * 60 * 1000;
 /// So many tenants must be shown a page that forbids, within so many milliseconds, with nobody served meanwhile.
 const SUSPECTS: usize = 3;
 const TOGETHER_MS: u64 = 10_000;
-/// A probe that brought neither a ban nor an answer is followed by the next after this long, in milliseconds.
+/// The wait after a probe that brought neither a ban nor an answer, in milliseconds.
 const UNCLEAR_MS: u64 = 15_000;
-/// How often a ban that goes on is said again, in milliseconds.
-const REMIND_MS: u64 = 60 * 60 * 1000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
     /// Apps that call from here.
     pub(crate) apps: u32,
-    /// How fast it may call, once the endpoint has said that it is too busy; until the full rate is won back.
-    pace: Option<Limiter>,
+    /// Present while the endpoint is too busy for the full rate.
+    pace: Option<RateLimiter>,
     ban: Option<Ban>,
-    /// Who was shown a page that forbids, and when.
+    /// Tenants that were shown a page that forbids, and when.
     suspects: Vec<(Slot, BootMs)>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Ban {
-    /// What it was known by.
+    /// The failure that showed it.
     pub(crate) failure: Failure,
     pub(crate) since: BootMs,
     /// When it is probed.
@@ -37,7 +36,13 @@ pub(crate) struct Ban {
     probing: bool,
     /// How many probes were sent.
     pub(crate) probes: u16,
-    said: BootMs,
+    reminder: Reminder<()>,
+}
+
+impl Ban {
+    fn new(now: BootMs, failure: Failure, until: BootMs) -> Self {
+        Self { failure, since: now, until, probing: false, probes: 0, reminder: Reminder::reported(now, ()) }
+    }
 }
 
 impl Origin {
@@ -45,9 +50,9 @@ impl Origin {
         self.ban.as_ref()
     }
 
-    /// When it may call next; `None`: not before the probe under way ends.
+    /// When it may call next; `None`: not before the probe in flight ends.
     pub(crate) fn next_at(&self) -> Option<BootMs> {
-        let pace = self.pace.as_ref().map_or(BootMs(0), Limiter::next_at);
+        let pace = self.pace.as_ref().map_or(BootMs(0), RateLimiter::next_at);
         match &self.ban {
             Some(ban) if ban.probing => None,
             Some(ban) => Some(pace.max(ban.until)),
@@ -66,98 +71,88 @@ impl Origin {
         }
     }
 
-    /// A call that was sent at `sent` ended, and brought neither a token nor a ban. Returns whether it was the probe of a ban.
+    /// A call that was sent at `sent` brought neither a token nor a ban. Returns whether it was the probe of a ban.
     pub(crate) fn probe_was_unclear(&mut self, now: BootMs, sent: BootMs) -> bool {
-        let ban = self.ban.as_mut().filter(|ban| sent >= ban.until);
-        let is_probe = ban.is_some();
-        if let Some(ban) = ban {
-            (ban.probing, ban.until) = (false, now + UNCLEAR_MS);
-        }
-        is_probe
+        let Some(ban) = self.ban.as_mut().filter(|ban| sent >= ban.until) else { return false };
+        (ban.probing, ban.until) = (false, now + UNCLEAR_MS);
+        true
     }
 
-    /// What becomes of a probe under way will not be told.
+    /// The answer of the probe in flight will not be recognised.
     pub(crate) fn abandon_probe(&mut self) {
         if let Some(ban) = &mut self.ban {
             ban.probing = false;
         }
     }
 
-    /// A tenant is shown a page that forbids. Returns whether that is enough for a ban.
+    /// A tenant was shown a page that forbids. Returns whether that is enough for a ban.
     pub(crate) fn suspect(&mut self, now: BootMs, who: Slot) -> bool {
         self.suspects.retain(|(slot, at)| *slot != who && now.since(*at) < TOGETHER_MS);
         self.suspects.push((who, now));
         self.suspects.len() >= SUSPECTS || self.ban.is_some()
     }
 
-    /// It is banned, or still is. Returns whether that is to be said.
-    pub(crate) fn bans(&mut self, now: BootMs, failure: &Failure) -> bool {
+    /// It is banned, or still is. Returns for how long, in milliseconds, if that is to be reported.
+    pub(crate) fn bans(&mut self, now: BootMs, failure: &Failure) -> Option<u64> {
         self.suspects.clear();
         let until = now + BAN_MS;
         match &mut self.ban {
             Some(ban) => {
                 (ban.until, ban.probing) = (until, false);
-                let news = now.since(ban.said) >= REMIND_MS;
-                if news {
-                    ban.said = now;
-                }
-                news
+                ban.reminder.is_due(now, ()).then_some(BAN_MS)
             }
             None => {
-                let failure = failure.clone();
-                self.ban = Some(Ban { failure, since: now, until, probing: false, probes: 0, said: now });
-                true
+                self.ban = Some(Ban::new(now, failure.clone(), until));
+                Some(BAN_MS)
             }
         }
     }
 
-    /// A call that was sent at `sent` was answered. Returns whether a ban is over by that.
+    /// A call that was sent at `sent` was answered. Returns whether that ends a ban.
     pub(crate) fn served(&mut self, sent: BootMs) -> bool {
         self.suspects.clear();
         self.ban.take_if(|ban| sent >= ban.until).is_some()
     }
 
-    /// The endpoint is too busy: half of what everybody together may call, and nothing for a moment. Returns whether that
-    /// is news.
+    /// The endpoint is too busy: half of the rate from here on, and nothing for a moment. Returns whether to report that.
     pub(crate) fn slow_down(&mut self, now: BootMs, total: Rate, hold_ms: u64) -> bool {
-        self.pace.get_or_insert_with(|| Limiter::new(total, now)).slow_down(now, hold_ms)
+        self.pace.get_or_insert_with(|| RateLimiter::new(total, now)).slow_down(now, hold_ms)
     }
 
     /// A call succeeded: perhaps a step back to the full rate. Returns whether it was taken.
-    pub(crate) fn ease(&mut self, now: BootMs) -> bool {
-        let taken = self.pace.as_mut().is_some_and(|pace| pace.ease(now));
+    pub(crate) fn speed_up(&mut self, now: BootMs) -> bool {
+        let taken = self.pace.as_mut().is_some_and(|pace| pace.speed_up(now));
         self.pace.take_if(|pace| pace.percent() >= 100);
         taken
     }
 
-    /// The limit on everybody's calls changed.
+    /// The limit on all calls together changed.
     pub(crate) fn set_total(&mut self, now: BootMs, total: Rate) {
         if let Some(pace) = &mut self.pace {
             pace.set_rate(now, total);
         }
     }
 
-    /// The share of the rate that is left, in percent.
+    /// The share of the rate that is in force, in percent.
     pub(crate) fn percent(&self) -> u8 {
-        self.pace.as_ref().map_or(100, Limiter::percent)
+        self.pace.as_ref().map_or(100, RateLimiter::percent)
     }
 
     /// What a successor should know: a ban, and how slow it is.
-    pub(crate) fn to_remember(&self, now: Now) -> (Option<SavedState>, Option<SavedState>) {
+    pub(crate) fn to_saved(&self, now: Now) -> (Option<SavedState>, Option<SavedState>) {
         let ban = self.ban.as_ref().map(|ban| SavedState::Paused(Wait::until(now, ban.until)));
-        (ban, self.pace.as_ref().and_then(|pace| pace.to_remember(now)))
+        (ban, self.pace.as_ref().and_then(|pace| pace.to_saved(now)))
     }
 
     /// A predecessor was banned here, and would have probed at `until`.
-    pub(crate) fn recall_ban(&mut self, now: BootMs, until: BootMs) {
-        let failure =
-            Failure::new(FailureKind::Banned, "this machine's address was banned before the daemon was started");
-        self.ban = Some(Ban { failure, since: now, until, probing: false, probes: 0, said: now });
+    pub(crate) fn restore_ban(&mut self, now: BootMs, until: BootMs) {
+        let detail = "this machine's address was banned before the daemon was started";
+        self.ban = Some(Ban::new(now, Failure::new(FailureKind::Banned, detail), until));
     }
 
-    /// A predecessor went at this share of the rate.
-    pub(crate) fn recall_pace(&mut self, now: BootMs, total: Rate, share: u16, hold_until: BootMs) {
-        self.pace.get_or_insert_with(|| Limiter::new(total, now)).resume(now, share, hold_until);
+    /// A predecessor called at this share of the rate.
+    pub(crate) fn restore_pace(&mut self, now: BootMs, total: Rate, share: u16, hold_until: BootMs) {
+        self.pace.get_or_insert_with(|| RateLimiter::new(total, now)).resume(now, share, hold_until);
     }
 
     /// A tenant leaves.
@@ -199,12 +194,12 @@ mod tests {
     #[test]
     fn after_five_minutes_one_probe_decides() {
         let mut origin = Origin::default();
-        assert!(origin.bans(at(0), &page()));
+        assert_eq!(origin.bans(at(0), &page()), Some(300_000));
         assert_eq!(origin.next_at(), Some(at(300)));
         assert!(!origin.served(at(0)), "an answer to a call from before the ban ended does not end it");
         origin.take(at(300));
         assert_eq!(origin.next_at(), None, "the probe is under way");
-        assert!(!origin.bans(at(301), &page()), "it goes on, which is no news");
+        assert_eq!(origin.bans(at(301), &page()), None, "it goes on, which is no news");
         assert_eq!(origin.next_at(), Some(at(601)));
         origin.take(at(601));
         origin.probe_was_unclear(at(611), at(601));

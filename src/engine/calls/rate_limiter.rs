@@ -33,7 +33,7 @@ const SAME_BURST_MS: u64 = 2_000;
 const STEP_MS: u64 = 10_000;
 
 #[derive(Debug)]
-pub(crate) struct Limiter {
+pub(crate) struct RateLimiter {
     rate: Rate,
     window: Window,
     /// The share of the rate in force, out of [`FULL`].
@@ -48,7 +48,7 @@ pub(crate) struct Limiter {
     hold_until: BootMs,
 }
 
-impl Limiter {
+impl RateLimiter {
     /// A limiter that is full: a predecessor may have made up for a delay just now, so the first call is that and one interval
     /// away.
     pub(crate) fn new(rate: Rate, now: BootMs) -> Self {
@@ -75,6 +75,10 @@ impl Limiter {
         (self.rate, self.window) = (rate, Window::new(rate));
         let after_last_ns = self.last.0 * NS + LATE_NS + TOLERANCE_NS + before_ns.min(self.spacing_ns());
         self.due_ns = self.due_ns.max(after_last_ns).min(self.full_at_ns(now));
+    }
+
+    pub(crate) fn rate(&self) -> Rate {
+        self.rate
     }
 
     /// The first moment at which a call may be sent.
@@ -113,7 +117,7 @@ impl Limiter {
     }
 
     /// A call succeeded: after a while without trouble, a step back towards the full rate. Returns whether it was taken.
-    pub(crate) fn ease(&mut self, now: BootMs) -> bool {
+    pub(crate) fn speed_up(&mut self, now: BootMs) -> bool {
         let due = self.share < FULL && now.since(self.changed_at) >= STEP_MS;
         if due {
             self.share = (self.share + FULL / 16).min(FULL);
@@ -123,7 +127,7 @@ impl Limiter {
     }
 
     /// What a successor should know: how slow it is, if it is.
-    pub(crate) fn to_remember(&self, now: Now) -> Option<SavedState> {
+    pub(crate) fn to_saved(&self, now: Now) -> Option<SavedState> {
         let share = u16::try_from(self.share).ok().filter(|_| self.share < FULL)?;
         Some(SavedState::Slowed { share, hold: Wait::until(now, self.hold_until) })
     }
@@ -191,7 +195,7 @@ mod tests {
 
     /// Calls as fast as the limiter lets it, looking every `tick` milliseconds; returns when each was sent.
     fn greedy(rate: Rate, tick: u64, until: u64) -> Vec<u64> {
-        let mut limiter = Limiter::new(rate, BootMs(0));
+        let mut limiter = RateLimiter::new(rate, BootMs(0));
         let mut sent = Vec::new();
         for now in (0..until).step_by(usize::try_from(tick).unwrap()) {
             while limiter.next_at() <= BootMs(now) {
@@ -215,7 +219,7 @@ mod tests {
 
     /// One wake-up in so many is late, by up to `most` milliseconds.
     fn greedy_but_late(rate: Rate, one_in: u64, most: u64, until: u64) -> Vec<u64> {
-        let mut limiter = Limiter::new(rate, BootMs(0));
+        let mut limiter = RateLimiter::new(rate, BootMs(0));
         let (mut sent, mut chance) = (Vec::new(), 1_u64);
         while limiter.next_at().0 < until {
             chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -256,7 +260,7 @@ mod tests {
 
     #[test]
     fn calls_are_spaced_even_behind_one_that_was_late() {
-        let mut limiter = Limiter::new(Rate::per_second(10), BootMs(0));
+        let mut limiter = RateLimiter::new(Rate::per_second(10), BootMs(0));
         let mut sent = Vec::new();
         for n in 0..20_u64 {
             let late = if n == 10 { 45 } else { 0 };
@@ -270,10 +274,10 @@ mod tests {
     }
 
     /// It calls for two seconds, is held up, catches up for a while, and is then changed; the most calls of any second.
-    fn most_around(rate: Rate, stalled: u64, after: u64, change: impl FnOnce(&mut Limiter, BootMs)) -> u32 {
-        let mut limiter = Limiter::new(rate, BootMs(0));
+    fn most_around(rate: Rate, stalled: u64, after: u64, change: impl FnOnce(&mut RateLimiter, BootMs)) -> u32 {
+        let mut limiter = RateLimiter::new(rate, BootMs(0));
         let mut sent = Vec::new();
-        let mut call = |limiter: &mut Limiter, now: u64| {
+        let mut call = |limiter: &mut RateLimiter, now: u64| {
             while limiter.next_at() <= BootMs(now) {
                 limiter.take(BootMs(now));
                 sent.push(now);
@@ -292,7 +296,7 @@ mod tests {
             for (stalled, after) in
                 [0, 10, 30, 60].into_iter().flat_map(|stalled| [1, 40].map(|after| (stalled, after)))
             {
-                let sent = most_around(rate, stalled, after, |limiter, now| *limiter = Limiter::new(rate, now));
+                let sent = most_around(rate, stalled, after, |limiter, now| *limiter = RateLimiter::new(rate, now));
                 assert!(sent <= rate.count(), "{rate}, {stalled} ms and {after} ms: {sent}");
             }
         }
@@ -304,7 +308,7 @@ mod tests {
             for (stalled, after) in
                 [0, 10, 30, 60].into_iter().flat_map(|stalled| [1, 40].map(|after| (stalled, after)))
             {
-                let change = |limiter: &mut Limiter, now| limiter.set_rate(now, Rate::per_second(new));
+                let change = |limiter: &mut RateLimiter, now| limiter.set_rate(now, Rate::per_second(new));
                 let sent = most_around(Rate::per_second(old), stalled, after, change);
                 assert!(sent <= old.max(new), "{old}/s to {new}/s, {stalled} ms and {after} ms: {sent}");
             }
@@ -321,19 +325,19 @@ mod tests {
 
     #[test]
     fn a_new_limiter_is_full() {
-        let limiter = Limiter::new(Rate::per_second(10), BootMs(5_000));
+        let limiter = RateLimiter::new(Rate::per_second(10), BootMs(5_000));
         assert!(limiter.next_at() > BootMs(5_100), "{:?}", limiter.next_at());
     }
 
     #[test]
     fn throttling_halves_the_rate_once_a_burst_and_it_comes_back_in_steps() {
-        let mut limiter = Limiter::new(Rate::per_second(16), BootMs(0));
+        let mut limiter = RateLimiter::new(Rate::per_second(16), BootMs(0));
         assert!(limiter.slow_down(BootMs(10_000), 1_000));
         assert!(!limiter.slow_down(BootMs(10_500), 1_000));
         assert_eq!(limiter.percent(), 50);
         assert!(limiter.next_at() >= BootMs(11_500));
         for step in 2..=100 {
-            limiter.ease(BootMs(step * 10_000));
+            limiter.speed_up(BootMs(step * 10_000));
         }
         assert_eq!(limiter.percent(), 100);
     }

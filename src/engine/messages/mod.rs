@@ -3,7 +3,9 @@
 mod action;
 mod event;
 mod notice;
+mod reminder;
 
 pub use action::{Action, Expire, Publish};
 pub use event::{Capacity, Event};
 pub use notice::{Notice, Scope};
+pub(crate) use reminder::{REMIND_MS, Reminder};

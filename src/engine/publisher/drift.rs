@@ -180,9 +180,9 @@ impl Engine {
 
     /// Somebody else changed what was published under this ticket. The token may have been renewed since, so the ticket need
     /// not be that of the token that is held; looking once too often at a place does no harm.
-    pub(crate) fn touched(&mut self, now: Now, ticket: Ticket, sink: SinkId) {
+    pub(crate) fn drifted(&mut self, now: Now, ticket: Ticket, sink: SinkId) {
         let slot = ticket.slot;
-        let Some(tenant) = self.tenants.get(slot).filter(|tenant| !tenant.gone && tenant.held.is_some()) else {
+        let Some(tenant) = self.tenants.get(slot).filter(|tenant| !tenant.removed && tenant.token.is_some()) else {
             return;
         };
         let Some(root) = self.publisher.policy(tenant.sink_set, sink).map(|policy| policy.root) else { return };
@@ -192,7 +192,7 @@ impl Engine {
         }
         self.update_visible(slot);
         if let Some(tenant) = self.id(slot).filter(|_| is_news) {
-            self.say(Notice::SinkContested { root, tenant, sink });
+            self.notify(Notice::SinkContested { root, tenant, sink });
         }
     }
 
@@ -202,11 +202,11 @@ impl Engine {
             return;
         }
         let app = self.tenants[slot].app;
-        self.app_mut(app).repairs += 1;
+        self.apps[app].repairs += 1;
         if self.publisher.drift.count_repair(now.boot, root)
             && let Some(tenant) = self.id(slot)
         {
-            self.say(Notice::SinkRepaired { root, tenant, sink });
+            self.notify(Notice::SinkRepaired { root, tenant, sink });
         }
     }
 
@@ -218,7 +218,7 @@ impl Engine {
 
     fn forget_place(&mut self, slot: Slot, sink: SinkId) {
         if let Some(root) = self.publisher.drift.forget(slot, sink) {
-            self.say(Notice::SinkUncontested { root });
+            self.notify(Notice::SinkUncontested { root });
         }
     }
 
@@ -250,7 +250,7 @@ impl Engine {
         (root.until, root.reported) = (None, 0);
         drift.drop_root_if_quiet(id);
         if repairs > 0 {
-            self.say(Notice::SinksRepaired { root: id, repairs });
+            self.notify(Notice::SinksRepaired { root: id, repairs });
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::domain::{LaneId, RootId, SinkId, Slot, WithdrawalId};
-use crate::engine::apps::AppIx;
+use crate::engine::AppIx;
 
 /// How many items a share gives before the next has its turn.
 pub(super) const TURN: usize = 16;

@@ -11,19 +11,17 @@ mod drift;
 mod fair_queue;
 mod publication;
 mod retry;
-mod sink_states;
 mod unpublished;
 mod withdrawals;
 
 use std::collections::BTreeMap;
 
 use crate::domain::{BootMs, LaneId, Place, RootId, SinkFailure, SinkId, SinkPolicy, SinkSetId, Slot, WithdrawalId};
-use crate::engine::apps::AppIx;
+use crate::engine::AppIx;
+use crate::engine::tenants::SinkMask;
 use drift::Drift;
 use fair_queue::{FairQueue, Item, Queued};
 use retry::RetryQueue;
-use sink_states::SinkMask;
-pub(crate) use sink_states::{SinkStates, Visible};
 use unpublished::Unpublished;
 use withdrawals::{Withdrawal, Withdrawals};
 

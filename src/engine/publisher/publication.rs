@@ -1,13 +1,13 @@
 //! From a dirty sink to a publication and its outcome: what joins the publisher to the tenants.
 
 use super::fair_queue::{Item, Queued};
-use super::sink_states::{SinkMask, sinks};
 use super::withdrawals::Withdrawal;
 use crate::domain::{
     LaneId, Now, OnExpiry, Place, RootId, SinkFailure, SinkId, SinkPolicy, SinkSetId, Slot, Ticket, WithdrawalId, Wrote,
 };
 use crate::engine::Engine;
 use crate::engine::messages::{Action, Capacity, Expire, Notice, Publish};
+use crate::engine::tenants::{SinkMask, sinks};
 
 impl Engine {
     /// Makes sinks of a tenant dirty.
@@ -30,8 +30,8 @@ impl Engine {
     }
 
     /// The next publication or withdrawal that a lane has room for.
-    pub(crate) fn next_publication(&mut self, now: Now, room: &Capacity) -> Option<Action> {
-        for (number, _) in room.lanes.iter().enumerate().filter(|(_, free)| **free > 0) {
+    pub(crate) fn next_publication(&mut self, now: Now, capacity: &Capacity) -> Option<Action> {
+        for (number, _) in capacity.lanes.iter().enumerate().filter(|(_, free)| **free > 0) {
             let lane = LaneId(u16::try_from(number).unwrap_or(u16::MAX));
             while let Some(item) = self.publisher.pop(lane) {
                 let action = match item {
@@ -50,15 +50,15 @@ impl Engine {
     fn begin_publication(&mut self, now: Now, lane: LaneId, slot: Slot, sink: SinkId) -> Option<Action> {
         let tenant = self.tenants.get(slot).filter(|tenant| tenant.sinks.publishable(u16::MAX) & 1 << sink.0 != 0)?;
         let policy = self.publisher.policy(tenant.sink_set, sink).filter(|policy| policy.lane == lane)?;
-        let (held, id, sinks) = (tenant.held?, self.id(slot)?, tenant.sink_set);
-        let (ticket, is_valid) = (Ticket { slot, seq: held.seq }, tenant.is_valid(now.boot));
+        let (token, id, sinks) = (tenant.token?, self.id(slot)?, tenant.sink_set);
+        let (ticket, is_valid) = (Ticket { slot, seq: token.seq }, tenant.is_valid(now.boot));
         self.tenants[slot].sinks.begin(sink);
         if policy.on_expiry == OnExpiry::Delete && !is_valid {
             // To empty a place is not to repair it.
             self.publisher.drift.is_right(now.boot, slot, sink, Wrote::Unchanged);
             return Some(Action::Expire(Expire { ticket, id, sinks, sink, lane }));
         }
-        let (fingerprint, expires_at) = (held.fingerprint, held.expires_at);
+        let (fingerprint, expires_at) = (token.fingerprint, token.expires_at);
         Some(Action::Publish(Publish { ticket, id, sinks, sink, lane, fingerprint, expires_at }))
     }
 
@@ -77,8 +77,8 @@ impl Engine {
         }
         let tenant = &mut self.tenants[slot];
         let is_current = tenant.sinks.end(sink);
-        if tenant.gone {
-            self.bury(now, slot);
+        if tenant.removed {
+            self.free_slot_if_idle(now, slot);
             return;
         }
         // What became of a place that is no longer the tenant's is nobody's concern.
@@ -90,7 +90,7 @@ impl Engine {
         }
         self.begin_deferred_withdrawals(slot);
         self.release_if_attempted(slot);
-        self.settle(now, slot);
+        self.update_state(now, slot);
     }
 
     /// What the end of a publication means for the sink and its root.
@@ -106,7 +106,7 @@ impl Engine {
                     self.note_repair(now, slot, sink, root, wrote);
                 }
                 if self.publisher.succeeded(root, Item::Sink(slot, sink)) {
-                    self.say(Notice::SinkRecovered { root });
+                    self.notify(Notice::SinkRecovered { root });
                 }
             }
             Err(failure) => {
@@ -124,7 +124,7 @@ impl Engine {
             Ok(()) => {
                 self.publisher.withdrawals.end(id);
                 if self.publisher.succeeded(root, Item::Withdraw(id)) {
-                    self.say(Notice::SinkRecovered { root });
+                    self.notify(Notice::SinkRecovered { root });
                 }
             }
             Err(failure) => self.sink_failed(now, (root, lane), Item::Withdraw(id), failure),
@@ -137,26 +137,26 @@ impl Engine {
             Item::Withdraw(_) => (None, None),
         };
         if let Some(next_in_ms) = self.publisher.retries.failed(now.boot, Queued { lane, root, app, item }, &failure) {
-            self.say(Notice::SinkFailing { root, tenant, failure, next_in_ms });
+            self.notify(Notice::SinkFailing { root, tenant, failure, next_in_ms });
         }
     }
 
-    pub(crate) fn lane_hangs(&mut self, lane: LaneId, failure: SinkFailure) {
+    pub(crate) fn lane_stalled(&mut self, lane: LaneId, failure: SinkFailure) {
         if self.publisher.set_hanging(lane, Some(failure.clone())) {
-            self.say(Notice::LaneStalled { lane, failure });
+            self.notify(Notice::LaneStalled { lane, failure });
         }
     }
 
-    pub(crate) fn lane_moves(&mut self, lane: LaneId) {
+    pub(crate) fn lane_resumed(&mut self, lane: LaneId) {
         if self.publisher.set_hanging(lane, None) {
-            self.say(Notice::LaneResumed { lane });
+            self.notify(Notice::LaneResumed { lane });
         }
     }
 
     /// Places that were withdrawn, or were to be, belong to somebody again.
     pub(crate) fn reclaimed(&mut self, places: &[Place]) {
         for root in self.publisher.reclaim(places) {
-            self.say(Notice::SinkRecovered { root });
+            self.notify(Notice::SinkRecovered { root });
         }
     }
 
@@ -167,10 +167,10 @@ impl Engine {
     }
 
     /// The token of this ticket may be published.
-    pub(crate) fn kept(&mut self, ticket: Ticket) {
+    pub(crate) fn commit_ended(&mut self, ticket: Ticket) {
         self.publisher.commits = self.publisher.commits.saturating_sub(1);
         let slot = ticket.slot;
-        if self.tenants.get(slot).is_none_or(|tenant| tenant.gone || tenant.ticket(slot) != Some(ticket)) {
+        if self.tenants.get(slot).is_none_or(|tenant| tenant.removed || tenant.ticket(slot) != Some(ticket)) {
             self.outbox.push_back(Action::Release(ticket));
             return;
         }
@@ -192,7 +192,7 @@ impl Engine {
         let tenant = &mut self.tenants[slot];
         tenant.sink_set = set;
         tenant.sinks.sinks_changed();
-        if tenant.held.is_some() {
+        if tenant.token.is_some() {
             self.mark_dirty(slot, SinkMask::MAX);
         }
     }
@@ -205,7 +205,7 @@ impl Engine {
         for sink in sinks(tenant.sinks.forget()) {
             let Some(SinkPolicy { root, .. }) = self.publisher.policy(set, sink) else { continue };
             if self.publisher.retries.forget(root, Item::Sink(slot, sink)) {
-                self.say(Notice::SinkRecovered { root });
+                self.notify(Notice::SinkRecovered { root });
             }
         }
     }
@@ -229,7 +229,7 @@ impl Engine {
     /// Empties the places that a tenant left, once nothing is in flight to them.
     pub(crate) fn begin_deferred_withdrawals(&mut self, slot: Slot) {
         let tenant = &self.tenants[slot];
-        let is_busy = if tenant.gone { tenant.sinks.any_in_flight() } else { tenant.sinks.any_obsolete() };
+        let is_busy = if tenant.removed { tenant.sinks.any_in_flight() } else { tenant.sinks.any_obsolete() };
         if !is_busy {
             self.publisher.begin_deferred(slot);
         }
@@ -246,8 +246,8 @@ impl Engine {
     /// The tenant's token is about to be succeeded, or to go: one that was not released yet will not be needed again.
     pub(crate) fn release_early(&mut self, slot: Slot) {
         let tenant = &self.tenants[slot];
-        let is_held = !tenant.sinks.uncommitted && !tenant.sinks.is_attempted();
-        if let Some(ticket) = tenant.ticket(slot).filter(|_| is_held) {
+        let is_held_back = !tenant.sinks.uncommitted && !tenant.sinks.is_attempted();
+        if let Some(ticket) = tenant.ticket(slot).filter(|_| is_held_back) {
             self.outbox.push_back(Action::Release(ticket));
         }
     }
@@ -257,7 +257,7 @@ impl Engine {
     pub(crate) fn commit_again(&mut self) {
         let unreleased = |&slot: &Slot| {
             let tenant = &self.tenants[slot];
-            !tenant.gone && !tenant.sinks.uncommitted && !tenant.sinks.is_attempted()
+            !tenant.removed && !tenant.sinks.uncommitted && !tenant.sinks.is_attempted()
         };
         let slots: Vec<Slot> = self.tenants.slots_from(Slot(0)).filter(unreleased).collect();
         for slot in slots {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::fair_queue::{Item, Queued};
 use crate::domain::{BootMs, LaneId, Retry, RootId, SinkFailure, SinkFailureKind, SinkId, Slot};
-use crate::engine::apps::AppIx;
+use crate::engine::AppIx;
+use crate::engine::messages::REMIND_MS;
 use crate::engine::scheduler::backoff;
-use crate::engine::tenants::REMIND_MS;
 
 /// Backoff of a failing sink root. An attempt costs a system call or two, so it is made sooner than one at an endpoint.
 const RETRY: Retry = Retry { min: Duration::from_secs(1), max: Duration::from_secs(30) };

@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::sink_states::Visible;
 use crate::domain::{BootMs, Now, Slot};
 use crate::engine::Engine;
+use crate::engine::tenants::Visible;
 
 /// How long a token may be on its way to its sinks before the tenant counts as unpublished, in milliseconds: longer than a commit
 /// is waited for. It is noticed within twice that.
@@ -81,7 +81,7 @@ impl Engine {
     /// A tenant is about to get another token than its sinks show. Of several that were never published, the first counts.
     pub(crate) fn note_shown(&mut self, slot: Slot) {
         let tenant = &self.tenants[slot];
-        if let Some(held) = tenant.held.filter(|_| tenant.sinks.visible == Visible::Current) {
+        if let Some(held) = tenant.token.filter(|_| tenant.sinks.visible == Visible::Current) {
             self.publisher.unpublished.shown_until.insert(slot, held.expires_boot);
         }
     }
@@ -90,8 +90,8 @@ impl Engine {
     pub(crate) fn update_visible(&mut self, slot: Slot) {
         let tenant = &self.tenants[slot];
         let has_drifted = || self.publisher.drift.any_drifted(slot);
-        let is_behind = tenant.held.is_some() && !tenant.gone && (tenant.sinks.any_behind() || has_drifted());
-        let seq = tenant.held.map_or(0, |held| held.seq);
+        let is_behind = tenant.token.is_some() && !tenant.removed && (tenant.sinks.any_behind() || has_drifted());
+        let seq = tenant.token.map_or(0, |held| held.seq);
         let (states, unpublished) = (&mut self.tenants[slot].sinks, &mut self.publisher.unpublished);
         match states.visible {
             Visible::Current if is_behind && !states.any_failing() => {
@@ -127,11 +127,11 @@ impl Engine {
             }
             self.tenants[slot].sinks.visible = Visible::Outdated;
             self.publisher.unpublished.is_unpublished(slot);
-            self.settle(now, slot);
+            self.update_state(now, slot);
         }
         while let Some(slot) = self.publisher.unpublished.next_lapse(now.boot) {
             self.tenants[slot].sinks.visible = Visible::Expired;
-            self.settle(now, slot);
+            self.update_state(now, slot);
         }
     }
 }

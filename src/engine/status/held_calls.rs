@@ -1,11 +1,11 @@
-//! What holds calls back, as `status` sees it.
+//! What holds calls back, as `status` shows it.
 
 use super::HeldCalls;
 use crate::domain::{BootMs, Failure, Now, OriginId, RouteId};
 use crate::engine::Engine;
-use crate::engine::apps::{App, RouteGate};
-use crate::engine::breaker::Open;
-use crate::engine::calls::Gate;
+use crate::engine::apps::App;
+use crate::engine::calls::breaker::Open;
+use crate::engine::calls::{Eligibility, RouteEligibility};
 use crate::engine::messages::Scope;
 use crate::engine::tenants::Tenant;
 
@@ -13,57 +13,55 @@ impl Engine {
     /// Everything that holds calls back: bans, then routes and apps that are not answered, then apps whose credentials are
     /// not accepted.
     pub fn held_calls(&self, now: Now) -> Vec<HeldCalls> {
-        let origins = self.origins.keys().filter_map(|&id| self.hold_of_origin(now, id));
-        let routes = self.routes.keys().filter_map(|&id| self.hold_of_route(now, id));
-        let apps = self.app_index.values().map(|&ix| self.app(ix)).filter(|app| !app.gone);
-        origins.chain(routes).chain(apps.filter_map(|app| self.hold_of_app(now, app))).collect()
+        let origins = self.origins.keys().filter_map(|&id| self.held_by_origin(now, id));
+        let routes = self.routes.keys().filter_map(|&id| self.held_by_route(now, id));
+        let apps = self.apps.iter().filter(|app| !app.removed).filter_map(|app| held_by_app(now, app));
+        origins.chain(routes).chain(apps).collect()
     }
 
     /// What holds a tenant's calls back that is not its own doing: the widest first.
-    pub(crate) fn hold_on(&self, now: Now, tenant: &Tenant) -> Option<HeldCalls> {
-        let app = self.app(tenant.app);
-        let path = app.path;
-        let wide = self.hold_of_origin(now, path.origin).or_else(|| self.hold_of_route(now, path.route));
-        wide.or_else(|| self.hold_of_app(now, app))
+    pub(super) fn held_for(&self, now: Now, tenant: &Tenant) -> Option<HeldCalls> {
+        let app = &self.apps[tenant.app];
+        let wide = self.held_by_origin(now, app.path.origin).or_else(|| self.held_by_route(now, app.path.route));
+        wide.or_else(|| held_by_app(now, app))
     }
 
-    fn hold_of_origin(&self, now: Now, id: OriginId) -> Option<HeldCalls> {
+    fn held_by_origin(&self, now: Now, id: OriginId) -> Option<HeldCalls> {
         let origin = self.origin(id);
         let ban = origin.ban().filter(|_| origin.apps > 0)?;
-        let next = origin.next_at();
-        Some(hold(now, Scope::Origin(id), &ban.failure, ban.since, next))
+        Some(held(now, Scope::Origin(id), &ban.failure, ban.since, origin.next_at()))
     }
 
-    fn hold_of_route(&self, now: Now, id: RouteId) -> Option<HeldCalls> {
+    fn held_by_route(&self, now: Now, id: RouteId) -> Option<HeldCalls> {
         let route = self.route(id);
         let Open { failure, since, .. } = route.breaker.opened()?;
-        let next = match route.gate {
-            RouteGate::Waiting(at) => Some(at),
+        let next = match route.eligibility {
+            RouteEligibility::Waiting(at) => Some(at),
             _ => None,
         };
-        Some(hold(now, Scope::Route(id), failure, *since, next))
-    }
-
-    fn hold_of_app(&self, now: Now, app: &App) -> Option<HeldCalls> {
-        if !app.policy.enabled || app.members() == 0 {
-            return None; // nobody there waits for a call
-        }
-        let scope = || Scope::App(app.name.clone());
-        if let Some(broken) = &app.breaker {
-            let failure = Failure::new(broken.kind, "every tenant of the app would fail alike");
-            let next = (app.share.in_flight() == 0).then_some(broken.probe_at);
-            return Some(hold(now, scope(), &failure, broken.opened, next));
-        }
-        let Open { failure, since, .. } = app.endpoint.opened()?;
-        let next = match app.gate {
-            Gate::Waiting(at) => Some(at),
-            _ => None,
-        };
-        Some(hold(now, scope(), failure, *since, next))
+        Some(held(now, Scope::Route(id), failure, *since, next))
     }
 }
 
-fn hold(now: Now, scope: Scope, failure: &Failure, since: BootMs, next: Option<BootMs>) -> HeldCalls {
+fn held_by_app(now: Now, app: &App) -> Option<HeldCalls> {
+    if !app.policy.enabled || app.members() == 0 {
+        return None; // nobody there waits for a call
+    }
+    let scope = Scope::App(app.name.clone());
+    if let Some(open) = &app.credentials_breaker {
+        let failure = Failure::new(open.kind, "every tenant of the app would fail alike");
+        let next = (app.concurrency.in_flight() == 0).then_some(open.probe_at);
+        return Some(held(now, scope, &failure, open.opened, next));
+    }
+    let Open { failure, since, .. } = app.breaker.opened()?;
+    let next = match app.eligibility {
+        Eligibility::Waiting(at) => Some(at),
+        _ => None,
+    };
+    Some(held(now, scope, failure, *since, next))
+}
+
+fn held(now: Now, scope: Scope, failure: &Failure, since: BootMs, next: Option<BootMs>) -> HeldCalls {
     let next_probe = next.map(|at| now.wall + at.since(now.boot));
     HeldCalls { scope, failure: failure.clone(), since: now.wall - now.boot.since(since), next_probe }
 }

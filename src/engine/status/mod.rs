@@ -9,8 +9,7 @@ use crate::domain::{
 use crate::engine::Engine;
 use crate::engine::apps::App;
 use crate::engine::messages::Scope;
-use crate::engine::publisher::Visible;
-use crate::engine::tenants::{Phase, Standing, Tenant, TenantFailure};
+use crate::engine::tenants::{Phase, Standing, Tenant, TenantFailure, Visible};
 
 /// Everything about all tenants that can be told without visiting them.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,15 +100,14 @@ impl Engine {
     /// The summary, as of now.
     pub fn summary(&self, _now: Now) -> Summary {
         let apps: Vec<AppSummary> = self
-            .app_index
-            .values()
-            .map(|&ix| self.app(ix))
-            .filter(|app| !app.gone)
+            .apps
+            .iter()
+            .filter(|app| !app.removed)
             .map(|app| AppSummary {
                 name: app.name.clone(),
                 counts: self.shown_counts(app),
-                in_flight: app.share.in_flight(),
-                broken: app.breaker.as_ref().map(|breaker| breaker.kind),
+                in_flight: app.concurrency.in_flight(),
+                broken: app.credentials_breaker.as_ref().map(|breaker| breaker.kind),
                 repairs: app.repairs,
             })
             .collect();
@@ -119,7 +117,7 @@ impl Engine {
             counts,
             every_tenant_had_an_outcome: counts.of(TenantState::Pending) == 0,
             every_sink_had_an_attempt: self.every_sink_had_an_attempt(),
-            calls_are_wanted: self.app_index.values().any(|&ix| self.is_worth_waiting(ix)),
+            calls_are_wanted: self.apps.numbers().into_iter().any(|ix| self.is_worth_waiting(ix)),
             paused_until: self.paused_until(),
             apps,
         }
@@ -134,7 +132,7 @@ impl Engine {
     pub fn page(&self, now: Now, from: Slot, most: usize) -> Vec<TenantStatus> {
         self.tenants
             .slots_from(from)
-            .filter(|&slot| !self.tenants[slot].gone)
+            .filter(|&slot| !self.tenants[slot].removed)
             .take(most)
             .map(|s| self.row(now, s))
             .collect()
@@ -142,8 +140,8 @@ impl Engine {
 
     /// A tenant in this state, if there is one. Visits those that are not fresh, and their neighbours, until it finds one.
     pub fn first_in(&self, now: Now, state: TenantState) -> Option<TenantStatus> {
-        let shown = |slot: &Slot| self.shown_state(self.tenants[*slot].state, self.app(self.tenants[*slot].app));
-        let fits = |slot: &Slot| !self.tenants[*slot].gone && shown(slot) == state;
+        let shown = |slot: &Slot| self.shown_state(self.tenants[*slot].state, &self.apps[self.tenants[*slot].app]);
+        let fits = |slot: &Slot| !self.tenants[*slot].removed && shown(slot) == state;
         let found = match state {
             TenantState::Fresh | TenantState::Disabled => self.tenants.slots_from(Slot(0)).find(fits),
             _ => self.tenants.unfresh().find(fits),
@@ -157,16 +155,16 @@ impl Engine {
     /// If the slot is free.
     pub fn row(&self, now: Now, slot: Slot) -> TenantStatus {
         let tenant = &self.tenants[slot];
-        let app = self.app(tenant.app);
-        let hold = if matches!(tenant.phase, Phase::Ready(_)) { self.hold_on(now, tenant) } else { None };
-        let in_trouble = self.troubles.contains_key(&slot);
-        let (next_call, why) = next_call((tenant, self.standing(slot), in_trouble), app, hold.as_ref(), now);
+        let app = &self.apps[tenant.app];
+        let hold = if matches!(tenant.phase, Phase::Ready(_)) { self.held_for(now, tenant) } else { None };
+        let fails = self.tenants.failure(slot).is_some();
+        let (next_call, why) = next_call((tenant, self.standing(slot), fails), app, hold.as_ref(), now);
         TenantStatus {
             slot,
             id: TenantId { app: app.name.clone(), corp_id: tenant.corp_id.clone() },
             state: self.shown_state(tenant.state, app),
-            fingerprint: tenant.held.map(|held| held.fingerprint),
-            expires_at: tenant.held.map(|held| held.expires_at),
+            fingerprint: tenant.token.map(|token| token.fingerprint),
+            expires_at: tenant.token.map(|token| token.expires_at),
             next_call,
             why: if tenant.sinks.visible == Visible::Expired {
                 "readers have an expired token: publication fails"
@@ -175,7 +173,7 @@ impl Engine {
             },
             hold: hold.filter(|_| tenant.sinks.visible != Visible::Expired),
             failures: tenant.failures,
-            failure: self.troubles.get(&slot).cloned(),
+            failure: self.tenants.failure(slot).cloned(),
             sinks: self.sink_rows(slot),
         }
     }
@@ -183,8 +181,7 @@ impl Engine {
     /// What the shell needs to publish: which token a tenant has, and when that stops working, as told on the wall clock of
     /// today.
     pub fn record(&self, slot: Slot) -> Option<Record> {
-        let held = self.tenants.get(slot)?.held?;
-        Some(Record { requested_at: held.requested_at, expires_at: held.expires_at, fingerprint: held.fingerprint })
+        Some(self.tenants.get(slot)?.token?.record())
     }
 
     /// The ticket of the token that a tenant has: the one that may be published.
@@ -222,7 +219,7 @@ impl Engine {
                 Some(failure) => SinkStatus::Failing(Some(failure.clone())),
                 None => SinkStatus::Pending,
             },
-            _ if tenant.held.is_none() || self.publisher.has_drifted(slot, sink) => SinkStatus::Pending,
+            _ if tenant.token.is_none() || self.publisher.has_drifted(slot, sink) => SinkStatus::Pending,
             _ => SinkStatus::Published,
         };
         (0..).map(SinkId).zip(self.publisher.set(tenant.sink_set).iter().take(SinkId::MAX)).map(row).collect()
@@ -233,10 +230,12 @@ impl Engine {
     fn shown_state(&self, state: TenantState, app: &App) -> TenantState {
         match state {
             _ if !app.policy.enabled => TenantState::Disabled,
-            TenantState::Pending | TenantState::Due | TenantState::Failing if app.breaker.is_some() => {
+            TenantState::Pending | TenantState::Due | TenantState::Failing if app.credentials_breaker.is_some() => {
                 TenantState::Refused
             }
-            TenantState::Pending | TenantState::Due if self.is_held(app) => TenantState::Failing,
+            TenantState::Pending | TenantState::Due if (app.breaker.is_open() || self.is_path_held_back(app.path)) => {
+                TenantState::Failing
+            }
             _ => state,
         }
     }
@@ -253,14 +252,14 @@ impl Engine {
     }
 
     /// Brings the tenant's state, and its app's counts, up to date.
-    pub(crate) fn settle(&mut self, now: Now, slot: Slot) {
+    pub(crate) fn update_state(&mut self, now: Now, slot: Slot) {
         self.update_visible(slot);
         let tenant = &self.tenants[slot];
-        if tenant.gone {
+        if tenant.removed {
             return; // it counts no more
         }
-        let refused = self.troubles.get(&slot).map(|trouble| trouble.refused);
-        let state = match (tenant.held.is_some(), refused) {
+        let refused = self.tenants.failure(slot).map(|failure| failure.refused);
+        let state = match (tenant.token.is_some(), refused) {
             (true, _) if !tenant.is_valid(now.boot) || tenant.sinks.visible == Visible::Expired => TenantState::Expired,
             (_, Some(true)) => TenantState::Refused,
             (true, _) if tenant.sinks.visible == Visible::Outdated => TenantState::Unpublished,
@@ -272,7 +271,7 @@ impl Engine {
         let (ix, before) = (tenant.app, tenant.state);
         if state != before {
             self.tenants.set_state(slot, state);
-            let counts = &mut self.app_mut(ix).counts;
+            let counts = &mut self.apps[ix].counts;
             counts.remove(before);
             counts.add(state);
         }
@@ -280,16 +279,16 @@ impl Engine {
 }
 
 fn next_call(
-    (tenant, standing, in_trouble): (&Tenant, Standing, bool),
+    (tenant, standing, fails): (&Tenant, Standing, bool),
     app: &App,
     hold: Option<&HeldCalls>,
     now: Now,
 ) -> (Option<WallMs>, &'static str) {
     let told = |at: BootMs| Some(now.wall + at.since(now.boot));
-    match (tenant.phase, tenant.held) {
+    match (tenant.phase, tenant.token) {
         _ if !app.policy.enabled => (None, "the app is disabled"),
         (Phase::Calling, _) => (None, "a call is under way"),
-        (Phase::Ready(_), _) if app.breaker.is_some() => {
+        (Phase::Ready(_), _) if app.credentials_breaker.is_some() => {
             (hold.and_then(|hold| hold.next_probe), "all the app's tenants fail alike; one is probed")
         }
         (Phase::Ready(_), _) if hold.is_some() => {
@@ -297,13 +296,13 @@ fn next_call(
         }
         (Phase::Ready(_), _) => (None, "waits for its turn within the limits"),
         (Phase::Waiting, _) if standing == Standing::ShortLived => {
-            (told(tenant.due), "its tokens live too short to be kept fresh")
+            (told(tenant.due_at), "its tokens live too short to be kept fresh")
         }
-        (Phase::Waiting, _) if in_trouble => (told(tenant.due), "tries again after a failure"),
-        (Phase::Waiting, Some(held)) if tenant.due >= held.expires_boot => {
-            (told(tenant.due), "asking earlier does not extend it")
+        (Phase::Waiting, _) if fails => (told(tenant.due_at), "tries again after a failure"),
+        (Phase::Waiting, Some(held)) if tenant.due_at >= held.expires_boot => {
+            (told(tenant.due_at), "asking earlier does not extend it")
         }
-        (Phase::Waiting, Some(_)) => (told(tenant.due), "its refresh point"),
-        (Phase::Waiting, None) => (told(tenant.due), "has no token yet"),
+        (Phase::Waiting, Some(_)) => (told(tenant.due_at), "its refresh point"),
+        (Phase::Waiting, None) => (told(tenant.due_at), "has no token yet"),
     }
 }

@@ -1,13 +1,15 @@
-//! The tenants: their table, what is known of each, and how a plan's steps change them.
+//! The tenants: their table, what is known of each, and how the steps of a plan change them.
+//!
+//! A [`Tenant`] is plain data, found by slot in [`Tenants`]; the other modules of the engine read and move its parts.
 
 mod config_change;
 mod duplicate_tokens;
 mod failure;
+mod sink_states;
 mod table;
 mod tenant;
 
-pub(crate) use duplicate_tokens::Holders;
-pub(crate) use failure::REMIND_MS;
 pub use failure::TenantFailure;
-pub(crate) use table::Table;
-pub(crate) use tenant::{Class, Held, IDLE, PATIENCE_MS, Phase, Standing, Tenant};
+pub(crate) use sink_states::{SinkMask, Visible, sinks};
+pub(crate) use table::Tenants;
+pub(crate) use tenant::{Class, Doubt, IDLE, MAX_YIELD_MS, Phase, Standing, Tenant, TokenInfo};

@@ -5,26 +5,30 @@ use std::ops::{Index, IndexMut};
 
 use hashbrown::HashTable;
 
+use super::duplicate_tokens::TokenIndex;
+use super::failure::{TenantFailure, TenantFailures};
 use super::tenant::Tenant;
 use crate::domain::{CorpId, Slot, TenantState};
-use crate::engine::apps::AppIx;
+use crate::engine::AppIx;
 
 /// Tenants lie side by side in chunks of this many, so that a table which grows moves nobody.
 const CHUNK: usize = 512;
 
 #[derive(Default)]
-pub(crate) struct Table {
+pub(crate) struct Tenants {
     /// All are full but the last.
     chunks: Vec<Chunk>,
     index: HashTable<Slot>,
     free: Vec<Slot>,
     /// The first tenant of each app, by the app's number.
     firsts: Vec<Option<Slot>>,
+    pub(super) by_token: TokenIndex,
+    pub(crate) failures: TenantFailures,
 }
 
 #[derive(Default)]
 struct Chunk {
-    places: Vec<Place>,
+    entries: Vec<SlotState>,
     /// The neighbours of each tenant among those of its app: 8 bytes, so that looking at an app's tenants costs nobody else's.
     links: Vec<Link>,
     /// How many of its tenants are not fresh. Where none is, nobody in trouble need be looked for.
@@ -40,7 +44,7 @@ struct Link {
 
 const NOBODY: u32 = u32::MAX;
 
-enum Place {
+enum SlotState {
     Taken(Tenant),
     Free(Past),
 }
@@ -70,7 +74,7 @@ fn position(slot: Slot) -> (usize, usize) {
     (slot.0 as usize / CHUNK, slot.0 as usize % CHUNK)
 }
 
-impl Table {
+impl Tenants {
     pub(crate) fn find(&self, app: AppIx, corp_id: &CorpId) -> Option<Slot> {
         let same = |slot: &Slot| self.get(*slot).is_some_and(|t| t.app == app && t.corp_id == *corp_id);
         self.index.find(key(hash(app, corp_id)), same).copied()
@@ -78,29 +82,34 @@ impl Table {
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&Tenant> {
         let (chunk, place) = position(slot);
-        match self.chunks.get(chunk)?.places.get(place)? {
-            Place::Taken(tenant) => Some(tenant),
-            Place::Free(_) => None,
+        match self.chunks.get(chunk)?.entries.get(place)? {
+            SlotState::Taken(tenant) => Some(tenant),
+            SlotState::Free(_) => None,
         }
+    }
+
+    /// Why a tenant's calls fail, if they do.
+    pub(crate) fn failure(&self, slot: Slot) -> Option<&TenantFailure> {
+        self.failures.get(slot)
     }
 
     /// Puts a tenant in; `make` gets its hash, and the numbers from which it goes on counting.
     pub(crate) fn insert(&mut self, app: AppIx, corp_id: &CorpId, make: impl FnOnce(u32, Past) -> Tenant) -> Slot {
         let slot = self.free.pop().unwrap_or_else(|| self.grow());
-        let place = self.place(slot);
-        let Place::Free(past) = *place else { unreachable!("a free slot is free") };
+        let entry = self.entry(slot);
+        let SlotState::Free(past) = *entry else { unreachable!("a free slot is free") };
         let hash = hash(app, corp_id);
         let tenant = make(hash, past);
         let unfresh = is_unfresh(tenant.state);
-        *place = Place::Taken(tenant);
+        *entry = SlotState::Taken(tenant);
         self.link(app, slot);
         let Self { chunks, index, .. } = self;
         chunks[position(slot).0].unfresh += unfresh;
         index.insert_unique(key(hash), slot, |slot| {
             let (chunk, place) = position(*slot);
-            match &chunks[chunk].places[place] {
-                Place::Taken(tenant) => key(tenant.hash),
-                Place::Free(_) => 0,
+            match &chunks[chunk].entries[place] {
+                SlotState::Taken(tenant) => key(tenant.hash),
+                SlotState::Free(_) => 0,
             }
         });
         slot
@@ -108,19 +117,23 @@ impl Table {
 
     /// One free slot more.
     fn grow(&mut self) -> Slot {
-        if self.chunks.last().is_none_or(|last| last.places.len() == CHUNK) {
-            self.chunks.push(Chunk { places: Vec::with_capacity(CHUNK), links: Vec::with_capacity(CHUNK), unfresh: 0 });
+        if self.chunks.last().is_none_or(|last| last.entries.len() == CHUNK) {
+            self.chunks.push(Chunk {
+                entries: Vec::with_capacity(CHUNK),
+                links: Vec::with_capacity(CHUNK),
+                unfresh: 0,
+            });
         }
         let before = (self.chunks.len() - 1) * CHUNK;
         let last = &mut self.chunks[before / CHUNK];
-        last.places.push(Place::Free(Past::default()));
+        last.entries.push(SlotState::Free(Past::default()));
         last.links.push(Link { before: NOBODY, after: NOBODY });
-        Slot(u32::try_from(before + last.places.len() - 1).expect("fewer than 2^32 tenants"))
+        Slot(u32::try_from(before + last.entries.len() - 1).expect("fewer than 2^32 tenants"))
     }
 
-    fn place(&mut self, slot: Slot) -> &mut Place {
+    fn entry(&mut self, slot: Slot) -> &mut SlotState {
         let (chunk, place) = position(slot);
-        &mut self.chunks[chunk].places[place]
+        &mut self.chunks[chunk].entries[place]
     }
 
     pub(crate) fn remove(&mut self, slot: Slot) {
@@ -132,7 +145,7 @@ impl Table {
         }
         self.chunks[position(slot).0].unfresh -= unfresh;
         self.unlink(self[slot].app, slot);
-        *self.place(slot) = Place::Free(past);
+        *self.entry(slot) = SlotState::Free(past);
         self.free.push(slot);
     }
 
@@ -184,8 +197,8 @@ impl Table {
 
     /// The slots of tenants that are not fresh, of those included that left. Where all are fresh, nobody is visited.
     pub(crate) fn unfresh(&self) -> impl Iterator<Item = Slot> {
-        let places = self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.unfresh > 0).flat_map(slots_of);
-        places.filter(|(_, tenant)| tenant.state != TenantState::Fresh).map(|(slot, _)| slot)
+        let taken = self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.unfresh > 0).flat_map(slots_of);
+        taken.filter(|(_, tenant)| tenant.state != TenantState::Fresh).map(|(slot, _)| slot)
     }
 
     /// All taken slots from `from` on.
@@ -201,10 +214,10 @@ fn taken(slot: u32) -> Option<Slot> {
 
 /// The taken slots of a chunk.
 fn slots_of((number, chunk): (usize, &Chunk)) -> impl Iterator<Item = (Slot, &Tenant)> {
-    let places = chunk.places.iter().enumerate();
-    places.filter_map(move |(place, owner)| match owner {
-        Place::Taken(tenant) => Some((Slot(u32::try_from(number * CHUNK + place).unwrap_or(u32::MAX)), tenant)),
-        Place::Free(_) => None,
+    let entries = chunk.entries.iter().enumerate();
+    entries.filter_map(move |(place, owner)| match owner {
+        SlotState::Taken(tenant) => Some((Slot(u32::try_from(number * CHUNK + place).unwrap_or(u32::MAX)), tenant)),
+        SlotState::Free(_) => None,
     })
 }
 
@@ -212,18 +225,18 @@ fn is_unfresh(state: TenantState) -> u16 {
     u16::from(state != TenantState::Fresh)
 }
 
-impl Index<Slot> for Table {
+impl Index<Slot> for Tenants {
     type Output = Tenant;
     fn index(&self, slot: Slot) -> &Tenant {
         self.get(slot).expect("the slot is taken: timers and queues are cleared when a tenant goes")
     }
 }
 
-impl IndexMut<Slot> for Table {
+impl IndexMut<Slot> for Tenants {
     fn index_mut(&mut self, slot: Slot) -> &mut Tenant {
-        match self.place(slot) {
-            Place::Taken(tenant) => tenant,
-            Place::Free(_) => unreachable!("the slot is taken: timers and queues are cleared when a tenant goes"),
+        match self.entry(slot) {
+            SlotState::Taken(tenant) => tenant,
+            SlotState::Free(_) => unreachable!("the slot is taken: timers and queues are cleared when a tenant goes"),
         }
     }
 }

@@ -191,10 +191,12 @@ fn change_beside(others: usize) -> Duration {
             change(&mut engine, Change::Added { id, sinks: SinkSetId(0), record: None });
         }
     }
+    engine.handle_timeout(now);
     while engine.poll(now, &Capacity::default()).is_some() {}
     (1..=20)
         .map(|turn| {
             let now = Now { boot: now.boot + 1_000 * turn, ..now };
+            engine.handle_timeout(now);
             while engine.poll(now, &Capacity::default()).is_some() {}
             #[expect(clippy::disallowed_methods, reason = "the test measures")]
             let began = std::time::Instant::now();
@@ -203,6 +205,7 @@ fn change_beside(others: usize) -> Duration {
                 now,
                 Event::Change(Change::App { name: app(), policy, path: way(1), freshness: Freshness::Current }),
             );
+            engine.handle_timeout(now);
             while engine.poll(now, &Capacity::default()).is_some() {}
             began.elapsed()
         })

@@ -37,48 +37,48 @@ pub(crate) struct SinkStates {
 
 impl SinkStates {
     /// Returns those that were not dirty before.
-    pub(super) fn mark_dirty(&mut self, mask: SinkMask) -> SinkMask {
+    pub(crate) fn mark_dirty(&mut self, mask: SinkMask) -> SinkMask {
         let new = mask & !self.dirty;
         self.dirty |= new;
         new
     }
 
     /// Those of `mask` that can be published now.
-    pub(super) fn publishable(&self, mask: SinkMask) -> SinkMask {
+    pub(crate) fn publishable(&self, mask: SinkMask) -> SinkMask {
         if self.uncommitted { 0 } else { mask & self.dirty & !self.in_flight }
     }
 
     /// A publication of a dirty sink begins.
-    pub(super) fn begin(&mut self, sink: SinkId) {
+    pub(crate) fn begin(&mut self, sink: SinkId) {
         self.dirty &= !bit(sink);
         self.in_flight |= bit(sink);
     }
 
     /// A publication ended. Returns whether it was to a sink that the tenant still has.
-    pub(super) fn end(&mut self, sink: SinkId) -> bool {
+    pub(crate) fn end(&mut self, sink: SinkId) -> bool {
         let is_current = self.obsolete & bit(sink) == 0;
         self.in_flight &= !bit(sink);
         self.obsolete &= !bit(sink);
         is_current
     }
 
-    pub(super) fn succeeded(&mut self, sink: SinkId) {
+    pub(crate) fn succeeded(&mut self, sink: SinkId) {
         self.failing &= !bit(sink);
     }
 
     /// The sink waits for another attempt.
-    pub(super) fn failed(&mut self, sink: SinkId) {
+    pub(crate) fn failed(&mut self, sink: SinkId) {
         self.dirty |= bit(sink);
         self.failing |= bit(sink);
     }
 
     /// The tenant has other sinks from here on: what is in flight is no longer to its own.
-    pub(super) fn sinks_changed(&mut self) {
+    pub(crate) fn sinks_changed(&mut self) {
         self.obsolete |= self.in_flight;
     }
 
     /// The sinks are not the tenant's concern any more. Returns those that failed.
-    pub(super) fn forget(&mut self) -> SinkMask {
+    pub(crate) fn forget(&mut self) -> SinkMask {
         self.dirty = 0;
         std::mem::take(&mut self.failing)
     }
@@ -95,7 +95,7 @@ impl SinkStates {
         self.failing & bit(sink) != 0
     }
 
-    pub(super) fn any_failing(&self) -> bool {
+    pub(crate) fn any_failing(&self) -> bool {
         self.failing != 0
     }
 
@@ -103,22 +103,22 @@ impl SinkStates {
         self.in_flight != 0
     }
 
-    pub(super) fn any_obsolete(&self) -> bool {
+    pub(crate) fn any_obsolete(&self) -> bool {
         self.obsolete != 0
     }
 
     /// Whether a sink of the tenant is not known to hold its token.
-    pub(super) fn any_behind(&self) -> bool {
+    pub(crate) fn any_behind(&self) -> bool {
         self.dirty | self.failing | (self.in_flight & !self.obsolete) != 0
     }
 
     /// Whether every sink has had its attempt at the token that the tenant holds.
-    pub(super) fn is_attempted(&self) -> bool {
+    pub(crate) fn is_attempted(&self) -> bool {
         !self.uncommitted && self.in_flight == 0 && self.dirty & !self.failing == 0
     }
 
     /// The sinks with a publication in flight.
-    pub(super) fn in_flight(&self) -> impl Iterator<Item = SinkId> {
+    pub(crate) fn in_flight(&self) -> impl Iterator<Item = SinkId> {
         sinks(self.in_flight)
     }
 }
@@ -128,7 +128,7 @@ fn bit(sink: SinkId) -> SinkMask {
 }
 
 /// The sinks of a bit set.
-pub(super) fn sinks(mask: SinkMask) -> impl Iterator<Item = SinkId> {
+pub(crate) fn sinks(mask: SinkMask) -> impl Iterator<Item = SinkId> {
     (0..16).map(SinkId).filter(move |sink| mask & bit(*sink) != 0)
 }
 
