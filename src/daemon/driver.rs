@@ -34,7 +34,7 @@ const QUERIES_A_TURN: usize = 4;
 /// When the daemon's work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// When it is told to stop.
+    /// When a signal says so.
     Stopped,
     /// When every tenant that was due had an outcome and every sink its attempt.
     CaughtUp,
@@ -251,7 +251,7 @@ impl Daemon {
         }
     }
 
-    /// The store's answer. It has told the log of its health already.
+    /// The store's reply. The store logs its health itself.
     fn take_reply(&mut self, now: Now, reply: StoreReply) {
         match reply {
             StoreReply::Health(unwritable) => {
@@ -267,7 +267,7 @@ impl Daemon {
         }
     }
 
-    /// Answers a query of the control socket. Whoever asked may be gone.
+    /// Answers a query of the control socket. The receiver may be gone.
     fn answer(&mut self, now: Now, query: Query) {
         match query {
             Query::Status(reply) => drop(reply.send(self.view().status(now))),
@@ -279,7 +279,7 @@ impl Daemon {
         }
     }
 
-    /// Sends READY when it is time, and keeps systemd's status line up to date. Returns when to come by again for it.
+    /// Sends READY when it is time, and keeps systemd's status line up to date. Returns when to do so again.
     fn report(&mut self, now: Now) -> Option<BootMs> {
         if !self.readiness.is_ready() {
             let summary = self.engine.summary(now);

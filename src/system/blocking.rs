@@ -158,7 +158,7 @@ impl<T: Clone + Send + 'static> Blocking<T> {
             // The work owns what it touches, so nothing is left half done.
             let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(|_| Unfinished::Defect);
             let (waiting, next) = self.ended(key);
-            waiting.into_iter().for_each(|waiter| waiter.tell(outcome.clone()));
+            waiting.into_iter().for_each(|waiter| waiter.send(outcome.clone()));
             match next {
                 Some(next) => work = next,
                 None => return,
@@ -191,11 +191,10 @@ impl<T: Clone + Send + 'static> Blocking<T> {
         let mut all = self.lock();
         if let Some(outstanding) = all.get_mut(key).filter(|outstanding| outstanding.number == number) {
             outstanding.hangs = true;
-            let told = (std::mem::take(&mut outstanding.waiting), outstanding.next.take());
+            let (waiting, next) = (std::mem::take(&mut outstanding.waiting), outstanding.next.take());
             drop(all);
-            let (waiting, next) = told;
             let all = waiting.into_iter().chain(next.into_iter().flat_map(|(_, waiting)| waiting));
-            all.for_each(|waiter| waiter.tell(Err(Unfinished::Hangs)));
+            all.for_each(|waiter| waiter.send(Err(Unfinished::Hangs)));
         }
         Unfinished::Hangs
     }
@@ -213,12 +212,12 @@ impl<T: Clone + Send + 'static> Blocking<T> {
 impl<T> Outstanding<T> {
     fn fail(self, why: Unfinished) {
         let next = self.next.into_iter().flat_map(|(_, waiting)| waiting);
-        self.waiting.into_iter().chain(next).for_each(|waiter| waiter.tell(Err(why)));
+        self.waiting.into_iter().chain(next).for_each(|waiter| waiter.send(Err(why)));
     }
 }
 
 impl<T> Waiter<T> {
-    fn tell(self, outcome: Finished<T>) {
+    fn send(self, outcome: Finished<T>) {
         // A receiver that timed out is gone.
         match self {
             Self::Async(waiter) => drop(waiter.send(outcome)),

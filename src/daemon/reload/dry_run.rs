@@ -71,22 +71,22 @@ mod tests {
     #[test]
     fn there_is_one_at_a_time_and_those_who_wait_share_the_next() {
         let mut dry_runs = DryRuns::default();
-        let (first, first_hears) = oneshot::channel();
+        let (first, first_receiver) = oneshot::channel();
         dry_runs.ask(MassRemoval::HeldBack, first);
         assert_eq!(dry_runs.begin(), Some(MassRemoval::HeldBack));
         let mut waiting: Vec<_> = (0..MOST_WAITING + 5)
             .map(|nth| {
-                let (reply, hears) = oneshot::channel();
+                let (reply, receiver) = oneshot::channel();
                 dry_runs.ask(if nth < 10 { MassRemoval::Allowed } else { MassRemoval::HeldBack }, reply);
-                hears
+                receiver
             })
             .collect();
         assert_eq!(dry_runs.begin(), None, "one at a time");
-        let closed = |hears: &mut oneshot::Receiver<ReloadVerdict>| {
-            matches!(hears.try_recv(), Err(oneshot::error::TryRecvError::Closed))
+        let closed = |receiver: &mut oneshot::Receiver<ReloadVerdict>| {
+            matches!(receiver.try_recv(), Err(oneshot::error::TryRecvError::Closed))
         };
         assert_eq!(waiting.iter_mut().map(closed).filter(|closed| *closed).count(), 5, "five are turned away");
-        drop(first_hears);
+        drop(first_receiver);
         dry_runs.ended(None);
         assert_eq!(dry_runs.begin(), Some(MassRemoval::HeldBack), "54 share one");
         dry_runs.ended(None);

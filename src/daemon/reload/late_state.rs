@@ -118,7 +118,7 @@ impl LateState {
             executor.count_lanes();
         }
         events.push(Event::Restored(saved));
-        // Failures of a former process would be believed at the next start. Those of this one are saved anew.
+        // Failures of a former process would count at the next start. Those of this one are saved anew.
         outdated.into_iter().for_each(|key| executor.save(key, None));
         events.push(Event::SavedStateLost);
         self.0 = Some(TokenRestore { restored, stale, next: 0, drops_others: !is_held_back, offered: 0 });

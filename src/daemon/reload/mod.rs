@@ -42,7 +42,7 @@ pub(crate) enum Message {
     FilesChanged,
     /// The config was read.
     Read(Box<LoadedConfig>),
-    /// The config was read to tell what a reload would do; `None` where there was no thread for it.
+    /// The config was read for a dry run; `None` where there was no thread for it.
     DryRun(Option<Box<LoadedConfig>>),
     /// A state that could be read late was compared with what runs.
     Compared(Box<LateFindings>),
@@ -73,9 +73,9 @@ pub(crate) struct Reload {
     pub(crate) last: LastReload,
     applied: AppliedConfig,
     late_state: LateState,
-    /// Whether systemd is to hear of reloads: not before the first `READY=1`, which is the driver's.
+    /// Whether systemd is notified of reloads: not before the first `READY=1`, which is the driver's.
     pub(crate) notifies_systemd: bool,
-    /// What systemd has not heard yet.
+    /// What systemd is still to be notified of.
     phases: Vec<ReloadPhase>,
 }
 
@@ -333,7 +333,7 @@ impl Reload {
         self.schedule.retry_if(now.boot, loaded.hangs);
     }
 
-    /// Applied or rejected, systemd hears that the reload is over, and those who asked get the verdict.
+    /// The reload is over, applied or rejected: systemd is notified, and those who asked get the verdict.
     fn finish(&mut self, verdict: &ReloadVerdict, waiting: Vec<oneshot::Sender<ReloadVerdict>>) {
         self.begin_phase(ReloadPhase::Over);
         // A receiver may be gone.
@@ -346,7 +346,7 @@ impl Reload {
         }
     }
 
-    /// What systemd is to hear.
+    /// What systemd is to be notified of.
     pub(crate) fn take_phases(&mut self) -> Vec<ReloadPhase> {
         std::mem::take(&mut self.phases)
     }

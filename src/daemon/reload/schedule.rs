@@ -42,7 +42,7 @@ pub(super) struct PendingReload {
 impl ReloadSchedule {
     /// Files may have changed: the config is read once they have settled.
     pub(super) fn files_changed(&mut self, now: BootMs) {
-        // Whoever asked for a reload does not wait for anything to settle.
+        // A reload that somebody asked for does not wait for anything to settle.
         if !self.next.requested {
             let since = *self.gathering_since.get_or_insert(now);
             self.due = Some((now + SETTLE_MS).min(since + SETTLE_MOST_MS));

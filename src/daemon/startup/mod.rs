@@ -65,7 +65,7 @@ pub enum StartError {
 }
 
 /// Starts the daemon: reads the config, opens the state, and makes ready the first turn. Must be called within a Tokio
-/// runtime. Logging is started as the config says.
+/// runtime. Starts the log, too.
 ///
 /// # Errors
 /// See [`StartError`].

@@ -136,7 +136,7 @@ impl DaemonView<'_> {
         if backlog.hangs {
             let lost = backlog.lost;
             warnings.push(format!(
-                "the log is not taken by whoever reads it (stderr, or the journal): its lines wait, {lost} are lost already"
+                "nobody reads the log (stderr, or the journal): its lines wait, and {lost} are lost already"
             ));
         }
         DaemonStatus {

@@ -86,7 +86,7 @@ impl Service {
         }
     }
 
-    /// When the scheduler must come by again, whatever else happens.
+    /// When the scheduler must wake up for it, whatever else happens.
     pub(crate) fn next_beat(&self) -> Option<BootMs> {
         self.beat_ms.map(|_| self.beat_at).into_iter().chain(self.again_at).min()
     }

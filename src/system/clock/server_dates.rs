@@ -42,8 +42,8 @@ impl ServerDates {
             leads.partition_point(|other| *other <= most) - leads.partition_point(|other| *other < least)
         };
         let (agree, best) = leads.iter().map(|lead| (agreeing(lead), *lead)).max()?;
-        let told = signed(at.0).saturating_add(best);
-        u64::try_from(told).ok().filter(|_| agree >= enough).map(WallMs)
+        let time = signed(at.0).saturating_add(best);
+        u64::try_from(time).ok().filter(|_| agree >= enough).map(WallMs)
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(agreed(&[("a", NOW), ("b", NOW + YEARS)], 2), None);
         assert!(agreed(&[("a", NOW), ("b", NOW + 30_000)], 2).is_some());
         assert!(
-            agreed(&[("a", NOW), ("liar", NOW + YEARS), ("b", NOW + 1_000)], 3).is_some_and(|told| told < NOW + 9_000)
+            agreed(&[("a", NOW), ("liar", NOW + YEARS), ("b", NOW + 1_000)], 3).is_some_and(|time| time < NOW + 9_000)
         );
         let two_and_two = [("a", NOW), ("b", NOW), ("c", NOW + YEARS), ("d", NOW + YEARS)];
         assert_eq!(agreed(&two_and_two, 4), None, "half is not most");

@@ -50,7 +50,7 @@ impl ClockTrust {
             let machine = clock::machine_wall();
             tracing::warn!(
                 event = "clock_distrusted",
-                "the clock says {machine}, but the state was last written at {commit}; it is not believed until the endpoint's answers tell the time"
+                "the clock says {machine}, but the state was last written at {commit}; it is not trusted until the endpoint's answers tell the time"
             );
             clock::put_forward_to_certain(commit);
             clock_trust.distrusted_below = Some(commit);
@@ -92,7 +92,7 @@ impl ClockTrust {
         let machine = clock::machine_wall();
         if date.0.abs_diff(machine.0) <= SKEW_MS {
             // Then it was wrong when the state was written.
-            self.trust("the endpoint's time agrees with the clock: it is believed again");
+            self.trust("the endpoint's time agrees with the clock: it is trusted again");
             TimeChange::Changed
         } else if date < machine || date.0.abs_diff(now.wall.0) < NOISE_MS {
             TimeChange::None
@@ -105,7 +105,7 @@ impl ClockTrust {
     /// Somebody set the clock.
     pub(crate) fn stepped(&mut self) {
         if self.distrusted_below.is_some_and(|floor| clock::machine_wall() >= floor) {
-            self.trust("the clock was set, and is believed again");
+            self.trust("the clock was set, and is trusted again");
         }
     }
 
@@ -118,7 +118,7 @@ impl ClockTrust {
     /// What an operator should know of the clock.
     pub(crate) fn warning(&self) -> Option<String> {
         if self.distrusted_below.is_some() {
-            return Some("the machine's clock is earlier than the last commit; set it (NTP), the endpoint's time is used meanwhile".to_owned());
+            return Some("the machine's clock is earlier than the last commit; set it (NTP), the endpoint's time is used until then".to_owned());
         }
         let direction = if self.seconds > 0 { "ahead of" } else { "behind" };
         let by = self.seconds.unsigned_abs();

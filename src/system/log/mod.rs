@@ -109,14 +109,14 @@ fn line_writer(writer: Arc<LogWriter>) -> impl Fn() -> LineWriter + Send + Sync 
     move || LineWriter(Arc::clone(&writer))
 }
 
-/// Writes all of it, however long that takes. Not by way of [`std::io::stderr`], whose lock would be held meanwhile.
+/// Writes all of it, however long that takes. [`std::io::stderr`] would hold its lock for as long.
 fn to_stderr(mut bytes: &[u8]) -> io::Result<()> {
     let stderr = rustix::stdio::stderr();
     while !bytes.is_empty() {
         match rustix::io::write(stderr, bytes) {
             Ok(length) => bytes = &bytes[length..],
             Err(rustix::io::Errno::INTR) => {}
-            // Whoever gave us stderr has made it non-blocking, for all who share it.
+            // Another process that shares stderr made it non-blocking.
             Err(rustix::io::Errno::AGAIN) => {
                 let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
                 poll(&mut fds, None)?;

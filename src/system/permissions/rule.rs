@@ -203,8 +203,8 @@ mod tests {
             (0, 9, 0o775, "can be written by group 9 (mode 0775)", "chmod g-w /a"),
             (0, 9, 0o777, "by everybody, group 9 (mode 0777)", "chmod go-w /a"),
         ] {
-            let (told, mends) = risk(&status(directory, uid, gid, mode), Role::Passage).unwrap();
-            assert!(told.contains(what) && mends == remedy, "{told}: {mends}");
+            let (found, mends) = risk(&status(directory, uid, gid, mode), Role::Passage).unwrap();
+            assert!(found.contains(what) && mends == remedy, "{found}: {mends}");
         }
     }
 

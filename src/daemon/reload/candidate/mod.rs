@@ -1,5 +1,5 @@
-//! A config that could run: read, checked, compared with the one that runs, and furnished with what it needs. A reload, a dry run
-//! and a start all come by here. Nothing that runs is touched. It may take long, or hang, so it is done off the scheduler's thread.
+//! A config that could run: read, checked, compared with the one that runs, and with all that it needs. Reloads, dry runs and
+//! starts use it. Nothing that runs is touched. It may take long, or hang, so it is done off the scheduler's thread.
 
 mod resources;
 
@@ -25,7 +25,7 @@ pub(crate) enum MassRemoval {
     /// Its tenants are kept.
     #[default]
     HeldBack,
-    /// The operator said so.
+    /// The operator allowed it.
     Allowed,
 }
 

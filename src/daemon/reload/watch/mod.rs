@@ -3,29 +3,22 @@
 //! A thread of its own watches, since looking at a directory can hang. Events count by name: where tokens or the state lie beside a
 //! secret, each publication is an event of the directory, and none of them means another config.
 
-use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
+mod filter;
+
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::environment::{self, PathTask};
-use crate::system::blocking::Blocking;
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+
+use filter::{EventFilter, plan};
+
+pub(crate) use filter::Watchlist;
 
 /// How often the config is read again, and watching is tried anew, while a directory cannot be watched.
 const WITHOUT_WATCH: Duration = Duration::from_secs(30);
-
-/// What is to be watched.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Watchlist {
-    /// Files and links, whether they exist or not.
-    pub(crate) names: Vec<PathBuf>,
-    /// The directory of drop-ins.
-    pub(crate) drop_ins: Option<PathBuf>,
-}
 
 /// Is called when a file may have changed.
 pub(crate) type OnChange = Arc<dyn Fn() + Send + Sync>;
@@ -59,41 +52,6 @@ impl ConfigWatcher {
             Some(thread) => drop(thread.send(list)),
             None => self.list = list,
         }
-    }
-}
-
-/// A directory, by device and inode number. The kernel watches a directory, whatever it is called by now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct WatchedDirectory(u64, u64);
-
-/// Which events count.
-#[derive(Default)]
-struct EventFilter {
-    /// What is watched, by name.
-    directories: BTreeMap<PathBuf, WatchedDirectory>,
-    /// Entries of these directories.
-    names: HashSet<(WatchedDirectory, OsString)>,
-    drop_ins: Option<WatchedDirectory>,
-}
-
-impl EventFilter {
-    /// Whether an event may mean another config, or that events were lost.
-    fn counts(&self, event: &Event) -> bool {
-        // The daemon's own reads are no changes.
-        event.need_rescan()
-            || (!matches!(event.kind, EventKind::Access(_))
-                && (event.paths.is_empty() || event.paths.iter().any(|path| self.is_meant(path))))
-    }
-
-    fn is_meant(&self, path: &Path) -> bool {
-        // The directory itself was moved, removed or re-permissioned.
-        if self.directories.contains_key(path) {
-            return true;
-        }
-        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return true };
-        let Some(directory) = self.directories.get(above) else { return true };
-        self.names.contains(&(*directory, name.to_owned()))
-            || (self.drop_ins == Some(*directory) && environment::is_drop_in(name))
     }
 }
 
@@ -207,57 +165,6 @@ struct WatchOutcome {
     more_is_watched: bool,
 }
 
-type Nearest = Option<(PathBuf, WatchedDirectory)>;
-
-static LOOKS: LazyLock<Blocking<Nearest>> = LazyLock::new(|| Blocking::new("watched", 1024));
-
-/// What to watch, and the directories that hang.
-fn plan(wanted: &Watchlist) -> (EventFilter, HashSet<PathBuf>) {
-    let parents = wanted.names.iter().filter_map(|name| name.parent());
-    let directories: HashSet<&Path> = parents.chain(wanted.drop_ins.as_deref()).collect();
-    let directories: Vec<&Path> = directories.into_iter().collect();
-    let looks = directories.iter().map(|path| {
-        let own = path.to_path_buf();
-        PathTask::new(*path, move || nearest(&own))
-    });
-    let found = environment::run_all(&LOOKS, looks.collect());
-    let (mut nearest, mut unseen) = (BTreeMap::new(), HashSet::new());
-    for (path, found) in directories.into_iter().zip(found) {
-        match found {
-            Ok(found) => drop(nearest.insert(path, found)),
-            Err(_) => drop(unseen.insert(path.to_path_buf())),
-        }
-    }
-    let mut filter = EventFilter::default();
-    let mut add = |above: &Path, path: &Path| {
-        let (found, directory) = nearest.get(above)?.as_ref()?;
-        filter.directories.insert(found.clone(), *directory);
-        // The name below it: the file's own, or that of a directory which is to appear.
-        let name = path.strip_prefix(found).ok()?.components().next()?;
-        filter.names.insert((*directory, name.as_os_str().to_owned()));
-        Some(())
-    };
-    for name in &wanted.names {
-        name.parent().and_then(|above| add(above, name));
-    }
-    if let Some(drop_ins) = &wanted.drop_ins {
-        add(drop_ins, drop_ins);
-        filter.drop_ins = match nearest.get(&**drop_ins) {
-            Some(Some((found, directory))) if found == drop_ins => Some(*directory),
-            _ => None,
-        };
-    }
-    (filter, unseen)
-}
-
-/// The directory, or the nearest above it that exists. May hang.
-fn nearest(path: &Path) -> Nearest {
-    path.ancestors().find_map(|path| {
-        let status = path.metadata().ok().filter(std::fs::Metadata::is_dir)?;
-        Some((path.to_path_buf(), WatchedDirectory(status.dev(), status.ino())))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -268,17 +175,17 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn told() -> (OnChange, UnboundedReceiver<()>) {
-        let (sender, told) = tokio::sync::mpsc::unbounded_channel();
+    fn changes() -> (OnChange, UnboundedReceiver<()>) {
+        let (sender, reported) = tokio::sync::mpsc::unbounded_channel();
         let on_change = move || {
             let _ = sender.send(());
         };
-        (Arc::new(on_change), told)
+        (Arc::new(on_change), reported)
     }
 
     /// Watches a secret and drop-ins in one directory, once it is really watched.
     async fn watched(directory: &Path) -> (ConfigWatcher, UnboundedReceiver<()>) {
-        let (sender, mut inputs) = told();
+        let (sender, mut inputs) = changes();
         let mut watch = ConfigWatcher::default();
         watch.start(sender).unwrap();
         let names = ["crm.secret", "not/yet/there", "link"].map(|name| directory.join(name)).into();
@@ -288,20 +195,20 @@ mod tests {
     }
 
     async fn changed(inputs: &mut UnboundedReceiver<()>) {
-        let told = tokio::time::timeout(LONG, inputs.recv()).await.expect("it is told in time");
-        assert!(matches!(told, Some(())));
+        let reported = tokio::time::timeout(LONG, inputs.recv()).await.expect("it is reported in time");
+        assert!(matches!(reported, Some(())));
     }
 
     /// How many events count until a change that does.
-    async fn told_until(inputs: &mut UnboundedReceiver<()>, change: impl FnOnce()) -> usize {
+    async fn counted_until(inputs: &mut UnboundedReceiver<()>, change: impl FnOnce()) -> usize {
         change();
         changed(inputs).await;
         // Events come in order, so those of what came before the change are here by now.
-        let mut told = 1;
+        let mut reported = 1;
         while inputs.try_recv().is_ok() {
-            told += 1;
+            reported += 1;
         }
-        told
+        reported
     }
 
     #[tokio::test]
@@ -316,8 +223,8 @@ mod tests {
             fs::write(at(&format!("config.d/.note-{n}.toml")), "").unwrap();
             fs::write(at(&format!("config.d/note-{n}.txt")), "").unwrap();
         }
-        let told = told_until(&mut inputs, || fs::write(at("crm.secret"), "s").unwrap()).await;
-        assert!(told < 20, "{told} events count, of 1,400");
+        let reported = counted_until(&mut inputs, || fs::write(at("crm.secret"), "s").unwrap()).await;
+        assert!(reported < 20, "{reported} events count, of 1,400");
     }
 
     #[tokio::test]
@@ -341,14 +248,14 @@ mod tests {
         for (what, change) in changes {
             while inputs.try_recv().is_ok() {}
             change();
-            let told = tokio::time::timeout(LONG, inputs.recv()).await;
-            assert!(matches!(told, Ok(Some(()))), "{what}");
+            let reported = tokio::time::timeout(LONG, inputs.recv()).await;
+            assert!(matches!(reported, Ok(Some(()))), "{what}");
         }
     }
 
     #[tokio::test]
     async fn what_cannot_be_watched_is_looked_at_now_and_then() {
-        let (sender, mut inputs) = told();
+        let (sender, mut inputs) = changes();
         let blind =
             WatcherThread { watcher: None, without_watch: Duration::from_millis(20), ..WatcherThread::new(sender) };
         let (wanted, lists) = channel();
