@@ -32,7 +32,7 @@ pub(super) enum ClaimError {
 
 /// A place that was claimed by two paths, and refused to the second.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Contest {
+pub struct PlaceConflict {
     /// The place.
     pub entry: DirEntry,
     /// The first: [`Claims::holder`] of its directory's path.
@@ -48,7 +48,7 @@ struct ClaimTable {
     hasher: RandomState,
     claims: HashTable<Claim>,
     reserved: Reserved,
-    contests: HashSet<Contest>,
+    conflicts: HashSet<PlaceConflict>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,14 +76,14 @@ impl Claims {
     }
 
     /// Takes the refusals since the last call. Whether the first path still leads to the place is for the caller to find out.
-    pub fn contests(&self) -> Vec<Contest> {
-        self.table().contests.drain().collect()
+    pub fn conflicts(&self) -> Vec<PlaceConflict> {
+        self.table().conflicts.drain().collect()
     }
 
     /// The first holder has left the place: releases its claim.
-    pub fn settle(&self, contest: &Contest) {
-        let (directory, name) = &contest.entry;
-        self.table().release(*directory, name, contest.holder);
+    pub fn settle(&self, conflict: &PlaceConflict) {
+        let (directory, name) = &conflict.entry;
+        self.table().release(*directory, name, conflict.holder);
     }
 
     /// Claims `name` in `directory`, reached by `path`.
@@ -127,7 +127,7 @@ impl ClaimTable {
         match self.claims.find(hash, |claim| claim.hash() == hash).map(|claim| claim.holder) {
             Some(first) if first == holder => Ok(()),
             Some(first) => {
-                self.contests.insert(Contest { entry: (directory, name.to_owned()), holder: first });
+                self.conflicts.insert(PlaceConflict { entry: (directory, name.to_owned()), holder: first });
                 Err(ClaimError::Taken)
             }
             None => {
@@ -183,13 +183,16 @@ mod tests {
     fn a_contest_is_told_and_settled() {
         let (claims, name) = (Claims::default(), OsStr::new("ding1"));
         claims.claim(directory(), name, Path::new("/a")).unwrap();
-        assert_eq!(claims.contests(), []);
+        assert_eq!(claims.conflicts(), []);
         claims.claim(directory(), name, Path::new("/b")).unwrap_err();
-        let contests = claims.contests();
-        assert_eq!(contests, [Contest { entry: (directory(), name.into()), holder: claims.holder(Path::new("/a")) }]);
-        claims.settle(&contests[0]);
+        let conflicts = claims.conflicts();
+        assert_eq!(
+            conflicts,
+            [PlaceConflict { entry: (directory(), name.into()), holder: claims.holder(Path::new("/a")) }]
+        );
+        claims.settle(&conflicts[0]);
         assert_eq!(claims.claim(directory(), name, Path::new("/b")), Ok(()));
-        claims.settle(&contests[0]);
+        claims.settle(&conflicts[0]);
         assert_eq!(
             claims.claim(directory(), name, Path::new("/a")),
             Err(ClaimError::Taken),

@@ -17,7 +17,7 @@ mod lane;
 mod probe;
 mod ticker;
 
-pub use claims::{Claims, Contest, Holder};
+pub use claims::{Claims, Holder, PlaceConflict};
 pub use file::render;
 pub use job::{FileJob, KeyJob, LaneReport, Publication, RemovalCause};
 pub use lane::{Lane, Stopped};

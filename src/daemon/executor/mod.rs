@@ -35,6 +35,7 @@ use state_monitor::StateMonitor;
 use store_batch::StoreBatch;
 use tokens::Tokens;
 
+/// What actions are executed with: calls, sinks, the store, and the tokens in memory.
 pub(crate) struct Executor {
     pub(crate) sinks: SinkRegistry,
     conflicts: PlaceConflicts,

@@ -9,14 +9,14 @@ use std::thread::JoinHandle;
 
 use crate::config::Config;
 use crate::domain::Place;
-use crate::sink::{Claims, Contest};
+use crate::sink::{Claims, PlaceConflict};
 use crate::system::permissions::Identity;
 
 /// Checks whether the sinks that hold contested places still lead there.
 pub(crate) struct PlaceConflicts {
     claims: Arc<Claims>,
     /// Contests since the config changed last.
-    known: HashSet<Contest>,
+    known: HashSet<PlaceConflict>,
     /// One check at a time: a million places take a second of a core, and a mount that hangs holds one thread.
     check: Option<JoinHandle<()>>,
 }
@@ -32,7 +32,7 @@ impl PlaceConflicts {
             // The second one is refused again at its next attempt.
             return;
         }
-        let new = self.claims.contests();
+        let new = self.claims.conflicts();
         self.known.extend(new.iter().cloned());
         self.begin(new, config);
     }
@@ -40,26 +40,26 @@ impl PlaceConflicts {
     /// Another config runs: sinks that held places may have left.
     pub(crate) fn config_changed(&mut self, config: &Arc<Config>) {
         let mut all = std::mem::take(&mut self.known);
-        all.extend(self.claims.contests());
+        all.extend(self.claims.conflicts());
         self.begin(all.into_iter().collect(), config);
     }
 
-    fn begin(&mut self, contests: Vec<Contest>, config: &Arc<Config>) {
-        if contests.is_empty() {
+    fn begin(&mut self, conflicts: Vec<PlaceConflict>, config: &Arc<Config>) {
+        if conflicts.is_empty() {
             return;
         }
         let (claims, config) = (Arc::clone(&self.claims), Arc::clone(config));
         // Without a thread, the next refusal begins again.
         let thread = std::thread::Builder::new().name("places".into());
-        self.check = thread.spawn(move || release_stale_claims(&claims, &contests, &config)).ok();
+        self.check = thread.spawn(move || release_stale_claims(&claims, &conflicts, &config)).ok();
     }
 }
 
 /// Releases the claims of sinks that no longer lead to the place.
-fn release_stale_claims(claims: &Claims, contests: &[Contest], config: &Config) {
-    let mut open: HashMap<&OsStr, Vec<&Contest>> = HashMap::new();
-    for contest in contests {
-        open.entry(&contest.entry.1).or_default().push(contest);
+fn release_stale_claims(claims: &Claims, conflicts: &[PlaceConflict], config: &Config) {
+    let mut open: HashMap<&OsStr, Vec<&PlaceConflict>> = HashMap::new();
+    for conflict in conflicts {
+        open.entry(&conflict.entry.1).or_default().push(conflict);
     }
     let places = config.apps.iter().flat_map(|(name, app)| {
         app.tenants.iter().flat_map(move |corp_id| {
@@ -70,14 +70,14 @@ fn release_stale_claims(claims: &Claims, contests: &[Contest], config: &Config) 
     for place in places {
         let Place::File(path) = place else { continue };
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { continue };
-        if let Some(contests) = open.get_mut(name) {
-            contests.retain(|contest| !holds(claims, contest, directory));
+        if let Some(conflicts) = open.get_mut(name) {
+            conflicts.retain(|conflict| !holds(claims, conflict, directory));
         }
     }
-    open.values().flatten().for_each(|contest| claims.settle(contest));
+    open.values().flatten().for_each(|conflict| claims.settle(conflict));
 }
 
 /// Whether it is by way of this directory that the place is held.
-fn holds(claims: &Claims, contest: &Contest, directory: &Path) -> bool {
-    claims.holder(directory) == contest.holder && Identity::at(directory).is_ok_and(|is| is == contest.entry.0)
+fn holds(claims: &Claims, conflict: &PlaceConflict, directory: &Path) -> bool {
+    claims.holder(directory) == conflict.holder && Identity::at(directory).is_ok_and(|is| is == conflict.entry.0)
 }
