@@ -18,6 +18,7 @@ fn what_was_applied_is_counted_once_it_is_in_force() {
     let output = machine.run(&["reload"]);
     assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "applied: 1 added, 0 removed, 0 changed\n");
+    assert!(machine.log().contains("config applied; tenants: 1 added, 0 removed, 0 changed"), "{}", machine.log());
     machine.wait_until("the new tenant has its token", |machine| machine.token("crm", "ding2").is_some());
 }
 

@@ -18,11 +18,7 @@ pub(crate) fn say(notice: Notice, sinks: &SinkRegistry, ways: &RunningConfig) {
         ),
         Notice::Failing { tenant, failure, attempt, next_in_ms } => failing(&tenant, &failure, attempt, next_in_ms),
         Notice::Recovered { tenant: TenantId { app, corp_id }, attempts } => {
-            let after = match attempts {
-                0 => String::new(),
-                1 => " after 1 failure".to_owned(),
-                n => format!(" after {n} failures"),
-            };
+            let after = after_failures(attempts);
             tracing::info!(event = "mended", %app, %corp_id, attempt = attempts, "{app}/{corp_id}: works again{after}");
         }
         Notice::Expired { tenant: TenantId { app, corp_id } } => {
@@ -166,4 +162,23 @@ fn seconds(seconds: u32) -> String {
 /// Whole seconds: nobody wants to read of milliseconds.
 fn millis(ms: u64) -> String {
     humantime::format_duration(Duration::from_secs(ms.div_ceil(1000))).to_string()
+}
+
+/// ` after 3 failures`; nothing where none was counted, as after a restart.
+fn after_failures(count: u16) -> String {
+    match count {
+        0 => String::new(),
+        1 => " after 1 failure".to_owned(),
+        n => format!(" after {n} failures"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_in_words_and_none_are_not_mentioned() {
+        assert_eq!([0, 1, 2].map(after_failures), ["", " after 1 failure", " after 2 failures"]);
+    }
 }
