@@ -17,12 +17,12 @@ mod read;
 pub mod schema;
 
 pub use check::Checked;
-pub use check::capacity::{AppCapacity, Capacity, Figures, capacity};
+pub use check::capacity::{AppCapacity, CapacityReport, Figures, capacity};
 pub use diagnostics::report::{Diagnostic, Location, Report, Severity};
 pub(crate) use diagnostics::sources::drop_ins_of;
 pub use diagnostics::sources::{Source, Sources, TextOrigin};
 pub use diff::mass_removal::keep_removed;
-pub use diff::{AppDifference, Counts, Difference, Fate, Vacated, diff};
+pub use diff::{AppDifference, ChangeCounts, Difference, Fate, Vacated, diff};
 pub use environment::{
     Account, CaFile, CaOutcome, Environment, InputFault, KeyQuota, Needs, Process, SecretInput, SecretOutcome,
 };

@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 
 use crate::system::blocking::{Blocking, Unfinished};
 
-/// How long one path is waited for. A disk that has to spin up needs less.
+/// The time limit of one path. A disk that has to spin up needs less.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long many paths together are waited for.
+/// The time limit of many paths together.
 const PATIENCE_FOR_ALL: Duration = Duration::from_secs(10);
 /// So many are looked at at once. At the least half of them may hang without holding the others up for long.
 const AT_ONCE: usize = 256;

@@ -151,3 +151,27 @@ fn without_the_right_to_give_files_away_owner_and_foreign_groups_are_refused() {
     let SinkKind::File(file) = &config.apps.values().next().unwrap().sinks[0].kind else { panic!() };
     assert_eq!((file.owner, file.group), (Some(12345), Some(12345)));
 }
+
+/// Names are looked up before the check, with a time limit: the database may be a server that is gone.
+#[test]
+fn an_account_database_that_does_not_answer_is_an_error_that_may_end_by_itself() {
+    use corptokend::config::{Account, Draft, Environment, SecretInput, SecretOutcome};
+
+    let dir = Dir::with(&crm("[[app.crm.sink]]\nfile = \"/srv/{corp_id}\"\ngroup = \"legacy\""));
+    let sources = dir.sources();
+    let draft = Draft::read(&sources, &process());
+    let needs = draft.needs();
+    assert!(needs.groups.contains("legacy") && needs.users.contains("corptokend"), "{needs:?}");
+    let unanswered = || Account::Unanswered("it does not come to an end".into());
+    let groups = ["legacy", "corptokend-readers"].map(|name| (name.to_owned(), unanswered())).into();
+    let outcome = SecretOutcome::Good(corptokend::domain::Fingerprint::of(b"s3cr3t"));
+    let secrets = vec![SecretInput { outcome, dangers: Vec::new() }];
+    let report = draft.check(&Environment { groups, secrets, ..Environment::default() }).report;
+    let found: Vec<String> = report.diagnostics.iter().map(config::Diagnostic::one_line).collect();
+    assert!(report.hangs() && found.len() == 2, "{found:#?}");
+    assert!(
+        found[0].contains("config.toml:6:9: error: the group that `group` names cannot be looked up"),
+        "{found:#?}"
+    );
+    assert!(found[1].starts_with("warning: the group corptokend-readers cannot be looked up"), "{found:#?}");
+}

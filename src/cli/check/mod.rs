@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::api;
 use crate::cli::run::block_on;
 use crate::cli::terminal::{Exit, SafeJson, output_failed};
-use crate::config::{self, AppConfig, Capacity, Config, Diagnostic, Draft, Process, Report, Severity, Sources};
+use crate::config::{self, AppConfig, CapacityReport, Config, Diagnostic, Draft, Process, Report, Severity, Sources};
 use crate::control::protocol::{ReloadRequest, ReloadVerdict};
 use crate::control::{ControlClient, ControlError};
 use crate::domain::{AppName, CorpId, Failure, Names, SinkFailure, SinkKind, SinkSpec, TenantId};
@@ -41,7 +41,7 @@ struct CheckFindings {
 struct Details {
     tenants: usize,
     apps: usize,
-    capacity: Capacity,
+    capacity: CapacityReport,
     /// What a running daemon would do with the config.
     reload: Option<ReloadVerdict>,
     online: Option<OnlineCall>,

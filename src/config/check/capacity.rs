@@ -16,7 +16,7 @@ const TOKEN_BYTES: usize = 32;
 
 /// The figures of the whole config.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Capacity {
+pub struct CapacityReport {
     /// Each app's own.
     pub apps: Vec<AppCapacity>,
     /// All apps together, against `limits.total`.
@@ -49,7 +49,7 @@ pub struct Figures {
 }
 
 /// The figures of `config`. Apps that are not enabled make no calls, and have no tenants here.
-pub fn capacity(config: &Config) -> Capacity {
+pub fn capacity(config: &Config) -> CapacityReport {
     let mut turn = 0.0;
     let mut all = 0;
     let apps = config
@@ -67,7 +67,7 @@ pub fn capacity(config: &Config) -> Capacity {
     // The apps' due points, weighted by their tenants.
     let due_s = if all > 0 { count(all) / turn } else { LIFETIME_S * 0.7 };
     let total = figures(all, config.limits.total.to_string(), config.limits.total.hertz(), due_s);
-    Capacity { apps, total }
+    CapacityReport { apps, total }
 }
 
 fn figures(tenants: usize, rate: String, hertz: f64, due_s: f64) -> Figures {

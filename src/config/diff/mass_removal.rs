@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::merge::{Step, walk};
+use super::merge::{TenantStep, walk};
 use super::{in_use, places};
 use crate::config::model::{AppConfig, Config};
 use crate::domain::{AppName, CorpId, Place};
@@ -16,8 +16,8 @@ impl Config {
             debug_assert_eq!(old_name, name);
             let mut shared = Vec::with_capacity(app.tenants.len());
             walk(&old.tenants, &app.tenants, |step| match step {
-                Step::Removed(_) => {}
-                Step::Added(id) | Step::Stays(id) => shared.push(id.clone()),
+                TenantStep::Removed(_) => {}
+                TenantStep::Added(id) | TenantStep::Stays(id) => shared.push(id.clone()),
             });
             app.tenants = shared;
             if app.sinks == old.sinks {
@@ -60,7 +60,7 @@ fn removed<'a>(new: &Config, old: &'a Config) -> Vec<(&'a AppName, &'a CorpId)> 
     for (name, before) in &old.apps {
         let now = new.apps.get(name).map_or(&[][..], |app| &app.tenants);
         walk(&before.tenants, now, |step| {
-            if let Step::Removed(id) = step {
+            if let TenantStep::Removed(id) = step {
                 removed.push((name, id));
             }
         });

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use crate::domain::CorpId;
 
 /// What happens to a tenant on the way from one list to the next.
-pub(crate) enum Step<'old, 'new> {
+pub(crate) enum TenantStep<'old, 'new> {
     Removed(&'old CorpId),
     Added(&'new CorpId),
     Stays(&'old CorpId),
@@ -15,30 +15,30 @@ pub(crate) enum Step<'old, 'new> {
 pub(crate) fn walk<'old, 'new>(
     mut old: &'old [CorpId],
     mut new: &'new [CorpId],
-    mut step: impl FnMut(Step<'old, 'new>),
+    mut step: impl FnMut(TenantStep<'old, 'new>),
 ) {
     loop {
         match (old, new) {
             ([], []) => return,
             ([gone, rest @ ..], []) => {
-                step(Step::Removed(gone));
+                step(TenantStep::Removed(gone));
                 old = rest;
             }
             ([], [come, rest @ ..]) => {
-                step(Step::Added(come));
+                step(TenantStep::Added(come));
                 new = rest;
             }
             ([gone, old_rest @ ..], [come, new_rest @ ..]) => match compare(gone, come) {
                 Ordering::Less => {
-                    step(Step::Removed(gone));
+                    step(TenantStep::Removed(gone));
                     old = old_rest;
                 }
                 Ordering::Greater => {
-                    step(Step::Added(come));
+                    step(TenantStep::Added(come));
                     new = new_rest;
                 }
                 Ordering::Equal => {
-                    step(Step::Stays(gone));
+                    step(TenantStep::Stays(gone));
                     (old, new) = (old_rest, new_rest);
                 }
             },

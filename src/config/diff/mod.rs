@@ -10,9 +10,9 @@ use std::collections::HashSet;
 
 use crate::config::model::{AppConfig, Config};
 use crate::domain::{AppName, AppPolicy, CorpId, OnRemove, Place, Placeholder, SinkSpec, TenantId};
-use merge::{Step, walk};
+use merge::{TenantStep, walk};
 
-/// What became of an app.
+/// What happens to an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It is new.
@@ -54,9 +54,9 @@ pub struct AppDifference {
     pub removed: Vec<Vacated>,
 }
 
-/// How much changed, in numbers of tenants.
+/// The size of a change, in numbers of tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub struct ChangeCounts {
     /// Before.
     pub old: usize,
     /// After.
@@ -77,7 +77,7 @@ pub struct Difference {
     /// The apps, sorted by name.
     pub apps: Vec<AppDifference>,
     /// In numbers.
-    pub counts: Counts,
+    pub counts: ChangeCounts,
 }
 
 impl Difference {
@@ -89,7 +89,7 @@ impl Difference {
     /// Whether all tenants would go, or more than half of four or more: what an emptied or truncated file, or a package
     /// upgrade's wrong answer, looks like.
     pub fn removes_too_much(&self) -> bool {
-        let Counts { old, removed, .. } = self.counts;
+        let ChangeCounts { old, removed, .. } = self.counts;
         removed > 0 && (removed == old || (old >= 4 && removed * 2 > old))
     }
 }
@@ -165,9 +165,9 @@ fn app_difference(name: &AppName, before: Side<'_>, after: Side<'_>) -> AppDiffe
 fn tenants(name: &AppName, old: &AppConfig, new: &AppConfig, difference: &mut AppDifference) {
     let shared_changed = published_otherwise(&old.sinks, &new.sinks, old, new, None);
     walk(&old.tenants, &new.tenants, |step| match step {
-        Step::Removed(id) => difference.removed.push(vacated(name, old, id)),
-        Step::Added(id) => difference.added.push(id.clone()),
-        Step::Stays(id) => {
+        TenantStep::Removed(id) => difference.removed.push(vacated(name, old, id)),
+        TenantStep::Added(id) => difference.added.push(id.clone()),
+        TenantStep::Stays(id) => {
             let overrides = !(old.overrides.is_empty() && new.overrides.is_empty())
                 && (old.overrides.contains_key(id) || new.overrides.contains_key(id));
             let changed = if overrides {

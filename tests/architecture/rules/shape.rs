@@ -12,8 +12,7 @@ use crate::source::{Source, module_of};
 const CIRCLES: &[(&str, usize)] = &[];
 
 /// Names that more than one type has, still. The list only shrinks.
-const SHARED_NAMES: &[&str] =
-    &["Capacity", "DirectoryId", "Entries", "Inner", "Place", "Role", "Scope", "Share", "Step", "Token"];
+const SHARED_NAMES: &[&str] = &["DirectoryId", "Entries", "Inner", "Place", "Role", "Scope", "Share", "Token"];
 
 /// How many entries a folder may show, `mod.rs` apart. The root is the map of the crate and has as many as it needs.
 const ENTRIES: usize = 8;
