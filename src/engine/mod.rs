@@ -20,7 +20,7 @@ mod tenants;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use messages::{Action, Capacity, Event, Expire, Notice, Publish, Scope};
+pub use messages::{Action, CallScope, Capacity, Event, Expire, Notice, Publish};
 pub use status::{AppSummary, HeldCalls, SinkStatus, Summary, TenantStatus};
 pub use tenants::TenantFailure;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::sinks::registry::SinkRegistry;
 use super::running_config::RunningConfig;
 use crate::domain::{AppName, Failure, RootId, SinkFailure, SinkId, TenantId};
-use crate::engine::{Notice, Scope};
+use crate::engine::{CallScope, Notice};
 
 /// Writes one notice to the log.
 pub(crate) fn say(notice: Notice, sinks: &SinkRegistry, ways: &RunningConfig) {
@@ -31,7 +31,7 @@ pub(crate) fn say(notice: Notice, sinks: &SinkRegistry, ways: &RunningConfig) {
         Notice::Throttled { scope, failure, percent } => slowed_down(&scope, &failure, percent, ways),
         Notice::Banned { origin, failure, for_ms } => {
             let (code, next_in) = (code(&failure), millis(for_ms));
-            let (_, host) = ways.name(&Scope::Origin(origin));
+            let (_, host) = ways.name(&CallScope::Origin(origin));
             tracing::error!(event = "paused", host, code, next_in, "all calls to {host} stop for {next_in}: {failure}");
         }
         Notice::BreakerOpened { scope, failure } => calls_held(&scope, &failure, ways),
@@ -91,13 +91,13 @@ fn app_broken(app: &AppName, failure: &Failure, next_in_ms: u64) {
     );
 }
 
-fn slowed_down(scope: &Scope, failure: &Failure, percent: u8, ways: &RunningConfig) {
+fn slowed_down(scope: &CallScope, failure: &Failure, percent: u8, ways: &RunningConfig) {
     let code = code(failure);
     match scope {
-        Scope::App(app) => {
+        CallScope::App(app) => {
             tracing::warn!(event = "slowed_down", %app, code, percent, "{app}: calls slow down to {percent} %: {failure}");
         }
-        Scope::Route(_) | Scope::Origin(_) => {
+        CallScope::Route(_) | CallScope::Origin(_) => {
             let (_, host) = ways.name(scope);
             tracing::warn!(
                 event = "slowed_down",
@@ -111,7 +111,7 @@ fn slowed_down(scope: &Scope, failure: &Failure, percent: u8, ways: &RunningConf
     }
 }
 
-fn calls_held(scope: &Scope, failure: &Failure, ways: &RunningConfig) {
+fn calls_held(scope: &CallScope, failure: &Failure, ways: &RunningConfig) {
     let (code, requestid) = (code(failure), failure.request_id.as_deref().unwrap_or_default());
     let (reason, (scope, name)) = (ways.reason(scope, failure.kind), ways.name(scope));
     tracing::error!(

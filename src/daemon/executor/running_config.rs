@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use crate::config::{AppConfig, Config};
 use crate::control::protocol;
 use crate::domain::{FailureKind, Now, OriginId, RouteId, SinkSpec, TenantId, WallMs};
-use crate::engine::{HeldCalls, Scope};
+use crate::engine::{CallScope, HeldCalls};
 
 /// The routes and origins of a config, by their ids. An id is a hash of the whole connection, so it is worked out once for
 /// each app and config: a thousand apps that are held back cost a thousand look-ups, not a million hashes.
@@ -52,22 +52,22 @@ impl RunningConfig {
     }
 
     /// The kind of a scope, and its name: an app's, an endpoint's URL (and the proxy on the way), a host.
-    pub(crate) fn name(&self, scope: &Scope) -> (&'static str, String) {
+    pub(crate) fn name(&self, scope: &CallScope) -> (&'static str, String) {
         let (kind, name) = match scope {
-            Scope::App(app) => ("app", Some(app.to_string())),
-            Scope::Route(id) => ("route", self.routes.get(id).map(|route| route.name.clone())),
-            Scope::Origin(id) => ("origin", self.origins.get(id).cloned()),
+            CallScope::App(app) => ("app", Some(app.to_string())),
+            CallScope::Route(id) => ("route", self.routes.get(id).map(|route| route.name.clone())),
+            CallScope::Origin(id) => ("origin", self.origins.get(id).cloned()),
         };
         (kind, name.unwrap_or_else(|| "an endpoint that left the config".to_owned()))
     }
 
     /// What is wrong, without the moment of the next probe: `the endpoint https://api.dingtalk.com does not answer in time`.
-    pub(crate) fn reason(&self, scope: &Scope, kind: FailureKind) -> String {
+    pub(crate) fn reason(&self, scope: &CallScope, kind: FailureKind) -> String {
         let (_, own_name) = self.name(scope);
         match scope {
-            Scope::Origin(_) => format!("{own_name} has banned this machine's address"),
-            Scope::Route(_) => format!("the endpoint {own_name} {}", does(kind)),
-            Scope::App(app) => match self.config.apps.get(app) {
+            CallScope::Origin(_) => format!("{own_name} has banned this machine's address"),
+            CallScope::Route(_) => format!("the endpoint {own_name} {}", does(kind)),
+            CallScope::App(app) => match self.config.apps.get(app) {
                 // What an app that has its endpoint to itself meets is the endpoint's.
                 Some(settings) if self.is_alone(settings) => {
                     format!("the endpoint {} {}", endpoint_name(settings), does(kind))
@@ -158,8 +158,8 @@ mod tests {
         RunningConfig::of(Arc::new(checked.config.expect("the config is valid")))
     }
 
-    fn scope(app: &str) -> Scope {
-        Scope::App(AppName::new(app).unwrap())
+    fn scope(app: &str) -> CallScope {
+        CallScope::App(AppName::new(app).unwrap())
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
         let reason = |app| running.reason(&scope(app), FailureKind::Timeout);
         assert_eq!(reason("crm"), "the endpoint https://a does not answer in time");
         assert_eq!(reason("hr"), "for app hr, the endpoint https://b does not answer in time");
-        let left = running.name(&Scope::Route(RouteId(1))).1;
+        let left = running.name(&CallScope::Route(RouteId(1))).1;
         assert_eq!(left, "an endpoint that left the config");
     }
 

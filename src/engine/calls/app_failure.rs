@@ -2,7 +2,7 @@
 
 use crate::domain::{Blame, Failure, FailureKind, Now, OriginId, Slot};
 use crate::engine::Engine;
-use crate::engine::messages::{Notice, Scope};
+use crate::engine::messages::{CallScope, Notice};
 
 /// The least that throttling holds calls back, in milliseconds.
 const THROTTLE_MS: u64 = 1000;
@@ -74,7 +74,7 @@ impl Engine {
             Blame::EveryoneTooFast | Blame::Banned | Blame::Transient if !is_todays_path => {}
             Blame::AppTooFast => {
                 if app.limiter.slow_down(now.boot, hold) {
-                    let (scope, percent) = (Scope::App(app.name.clone()), app.limiter.percent());
+                    let (scope, percent) = (CallScope::App(app.name.clone()), app.limiter.percent());
                     self.notify(Notice::Throttled { scope, failure: failure.clone(), percent });
                 }
                 self.save_rate(now, ix);
@@ -83,7 +83,7 @@ impl Engine {
             Blame::EveryoneTooFast => {
                 let total = self.dispatcher.total.rate();
                 if self.origin_mut(origin).slow_down(now.boot, total, hold) {
-                    let (scope, percent) = (Scope::Origin(origin), self.origin(origin).percent());
+                    let (scope, percent) = (CallScope::Origin(origin), self.origin(origin).percent());
                     self.notify(Notice::Throttled { scope, failure: failure.clone(), percent });
                 }
                 self.save_pace(now, origin);
@@ -120,7 +120,7 @@ impl Engine {
         if failure.kind.blame() == Blame::EveryoneTooFast {
             let id = self.apps[ix].path.route;
             if self.route_mut(id).breaker.wait_for(now.boot, ix, asked, failure) {
-                self.report_breaker(Scope::Route(id), failure);
+                self.report_breaker(CallScope::Route(id), failure);
             }
             self.update_eligibility_on_route(now, id);
         } else if self.apps[ix].members() > 1 {

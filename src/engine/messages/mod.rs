@@ -7,5 +7,5 @@ mod reminder;
 
 pub use action::{Action, Expire, Publish};
 pub use event::{Capacity, Event};
-pub use notice::{Notice, Scope};
+pub use notice::{CallScope, Notice};
 pub(crate) use reminder::{REMIND_MS, Reminder};

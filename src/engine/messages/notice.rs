@@ -4,7 +4,7 @@ use crate::domain::{AppName, Failure, Fingerprint, LaneId, OriginId, RootId, Rou
 
 /// Whose calls something is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
+pub enum CallScope {
     /// Those of an app's tenants.
     App(AppName),
     /// Those of all apps whose calls go this way.
@@ -74,7 +74,7 @@ pub enum Notice {
     /// An app, or everybody who calls from an origin, calls more slowly.
     Throttled {
         /// Who.
-        scope: Scope,
+        scope: CallScope,
         /// What the endpoint said.
         failure: Failure,
         /// The share of the configured rate that is left, in percent.
@@ -93,14 +93,14 @@ pub enum Notice {
     /// Said at the start, when the kind changes, and once an hour.
     BreakerOpened {
         /// Whose calls.
-        scope: Scope,
+        scope: CallScope,
         /// What the last one said.
         failure: Failure,
     },
     /// A probe succeeded: all of them resume.
     BreakerClosed {
         /// Whose calls.
-        scope: Scope,
+        scope: CallScope,
     },
     /// Publication below a sink root fails: said at the start, when the kind changes, and once an hour.
     SinkFailing {

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::engine::apps::App;
 use crate::engine::calls::breaker::Open;
 use crate::engine::calls::{Eligibility, RouteEligibility};
-use crate::engine::messages::Scope;
+use crate::engine::messages::CallScope;
 use crate::engine::tenants::Tenant;
 
 impl Engine {
@@ -29,7 +29,7 @@ impl Engine {
     fn held_by_origin(&self, now: Now, id: OriginId) -> Option<HeldCalls> {
         let origin = self.origin(id);
         let ban = origin.ban().filter(|_| origin.apps > 0)?;
-        Some(held(now, Scope::Origin(id), &ban.failure, ban.since, origin.next_at()))
+        Some(held(now, CallScope::Origin(id), &ban.failure, ban.since, origin.next_at()))
     }
 
     fn held_by_route(&self, now: Now, id: RouteId) -> Option<HeldCalls> {
@@ -39,7 +39,7 @@ impl Engine {
             RouteEligibility::Waiting(at) => Some(at),
             _ => None,
         };
-        Some(held(now, Scope::Route(id), failure, *since, next))
+        Some(held(now, CallScope::Route(id), failure, *since, next))
     }
 }
 
@@ -47,7 +47,7 @@ fn held_by_app(now: Now, app: &App) -> Option<HeldCalls> {
     if !app.policy.enabled || app.members() == 0 {
         return None; // nobody there waits for a call
     }
-    let scope = Scope::App(app.name.clone());
+    let scope = CallScope::App(app.name.clone());
     if let Some(open) = &app.credentials_breaker {
         let failure = Failure::new(open.kind, "every tenant of the app would fail alike");
         let next = (app.concurrency.in_flight() == 0).then_some(open.probe_at);
@@ -61,7 +61,7 @@ fn held_by_app(now: Now, app: &App) -> Option<HeldCalls> {
     Some(held(now, scope, failure, *since, next))
 }
 
-fn held(now: Now, scope: Scope, failure: &Failure, since: BootMs, next: Option<BootMs>) -> HeldCalls {
+fn held(now: Now, scope: CallScope, failure: &Failure, since: BootMs, next: Option<BootMs>) -> HeldCalls {
     let next_probe = next.map(|at| now.wall + at.since(now.boot));
     HeldCalls { scope, failure: failure.clone(), since: now.wall - now.boot.since(since), next_probe }
 }

@@ -8,7 +8,7 @@ use crate::domain::{
 };
 use crate::engine::Engine;
 use crate::engine::apps::App;
-use crate::engine::messages::Scope;
+use crate::engine::messages::CallScope;
 use crate::engine::tenants::{Phase, Standing, Tenant, TenantFailure, Visible};
 
 /// Everything about all tenants that can be told without visiting them.
@@ -49,7 +49,7 @@ pub struct AppSummary {
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeldCalls {
     /// Whose calls.
-    pub scope: Scope,
+    pub scope: CallScope,
     /// What the last failed call said.
     pub failure: Failure,
     /// Since when.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::status::Identity;
-use super::walk::{Step, Walk};
+use super::walk::{Walk, WalkStep};
 
 /// A directory entry: the directory, and the name in it.
 pub type DirEntry = (Identity, OsString);
@@ -19,17 +19,17 @@ pub fn entries(path: &Path) -> Vec<DirEntry> {
     loop {
         let (at, name) = (here, walk.ahead().cloned());
         match walk.step() {
-            Ok(Step::Directory(status)) => here = Some(status.identity),
-            Ok(Step::Link(..)) => {
+            Ok(WalkStep::Directory(status)) => here = Some(status.identity),
+            Ok(WalkStep::Link(..)) => {
                 entries.extend(at.zip(name));
                 // An absolute link begins at the root again.
                 here = Identity::of_open(walk.at()).ok();
             }
-            Ok(Step::Other(..) | Step::Missing(_)) => {
+            Ok(WalkStep::Other(..) | WalkStep::Missing(_)) => {
                 entries.extend(at.zip(name));
                 return entries;
             }
-            Ok(Step::End) | Err(_) => return entries,
+            Ok(WalkStep::End) | Err(_) => return entries,
         }
     }
 }

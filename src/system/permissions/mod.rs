@@ -21,4 +21,4 @@ pub use path_audit::{Danger, PathAudit, PathElement};
 pub use reserved::Reserved;
 pub use rule::{Risk, Role, Trusted};
 pub use status::{Identity, Status, is_on_read_only_mount};
-pub use walk::{Step, Stuck, Walk};
+pub use walk::{Stuck, Walk, WalkStep};

@@ -7,7 +7,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 
 use super::rule::{Risk, Role, Trusted};
 use super::status::{Status, is_on_read_only_mount};
-use super::walk::{Step, Walk};
+use super::walk::{Walk, WalkStep};
 
 /// Something on the path of a file that strangers could change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,17 +54,17 @@ impl PathAudit {
         let Ok(mut walk) = Walk::along(&absolute) else { return dangers };
         loop {
             match walk.step() {
-                Ok(Step::Directory(status)) => {
+                Ok(WalkStep::Directory(status)) => {
                     dangers.extend(self.danger(walk.path(), PathElement::Directory, &status, walk.at()));
                 }
-                Ok(Step::Link(path, status)) => {
+                Ok(WalkStep::Link(path, status)) => {
                     dangers.extend(self.danger(&path, PathElement::Link, &status, walk.at()));
                 }
-                Ok(Step::Other(path, status, fd)) => {
+                Ok(WalkStep::Other(path, status, fd)) => {
                     dangers.extend(self.danger(&path, PathElement::File, &status, fd.as_fd()));
                     return dangers;
                 }
-                Ok(Step::Missing(_) | Step::End) | Err(_) => return dangers,
+                Ok(WalkStep::Missing(_) | WalkStep::End) | Err(_) => return dangers,
             }
         }
     }

@@ -30,7 +30,7 @@ pub struct Walk {
 
 /// What came next.
 #[derive(Debug)]
-pub enum Step {
+pub enum WalkStep {
     /// A directory, in which the walk is now.
     Directory(Status),
     /// A link, which the next step follows.
@@ -65,18 +65,18 @@ impl Walk {
     ///
     /// # Errors
     /// When what comes next cannot be looked at, or there are more than 40 links.
-    pub fn step(&mut self) -> Result<Step, Stuck> {
+    pub fn step(&mut self) -> Result<WalkStep, Stuck> {
         if !self.begun {
             self.begun = true;
             let status = Status::of(&self.at).map_err(|errno| Stuck { path: self.path.clone(), errno })?;
-            return Ok(Step::Directory(status));
+            return Ok(WalkStep::Directory(status));
         }
-        let Some(name) = self.ahead.pop_front() else { return Ok(Step::End) };
+        let Some(name) = self.ahead.pop_front() else { return Ok(WalkStep::End) };
         let path = self.path.join(&name);
         let stuck = |errno| Stuck { path: path.clone(), errno };
         let fd = match openat(&self.at, &name) {
             Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(Step::Missing(name)),
+            Err(Errno::NOENT) => return Ok(WalkStep::Missing(name)),
             Err(errno) => return Err(stuck(errno)),
         };
         let status = Status::of(&fd).map_err(stuck)?;
@@ -88,11 +88,11 @@ impl Walk {
                     return Err(stuck(Errno::LOOP));
                 }
                 self.follow(&fd).map_err(|Stuck { errno, .. }| stuck(errno))?;
-                return Ok(Step::Link(path, status));
+                return Ok(WalkStep::Link(path, status));
             }
-            _ => return Ok(Step::Other(path, status, fd)),
+            _ => return Ok(WalkStep::Other(path, status, fd)),
         }
-        Ok(Step::Directory(status))
+        Ok(WalkStep::Directory(status))
     }
 
     /// Goes on in a directory of this name that was just made.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use corptokend::domain::*;
-use corptokend::engine::{Notice, Scope};
+use corptokend::engine::{CallScope, Notice};
 
 use super::fixture::*;
 use crate::model::{Daemon, Reply};
@@ -226,7 +226,7 @@ fn an_app_that_is_asked_to_wait_is_probed_ever_less_often_and_shows_why() {
     add(&mut daemon, 0..200);
     daemon.run_ms(10_000);
     let [hold] = &daemon.engine.held_calls(daemon.now())[..] else { panic!("one hold") };
-    assert_eq!((&hold.scope, hold.failure.kind), (&Scope::App(app()), FailureKind::AppThrottled));
+    assert_eq!((&hold.scope, hold.failure.kind), (&CallScope::App(app()), FailureKind::AppThrottled));
     daemon.run_ms(HOUR);
     assert!((15..=40).contains(&daemon.seen.calls.len()), "{} calls in an hour", daemon.seen.calls.len());
     assert_eq!(said(&daemon, |n| matches!(n, Notice::BreakerOpened { .. })).len(), 1);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use corptokend::domain::*;
-use corptokend::engine::Scope;
+use corptokend::engine::CallScope;
 
 use super::fixture::*;
 use crate::model::{Daemon, Reply};
@@ -197,7 +197,7 @@ fn a_ban_stops_those_alone_that_call_the_same_host_from_the_same_address() {
     assert!(latest(&daemon, "b", 60) <= 1_000, "b calls another host");
     assert_eq!(fresh(&daemon, "c"), 0, "c calls the host that banned a");
     let holds = daemon.engine.held_calls(daemon.now());
-    assert!(holds.iter().any(|hold| hold.scope == Scope::Origin(OriginId(2))), "{holds:?}");
+    assert!(holds.iter().any(|hold| hold.scope == CallScope::Origin(OriginId(2))), "{holds:?}");
     assert_eq!(daemon.engine.summary(daemon.now()).paused_until, None, "not everybody is paused");
 }
 
@@ -239,7 +239,7 @@ fn several_apps_that_fail_open_the_breaker_of_their_route_and_one_probe_stands_f
     beside(&mut daemon, 60, SICK_FROM, || fails(FailureKind::Unreachable));
     daemon.run_ms(SICK_FROM + 60_000);
     let holds = daemon.engine.held_calls(daemon.now());
-    assert!(holds.iter().any(|hold| hold.scope == Scope::Route(RouteId(1))), "{holds:?}");
+    assert!(holds.iter().any(|hold| hold.scope == CallScope::Route(RouteId(1))), "{holds:?}");
     let before = daemon.seen.calls.len();
     daemon.run_ms(HOUR / 2);
     let in_vain = daemon.seen.calls.len() - before;

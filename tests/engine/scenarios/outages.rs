@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use corptokend::domain::*;
-use corptokend::engine::{Notice, Scope};
+use corptokend::engine::{CallScope, Notice};
 
 use super::fixture::*;
 use crate::model::{Daemon, Reply};
@@ -104,7 +104,7 @@ fn an_outage_and_its_end_are_said_once_and_once_an_hour() {
     let count = |chosen: fn(&Notice) -> bool| {
         daemon.seen.notices.iter().filter(|(at, said)| *at >= beginning && chosen(said)).count()
     };
-    assert_eq!(count(|said| matches!(said, Notice::BreakerOpened { scope: Scope::App(_), .. })), 3);
+    assert_eq!(count(|said| matches!(said, Notice::BreakerOpened { scope: CallScope::App(_), .. })), 3);
     assert_eq!(count(|said| matches!(said, Notice::BreakerClosed { .. })), 1);
     assert!(count(|said| matches!(said, Notice::Failing { .. })) <= 3, "those that met it first");
 }
@@ -121,7 +121,7 @@ fn while_an_endpoint_is_away_its_tenants_have_had_an_outcome_and_show_when_it_is
     assert_eq!(summary.counts.of(TenantState::Failing), 50);
     let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(40)).unwrap());
     let hold = row.hold.expect("it waits for the endpoint");
-    assert_eq!((hold.scope, hold.failure.kind), (Scope::App(app()), FailureKind::Unreachable));
+    assert_eq!((hold.scope, hold.failure.kind), (CallScope::App(app()), FailureKind::Unreachable));
     let in_ms = hold.next_probe.expect("a probe").since(daemon.now().wall);
     assert!(in_ms <= 15_000, "{in_ms}");
     assert_eq!(daemon.engine.held_calls(daemon.now()).len(), 1);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Served, THRESHOLD, UNSERVED_MS, Verdict};
 use crate::domain::{Blame, BootMs, CallPath, Failure, FailureKind, Now, OriginId, RouteId, Slot};
-use crate::engine::messages::{Notice, Scope};
+use crate::engine::messages::{CallScope, Notice};
 use crate::engine::tenants::Phase;
 use crate::engine::{AppIx, Engine};
 
@@ -91,7 +91,7 @@ impl Engine {
             self.retry_failed(now, ix, failed, Some(slot));
         }
         if self.route_mut(path.route).breaker.answered(now.boot, served).is_some() {
-            self.notify(Notice::BreakerClosed { scope: Scope::Route(path.route) });
+            self.notify(Notice::BreakerClosed { scope: CallScope::Route(path.route) });
             self.resume_route(now, path.route);
         }
         if self.origin_mut(path.origin).served(sent) {
@@ -156,15 +156,15 @@ impl Engine {
         match route.breaker.failed(now.boot, ix, began, route.members, failure) {
             Verdict::Opens => {
                 route.concurrency.begin_anew();
-                self.report_breaker(Scope::Route(id), failure);
+                self.report_breaker(CallScope::Route(id), failure);
                 self.update_eligibility_on_route(now, id);
             }
-            Verdict::Open { report: true } => self.report_breaker(Scope::Route(id), failure),
+            Verdict::Open { report: true } => self.report_breaker(CallScope::Route(id), failure),
             Verdict::Own | Verdict::Unclear | Verdict::Open { report: false } => {}
         }
     }
 
-    pub(in crate::engine::calls) fn report_breaker(&mut self, scope: Scope, failure: &Failure) {
+    pub(in crate::engine::calls) fn report_breaker(&mut self, scope: CallScope, failure: &Failure) {
         self.notify(Notice::BreakerOpened { scope, failure: failure.clone() });
     }
 
@@ -224,8 +224,8 @@ impl Engine {
         !is_hopeless && (app.concurrency.in_flight() > 0 || (app.wants_calls() && !is_banned))
     }
 
-    pub(crate) fn scope_of(&self, ix: AppIx) -> Scope {
-        Scope::App(self.apps[ix].name.clone())
+    pub(crate) fn scope_of(&self, ix: AppIx) -> CallScope {
+        CallScope::App(self.apps[ix].name.clone())
     }
 
     /// A tenant leaves: it is no evidence any more.

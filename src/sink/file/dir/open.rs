@@ -14,7 +14,7 @@ use crate::domain::SinkFailure;
 use crate::sink::claims::Claims;
 use crate::sink::error;
 use crate::sink::file::syscall::{fsync, openat};
-use crate::system::permissions::{Role, Status, Step, Stuck, Trusted, Walk};
+use crate::system::permissions::{Role, Status, Stuck, Trusted, Walk, WalkStep};
 
 /// An open fixed part.
 pub(crate) struct FixedPart {
@@ -70,16 +70,16 @@ impl FixedPartWalk {
         let links_of = Trusted::of(self.me.uid);
         loop {
             match self.walk.step().map_err(walk_failed)? {
-                Step::Directory(status) => self.passed.push((self.walk.path().to_owned(), status)),
-                Step::Link(path, status) if links_of.risk(&path, &status, Role::Passage).is_some() => {
+                WalkStep::Directory(status) => self.passed.push((self.walk.path().to_owned(), status)),
+                WalkStep::Link(path, status) if links_of.risk(&path, &status, Role::Passage).is_some() => {
                     return Err(untrusted_link(&path, &status, self.me));
                 }
-                Step::Link(..) => {}
-                Step::Other(path, ..) => {
+                WalkStep::Link(..) => {}
+                WalkStep::Other(path, ..) => {
                     return Err(error::unsafe_path(&path, "is not a directory: choose another path for the sink"));
                 }
-                Step::Missing(name) => return Ok(Some(name)),
-                Step::End => return Ok(None),
+                WalkStep::Missing(name) => return Ok(Some(name)),
+                WalkStep::End => return Ok(None),
             }
         }
     }
