@@ -25,7 +25,7 @@ impl Report {
         for diagnostic in shown {
             let places = diagnostic.at.iter().map(|location| (location, None));
             let places = places.chain(diagnostic.also.iter().map(|(location, label)| (location, Some(label.as_str()))));
-            let places: Vec<Place<'_>> = places.map(|(location, label)| texts.place(location, label)).collect();
+            let places: Vec<LabelledLine<'_>> = places.map(|(location, label)| texts.place(location, label)).collect();
             let rendered = renderer.render(&[group(diagnostic, &places)]);
             out.push_str(&places.iter().fold(rendered, |text, place| place.with_true_column(&text)));
             out.push_str("\n\n");
@@ -37,7 +37,7 @@ impl Report {
     }
 }
 
-fn group<'a>(diagnostic: &'a Diagnostic, places: &'a [Place<'a>]) -> Group<'a> {
+fn group<'a>(diagnostic: &'a Diagnostic, places: &'a [LabelledLine<'a>]) -> Group<'a> {
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
@@ -56,13 +56,13 @@ fn group<'a>(diagnostic: &'a Diagnostic, places: &'a [Place<'a>]) -> Group<'a> {
 }
 
 /// A place that a problem is about.
-struct Place<'a> {
+struct LabelledLine<'a> {
     location: &'a Location,
     label: Option<&'a str>,
     line: Option<Line>,
 }
 
-impl Place<'_> {
+impl LabelledLine<'_> {
     fn origin(&self) -> Origin<'_> {
         let origin = Origin::path(self.location.file.to_string_lossy());
         match self.location.line {
@@ -117,8 +117,8 @@ impl<'s> Texts<'s> {
         Self(texts.collect())
     }
 
-    fn place<'a>(&self, location: &'a Location, label: Option<&'a str>) -> Place<'a> {
-        Place { location, label, line: self.line(location) }
+    fn place<'a>(&self, location: &'a Location, label: Option<&'a str>) -> LabelledLine<'a> {
+        LabelledLine { location, label, line: self.line(location) }
     }
 
     fn line(&self, location: &Location) -> Option<Line> {
