@@ -48,11 +48,11 @@ pub enum Action {
     Release(Ticket),
     /// Drop what the database holds of this tenant.
     DeleteRecord(TenantId),
-    /// Tell the times of these tokens anew in the database, where it still holds them: the wall clock was set.
+    /// Update the times of these tokens in the database, where it still holds them: the wall clock was set.
     UpdateRecords(Vec<(TenantId, Record)>),
-    /// Keep this over a restart, in place of what was to be remembered so far; `None`: nothing any more.
+    /// Save this over a restart, in place of what was saved under the key; `None`: delete that.
     Save(SavedKey, Option<Box<SavedState>>),
-    /// Tell the operator.
+    /// Notify the operator.
     Notify(Notice),
 }
 
