@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use nix::unistd::{Group, User};
 
-use super::bounded::{self, PathTask};
+use super::time_limit::{self, PathTask};
 use crate::config::Account;
 use crate::system::blocking::{Blocking, Unfinished};
 
@@ -31,7 +31,7 @@ pub(super) fn look_up(
             account(Group::from_name(&own).map(|group| group.map(|g| g.gid.as_raw())))
         })
     });
-    let mut found = bounded::run_all(&ACCOUNTS, of_user.chain(of_group).collect()).into_iter().map(answer);
+    let mut found = time_limit::run_all(&ACCOUNTS, of_user.chain(of_group).collect()).into_iter().map(answer);
     let users = users.iter().cloned().zip(found.by_ref()).collect();
     (users, groups.iter().cloned().zip(found).collect())
 }

@@ -1,23 +1,23 @@
 //! Everything outside of its text that a config depends on: files, secrets, accounts, and who could change them.
 //!
 //! In: the path of a config, or the needs of a [`Draft`]. Out: [`Sources`], or the [`Environment`] that a draft is checked
-//! against. All of it may hang, so all of it has a time limit (`bounded`). The daemon, the commands and the tests use it;
+//! against. All of it may hang, so all of it has a time limit (`time_limit`). The daemon, the commands and the tests use it;
 //! `config` knows nothing of it.
 
 mod accounts;
-mod bounded;
-mod links;
 mod own_files;
 mod permissions;
 mod process;
 pub mod secrets;
 mod sources;
+mod symlinks;
+mod time_limit;
 
-pub use bounded::{PathTask, run_all};
-pub use links::where_to_watch;
 pub use own_files::reserved;
 pub use process::process;
 pub use sources::{is_drop_in, last_written, read, remembered};
+pub use symlinks::where_to_watch;
+pub use time_limit::{PathTask, run_all};
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -65,7 +65,7 @@ fn ca_file(path: &Path) -> CaFile {
             .map_or_else(|error| CaOutcome::Unreadable(error.to_string()), |()| CaOutcome::Readable),
         dangers: Permissions::new().of(&own, "`ca_file`").collect(),
     };
-    bounded::run_one(&CERTIFICATES, path, look)
+    time_limit::run_one(&CERTIFICATES, path, look)
         .unwrap_or_else(|why| CaFile { outcome: CaOutcome::Unanswered(why.to_string()), dangers: Vec::new() })
 }
 

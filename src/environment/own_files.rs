@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use super::bounded::{self, PathTask};
+use super::time_limit::{self, PathTask};
 use crate::config::OwnFiles;
 use crate::system::blocking::Blocking;
 use crate::system::permissions::{Identity, Reserved, entries};
@@ -36,7 +36,7 @@ pub(super) fn identify(directories: &[String]) -> HashMap<String, Identity> {
             directories.into_iter().filter_map(identified).collect()
         })
     });
-    bounded::run_all(&OF_SINKS, tasks.collect()).into_iter().flatten().flatten().collect()
+    time_limit::run_all(&OF_SINKS, tasks.collect()).into_iter().flatten().flatten().collect()
 }
 
 /// The places that the daemon's own files are now. What hangs is left out.
@@ -58,7 +58,7 @@ pub fn reserved(own: &OwnFiles) -> Reserved {
         PathTask::new(key, move || of_directory(&path, what))
     });
     let mut reserved = Reserved::default();
-    for found in bounded::run_all(&OWN, files.chain(directories).collect()).into_iter().flatten() {
+    for found in time_limit::run_all(&OWN, files.chain(directories).collect()).into_iter().flatten() {
         reserved.entries.extend(found.entries);
         reserved.directories.extend(found.directories);
     }

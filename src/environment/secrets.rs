@@ -11,9 +11,9 @@ use std::sync::LazyLock;
 
 use zeroize::Zeroizing;
 
-use super::bounded::{self, PathTask};
 use super::permissions::Permissions;
 use super::sources::open;
+use super::time_limit::{self, PathTask};
 use crate::config::{InputFault, SecretInput, SecretOutcome};
 use crate::domain::{Secret, SecretSource};
 use crate::system::blocking::{Blocking, Unfinished};
@@ -127,7 +127,7 @@ pub fn inspect_all(sources: &[SecretSource], credentials_directory: Option<&Path
             dangers: path.map(|path| Permissions::new().of_secret(&path)).unwrap_or_default(),
         })
     });
-    let inspected = bounded::run_all(&READS, tasks.collect());
+    let inspected = time_limit::run_all(&READS, tasks.collect());
     let unfinished = |source: &SecretSource, why| SecretInput {
         outcome: outcome(Err(SecretError::Unfinished { place: source.to_string(), why })),
         dangers: Vec::new(),

@@ -9,9 +9,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
-use super::bounded::{self, PathTask};
-use super::links::{absolute, links_of};
 use super::permissions::Permissions;
+use super::symlinks::{absolute, links_of};
+use super::time_limit::{self, PathTask};
 use crate::config::{Diagnostic, Location, Report, Severity, Source, Sources, TextOrigin, drop_ins_of};
 use crate::system::blocking::{Blocking, Unfinished};
 
@@ -52,7 +52,7 @@ static TIMES: LazyLock<Blocking<Option<SystemTime>>> = LazyLock::new(|| Blocking
 /// [`Sources::diagnostics`], so that it is reported together with what the text holds.
 pub fn read(path: &Path) -> Result<Sources, Report> {
     let own = path.to_path_buf();
-    let main = bounded::run_one(&FILES, path, move || load(&own)).map_err(|why| unfinished(path, why))?;
+    let main = time_limit::run_one(&FILES, path, move || load(&own)).map_err(|why| unfinished(path, why))?;
     let mut files = vec![main.file.map_err(Report::from)?];
     let (mut names, mut dangers, mut diagnostics) = (main.names, main.dangers, Vec::new());
     let drop_ins = drop_ins_of(path);
@@ -86,7 +86,7 @@ fn load_drop_ins(
     dangers: &mut Vec<Diagnostic>,
 ) -> Vec<Result<Source, Diagnostic>> {
     let own = directory.to_path_buf();
-    let listed = match bounded::run_one(&LISTS, directory, move || list(&own)) {
+    let listed = match time_limit::run_one(&LISTS, directory, move || list(&own)) {
         Ok(listed) => listed,
         Err(why) => return vec![Err(unfinished(directory, why))],
     };
@@ -110,7 +110,7 @@ fn load_all(paths: &[PathBuf]) -> Vec<Result<Loaded, Unfinished>> {
         let own = path.clone();
         PathTask::new(path, move || load(&own))
     });
-    bounded::run_all(&FILES, tasks.collect())
+    time_limit::run_all(&FILES, tasks.collect())
 }
 
 /// Reads one file. May hang.
@@ -135,7 +135,7 @@ fn list(directory: &Path) -> Listed {
 /// hangs.
 pub fn last_written(path: &Path) -> Option<SystemTime> {
     let own = path.to_path_buf();
-    let look = bounded::run_one(&TIMES, path, move || {
+    let look = time_limit::run_one(&TIMES, path, move || {
         let drop_ins = drop_in_names(&drop_ins_of(&own)).ok().flatten().unwrap_or_default();
         let files = std::iter::once(own).chain(drop_ins);
         files.filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max()

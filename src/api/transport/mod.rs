@@ -3,11 +3,11 @@
 pub(super) mod body;
 pub(super) mod connection_error;
 mod dns;
-mod protocol;
+mod http_version;
 mod read_budget;
 pub(super) mod tls;
 
 pub(super) use dns::Resolver;
-pub(super) use protocol::ProtocolChoice;
+pub(super) use http_version::ProtocolChoice;
 pub(super) use read_budget::Metered;
 pub use tls::TrustError;

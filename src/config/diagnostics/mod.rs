@@ -4,8 +4,8 @@
 
 pub(crate) mod collect;
 mod excerpt;
+mod lexemes;
 pub(crate) mod redact;
 mod render;
 pub(crate) mod report;
 pub(crate) mod sources;
-mod tokens;

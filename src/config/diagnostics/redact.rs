@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::collect::line_of;
-use super::tokens::{Lexeme, LexemeKind, Lexemes};
+use super::lexemes::{Lexeme, LexemeKind, Lexemes};
 use crate::config::schema::{self, ValueKind};
 use crate::domain::{AppName, CorpId};
 

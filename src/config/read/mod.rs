@@ -7,7 +7,7 @@ pub(crate) mod inherited;
 pub(crate) mod reader;
 pub(crate) mod sink;
 mod tenants;
-mod top;
+mod top_level;
 mod values;
 
 use std::cell::RefCell;
@@ -77,9 +77,9 @@ impl<'s> Draft<'s> {
         let (api, limits, state, control, log, apps) = parse::parse(&sources.files, &diagnostics, |tree| {
             let top = Reader::open(Some(tree), &TOP, &context);
             let (api, limits, state, control) =
-                (top::api(&top), top::limits(&top), top::state(&top), top::control(&top));
-            let log = top::log(&top);
-            let standard_sink = SinkDraft::standard(&top::runtime_directory(process).to_string_lossy());
+                (top_level::api(&top), top_level::limits(&top), top_level::state(&top), top_level::control(&top));
+            let log = top_level::log(&top);
+            let standard_sink = SinkDraft::standard(&top_level::runtime_directory(process).to_string_lossy());
             let defaults = inherited::defaults(&top.table("defaults"), standard_sink);
             (api, limits, state, control, log, app::apps(&top, &defaults))
         });

@@ -1,22 +1,22 @@
-//! Which keys there are. Each is declared once, in `tables`; from that declaration come the typed reading and its ranges and
+//! Which keys there are. Each is declared once, in `keys`; from that declaration come the typed reading and its ranges and
 //! defaults, the "did you mean", what a report may show of a value, the commented `config/config.toml`, the JSON Schema and
 //! corptokend.toml(5).
 //!
 //! A leaf: everything in `config` may use it, and it uses nothing of `config`.
 
 mod json_schema;
+mod keys;
 mod man_page;
 mod reference;
 mod suggest;
-mod tables;
 
 pub use json_schema::json_schema;
+pub(crate) use keys::{
+    ALL, API, APP, CLIENT_SECRET, CONTROL, DEFAULTS, LIMITS, LOG, REFRESH, RETRY, SINK, STATE, TENANT, TOP,
+};
 pub use man_page::man_page;
 pub use reference::reference;
 pub(crate) use suggest::{is_showable, listed};
-pub(crate) use tables::{
-    ALL, API, APP, CLIENT_SECRET, CONTROL, DEFAULTS, LIMITS, LOG, REFRESH, RETRY, SINK, STATE, TENANT, TOP,
-};
 
 use std::time::Duration;
 

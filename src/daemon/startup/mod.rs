@@ -1,12 +1,12 @@
 //! From a config path to a running daemon.
 //!
-//! [`start`] reads the config, opens the state, chooses the config that runs (`choose`), gives the engine what was saved
+//! [`start`] reads the config, opens the state, chooses the config that runs (`choose_config`), gives the engine what was saved
 //! (`saved_state`), and applies the config as a reload does. The driver takes the first turn.
 //!
-//! [`start`] reads the config, opens the state, chooses the config that runs (`choose`), gives the engine what was saved
+//! [`start`] reads the config, opens the state, chooses the config that runs (`choose_config`), gives the engine what was saved
 //! (`saved_state`), and applies the config as a reload does. The driver takes the first turn.
 
-mod choose;
+mod choose_config;
 mod saved_state;
 
 use std::io;
@@ -32,7 +32,7 @@ use crate::store::{self, OpenError, Opened};
 use crate::system::clock;
 use crate::system::clock::trust::ClockTrust;
 use crate::system::log::{self, LogHandle};
-use choose::{Chosen, Fallback, choose, config_error, stale_apps, state_exists};
+use choose_config::{Chosen, Fallback, choose, config_error, stale_apps, state_exists};
 use saved_state::StartMode;
 
 /// How the daemon is to start.

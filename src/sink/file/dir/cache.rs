@@ -9,11 +9,11 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
+use super::create::{DIRECTORY, IfMissing, make};
 use super::handle::DirHandle;
-use super::make::{DIRECTORY, IfMissing, make};
 use super::open::open_fixed;
+use super::pending_sync::Unsynced;
 use super::trust::DaemonUser;
-use super::unsynced::Unsynced;
 use crate::domain::SinkFailure;
 use crate::sink::claims::{ClaimError, Claims};
 use crate::sink::error;

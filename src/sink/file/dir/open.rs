@@ -8,7 +8,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat};
 use rustix::io::Errno;
 
-use super::make::{IfMissing, make};
+use super::create::{IfMissing, make};
 use super::trust::{DaemonUser, DirPolicy, group_of_new_files, judge};
 use crate::domain::SinkFailure;
 use crate::sink::claims::Claims;

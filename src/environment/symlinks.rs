@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use super::bounded::{self, PathTask};
+use super::time_limit::{self, PathTask};
 use crate::system::blocking::Blocking;
 
 static NAMES: LazyLock<Blocking<Vec<PathBuf>>> = LazyLock::new(|| Blocking::new("links", 1024));
@@ -15,7 +15,7 @@ pub fn where_to_watch(paths: &[&Path]) -> Vec<PathBuf> {
         let own = path.to_path_buf();
         PathTask::new(*path, move || links_of(&own))
     });
-    let found = bounded::run_all(&NAMES, tasks.collect());
+    let found = time_limit::run_all(&NAMES, tasks.collect());
     let names = paths.iter().zip(found).map(|(path, found)| found.unwrap_or_else(|_| vec![absolute(path)]));
     let mut names: Vec<PathBuf> = names.flatten().collect();
     names.sort_unstable();
