@@ -142,6 +142,7 @@ impl Simulation {
     }
 
     fn step_clock(&mut self, by: i64) {
+        self.clock_was_set = true;
         self.daemon.step_clock(by);
         self.times_are_told_anew();
     }

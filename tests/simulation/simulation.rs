@@ -58,6 +58,8 @@ pub(crate) struct Simulation {
     pub(crate) stale: BTreeSet<usize>,
     /// The process could not read the state when it started.
     pub(crate) awaits_state: bool,
+    /// The wall clock was set since the process started.
+    pub(crate) clock_was_set: bool,
     pub(crate) kill: Option<Kill>,
     /// Before this moment a process would believe times in the state that are told on another clock.
     pub(crate) no_restart_before: u64,
@@ -119,6 +121,7 @@ impl Simulation {
             left,
             stale: BTreeSet::new(),
             awaits_state: false,
+            clock_was_set: false,
             kill: None,
             no_restart_before: 0,
         }
@@ -208,6 +211,7 @@ impl Simulation {
             self.excuse(since, t - since, 0, None);
         }
         self.check_saved_state();
+        self.clock_was_set = false;
         self.awaits_state = !self.daemon.store.is_readable();
         let void = self.void_subjects();
         self.daemon.restart(&void);

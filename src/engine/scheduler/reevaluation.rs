@@ -109,10 +109,12 @@ impl Engine {
         let tenant = &mut self.tenants[slot];
         // Where asking before the expiry is known to bring nothing, a new refresh point changes nothing.
         let waits_for_expiry = tenant.token.is_some_and(|token| tenant.due_at >= token.expires_boot);
+        // Nobody knows how long a token lives that was recorded on another clock: it is due at once.
+        let recorded_ahead = tenant.token.is_some_and(|token| token.restored && token.requested_at > now.wall);
         match refresh_at {
             _ if tenant.phase != Phase::Waiting => {}
             _ if is_stale => tenant.due_at = now.boot,
-            _ if tenant.stale || fails || waits_for_expiry => {}
+            _ if tenant.stale || fails || waits_for_expiry || recorded_ahead => {}
             Some(at) => tenant.due_at = at.max(earliest),
             None => {}
         }

@@ -148,6 +148,20 @@ fn a_token_for_a_year_is_renewed_after_seven_tenths_of_it() {
 }
 
 #[test]
+fn a_token_from_a_clock_that_was_fast_is_fetched_as_soon_as_its_app_is_enabled() {
+    let mut daemon = daemon();
+    set_policy(&mut daemon, AppPolicy { enabled: false, ..policy() }, Freshness::Current);
+    let requested_at = daemon.now().wall + 6 * HOUR;
+    let record = Record { requested_at, expires_at: requested_at + 7_200_000, fingerprint: Fingerprint(1_000_000) };
+    daemon.store_token(&tenant(0), record);
+    daemon.change(Change::Added { id: tenant(0), sinks: SinkSetId(0), record: Some(record) });
+    daemon.run_ms(60_000);
+    set_policy(&mut daemon, policy(), Freshness::Current);
+    daemon.run_ms(1_000);
+    assert_eq!(daemon.seen.calls.len(), 1);
+}
+
+#[test]
 fn a_suspend_of_days_is_made_up_for_at_once() {
     let mut daemon = daemon();
     add(&mut daemon, 0..30);
