@@ -82,7 +82,8 @@ fn any_seed_keeps_the_promises() {
         println!("SIMULATION_SEED={seed} SIMULATION_TENANTS={tenants} SIMULATION_DAYS={days}");
         let end = milliseconds(days);
         let mut simulation = Simulation::new(seed, mixed(tenants));
-        let peace = end - (6 * HOUR).min(end / 2);
+        let peace_ms = (6 * HOUR).min(end / 2);
+        let peace = end - peace_ms;
         let apps = simulation.setups.len();
         let mut rng = Rng::new(seed ^ 0x5eed);
         // In some runs one fault has hardly an end when the next one begins.
@@ -90,7 +91,11 @@ fn any_seed_keeps_the_promises() {
         simulation.fault_plan = FaultPlan::drawn(rng, apps, tenants, (HOUR, peace, every));
         // A fifth joins later, if at all.
         simulation.start(|no, rng| (no.n % 5 != 0).then(|| any_sinks(rng)));
-        simulation.run_until(end);
+        simulation.run_until(peace);
+        while let Some(at) = simulation.fault_plan.next_at() {
+            simulation.run_until(at);
+        }
+        simulation.run_until(simulation.daemon.clock.t + peace_ms);
         simulation.come_to_an_end();
         println!("{}", simulation.daemon.invariants.statistics);
     }
