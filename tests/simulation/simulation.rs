@@ -172,9 +172,12 @@ impl Simulation {
     pub(crate) fn run_until(&mut self, end: u64) {
         loop {
             let next_fault = self.fault_plan.next_at().unwrap_or(u64::MAX);
-            if !self.daemon.step(end.min(next_fault)) {
+            // A plan that is under way is applied before anything else is changed.
+            let limit =
+                if self.daemon.plan.is_empty() { end.min(next_fault) } else { end.max(self.daemon.clock.t + 1) };
+            if !self.daemon.step(limit) {
                 let t = &mut self.daemon.clock.t;
-                *t = end.min(next_fault).max(*t);
+                *t = limit.max(*t);
                 if next_fault > end {
                     return;
                 }
