@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::apps::{CredentialsBreaker, Origin};
-use super::messages::{Action, Reminder};
+use super::messages::{Action, Notice, Reminder};
 use super::{AppIx, Engine};
 use crate::domain::{BootMs, Now, OriginId, SavedKey, SavedState, Slot, TenantId, Wait};
 
@@ -28,29 +28,39 @@ impl Restored {
 impl Engine {
     pub(super) fn restore(&mut self, now: Now, saved: Vec<(SavedKey, SavedState)>) {
         for (key, state) in saved {
-            if matches!(key, SavedKey::EveryBan | SavedKey::EveryPace) {
-                // From now on it is saved by origin.
-                self.save(key.clone(), None);
-            }
+            let known: Vec<OriginId> = self.origins.keys().copied().collect();
             match key {
-                SavedKey::Ban(id) | SavedKey::Pace(id) if self.origins.contains_key(&id) => {
-                    self.restore_late(now, id, state);
+                SavedKey::Ban(id) | SavedKey::Pace(id) if known.contains(&id) => self.restore_late(now, id, &state),
+                SavedKey::EveryBan | SavedKey::EveryPace => {
+                    // From now on it is saved by origin.
+                    self.save(key.clone(), None);
+                    known.into_iter().for_each(|id| self.restore_late(now, id, &state));
+                    self.restored.0.insert(key, state);
                 }
                 _ => _ = self.restored.0.insert(key, state),
             }
         }
     }
 
-    /// What was saved of an origin that is called already: the state could not be read at the start.
-    fn restore_late(&mut self, now: Now, id: OriginId, state: SavedState) {
+    /// What was saved of an origin that is called already: the state could not be read at the start. What this process knows
+    /// better is not taken up, and is replaced in the state.
+    fn restore_late(&mut self, now: Now, id: OriginId, state: &SavedState) {
         let total = self.dispatcher.total.rate();
         let origin = self.origin_mut(id);
-        match state {
-            SavedState::Paused(wait) if origin.ban().is_none() && wait.end(now) > now.boot => {
-                origin.restore_ban(now.boot, wait.end(now));
+        match *state {
+            SavedState::Paused(wait) => {
+                let until = wait.end(now);
+                if origin.ban().is_none() && !origin.was_served() && until > now.boot {
+                    let failure = origin.restore_ban(now.boot, until).failure.clone();
+                    self.notify(Notice::Banned { origin: id, failure, for_ms: until.since(now.boot) });
+                }
+                self.save_ban(now, id);
             }
-            SavedState::Slowed { share, hold } if origin.percent() == 100 => {
-                origin.restore_pace(now.boot, total, share, hold.end(now));
+            SavedState::Slowed { share, hold } => {
+                if origin.percent() == 100 {
+                    origin.restore_pace(now.boot, total, share, hold.end(now));
+                }
+                self.save_pace(now, id);
             }
             _ => return,
         }

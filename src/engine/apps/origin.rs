@@ -24,6 +24,7 @@ pub(crate) struct Origin {
     ban: Option<Ban>,
     /// Tenants that were shown a page that forbids, and when.
     suspects: Vec<(Slot, BootMs)>,
+    was_served: bool,
 }
 
 #[derive(Debug)]
@@ -111,7 +112,13 @@ impl Origin {
     /// A call that was sent at `sent` was answered. Returns whether that ends a ban.
     pub(crate) fn served(&mut self, sent: BootMs) -> bool {
         self.suspects.clear();
+        self.was_served = true;
         self.ban.take_if(|ban| sent >= ban.until).is_some()
+    }
+
+    /// Whether any call was answered since this process started: a ban from before that is over.
+    pub(crate) fn was_served(&self) -> bool {
+        self.was_served
     }
 
     /// The endpoint is too busy: half of the rate from here on, and nothing for a moment. Returns whether to report that.
@@ -145,9 +152,9 @@ impl Origin {
     }
 
     /// A predecessor was banned here, and would have probed at `until`.
-    pub(crate) fn restore_ban(&mut self, now: BootMs, until: BootMs) {
+    pub(crate) fn restore_ban(&mut self, now: BootMs, until: BootMs) -> &Ban {
         let detail = "this machine's address was banned before the daemon was started";
-        self.ban = Some(Ban::new(now, Failure::new(FailureKind::Banned, detail), until));
+        self.ban.insert(Ban::new(now, Failure::new(FailureKind::Banned, detail), until))
     }
 
     /// A predecessor called at this share of the rate.

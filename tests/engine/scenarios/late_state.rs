@@ -1,7 +1,7 @@
 //! A state that cannot be read for now, that can be read late, and that is begun anew.
 
 use corptokend::domain::*;
-use corptokend::engine::Event;
+use corptokend::engine::{Event, Notice};
 
 use super::fixture::*;
 use crate::model::Daemon;
@@ -136,31 +136,72 @@ fn a_state_that_was_begun_anew_is_told_all_that_the_last_one_knew() {
     assert_eq!(daemon.store.saved.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
 }
 
-#[test]
-fn a_ban_that_is_found_late_is_kept() {
+/// The state turns out to hold a ban, which began so long ago and lasts for so long from now, in milliseconds.
+fn find_ban(daemon: &mut Daemon, key: SavedKey, ago: u64, left: i64) {
+    let now = daemon.now().wall;
+    let saved = SavedState::Paused(Wait { told: now - ago, until: WallMs(now.0.wrapping_add_signed(left)) });
+    daemon.store.saved.insert(key.clone(), saved.clone());
+    daemon.tell(Event::Restored(vec![(key, saved)]));
+}
+
+/// A daemon that has called for nobody before the state could be read.
+fn idle_daemon() -> Daemon {
     let mut daemon = daemon();
-    daemon.capacity.calls = 0; // nobody is called before the state can be read
+    daemon.capacity.calls = 0;
     add(&mut daemon, 0..3);
     daemon.run_ms(1_000);
+    daemon
+}
+
+#[test]
+fn a_ban_that_is_found_late_is_kept_and_reported() {
+    for key in [SavedKey::Ban(way(1).origin), SavedKey::EveryBan] {
+        let mut daemon = idle_daemon();
+        find_ban(&mut daemon, key.clone(), 60_000, 240_000);
+        let is_report = |notice: &Notice| matches!(notice, Notice::Banned { for_ms: 240_000, .. });
+        assert_eq!(daemon.seen.notices.iter().filter(|(_, notice)| is_report(notice)).count(), 1, "{key:?}");
+        daemon.capacity.calls = 64;
+        daemon.run_ms(1_000);
+        assert_eq!(daemon.store.saved.keys().collect::<Vec<_>>(), [&SavedKey::Ban(way(1).origin)]);
+        daemon.run_ms(238_000);
+        assert_eq!(daemon.seen.calls, [], "{key:?}");
+        daemon.run_ms(10_000);
+        assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 3);
+    }
+}
+
+#[test]
+fn a_pace_of_all_origins_that_is_found_late_slows_each_of_them() {
+    let mut daemon = idle_daemon();
     let now = daemon.now().wall;
-    let wait = Wait { told: now - 60_000, until: now + 240_000 };
-    daemon.tell(Event::Restored(vec![(SavedKey::Ban(way(1).origin), SavedState::Paused(wait))]));
-    daemon.capacity.calls = 64;
-    daemon.run_ms(239_000);
-    assert_eq!(daemon.seen.calls, []);
-    daemon.run_ms(10_000);
-    assert_eq!(daemon.engine.summary(daemon.now()).counts.of(TenantState::Fresh), 3);
+    let slowed = SavedState::Slowed { share: 512, hold: Wait { told: now, until: now } };
+    daemon.store.saved.insert(SavedKey::EveryPace, slowed.clone());
+    daemon.tell(Event::Restored(vec![(SavedKey::EveryPace, slowed)]));
+    daemon.run_ms(1_000);
+    assert_eq!(daemon.store.saved.keys().collect::<Vec<_>>(), [&SavedKey::Pace(way(1).origin)]);
 }
 
 #[test]
 fn a_ban_that_is_over_when_it_is_found_stops_nobody() {
+    let mut daemon = idle_daemon();
+    find_ban(&mut daemon, SavedKey::Ban(way(1).origin), 600_000, -300_000);
+    assert_eq!(daemon.engine.summary(daemon.now()).paused_until, None);
+    daemon.run_ms(1_000);
+    assert_eq!(daemon.store.saved.len(), 0, "nor at the next start");
+}
+
+#[test]
+fn a_ban_that_is_found_late_does_not_stop_calls_that_are_answered() {
     let mut daemon = daemon();
     add(&mut daemon, 0..3);
-    daemon.run_ms(1_000);
-    let now = daemon.now().wall;
-    let wait = Wait { told: now - 600_000, until: now - 300_000 };
-    daemon.tell(Event::Restored(vec![(SavedKey::Ban(way(1).origin), SavedState::Paused(wait))]));
+    daemon.run_ms(10_000);
+    assert_eq!(calls_of(&daemon, 2).len(), 1);
+    find_ban(&mut daemon, SavedKey::Ban(way(1).origin), 60_000, 240_000);
     assert_eq!(daemon.engine.summary(daemon.now()).paused_until, None);
+    add(&mut daemon, 3..4);
+    daemon.run_ms(10_000);
+    assert_eq!(calls_of(&daemon, 3).len(), 1);
+    assert_eq!(daemon.store.saved.len(), 0, "nor at the next start");
 }
 
 #[test]
