@@ -138,11 +138,6 @@ impl Engine {
         Some(TenantId { app: self.apps[tenant.app].name.clone(), corp_id: tenant.corp_id.clone() })
     }
 
-    /// The tenant in a slot, if it is configured: one that left while its call is in flight is not.
-    pub fn configured(&self, slot: Slot) -> Option<TenantId> {
-        self.id(slot).filter(|_| !self.tenants[slot].removed)
-    }
-
     fn notify(&mut self, notice: Notice) {
         self.outbox.push_back(Action::Notify(notice));
     }
