@@ -39,7 +39,7 @@ use simulation::{AppSetup, Simulation, any_sinks};
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
 
-/// The seeds of a usual run; 146 has found a defect once.
+/// The seeds of a usual run.
 const SEEDS: [u64; 4] = [1, 2, 4, 146];
 
 fn setting<T: FromStr>(name: &str) -> Option<T> {
