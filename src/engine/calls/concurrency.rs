@@ -1,6 +1,6 @@
 //! How many calls an app may have in flight. It begins with a few, and each answer doubles that; one that hears nothing for
 //! a second may begin few more. So whoever is never answered occupies few slots, however many of its tenants are due. What
-//! it may have beside others is decided in `dispatch`. A route is counted in the same way and not limited by it: what hangs
+//! it may have beside others is decided in `eligibility`. A route is counted in the same way and not limited by it: what hangs
 //! there may be one app's calls alone.
 
 use crate::domain::BootMs;

@@ -5,7 +5,8 @@
 //! is published once it is committed, never before.
 //!
 //! In come commits, outcomes of publications and withdrawals, drift, and hanging lanes; out go `Publish`, `Expire`, `Withdraw` and
-//! `Release`. [`Publisher`] and the parts that it is made of know nothing of the engine; `publication` joins them to it.
+//! `Release`. [`Publisher`] and the types that it is made of know nothing of the engine. `publication` joins them to it; the
+//! `impl Engine` of `drift` and of `unpublished`, below their types, does so for these two.
 
 mod drift;
 mod fair_queue;
