@@ -44,3 +44,16 @@ fn account(found: nix::Result<Option<u32>>) -> Account {
 fn answer(found: Result<Account, Unfinished>) -> Account {
     found.unwrap_or_else(|why| Account::Unanswered(why.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_names_are_all_answered() {
+        let users: BTreeSet<String> = (0..1000).map(|n| format!("no-such-user-{n}")).collect();
+        let (found, _) = look_up(&users, &BTreeSet::new());
+        let wrong: Vec<_> = found.iter().filter(|(_, account)| **account != Account::Missing).collect();
+        assert!(found.len() == 1000 && wrong.is_empty(), "{} of {}: {:?}", wrong.len(), found.len(), wrong.first());
+    }
+}

@@ -43,8 +43,8 @@ pub(crate) fn run_one<T: Clone + Send + 'static>(
     blocking.run_and_block(path, PATIENCE, how)
 }
 
-/// Looks at all these paths, many at once, so that one that hangs costs the others nothing. The outcomes come in the order
-/// of the paths, after ten seconds at most.
+/// Looks at all these paths, many at once, so that one that hangs costs the others nothing. No more than `blocking` has
+/// room for are begun; the others wait for it. The outcomes come in the order of the paths, after ten seconds at most.
 pub fn run_all<T: Clone + Send + 'static>(
     blocking: &Blocking<T>,
     looks: Vec<PathTask<T>>,
@@ -73,10 +73,13 @@ fn all<T: Clone + Send + 'static>(
         let waiting = async {
             loop {
                 while under_way.len() < AT_ONCE
+                    && (under_way.is_empty() || blocking.has_room())
                     && let Some((nth, PathTask { path, how })) = looks.next()
                 {
                     let blocking = blocking.clone();
                     under_way.spawn(async move { (nth, blocking.run(path, PATIENCE, how).await) });
+                    // The look begins when its task is polled, and only then counts against the room.
+                    tokio::task::yield_now().await;
                 }
                 match under_way.join_next().await {
                     Some(Ok((nth, outcome))) => outcomes[nth] = outcome,
@@ -89,4 +92,21 @@ fn all<T: Clone + Send + 'static>(
         let _ = tokio::time::timeout(PATIENCE_FOR_ALL, waiting).await;
     });
     Some(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_looks_than_there_is_room_for_wait_and_are_not_refused() {
+        let look = |n: usize| {
+            PathTask::new(n.to_string(), move || {
+                std::thread::sleep(Duration::from_millis(1));
+                n
+            })
+        };
+        let found = run_all(&Blocking::new("test", 8), (0..1000).map(look).collect());
+        assert_eq!(found, (0..1000).map(Ok).collect::<Vec<_>>());
+    }
 }

@@ -120,6 +120,11 @@ impl<T: Clone + Send + 'static> Blocking<T> {
         self.lock().len()
     }
 
+    /// Whether work of another key could be begun now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.outstanding() < self.0.most
+    }
+
     /// Begins the work, or puts it behind what is outstanding. Returns the number of the work that is outstanding now.
     fn ask(&self, key: &OsStr, work: Task<T>, waiter: Waiter<T>) -> Result<u64, Unfinished> {
         let mut all = self.lock();
