@@ -98,14 +98,13 @@ pub(crate) const LIMITS: TableSchema = TableSchema {
 
 pub(crate) const STATE: TableSchema = TableSchema {
     name: "[state]",
-    doc: "What is kept over restarts.",
+    doc: "What is kept over restarts. A change takes a restart.",
     keys: &[&[KeySchema {
         name: "path",
         kind: ValueKind::Path,
         default: Some("/var/lib/corptokend/state.redb"),
         note: "tokens and deadlines over restarts",
-        doc: "The database of tokens and deadlines. By default it lies in `$STATE_DIRECTORY`, where that is set. A change takes \
-              a restart.",
+        doc: "The database of tokens and deadlines. By default it lies in `$STATE_DIRECTORY`, where that is set.",
         ..KeySchema::VALUE
     }]],
 };
