@@ -1,4 +1,4 @@
-//! Context a client secret, at each use: from a file, from a systemd credential, from the environment.
+//! Reads a client secret, at each use: from a file, from a systemd credential, from the environment.
 //!
 //! What is checked is the file that was opened, not its name. No text here ever holds what was read, nor the name of a
 //! source that could not be: it may be the secret itself, written where its place belongs
