@@ -1,6 +1,8 @@
 //! Carries out what the engine decides, as the daemon's executor does: calls go to the modelled endpoint, tokens to the
 //! modelled state and sinks. What is under way ends later, and is heard as an event.
 
+use std::fmt::Debug;
+
 use corptokend::daemon::turn::Execute;
 use corptokend::domain::*;
 use corptokend::engine::{Action, Capacity, Event, Expire, Notice, Publish};
@@ -17,6 +19,7 @@ use super::tenants::{Names, TenantNo};
 const LANE_HANGS_AFTER_MS: u64 = 10_000;
 
 /// What comes back to the daemon later.
+#[derive(Debug)]
 pub enum Completion {
     Answer {
         ticket: Ticket,
@@ -31,6 +34,15 @@ pub enum Completion {
     LaneLook(LaneId),
 }
 
+impl Completion {
+    fn tenant(&self) -> Option<TenantNo> {
+        match self {
+            Self::Answer { no, .. } | Self::Done(Job { no, .. }) => Some(*no),
+            Self::Committed | Self::LaneLook(_) => None,
+        }
+    }
+}
+
 /// What a test may want to see of a run.
 #[derive(Default)]
 pub struct Seen {
@@ -41,8 +53,28 @@ pub struct Seen {
     pub attempts: Vec<(u64, Place)>,
     pub notices: Vec<(u64, Notice)>,
     pub actions: u64,
+    /// All that is decided and done for this tenant is printed.
+    pub traced: Option<TenantId>,
     /// How often the daemon woke up.
     pub wakes: u64,
+}
+
+impl Seen {
+    fn trace(&self, clock: Clock, id: Option<&TenantId>, what: &impl Debug) {
+        if self.traced.is_some() && self.traced.as_ref() == id {
+            println!("    at {}: {what:?}", clock.t);
+        }
+    }
+}
+
+/// The tenant that an action is about.
+fn tenant_of(action: &Action) -> Option<&TenantId> {
+    match action {
+        Action::Call { id, .. } | Action::Commit { id, .. } | Action::DeleteRecord(id) => Some(id),
+        Action::Publish(Publish { id, .. }) | Action::Expire(Expire { id, .. }) => Some(id),
+        Action::Save(SavedKey::Tenant(id), _) => Some(id),
+        _ => None,
+    }
 }
 
 /// The daemon without its engine.
@@ -123,6 +155,12 @@ impl Executor<'_> {
         content: Option<Content>,
     ) {
         let no = self.names.number(&id);
+        let todays = &self.invariants.tenants[no];
+        assert_eq!(
+            (todays.present, todays.sinks),
+            (true, Some(sinks)),
+            "{id}: published to sinks that are not its own"
+        );
         let policy = self.sinks.policy(sinks, sink);
         assert_eq!(policy.lane, lane, "{id}: sent to a lane that does not serve the sink");
         let is_readable = self.store.is_readable() || self.store.in_memory.contains(&ticket);
@@ -169,6 +207,7 @@ impl Executor<'_> {
 
     /// What was under way ended. Says what the engine hears of it.
     pub fn complete(&mut self, completion: Completion, heard: &mut Vec<Event>) {
+        self.seen.trace(self.clock, completion.tenant().map(|no| self.names.id(no)).as_ref(), &completion);
         match completion {
             Completion::Answer { ticket, no, life, sent, outcome } => {
                 self.capacity.calls += 1;
@@ -313,6 +352,7 @@ impl Execute for Executor<'_> {
 
     fn execute(&mut self, now: Now, action: Action) -> Option<Event> {
         self.seen.actions += 1;
+        self.seen.trace(self.clock, tenant_of(&action), &action);
         match action {
             Action::Call { ticket, id, .. } => self.call(ticket, id),
             Action::Commit { ticket, id, record } => return self.keep(ticket, &id, record),

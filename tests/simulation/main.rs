@@ -8,6 +8,7 @@
 //! | `SIMULATION_TENANTS` | how many tenants, over all apps | 2,500; the long run: 1,000,000 |
 //! | `SIMULATION_DAYS` | for how long | half a day; the long run: 30 |
 //! | `SIMULATION_TRACE=1` | shows what befalls the simulation, and when | |
+//! | `SIMULATION_TENANT` | shows what is done for this tenant (`app/corp_id`), too | |
 //! | `SIMULATION_LONG=1` | makes the long run run | it says that it did not |
 //!
 //! | file | what |
@@ -44,7 +45,7 @@ const SEEDS: [u64; 4] = [1, 2, 4, 146];
 
 fn setting<T: FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} cannot be read")))
 }
 
 fn milliseconds(days: f64) -> u64 {
@@ -82,6 +83,7 @@ fn any_seed_keeps_the_promises() {
         println!("SIMULATION_SEED={seed} SIMULATION_TENANTS={tenants} SIMULATION_DAYS={days}");
         let end = milliseconds(days);
         let mut simulation = Simulation::new(seed, mixed(tenants));
+        simulation.daemon.seen.traced = setting("SIMULATION_TENANT");
         let peace_ms = (6 * HOUR).min(end / 2);
         let peace = end - peace_ms;
         let apps = simulation.setups.len();
