@@ -209,7 +209,7 @@ impl Daemon {
     /// The wall clock is set, forwards or backwards.
     pub fn step_clock(&mut self, ms: i64) {
         self.clock.step_wall(ms);
-        self.invariants.clock_stepped();
+        self.invariants.clock_stepped(self.clock.t);
         self.tell(Event::ClockStepped);
     }
 
@@ -258,6 +258,7 @@ impl Daemon {
         (self.seen.calls, self.seen.attempts, self.seen.notices) = Default::default();
         self.engine = Engine::new(self.now(), self.seed, self.total);
         if is_readable {
+            self.invariants.read_after_restart(self.clock, &self.store.saved);
             self.recall(void);
         }
         let sets = self.sinks.sets.iter().map(|(id, outlets)| (*id, outlets.clone().into()));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use corptokend::domain::{
     AppPolicy, CallPath, Change, Failure, FailureKind, Freshness, Grant, Now, OriginId, Rate, Record, SavedKey,
-    SinkSetId, TenantId, Ticket,
+    SavedState, SinkSetId, TenantId, Ticket,
 };
 
 mod availability;
@@ -91,6 +91,8 @@ pub struct Invariants {
     pub tenants: PerTenant<Watch>,
     added: usize,
     bans: BTreeMap<OriginId, Silence>,
+    /// When the wall clock was set last.
+    stepped: Option<u64>,
     /// Answers that the engine has yet to judge.
     heard: Vec<Heard>,
     pub checks_order: bool,
@@ -108,6 +110,7 @@ impl Invariants {
             tenants: PerTenant::default(),
             added: 0,
             bans: BTreeMap::new(),
+            stepped: None,
             heard: Vec::new(),
             checks_order: true,
             called: Vec::new(),
@@ -168,7 +171,8 @@ impl Invariants {
     }
 
     /// The wall clock was set. A token from the state, whose life is told on it, may be asked for once more.
-    pub fn clock_stepped(&mut self) {
+    pub fn clock_stepped(&mut self, t: u64) {
+        self.stepped = Some(t);
         for tenant in self.tenants.values_mut().filter(|tenant| tenant.restored) {
             (tenant.doubtful, tenant.repeats) = (true, Repeats::default());
         }
@@ -326,6 +330,19 @@ impl Invariants {
                 self.committed_token(no);
             }
             _ => {}
+        }
+    }
+
+    /// A new process reads how long nobody is called. Where the clock was set since that was written, and the process was killed
+    /// before it was written on the new clock, it cannot know more than that.
+    pub fn read_after_restart(&mut self, clock: Clock, saved: &BTreeMap<SavedKey, SavedState>) {
+        if self.stepped.is_none_or(|at| clock.t >= at + BAN_MS) {
+            return;
+        }
+        for (origin, ban) in &mut self.bans {
+            if let Some(SavedState::Paused(wait)) = saved.get(&SavedKey::Ban(*origin)) {
+                ban.until = ban.until.min(clock.t + wait.end(clock.now()).since(clock.now().boot));
+            }
         }
     }
 
