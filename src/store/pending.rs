@@ -69,7 +69,7 @@ impl PendingChanges {
         self.tokens.get(id).map(|change| change.as_ref().map(|kept| (kept.record, kept.token.clone())))
     }
 
-    /// Whether somebody waits for an reply.
+    /// Whether somebody waits for a reply.
     pub(super) fn needs_reply(&self) -> bool {
         !self.unreplied.is_empty()
     }

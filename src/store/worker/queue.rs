@@ -138,7 +138,7 @@ impl StoreQueue {
         batch
     }
 
-    /// The batch is on disk. Returns who is owed an reply.
+    /// The batch is on disk. Returns who is owed a reply.
     pub(crate) fn committed(&self, batch: Arc<PendingChanges>) -> Vec<Ticket> {
         self.state().committing = None;
         Arc::into_inner(batch).map(PendingChanges::tickets).unwrap_or_default()
@@ -154,7 +154,7 @@ impl StoreQueue {
         }
     }
 
-    /// Who is owed an reply, and gets none that it is kept.
+    /// Who is owed a reply, and gets none that it is kept.
     pub(crate) fn take_unreplied(&self) -> Vec<Ticket> {
         self.state().waiting.take_unreplied()
     }

@@ -238,9 +238,9 @@ impl PublicationIndex {
     pub(crate) fn remove_files_except(
         &mut self,
         of: &HashSet<DirNumber>,
-        events: &HashSet<FileKey>,
+        keep: &HashSet<FileKey>,
     ) -> Vec<PublicationId> {
-        let lost = self.files.extract_if(|key, file| of.contains(&file.directory()) && !events.contains(key));
+        let lost = self.files.extract_if(|key, file| of.contains(&file.directory()) && !keep.contains(key));
         let lost: Vec<FileEntry> = lost.map(|(_, file)| file).collect();
         for file in &lost {
             if let Some(directory) = self.directories.get_mut(&file.directory()) {

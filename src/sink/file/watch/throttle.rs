@@ -28,7 +28,7 @@ pub(crate) struct Throttle {
 #[derive(Debug)]
 struct Recent {
     until: u64,
-    /// PublicationId again meanwhile: to be reported when the second is over.
+    /// Drifted again in the meantime: to be reported when the second is over.
     again: Option<Ticket>,
 }
 
