@@ -292,9 +292,11 @@ impl Executor {
     /// is not committed yet), and if its tenant still has these sinks.
     fn loaded(&mut self, ticket: Ticket, found: Lookup, events: &mut Vec<Event>) {
         for publish in self.tokens.end_load(ticket) {
-            let (sink, lane) = (publish.sink, publish.lane);
-            self.sinks.lanes.release(lane);
-            self.count_lane(lane);
+            let (sink, reserved) = (publish.sink, publish.lane);
+            self.sinks.lanes.release(reserved);
+            self.count_lane(reserved);
+            // The sink may have moved to another file system in the meantime.
+            let publish = Publish { lane: self.sinks.policy(publish.sinks, sink).lane, ..publish };
             let is_current = self.config.publishes(&publish.id, self.sinks.specs(publish.sinks));
             let ended = |outcome| Some(Event::Published(ticket, sink, outcome));
             let event = match &found {

@@ -270,12 +270,14 @@ impl Reload {
     ) -> io::Result<Plan> {
         let withdrawing: HashSet<_> = engine.withdrawing().cloned().collect();
         let reclaimed = plan::reclaimed(&candidate, &withdrawing);
-        let plan = Plan::new(&mut candidate, self.running.config.as_ref(), &mut executor.sinks)?;
+        let plan = Plan::new(&mut candidate, self.running.config.as_ref(), &mut executor.sinks);
+        // A plan that failed half-way may have begun lanes, too, and moved sinks there.
+        executor.count_lanes();
+        let plan = plan?;
         if !reclaimed.is_empty() {
             events.push(Event::Reclaimed(reclaimed));
         }
         events.push(Event::TotalRate(candidate.config.limits.total));
-        executor.count_lanes();
         self.switch_to(executor, now, candidate);
         Ok(plan)
     }
