@@ -161,12 +161,10 @@ impl Daemon {
                 if let Some(input) = input {
                     self.take(now, input);
                 }
-                self.take_waiting_inputs(now)?;
             }
             Some(ended) = self.executor.calls.next() => {
                 self.wakes();
                 self.take_answer(ended)?;
-                self.take_waiting_inputs(clock::now())?;
             }
             Some(query) = self.queries.recv() => {
                 let now = self.wakes();
@@ -193,6 +191,8 @@ impl Daemon {
             _ = signals.terminate.recv() => return Ok(false),
             _ = signals.interrupt.recv() => return Ok(false),
         }
+        // Whatever woke it: after a freeze, a lane whose reports were not taken in would seem to hang.
+        self.take_waiting_inputs(clock::now())?;
         Ok(true)
     }
 
@@ -260,7 +260,8 @@ impl Daemon {
             }
             StoreReply::Found(late) => self.reload.state_can_be_read(&self.executor.config.config, *late),
             StoreReply::Begun => {
-                self.events.extend([Event::RecordsLost, Event::SavedStateLost]);
+                records_lost(&mut self.events);
+                self.events.push(Event::SavedStateLost);
                 self.reload.state_was_reset(now);
             }
             reply => self.executor.store_replied(reply, &mut self.events),
@@ -319,10 +320,35 @@ impl Daemon {
     }
 }
 
+/// Puts [`Event::RecordsLost`] before the ends of publications, which release tokens that would be lost then, and behind those
+/// of commits, which the state lost as well.
+fn records_lost(events: &mut Vec<Event>) {
+    let is_commit = |event: &Event| matches!(event, Event::CommitEnded(_));
+    let (commits, others): (Vec<Event>, Vec<Event>) = std::mem::take(events).into_iter().partition(is_commit);
+    events.extend(commits.into_iter().chain([Event::RecordsLost]).chain(others));
+}
+
 /// Ends when the control socket is no longer served, which must not be.
 async fn ended(control: &mut Option<ServerThread>) {
     match control {
         Some(control) => control.ended().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{SinkId, Slot, Ticket, Wrote};
+
+    #[test]
+    fn tokens_are_committed_again_before_a_publication_that_ended_releases_them() {
+        let ticket = Ticket { slot: Slot(1), seq: 1 };
+        let mut events = vec![
+            Event::Published(ticket, SinkId(0), Ok(Wrote::Replaced)),
+            Event::CommitEnded(Ticket { seq: 2, ..ticket }),
+        ];
+        records_lost(&mut events);
+        assert!(matches!(&events[..], [Event::CommitEnded(_), Event::RecordsLost, Event::Published(..)]), "{events:?}");
     }
 }
