@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
+use std::io;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::LazyLock;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use crate::api::TokenClient;
@@ -49,13 +51,26 @@ impl Resources {
             let devices = spawn("devices").spawn_scoped(scope, || devices(config, old));
             let read = spawn("kept-secrets").spawn_scoped(scope, || kept_secrets(config, checked, process));
             let clients = clients(config, running, report);
-            // Without a thread nothing is known of these, as if they hung.
-            let read = read.ok().and_then(|thread| thread.join().ok()).unwrap_or_default();
-            (clients, read, devices.ok().and_then(|thread| thread.join().ok()).unwrap_or_default())
+            (clients, found(read, report), found(devices, report))
         });
         secrets.extend(read);
         secrets.retain(|name, _| config.apps.contains_key(name));
         Ok(Self { clients: clients?, secrets, devices })
+    }
+}
+
+/// What a thread found. A panic goes on here, so that the config is rejected. Without a thread nothing is known, as if what it was to
+/// look at hung.
+fn found<T: Default>(thread: io::Result<ScopedJoinHandle<'_, T>>, report: &mut Report) -> T {
+    match thread {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+        Err(error) => {
+            let message =
+                format!("not everything that the config needs was looked at: there is no thread for it: {error}");
+            let help = "it is tried again by itself";
+            report.diagnostics.push(Diagnostic::new(Severity::Warning, message).help(help).that_hangs());
+            T::default()
+        }
     }
 }
 
@@ -136,4 +151,24 @@ fn all_sinks(config: &Config) -> impl Iterator<Item = (&AppName, &SinkSpec)> {
         let overrides = app.overrides.values().filter_map(|overrides| overrides.sinks.as_ref());
         app.sinks.iter().chain(overrides.flat_map(|sinks| sinks.iter())).map(move |spec| (name, spec))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn a_panic_of_a_thread_is_passed_on_and_what_had_no_thread_is_looked_at_again() {
+        let mut report = Report::default();
+        let defect = catch_unwind(AssertUnwindSafe(|| {
+            thread::scope(|scope| {
+                let panics = || -> Devices { panic!("a defect") };
+                found(thread::Builder::new().spawn_scoped(scope, panics), &mut report)
+            })
+        }));
+        assert!(defect.is_err() && !report.hangs());
+        assert!(found::<Devices>(Err(io::Error::other("no more threads")), &mut report).is_empty());
+        assert!(report.hangs());
+    }
 }
