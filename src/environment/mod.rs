@@ -17,6 +17,7 @@ pub use own_files::reserved;
 pub use process::process;
 pub use sources::{is_drop_in, last_written, read, remembered};
 pub use symlinks::where_to_watch;
+pub(crate) use time_limit::run_one;
 pub use time_limit::{PathTask, run_all};
 
 use std::path::Path;

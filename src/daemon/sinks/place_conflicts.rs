@@ -4,20 +4,25 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 
 use crate::config::Config;
 use crate::domain::Place;
+use crate::environment;
 use crate::sink::{Claims, PlaceConflict};
+use crate::system::blocking::Blocking;
 use crate::system::permissions::Identity;
+
+/// Looks at directories, on threads that may hang.
+static DIRECTORIES: LazyLock<Blocking<Option<Identity>>> = LazyLock::new(|| Blocking::new("place", 64));
 
 /// Checks whether the sinks that hold contested places still lead there.
 pub(crate) struct PlaceConflicts {
     claims: Arc<Claims>,
     /// Contests since the config changed last.
     known: HashSet<PlaceConflict>,
-    /// One check at a time: a million places take a second of a core, and a mount that hangs holds one thread.
+    /// One check at a time: a million places take a second of a core.
     check: Option<JoinHandle<()>>,
 }
 
@@ -28,8 +33,7 @@ impl PlaceConflicts {
 
     /// A place was refused to a second sink.
     pub(crate) fn refused(&mut self, config: &Arc<Config>) {
-        if self.check.as_ref().is_some_and(|check| !check.is_finished()) {
-            // The second one is refused again at its next attempt.
+        if self.is_checking() {
             return;
         }
         let new = self.claims.conflicts();
@@ -39,9 +43,17 @@ impl PlaceConflicts {
 
     /// Another config runs: sinks that held places may have left.
     pub(crate) fn config_changed(&mut self, config: &Arc<Config>) {
+        if self.is_checking() {
+            return;
+        }
         let mut all = std::mem::take(&mut self.known);
         all.extend(self.claims.conflicts());
         self.begin(all.into_iter().collect(), config);
+    }
+
+    /// Whether a check is under way. Whoever is refused until it ends is refused again at the next attempt.
+    fn is_checking(&self) -> bool {
+        self.check.as_ref().is_some_and(|check| !check.is_finished())
     }
 
     fn begin(&mut self, conflicts: Vec<PlaceConflict>, config: &Arc<Config>) {
@@ -79,5 +91,9 @@ fn release_stale_claims(claims: &Claims, conflicts: &[PlaceConflict], config: &C
 
 /// Whether it is by way of this directory that the place is held.
 fn holds(claims: &Claims, conflict: &PlaceConflict, directory: &Path) -> bool {
-    claims.holder(directory) == conflict.holder && Identity::at(directory).is_ok_and(|is| is == conflict.entry.0)
+    let own = directory.to_owned();
+    let look = move || Identity::at(&own).ok();
+    // A directory that does not answer may still be the one.
+    claims.holder(directory) == conflict.holder
+        && environment::run_one(&DIRECTORIES, directory, look).map_or(true, |is| is == Some(conflict.entry.0))
 }
