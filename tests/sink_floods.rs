@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use corptokend::domain::Wrote;
 use corptokend::sink::LaneReport;
 use fixture::{TestLane, file_at, publish_as};
-use support::PATIENCE;
 use tempfile::tempdir;
 
 /// Somebody who writes to two files of a directory, in turns, without end.
@@ -68,10 +67,13 @@ fn ticks_of(thread: &str) -> u64 {
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
+/// The time limit of a repair that nothing delays.
+const SOON: Duration = Duration::from_secs(30);
+
 /// Waits for the report that a place was touched; floods are reported as well.
-fn drifted_slot(lane: &mut TestLane) -> u32 {
+fn drifted_slot(lane: &mut TestLane, within: Duration) -> u32 {
     loop {
-        match lane.next(PATIENCE).expect("a report in time") {
+        match lane.next(within).expect("a report in time") {
             LaneReport::Drifted { ticket, .. } => return ticket.slot.0,
             LaneReport::FloodBegins { .. } => {}
             other => panic!("{other:?}"),
@@ -99,7 +101,7 @@ fn a_flood_of_writes_delays_no_neighbours_repair_and_is_not_read_for_long() {
     while begun.elapsed() < Duration::from_secs(5) {
         fs::remove_file(quiet.join("crm/ding1")).unwrap();
         let removed = Instant::now();
-        assert_eq!(drifted_slot(&mut lane), 1);
+        assert_eq!(drifted_slot(&mut lane, SOON), 1);
         assert_eq!(publish_as(&mut lane, 1, &of_quiet, "ding1"), Wrote::Replaced);
         // The same place is reported once a second at most, so the first is the one that counts.
         longest = longest.max(if repairs == 0 { removed.elapsed() } else { Duration::ZERO });
@@ -119,7 +121,8 @@ fn a_flood_of_writes_delays_no_neighbours_repair_and_is_not_read_for_long() {
     // What is altered below it is set right all the same, once it is looked at.
     fs::remove_file(loud.join("crm/ding1")).unwrap();
     drop(flooder);
-    assert_eq!(drifted_slot(&mut lane), 0);
+    // Within a minute, as the log says.
+    assert_eq!(drifted_slot(&mut lane, Duration::from_secs(60)), 0);
     assert_eq!(publish_as(&mut lane, 0, &of_loud, "ding1"), Wrote::Replaced);
 }
 
@@ -134,7 +137,7 @@ fn files_in_a_directory_that_is_flooded_are_repaired_soon_all_the_while() {
     while lane.floods.is_empty() || begun.elapsed() < Duration::from_secs(9) {
         fs::remove_file(directory.path().join("crm/ding1")).unwrap();
         let removed = Instant::now();
-        assert_eq!(drifted_slot(&mut lane), 0);
+        assert_eq!(drifted_slot(&mut lane, SOON), 0);
         longest = longest.max(removed.elapsed());
         assert_eq!(publish_as(&mut lane, 0, &spec, "ding1"), Wrote::Replaced);
     }

@@ -11,7 +11,6 @@ use corptokend::domain::{SinkFailureKind, Wrote};
 use tempfile::tempdir;
 
 use crate::fixture::{TestLane, file_at, publish_as};
-use crate::support::PATIENCE;
 
 /// Puts a file of its own in place of the published one as soon as that is there.
 fn forge(directory: PathBuf) -> JoinHandle<()> {
@@ -43,7 +42,7 @@ fn no_file_that_is_forged_right_after_the_first_publication_to_its_directory_sta
         let forger = forge(root.clone());
         publish_as(&mut lane, round, &spec, "ding1");
         forger.join().unwrap();
-        assert_eq!(lane.drifted(PATIENCE), Some(round));
+        assert_eq!(lane.drifted(Duration::from_secs(30)), Some(round));
         publish_as(&mut lane, round, &spec, "ding1");
         assert_eq!(fs::read_to_string(root.join("ding1")).unwrap(), "t-1", "round {round}");
     }
