@@ -131,6 +131,17 @@ fn the_json_schema_accepts_the_shipped_files_and_refuses_faults() {
         };
         assert_eq!(found, "", "{text}");
     }
+    for (keys, sink) in [
+        ("rate = \"15/s\"", "@u/a"),
+        ("rate = \"+15\\t/ s \"", "+5/{corp_id}"),
+        ("retry = { max = \" 1.5h 1 0 s\" }", "5/{corp_id}"),
+        ("retry = { max = \"1h30m\" }", "@u/{app}/{corp_id}"),
+    ] {
+        let text = crm(&format!("corp_ids = [\"ding1\"]\n{keys}\n[[app.crm.sink]]\nkeyring = \"{sink}\""));
+        let problems = Dir::with(&text).check().report;
+        assert!(!problems.has_errors(), "{text}: {problems:#?}");
+        assert_eq!(faults(&text).unwrap(), "", "{text}");
+    }
     for (bad, place) in [
         ("[metricks]\nlisten = 1", "$ "),
         ("[api]\ntimeout = 10", "$.api.timeout"),

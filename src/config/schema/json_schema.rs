@@ -54,11 +54,11 @@ impl ValueKind {
     fn to_json(self) -> Value {
         let text = |pattern: &str| json!({ "type": "string", "pattern": pattern });
         match self {
-            Self::Duration { .. } => text("^ *[0-9]+ *[A-Za-zµ]+( *[0-9]+ *[A-Za-zµ]+)* *$"),
+            Self::Duration { .. } => text("^\\s*[0-9][0-9\\s.]*[A-Za-zµ][0-9A-Za-zµ\\s.]*$"),
             Self::Integer { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
             Self::Fraction { least, most } => json!({ "type": "number", "minimum": least, "maximum": most }),
             Self::Boolean => json!({ "type": "boolean" }),
-            Self::Rate => text("^ *[0-9]+ */ *(s|m) *$"),
+            Self::Rate => text("^\\s*\\+?[0-9]+\\s*/\\s*[sm]\\s*$"),
             Self::Word(words) => json!({ "enum": words }),
             Self::Mode { .. } => text("^[0-7]{3,4}$"),
             Self::Owner | Self::Group => {
@@ -66,7 +66,7 @@ impl ValueKind {
             }
             Self::Endpoint => text("^https?://"),
             Self::IpAddress | Self::Proxy | Self::Path | Self::SinkPath => json!({ "type": "string", "minLength": 1 }),
-            Self::KeyringPath => text("^(@u|[0-9]+)/"),
+            Self::KeyringPath => text("^(@u|\\+?[0-9]+)/"),
             Self::Template => text("\\{token\\}"),
             Self::Text { pattern, .. } => text(pattern),
             Self::CorpIds => json!({ "type": "array", "items": text("^[A-Za-z0-9_-]{1,64}$"), "uniqueItems": true }),
