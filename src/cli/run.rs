@@ -32,7 +32,7 @@ pub(super) fn report_start_error(error: &StartError) -> Exit {
             print_line(rendered.trim_end());
             Exit::Config
         }
-        StartError::State(_) | StartError::System(_) => {
+        StartError::Unanswered { .. } | StartError::State(_) | StartError::System(_) => {
             // The daemon may have run for hours. A reader of stderr that hangs must not keep it from ending, or nothing
             // restarts it.
             log::last_words(&format!("error: {error}"));

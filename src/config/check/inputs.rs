@@ -25,14 +25,40 @@ impl<'a> Accounts<'a> {
         for account in &draft.accounts {
             accounts.check_one(account, &draft.diagnostics);
         }
-        for group in ["corptokend-admin", "corptokend-readers"] {
-            if let Some(Account::Unanswered(why)) = environment.groups.get(group) {
-                let message = format!("the group {group} cannot be looked up: {why}");
-                let help = "files get the daemon's own group until it can be; see the system's account database";
-                draft.diagnostics.push(Diagnostic::new(Severity::Warning, message).help(help).that_hangs());
+        accounts.check_defaults(draft);
+        accounts
+    }
+
+    /// Reports the default groups that are used, and of which it is not known whether they can be. Without their group the
+    /// readers of the standard sink would be locked out; without that of the socket only root gives commands.
+    fn check_defaults(&self, draft: &Draft<'_>) {
+        let of_sinks = draft.apps.iter().flat_map(|app| app.settings.sinks()).filter_map(|sink| sink.group.as_ref());
+        let sinks = (of_sinks.collect(), Severity::Error, "what runs goes on until it can be");
+        let socket = "the control socket has the daemon's own group until a restart";
+        let socket = (draft.control_group.iter().collect::<Vec<_>>(), Severity::Warning, socket);
+        for (groups, severity, help) in [sinks, socket] {
+            let default = groups.into_iter().find_map(|group| match group {
+                AccountName::Default(name) => Some(*name),
+                AccountName::Id(_) | AccountName::Name(_) => None,
+            });
+            if let Some(message) = default.and_then(|name| self.unanswered_default(name)) {
+                let help = format!("see the system's account database; {help}");
+                draft.diagnostics.push(Diagnostic::new(severity, message).help(help).that_hangs());
             }
         }
-        accounts
+    }
+
+    /// Why it is not known whether a default group can be used.
+    fn unanswered_default(&self, group: &str) -> Option<String> {
+        let message = |what: &str, why: &str| Some(format!("the {what} cannot be looked up: {why}"));
+        match self.environment.groups.get(group)? {
+            Account::Unanswered(why) => message(&format!("group {group}"), why),
+            Account::Id(id) if !self.process.may_give_to(*id) => match self.environment.users.get(DAEMON)? {
+                Account::Unanswered(why) => message(&format!("user {DAEMON}"), why),
+                Account::Id(_) | Account::Missing => None,
+            },
+            Account::Id(_) | Account::Missing => None,
+        }
     }
 
     fn check_one(&self, account: &AccountUse, diagnostics: &Diagnostics<'_>) {

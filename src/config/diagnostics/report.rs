@@ -173,6 +173,12 @@ impl Report {
         self.diagnostics.iter().any(|diagnostic| diagnostic.hangs)
     }
 
+    /// Whether it has errors, and all of them may end by themselves, because something did not answer in time.
+    pub fn may_end_by_itself(&self) -> bool {
+        let mut errors = self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+        self.has_errors() && errors.all(|error| error.hangs)
+    }
+
     /// How many problems of this severity there are.
     pub fn count(&self, severity: Severity) -> usize {
         self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()

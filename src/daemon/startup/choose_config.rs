@@ -60,14 +60,20 @@ pub(super) fn choose(
         return Ok(Chosen { candidate, loaded, last, rejected: None });
     }
     let saved = checked.filter(|_| fallback == Fallback::LastApplied).map(|checked| compare(&saved, checked));
-    match saved.and_then(|mut saved| Some((saved.candidate.take()?, saved))) {
-        Some((candidate, saved)) => Ok(Chosen { candidate, loaded: saved, last, rejected: Some(loaded) }),
+    let Some(mut saved) = saved else { return Err(config_error(loaded.report, &sources)) };
+    match saved.candidate.take() {
+        Some(candidate) => Ok(Chosen { candidate, loaded: saved, last, rejected: Some(loaded) }),
+        None if saved.report.may_end_by_itself() => Err(StartError::Unanswered { rendered: saved.rendered }),
         None => Err(config_error(loaded.report, &sources)),
     }
 }
 
+/// The start ends for good where the operator must act, and can be repeated where something did not answer in time.
 pub(super) fn config_error(report: Report, sources: &Sources) -> StartError {
     let rendered = report.render(sources, wants_colour(&std::io::stderr()));
+    if report.may_end_by_itself() {
+        return StartError::Unanswered { rendered };
+    }
     StartError::Config { report, rendered }
 }
 
@@ -87,4 +93,22 @@ pub(super) fn stale_apps(candidate: &Candidate, last: &Applied) -> Vec<AppName> 
     stale.sort_unstable();
     stale.dedup();
     stale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Diagnostic, Severity};
+
+    /// systemd does not restart after the exit code of [`StartError::Config`].
+    #[test]
+    fn only_what_the_operator_must_mend_ends_the_start_for_good() {
+        let error = |diagnostics| config_error(Report { diagnostics }, &Sources::remembered(Vec::new()));
+        let wrong = || Diagnostic::new(Severity::Error, "no such group");
+        let unanswered = || Diagnostic::new(Severity::Error, "the group cannot be looked up").that_hangs();
+        assert!(matches!(error(vec![wrong()]), StartError::Config { .. }));
+        assert!(matches!(error(vec![unanswered(), wrong()]), StartError::Config { .. }));
+        let warning = Diagnostic::new(Severity::Warning, "old");
+        assert!(matches!(error(vec![unanswered(), warning]), StartError::Unanswered { .. }));
+    }
 }

@@ -56,6 +56,13 @@ pub enum StartError {
         /// The same, for people.
         rendered: String,
     },
+    /// The config can be used, or the one that was applied last, as soon as what both depend on answers again: a later
+    /// start may succeed.
+    #[error("{rendered}")]
+    Unanswered {
+        /// What did not answer, for people.
+        rendered: String,
+    },
     /// The state belongs to another daemon, or there is no thread for it.
     #[error(transparent)]
     State(#[from] OpenError),
