@@ -2,9 +2,6 @@
 //!
 //! [`start`] reads the config, opens the state, chooses the config that runs (`choose_config`), gives the engine what was saved
 //! (`saved_state`), and applies the config as a reload does. The driver takes the first turn.
-//!
-//! [`start`] reads the config, opens the state, chooses the config that runs (`choose_config`), gives the engine what was saved
-//! (`saved_state`), and applies the config as a reload does. The driver takes the first turn.
 
 mod choose_config;
 mod saved_state;
