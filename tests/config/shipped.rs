@@ -110,7 +110,9 @@ for error in jsonschema.Draft202012Validator(schema).iter_errors(config):
 
 /// What is wrong with a config in the eyes of the JSON Schema; `None` without a validator.
 fn faults(config: &str) -> Option<String> {
-    let mut python = Command::new("python3");
+    // Debian's own, which has Debian's modules: another may be the first on PATH.
+    let debian = "/usr/bin/python3";
+    let mut python = Command::new(if Path::new(debian).exists() { debian } else { "python3" });
     let out = python.args(["-c", VALIDATE, &schema::json_schema(), config]).stdin(Stdio::null()).output().ok()?;
     let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
     if stderr.contains("ModuleNotFoundError") {
