@@ -69,11 +69,10 @@ pub(super) fn does_not_answer(path: &Path, within: Duration) -> SinkFailure {
     SinkFailure { kind: SinkFailureKind::Hangs, detail: detail.into() }
 }
 
-/// A place that was not probed, because too many others, this one first, did not answer.
-pub(super) fn not_probed(path: &Path, hung: &Path) -> SinkFailure {
-    let detail =
-        format!("{} was not tried, since too many others do not answer, such as {}", path.display(), hung.display());
-    SinkFailure { kind: SinkFailureKind::Hangs, detail: detail.into() }
+/// A probe whose thread panicked.
+pub(super) fn probe_panicked() -> SinkFailure {
+    let detail = "trying it ended in a defect of corptokend, which stderr shows; please report it";
+    SinkFailure { kind: SinkFailureKind::Other, detail: detail.into() }
 }
 
 /// The kind of a file system's error.

@@ -21,4 +21,4 @@ pub use claims::{Claims, Holder, PlaceConflict};
 pub use file::render;
 pub use job::{FileJob, KeyJob, LaneReport, Publication, RemovalCause};
 pub use lane::{Lane, Stopped};
-pub use probe::{ProbeTarget, SinkProbe, file_system_of};
+pub use probe::{ProbeError, ProbeTarget, SinkProbe, file_system_of};

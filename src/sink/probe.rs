@@ -1,6 +1,6 @@
 //! Probes sinks: whether a publication could succeed, without publishing anything.
 //!
-//! In: sinks, with the tenant to publish for. Out: the failure that a publication would meet. The work is done on a thread
+//! In: sinks, with the tenant to publish for. Out: why a publication would fail, or why that is not known. The work is done on a thread
 //! of its own, so that a mount that hangs costs [`TIMEOUT`] once. `corptokend check` is the only user.
 
 use std::collections::HashMap;
@@ -9,18 +9,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::error;
 use super::file::{DaemonUser, DirHandle, DirPolicy, DirectoryCache, IfMissing, could_be_made, probe_directory};
-use crate::domain::{FileSink, Names, SinkFailure, SinkFailureKind, SinkKind, SinkSpec};
+use crate::domain::{FileSink, Names, SinkFailure, SinkKind, SinkSpec};
 use crate::system::permissions::Role;
 
-/// How long one sink may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one sink may take: as long as a lane may before it is reported as hanging (decision 0018).
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most fixed parts that are given up, since each costs the timeout and a thread. Everything after that is not probed.
+/// The most places that are given up, since each costs the timeout and a thread. Everything after that is not probed.
 const MAX_GIVEN_UP: usize = 8;
 
 /// A sink of a tenant, to be probed.
@@ -34,11 +34,21 @@ pub struct ProbeTarget {
     pub names: Names,
 }
 
-/// Probes sinks one after the other. A fixed part of a path that does not answer is not probed again.
+/// Why a sink is not known to be usable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeError {
+    /// The failure that a publication would meet.
+    Failed(SinkFailure),
+    /// The sink was not tried, for this reason: it may be usable.
+    NotTried(String),
+}
+
+/// Probes sinks one after the other. A place ([`SinkSpec::home`]) that does not answer is not probed again.
 #[derive(Debug, Default)]
 pub struct SinkProbe {
     /// `None` before the first probe, and after one that hung.
     thread: Option<ProbeThread>,
+    /// The homes of the sinks that hung.
     given_up: Vec<PathBuf>,
 }
 
@@ -54,12 +64,9 @@ impl ProbeTarget {
         &self.sinks[self.index]
     }
 
-    /// The directory at which its path starts; empty for a key.
-    fn fixed_part(&self) -> &Path {
-        match &self.spec().kind {
-            SinkKind::File(file) => file.fixed_part(),
-            SinkKind::Keyring(_) => Path::new(""),
-        }
+    /// What is given up if it hangs: all places of its app, and of no other app that has a directory of its own.
+    fn home(&self) -> PathBuf {
+        self.spec().home(&self.names.id.app)
     }
 }
 
@@ -69,52 +76,62 @@ impl SinkProbe {
         Self::default()
     }
 
-    /// Probes whether a publication to each of these sinks could succeed. Returns the outcomes in their order; a failure is
-    /// the one that a publication would meet.
+    /// Probes whether a publication to each of these sinks could succeed. Returns the outcomes in their order.
     ///
     /// For a file: that the fixed part exists (or can be made), that nobody untrusted can write there, and that a file with
     /// the sink's group, mode and owner can be made in the last directory of the path that exists. That file is removed
     /// again, and no directory is made. For a key: that the keyring at which its path starts can be read.
-    pub fn run(&mut self, targets: &[ProbeTarget]) -> Vec<Result<(), SinkFailure>> {
+    pub fn run(&mut self, targets: &[ProbeTarget]) -> Vec<Result<(), ProbeError>> {
         let mut outcomes = Vec::with_capacity(targets.len());
         while outcomes.len() < targets.len() {
             if let Err(error) = self.probe(&targets[outcomes.len()..], &mut outcomes) {
-                let detail = format!("it was not tried: the system has no thread for it ({error})");
-                let failure = SinkFailure { kind: SinkFailureKind::Other, detail: detail.into() };
-                outcomes.resize(targets.len(), Err(failure));
+                let why = format!("the system has no thread for it ({error})");
+                outcomes.resize(targets.len(), Err(ProbeError::NotTried(why)));
             }
         }
         outcomes
     }
 
-    /// Probes targets until one hangs.
-    fn probe(&mut self, targets: &[ProbeTarget], outcomes: &mut Vec<Result<(), SinkFailure>>) -> io::Result<()> {
+    /// Probes targets until one hangs, or makes the thread panic.
+    fn probe(&mut self, targets: &[ProbeTarget], outcomes: &mut Vec<Result<(), ProbeError>>) -> io::Result<()> {
         let thread = self.thread.take().map_or_else(ProbeThread::start, Ok)?;
         let to_probe = targets.iter().filter(|target| self.not_probed(target).is_none()).cloned().collect();
         // Should the thread have ended, no outcome comes.
         let _ = thread.targets.send(to_probe);
         for target in targets {
-            if let Some(failure) = self.not_probed(target) {
-                outcomes.push(Err(failure));
+            if let Some(error) = self.not_probed(target) {
+                outcomes.push(Err(error));
                 continue;
             }
-            let Ok(outcome) = thread.outcomes.recv_timeout(TIMEOUT) else {
-                self.given_up.push(target.fixed_part().to_owned());
-                return Ok(());
-            };
-            outcomes.push(outcome);
+            match thread.outcomes.recv_timeout(TIMEOUT) {
+                Ok(outcome) => outcomes.push(outcome.map_err(ProbeError::Failed)),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.given_up.push(target.home());
+                    return Ok(());
+                }
+                // A defect that this target alone shows.
+                Err(RecvTimeoutError::Disconnected) => {
+                    outcomes.push(Err(ProbeError::Failed(error::probe_panicked())));
+                    return Ok(());
+                }
+            }
         }
         self.thread = Some(thread);
         Ok(())
     }
 
     /// Why this target is not probed, if it is not.
-    fn not_probed(&self, target: &ProbeTarget) -> Option<SinkFailure> {
-        let fixed = target.fixed_part();
-        if self.given_up.iter().any(|hung| fixed == hung) {
-            return Some(error::does_not_answer(fixed, TIMEOUT));
+    fn not_probed(&self, target: &ProbeTarget) -> Option<ProbeError> {
+        let first = self.given_up.first()?;
+        let home = target.home();
+        if self.given_up.contains(&home) {
+            return Some(ProbeError::Failed(error::does_not_answer(&home, TIMEOUT)));
         }
-        (self.given_up.len() >= MAX_GIVEN_UP).then(|| error::not_probed(fixed, &self.given_up[0]))
+        if let Some(above) = self.given_up.iter().find(|hung| home.starts_with(hung)) {
+            return Some(ProbeError::NotTried(format!("{}, above it, does not answer", above.display())));
+        }
+        let too_many = || format!("too many other places do not answer, such as {}", first.display());
+        (self.given_up.len() >= MAX_GIVEN_UP).then(|| ProbeError::NotTried(too_many()))
     }
 }
 
@@ -220,8 +237,10 @@ pub fn file_system_of(path: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::time::{ClockId, clock_gettime};
+
     use super::*;
-    use crate::domain::{Format, OnExpiry, Placeholder, Template};
+    use crate::domain::{Format, OnExpiry, Placeholder, SinkFailureKind, Template};
 
     fn file_at(path: &Path) -> SinkSpec {
         let file = FileSink {
@@ -236,10 +255,68 @@ mod tests {
         SinkSpec { kind: SinkKind::File(Arc::new(file)), on_expiry: OnExpiry::Keep }
     }
 
+    fn names(app: &str) -> Names {
+        Names { id: format!("{app}/ding1").parse().unwrap(), name: None, client_id: "c1".parse().unwrap() }
+    }
+
+    fn target(app: &str, path: &str) -> ProbeTarget {
+        ProbeTarget { sinks: Arc::new([file_at(Path::new(path))]), index: 0, names: names(app) }
+    }
+
+    #[test]
+    fn what_is_given_up_is_one_apps_place_and_not_the_directory_above_it() {
+        let given_up = vec![PathBuf::from("/srv/crm")];
+        let probe = SinkProbe { thread: None, given_up };
+        let not_probed = |app, path| probe.not_probed(&target(app, path));
+        assert_eq!(not_probed("hr", "/srv/{app}/{corp_id}"), None);
+        assert_eq!(not_probed("crm2", "/srv/{app}/{corp_id}"), None);
+        let same = not_probed("crm", "/srv/{app}/{corp_id}.2");
+        assert!(
+            matches!(&same, Some(ProbeError::Failed(failure)) if failure.kind == SinkFailureKind::Hangs),
+            "{same:?}"
+        );
+        let below = not_probed("crm", "/srv/{app}/b/{corp_id}");
+        assert!(matches!(&below, Some(ProbeError::NotTried(why)) if why.contains("/srv/crm")), "{below:?}");
+    }
+
+    #[test]
+    fn a_probe_that_panics_fails_for_its_target_alone_and_is_no_mount_that_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("{corp_id}");
+        let target = target("crm", path.to_str().unwrap());
+        // What a thread that panicked leaves: nobody listens, and nobody answers.
+        let thread = Some(ProbeThread { targets: channel().0, outcomes: channel().1 });
+        let mut probe = SinkProbe { thread, given_up: Vec::new() };
+        let outcomes = probe.run(&[target.clone(), target]);
+        let Err(ProbeError::Failed(failure)) = &outcomes[0] else { panic!("{outcomes:?}") };
+        assert!(
+            failure.kind == SinkFailureKind::Other && failure.detail.contains("a defect of corptokend"),
+            "{failure}"
+        );
+        assert_eq!(outcomes[1], Ok(()));
+    }
+
+    /// The processor time of probing so many sinks of their own in one directory.
+    fn time_to_probe(sinks: usize) -> Duration {
+        let directory = tempfile::tempdir().unwrap();
+        let specs: Vec<SinkSpec> = (0..sinks).map(|n| file_at(&directory.path().join(n.to_string()))).collect();
+        let (names, mut prober) = (names("crm"), Prober::new());
+        let now = || -> Duration { clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap() };
+        let start = now();
+        specs.iter().for_each(|spec| prober.probe(spec, &names).unwrap());
+        now() - start
+    }
+
+    #[test]
+    fn twice_as_many_sinks_take_about_twice_as_long_to_probe() {
+        let (one, two) = (time_to_probe(4_000), time_to_probe(8_000));
+        assert!(two < one * 3, "{one:?} for 4,000, and {two:?} for 8,000");
+    }
+
     #[test]
     fn a_directory_is_written_to_once_however_many_sinks_have_it() {
         let directory = tempfile::tempdir().unwrap();
-        let names = Names { id: "crm/ding1".parse().unwrap(), name: None, client_id: "c1".parse().unwrap() };
+        let names = names("crm");
         let mut prober = Prober::new();
         let mut probe = |n: usize| {
             for name in [n.to_string(), format!("{n}/token")] {

@@ -13,7 +13,7 @@ use corptokend::domain::{
     Slot, Template, Ticket, Token, WallMs, WithdrawalId, Wrote,
 };
 use corptokend::sink::{
-    Claims, FileJob, KeyJob, Lane, LaneReport, ProbeTarget, Publication, RemovalCause, SinkProbe, Stopped,
+    Claims, FileJob, KeyJob, Lane, LaneReport, ProbeError, ProbeTarget, Publication, RemovalCause, SinkProbe, Stopped,
 };
 use zeroize::Zeroizing;
 
@@ -172,7 +172,10 @@ pub fn names(corp_id: &str) -> Names {
 /// Tries a sink for the tenant `ding1`, and publishes nothing.
 pub fn probe(spec: &SinkSpec) -> Result<(), SinkFailure> {
     let target = ProbeTarget { sinks: Arc::new([spec.clone()]), index: 0, names: names("ding1") };
-    SinkProbe::new().run(&[target]).remove(0)
+    SinkProbe::new().run(&[target]).remove(0).map_err(|error| match error {
+        ProbeError::Failed(failure) => failure,
+        ProbeError::NotTried(why) => panic!("it was not tried: {why}"),
+    })
 }
 
 pub fn publication(slot: u32, spec: &SinkSpec, corp_id: &str, token: &str) -> Job {

@@ -14,9 +14,9 @@ use crate::cli::terminal::{Exit, SafeJson, output_failed};
 use crate::config::{self, AppConfig, CapacityReport, Config, Diagnostic, Draft, Process, Report, Severity, Sources};
 use crate::control::protocol::{ReloadRequest, ReloadVerdict};
 use crate::control::{ControlClient, ControlError};
-use crate::domain::{AppName, CorpId, Failure, Names, SinkFailure, SinkKind, SinkSpec, TenantId};
+use crate::domain::{AppName, CorpId, Failure, Names, SinkKind, SinkSpec, TenantId};
 use crate::environment;
-use crate::sink::{self, ProbeTarget};
+use crate::sink::{self, ProbeError, ProbeTarget};
 use crate::system::process;
 
 /// Validate the config, try the sinks' directories, and show what a reload would do
@@ -122,27 +122,30 @@ const PROBE_BATCH: usize = 256;
 /// Probes the sinks of every tenant. A sink mostly fails for all tenants alike, so the first failure stands for the others.
 fn probe_sinks(config: &Config) -> Vec<Diagnostic> {
     let mut probe = sink::SinkProbe::new();
-    let mut failures: Vec<(AppName, SinkSpec, SinkFailure, usize)> = Vec::new();
+    let mut failures: Vec<(AppName, SinkSpec, ProbeError, usize)> = Vec::new();
     let mut known: HashMap<(AppName, SinkSpec), usize> = HashMap::new();
     let mut targets = config.apps.iter().flat_map(|(name, app)| targets_of(name, app)).peekable();
     while targets.peek().is_some() {
         let batch: Vec<ProbeTarget> = targets.by_ref().take(PROBE_BATCH).collect();
         for (target, outcome) in batch.iter().zip(probe.run(&batch)) {
-            let Err(failure) = outcome else { continue };
+            let Err(error) = outcome else { continue };
             let (app, spec) = (target.names.id.app.clone(), target.sinks[target.index].clone());
             match known.entry((app.clone(), spec.clone())) {
                 Entry::Occupied(first) => failures[*first.get()].3 += 1,
                 Entry::Vacant(first) => {
                     first.insert(failures.len());
-                    failures.push((app, spec, failure, 0));
+                    failures.push((app, spec, error, 0));
                 }
             }
         }
     }
-    let diagnostic = |(name, spec, failure, more): (AppName, SinkSpec, SinkFailure, usize)| {
+    let diagnostic = |(name, spec, error, more): (AppName, SinkSpec, ProbeError, usize)| {
         let others = if more > 0 { format!(" (and for {more} more of its tenants)") } else { String::new() };
-        let message = format!("app {name}: {} cannot be published to: {failure}{others}", path_of(&spec));
-        Diagnostic::new(Severity::Error, message)
+        let (severity, what) = match error {
+            ProbeError::Failed(failure) => (Severity::Error, format!("cannot be published to: {failure}")),
+            ProbeError::NotTried(why) => (Severity::Warning, format!("was not tried: {why}")),
+        };
+        Diagnostic::new(severity, format!("app {name}: {} {what}{others}", path_of(&spec)))
     };
     failures.into_iter().map(diagnostic).collect()
 }
@@ -233,8 +236,9 @@ mod tests {
     use super::*;
     use crate::config::Source;
 
-    /// The processor time of trying the sinks of so many tenants, each with a sink of its own, in one directory.
-    fn time_to_try(tenants: usize) -> Duration {
+    /// The processor time of handing the sinks of so many tenants, each with one of its own, to the probe and of reading its
+    /// answers. The probe's thread has a test of its own (`src/sink/probe.rs`).
+    fn time_to_hand_over(tenants: usize) -> Duration {
         let directory = tempfile::tempdir().unwrap();
         let mut text = "[app.crm]\nclient_id = \"c\"\nclient_secret = { file = \"/gone\" }\n".to_owned();
         for n in 0..tenants {
@@ -253,8 +257,8 @@ mod tests {
     }
 
     #[test]
-    fn twice_as_many_tenants_with_sinks_of_their_own_take_about_twice_as_long_to_try() {
-        let (one, two) = (time_to_try(4_000), time_to_try(8_000));
+    fn twice_as_many_tenants_with_sinks_of_their_own_take_about_twice_as_long_to_hand_over() {
+        let (one, two) = (time_to_hand_over(4_000), time_to_hand_over(8_000));
         assert!(two < one * 3, "{one:?} for 4,000, and {two:?} for 8,000");
     }
 }
