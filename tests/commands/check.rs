@@ -133,6 +133,7 @@ fn online_makes_one_real_call_and_publishes_nothing() {
     assert_eq!((machine.sandbox.calls().len(), issued.len()), (1, 1));
     let text = shown(&output);
     assert!(text.contains("crm/ding1: ") && text.contains("good for 7200 s"), "{text}");
+    assert!(text.contains("the token that was in use may have ended"), "{text}");
     assert!(!text.contains(&issued[0].token), "a token is shown");
     assert!(machine.token_files().is_empty() && !machine.path("state/state.redb").exists());
 
@@ -141,16 +142,16 @@ fn online_makes_one_real_call_and_publishes_nothing() {
 }
 
 #[test]
-fn a_real_call_that_fails_exits_78_and_says_why() {
+fn a_real_call_that_fails_exits_69_and_says_why() {
     let machine = Machine::new().app("crm", &["ding1"], "");
     machine.sandbox.inject(Scope::everyone(), Fault::UnauthorizedClient, Times::UntilCleared);
     let output = machine.run(&["check", "--online"]);
-    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(output.status.code(), Some(69));
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(errors.starts_with("error: crm/ding1: ") && errors.contains("unauthorized.client"), "{errors}");
 
     let output = machine.run(&["check", "--online", "crm/ding9"]);
-    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(output.status.code(), Some(69));
     assert!(shown(&output).contains("error: crm/ding9 is not in the config"), "{}", shown(&output));
 }
 
@@ -169,7 +170,7 @@ fn the_json_of_a_valid_config_has_the_documented_keys() {
     machine.start();
     machine.sandbox.inject(Scope::everyone(), Fault::ServerError, Times::Next(1));
     let (value, code) = json(&machine, &["--online"]);
-    assert_eq!(code, Some(78));
+    assert_eq!(code, Some(69));
     documented(&value["reload"], "reload");
     documented(&value["online"], "online");
     assert_eq!(value["online"]["kind"], "server_error");

@@ -53,18 +53,8 @@ fn is_uuid(text: &str) -> bool {
 /// quoted any more. A new one may hold an id that is the token of fingerprint `held`, with the dashes of a UUID.
 pub fn redact_failure(failure: &mut Failure, held: Option<Fingerprint>) {
     failure.code = failure.code.take().filter(|code| super::is_known(code));
-    failure.request_id = failure.request_id.take().filter(|id| is_uuid(id) && !held.is_some_and(|held| is(id, held)));
-}
-
-/// Whether the id is the text of this fingerprint, in one of its spellings.
-fn is(id: &str, held: Fingerprint) -> bool {
-    let bare = id.replace('-', "");
-    let backwards = |text: &str| text.chars().rev().collect::<String>();
-    let spellings = [id.to_owned(), backwards(id), backwards(&bare), bare];
-    spellings.iter().flat_map(|text| [text.clone(), text.to_lowercase(), text.to_uppercase()]).any(|text| {
-        // These are all the tokens that the dashed id can stand for.
-        Fingerprint::of(text.as_bytes()) == held
-    })
+    failure.request_id = failure.request_id.take().filter(|id| is_uuid(id));
+    held.into_iter().for_each(|held| failure.remove_token(held));
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub(super) struct CheckArgs {
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
-    /// Also make one real call, for this tenant or for the first, and publish nothing
+    /// Also make one real call, for this tenant or for the first, and publish nothing; the tenant's token in use may end by it
     #[arg(long, value_name = "TENANT", num_args = 0..=1)]
     online: Option<Option<TenantId>>,
 }
@@ -73,7 +73,8 @@ pub(super) fn run(args: &CheckArgs, config: &Path, socket: Option<&Path>, out: &
     let online_failed = findings.details.as_ref().and_then(|d| d.online.as_ref()).is_some_and(|c| c.outcome.is_err());
     match written {
         Err(error) => output_failed(&error),
-        Ok(()) if findings.report.has_errors() || online_failed => Exit::Config,
+        Ok(()) if findings.report.has_errors() => Exit::Config,
+        Ok(()) if online_failed => Exit::Unavailable,
         Ok(()) => Exit::Success,
     }
 }

@@ -78,7 +78,8 @@ fn online(call: &OnlineCall, out: &mut dyn Write) -> io::Result<()> {
     match &call.outcome {
         Ok(answered) => writeln!(
             out,
-            "{whose}{} answers with a token, good for {} s (fingerprint {}); nothing was published",
+            "{whose}{} answers with a token, good for {} s (fingerprint {}); nothing was published, and \
+             the token that was in use may have ended",
             answered.endpoint, answered.lifetime_s, answered.fingerprint
         ),
         Err(refused) => {

@@ -16,6 +16,8 @@ pub enum Exit {
     NoDaemon = 3,
     /// `EX_USAGE`: the command line is wrong.
     Usage = 64,
+    /// `EX_UNAVAILABLE`: the one real call of `check --online` brought no token.
+    Unavailable = 69,
     /// `EX_TEMPFAIL`: the daemon is busy.
     Busy = 75,
     /// `EX_NOPERM`: the user may not ask the daemon.

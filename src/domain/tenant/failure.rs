@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::domain::token::Fingerprint;
+
 /// Who is to blame for a failed call. It decides whose calls are held back, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
@@ -160,6 +162,22 @@ impl Failure {
     pub fn new(kind: FailureKind, detail: impl Into<Box<str>>) -> Self {
         Self { kind, code: None, request_id: None, detail: detail.into(), retry_after_s: None }
     }
+
+    /// Removes a request id that is the token of this fingerprint, with the dashes of a UUID.
+    pub fn remove_token(&mut self, held: Fingerprint) {
+        self.request_id = self.request_id.take().filter(|id| !is_spelling_of(id, held));
+    }
+}
+
+/// Whether the id is the text of this fingerprint, in one of its spellings.
+fn is_spelling_of(id: &str, held: Fingerprint) -> bool {
+    let bare = id.replace('-', "");
+    let backwards = |text: &str| text.chars().rev().collect::<String>();
+    let spellings = [id.to_owned(), backwards(id), backwards(&bare), bare];
+    spellings.iter().flat_map(|text| [text.clone(), text.to_lowercase(), text.to_uppercase()]).any(|text| {
+        // These are all the tokens that the dashed id can stand for.
+        Fingerprint::of(text.as_bytes()) == held
+    })
 }
 
 impl fmt::Display for Failure {

@@ -17,7 +17,7 @@ const SAME_EXPIRY_MS: u64 = 1500;
 
 impl Engine {
     /// A call ended. An answer to any but the tenant's latest call is discarded.
-    pub(crate) fn call_ended(&mut self, now: Now, ticket: Ticket, outcome: Result<Grant, Failure>) {
+    pub(crate) fn call_ended(&mut self, now: Now, ticket: Ticket, mut outcome: Result<Grant, Failure>) {
         let slot = ticket.slot;
         let expected = self.tenants.get(slot).is_some_and(|t| t.seq == ticket.seq && t.phase == Phase::Calling);
         if !expected {
@@ -25,6 +25,10 @@ impl Engine {
                 self.outbox.push_back(Action::Discard(ticket));
             }
             return;
+        }
+        if let (Err(failure), Some(token)) = (&mut outcome, self.tenants[slot].token) {
+            // The state may have turned out to hold it while the call was in flight.
+            failure.remove_token(token.fingerprint);
         }
         let ix = self.tenants[slot].app;
         self.free_call_slot(now, slot, outcome.as_ref().err());

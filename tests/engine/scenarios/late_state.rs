@@ -182,6 +182,26 @@ fn a_pace_of_all_origins_that_is_found_late_slows_each_of_them() {
 }
 
 #[test]
+fn a_request_id_that_is_the_token_which_was_found_during_the_call_is_not_kept() {
+    let mut daemon = daemon();
+    let id = "5a4d7e2c-18c1-7c1b-9a55-0123456789ab";
+    let failure = Failure { request_id: Some(id.into()), ..Failure::new(FailureKind::ServerError, "no") };
+    daemon.endpoint.respond_with(move |_, _| (5_000, Err(failure.clone())));
+    add(&mut daemon, 0..2);
+    daemon.run_ms(1_000);
+    let fingerprint = Fingerprint::of(id.replace('-', "").as_bytes());
+    let record = Record { fingerprint, ..record_from(&daemon, 0, 60) };
+    daemon.store_token(&tenant(0), record);
+    daemon.tell(Event::TokensFound(vec![(tenant(0), record)], Freshness::Current));
+    daemon.run_ms(6_000);
+    let shown = |n: usize| {
+        let row = daemon.engine.row(daemon.now(), daemon.engine.slot(&tenant(n)).unwrap());
+        row.failure.expect("its call failed").failure.request_id
+    };
+    assert_eq!((shown(0), shown(1).as_deref()), (None, Some(id)));
+}
+
+#[test]
 fn a_ban_that_is_over_when_it_is_found_stops_nobody() {
     let mut daemon = idle_daemon();
     find_ban(&mut daemon, SavedKey::Ban(way(1).origin), 600_000, -300_000);
