@@ -18,7 +18,7 @@ pub enum Action {
         /// The token that the tenant has: a failure must not quote it.
         held: Option<Fingerprint>,
     },
-    /// Commit the answer under this ticket, then send [`Event::CommitEnded`].
+    /// Commit the answer under this ticket, then send `Event::CommitEnded`.
     Commit {
         /// Which answer.
         ticket: Ticket,
@@ -33,7 +33,7 @@ pub enum Action {
     Publish(Publish),
     /// Empty a sink of a tenant: its token expired, and `on_expiry` says so.
     Expire(Expire),
-    /// Empty a place that no longer belongs to anybody; [`Event::Withdrawn`] tells how it went.
+    /// Empty a place that no longer belongs to anybody; `Event::Withdrawn` tells how it went.
     Withdraw {
         /// Which withdrawal.
         id: WithdrawalId,
@@ -56,7 +56,7 @@ pub enum Action {
     Notify(Notice),
 }
 
-/// A publication. Its outcome is an [`Event::Published`].
+/// A publication. Its outcome is an `Event::Published`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publish {
     /// Which token.
@@ -75,7 +75,7 @@ pub struct Publish {
     pub expires_at: WallMs,
 }
 
-/// The emptying of a sink whose token expired. Its outcome is an [`Event::Published`], too.
+/// The emptying of a sink whose token expired. Its outcome is an `Event::Published`, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expire {
     /// Which token.

@@ -28,9 +28,9 @@ pub enum Event {
     /// A token is in the database, or cannot be for now (it is unwritable, or hangs) and stays in memory: either way it may be
     /// published. Sent once a commit.
     CommitEnded(Ticket),
-    /// An [`Action::Publish`] or [`Action::Expire`] ended.
+    /// An `Action::Publish` or `Action::Expire` ended.
     Published(Ticket, SinkId, Result<Wrote, SinkFailure>),
-    /// An [`Action::Withdraw`] ended.
+    /// An `Action::Withdraw` ended.
     Withdrawn(WithdrawalId, Result<(), SinkFailure>),
     /// These places belong to nobody any more and are to be emptied: their tenants left while the daemon was down.
     Vacated(Vec<(LaneId, RootId, Place)>),
