@@ -240,18 +240,10 @@ mod tests {
     use rustix::time::{ClockId, clock_gettime};
 
     use super::*;
-    use crate::domain::{Format, OnExpiry, Placeholder, SinkFailureKind, Template};
+    use crate::domain::{OnExpiry, SinkFailureKind};
 
     fn file_at(path: &Path) -> SinkSpec {
-        let file = FileSink {
-            path: Template::parse(path.to_str().unwrap(), Placeholder::IN_PATHS).unwrap(),
-            format: Format::Raw,
-            mode: 0o640,
-            dir_mode: 0o750,
-            owner: None,
-            group: None,
-            trust_dir: false,
-        };
+        let file = FileSink::with_defaults(path.to_str().unwrap());
         SinkSpec { kind: SinkKind::File(Arc::new(file)), on_expiry: OnExpiry::Keep }
     }
 

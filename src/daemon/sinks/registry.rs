@@ -240,13 +240,10 @@ fn fixed_part(spec: &SinkSpec) -> Arc<Path> {
 mod tests {
     use super::super::lanes::MOST_UNSEEN;
     use super::*;
-    use crate::domain::{FileSink, Format, OnExpiry, Placeholder, Template};
+    use crate::domain::{FileSink, OnExpiry};
 
     fn sink(path: &str) -> SinkSpec {
-        let path = Template::parse(path, Placeholder::IN_PATHS).unwrap();
-        let (mode, dir_mode) = (0o640, 0o750);
-        let file = FileSink { path, format: Format::Raw, mode, dir_mode, owner: None, group: None, trust_dir: false };
-        SinkSpec { kind: SinkKind::File(file.into()), on_expiry: OnExpiry::Keep }
+        SinkSpec { kind: SinkKind::File(FileSink::with_defaults(path).into()), on_expiry: OnExpiry::Keep }
     }
 
     fn registry() -> SinkRegistry {

@@ -243,23 +243,28 @@ impl SinkSpec {
 }
 
 #[cfg(test)]
+impl FileSink {
+    /// A sink of a test at `path`: raw, 0640, in directories of 0750, with the daemon's user and group.
+    pub(crate) fn with_defaults(path: &str) -> Self {
+        Self {
+            path: Template::parse(path, Placeholder::IN_PATHS).unwrap(),
+            format: Format::Raw,
+            mode: 0o640,
+            dir_mode: 0o750,
+            owner: None,
+            group: None,
+            trust_dir: false,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_fixed_part_ends_before_the_first_placeholder() {
-        let fixed = |path: &str| {
-            let sink = FileSink {
-                path: Template::parse(path, Placeholder::IN_PATHS).unwrap(),
-                format: Format::Raw,
-                mode: 0o640,
-                dir_mode: 0o750,
-                owner: None,
-                group: None,
-                trust_dir: false,
-            };
-            sink.fixed_part().to_str().unwrap().to_owned()
-        };
+        let fixed = |path: &str| FileSink::with_defaults(path).fixed_part().to_str().unwrap().to_owned();
         assert_eq!(fixed("/run/corptokend/tokens/{app}/{corp_id}"), "/run/corptokend/tokens");
         assert_eq!(fixed("/srv/x-{corp_id}.json"), "/srv");
         assert_eq!(fixed("/srv/acme/token"), "/srv/acme");
